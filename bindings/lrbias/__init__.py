@@ -1,0 +1,57 @@
+"""lrbias: watch gradient descent learn low-rank solutions.
+
+    import lrbias as lb
+
+    target  = lb.teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0)
+    network = lb.Network.gaussian(widths=(100,) * 4, gamma=1.1, seed=1)
+    run     = lb.train(lb.Factorization(target), network, lb.GD(lr=1e-3), steps=50_000, store="runs/gd")
+
+Names are imported when they are first used, so that `lrbias --help` and a plain import stay quick.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "teacher": "problem",
+    "spectrum": "problem",
+    "load_matrix": "problem",
+    "Factorization": "problem",
+    "Network": "network",
+    "GD": "method",
+    "GradientFlow": "method",
+    "Record": "record",
+    "Stop": "record",
+    "train": "train",
+    "resume": "train",
+    "Run": "run",
+    "open": "run",
+    "compare": "compare",
+    "Comparison": "compare",
+    "forecast": "forecast",
+    "Forecast": "forecast",
+    "InvalidInput": "errors",
+    "StoreError": "errors",
+    "Interrupted": "errors",
+    "ForecastWarning": "errors",
+}
+_MODULES = ("metrics", "plots", "theory")
+
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        # import_module binds a submodule to its name in here; a function of the same name must win over it
+        value = getattr(importlib.import_module(f"lrbias.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"lrbias.{name}")
+    else:
+        raise AttributeError(f"module 'lrbias' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,35 @@
+"""What can go wrong, each with one sentence for the person who reads it."""
+
+
+class InvalidInput(ValueError):
+    """An argument was not accepted. The sentence names the argument, its value and what is accepted."""
+
+
+class StoreError(RuntimeError):
+    """A run directory cannot be read or written as it should. The sentence names the file and a way out."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted (Ctrl-C or SIGTERM) after everything was saved; `.run` holds what was recorded."""
+
+    def __init__(self, message, run, signal):
+        super().__init__(message)
+        self.run = run
+        self.signal = signal
+
+
+class ForecastWarning(UserWarning):
+    """A run is likely to show nothing: its learning rate is unstable, or no mode escapes within its steps."""
+
+
+def require(condition, argument, value, accepted):
+    """Raise InvalidInput unless `condition`: "argument = value is not accepted: expected …"."""
+    if not condition:
+        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted}.")
+
+
+def shorten(value, limit=60):
+    """A value as it is shown in a sentence."""
+    text = value if isinstance(value, str) and value.startswith("<") else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,156 @@
+"""An experiment as flat keys: the words of the command line, of a TOML file and of a run's settings are the same."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.method import METHODS
+from lrbias.network import Network
+from lrbias.problem import Factorization, load_matrix, teacher
+from lrbias.record import Record, Stop
+from lrbias.settings import Count, Finite, Positive, Seed, Settings
+
+OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
+TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed")
+INITIAL = ("widths", "depth", "gamma", "seed", "dtype")
+
+
+class Experiment(Settings):
+    """One run. What is left out has the protocol's value: n = 100, r = 10, N = 3, GD with lr = 1e-3, 50 000 steps."""
+
+    target: str | None = Field(None, description="the path of a matrix or image file")
+    crop: Any = Field(None, description="two integers (rows, columns)")
+    shape: Any = Field((100, 100), description="two integers (rows, columns)")
+    rank: Count = Field(10, description="an integer of at least 1")
+    teacher_depth: Count | None = Field(None, description="an integer of at least 1")
+    teacher_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
+    scale: Positive | None = Field(None, description="a finite number greater than 0")
+
+    network: str | None = Field(None, description="the path of a checkpoint (.npz)")
+    widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
+    depth: Count = Field(3, description="an integer of at least 1")
+    gamma: Finite = Field(1.1, description="a finite number")
+    seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
+    dtype: Any = Field("float64", description="float64 or float32")
+
+    method: Any = Field("gd", description="gd or flow")
+    lr: Any = None
+    dt: Any = None
+    scheme: Any = None
+
+    steps: Count = Field(50_000, description="an integer of at least 1")
+    checkpoint_every: Count = Field(1000, description="an integer of at least 1")
+    every: Any = 10
+    metrics: Any = "all"
+    numerical_threshold: Any = 1e-6
+    relative_threshold: Any = 1e-3
+    directions: Any = None
+    degenerate: Any = 1e-3
+    stop_loss: Any = None
+    stop_gradient: Any = None
+
+    def problem(self):
+        """The target: from a file, or a teacher made here."""
+        given = self.model_fields_set
+        if self.target is not None:
+            extra = sorted(given & set(TEACHER))
+            require(not extra, "target", self.target, f"either a file or a teacher's settings ({', '.join(extra)})")
+            matrix = load_matrix(self.target, self.scale, self.crop)
+            source = {"target": str(Path(self.target).absolute()), "scale": self.scale, "crop": self.crop and list(self.crop)}
+        else:
+            require(self.crop is None, "crop", self.crop, "a target file to cut from")
+            depth = self.teacher_depth or max(self.depth, 2)
+            scale = 10.0 if self.scale is None else self.scale
+            matrix = teacher(self.shape, self.rank, depth, scale, self.teacher_seed)
+            source = {"shape": list(self.shape), "rank": self.rank, "teacher_depth": depth}
+            source.update(teacher_seed=self.teacher_seed, scale=scale)
+        return Factorization(matrix, {key: value for key, value in source.items() if value is not None})
+
+    def student(self, problem):
+        """The initial network: from a checkpoint, or Gaussian; hidden layers are as wide as the target's larger side."""
+        given = self.model_fields_set
+        if self.network is not None:
+            extra = sorted(given & set(INITIAL))
+            require(not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})")
+            return _from_checkpoint(self.network, problem)
+        if self.widths is not None:
+            require("depth" not in given, "depth", self.depth, "either widths or depth, not both")
+            widths = self.widths
+        else:
+            widths = (problem.shape[1], *[max(problem.shape)] * (self.depth - 1), problem.shape[0])
+        return Network.gaussian(widths, self.gamma, self.seed, self.dtype)
+
+    def parts(self):
+        """(method, record, stop)."""
+        return parts(self.model_dump(exclude_none=True))
+
+
+def parts(settings):
+    """(method, record, stop) from flat keys."""
+    name = settings.get("method", "gd")
+    require(isinstance(name, str) and name in METHODS, "method", name, " or ".join(METHODS))
+    for other, keys in OWN.items():
+        for key in keys:
+            require(other == name or key not in settings, key, settings.get(key), f"a setting of method {name} ({', '.join(OWN[name])})")
+    own = {key: settings[key] for key in OWN[name] if key in settings}
+    own.setdefault(OWN[name][0], 1e-3)
+    record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
+    stop = {key: settings[f"stop_{key}"] for key in Stop.model_fields if f"stop_{key}" in settings}
+    return METHODS[name](**own), record, _stop(stop)
+
+
+def _stop(given):
+    try:
+        return Stop(**given)
+    except InvalidInput as error:  # these keys have a prefix here
+        raise InvalidInput(f"stop_{error}") from None
+
+
+def _from_checkpoint(path, problem):
+    import zipfile
+
+    import numpy as np
+
+    accepted = "the path of a checkpoint (.npz) of a lrbias run"
+    require(Path(path).is_file(), "network", path, accepted)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            params, widths = archive["params"], archive["widths"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))}).") from None
+    network = Network(params, widths, {"network": str(Path(path).absolute())})
+    problem.check(network)
+    return network
+
+
+def describe(problem, network, method, record, stop, steps, checkpoint_every):
+    """The settings of a run as flat keys, such that `Experiment(**keys)` in the run directory repeats it."""
+    parts = (problem, network, method, record, stop)
+    settings = {"steps": steps, "checkpoint_every": checkpoint_every}
+    for part in parts:
+        settings.update(part.settings())
+    return settings
+
+
+def to_toml(settings):
+    """An experiment file that repeats a run with these settings."""
+    import tomli_w
+
+    return "# Repeats this run: lrbias run experiment.toml (paths are relative to this file)\n" + tomli_w.dumps(settings)
+
+
+def read_toml(path):
+    """The keys of an experiment file; paths in it are relative to the file."""
+    path = Path(path)
+    require(path.is_file(), "file", str(path), "the path of an experiment file (.toml) that exists")
+    try:
+        keys = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({error}).") from None
+    for key in ("target", "network"):
+        if isinstance(keys.get(key), str):
+            keys[key] = str(path.parent / keys[key])
+    return keys

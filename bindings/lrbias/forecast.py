@@ -1,0 +1,171 @@
+"""What a run will cost and show, before it starts.
+
+Escape. Early in training the modes of the target hardly notice each other. Alone with mode i = (s, u, v), a network
+trains like the same network seen through its two directions: first layer W_1 v, last layer uᵀ W_N, scalar target s.
+That is a chain with ends of width 1 whose gradient costs a few matrix-vector products, so its flow is integrated from
+the *actual* start with SciPy until its product passes s/2. This reduction is ours; the textbook estimate by the norm
+of the layers alone comes out 2 to 2.5 times too early, because a random start overlaps a mode less than its norm says.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from lrcore import cpu, layout, workspace
+from scipy.integrate import solve_ivp
+
+from lrbias.log import losses_quantity
+from lrbias.metrics import Observation, Plan, Setup
+from lrbias.progress import clock
+from lrbias.record import Record
+from lrbias.store import capacity
+from lrbias.theory import learning_rate_limit
+from lrbias.threads import one_blas_thread
+
+HORIZON = 50  # how many times `steps` to look ahead for an escape
+MODES = 20
+TIMING_SECONDS = 0.3
+COMMIT_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """seconds of training, bytes on disk, the step-size limit, and per mode the step at which it passes half its value
+    (None: not within 50 times the steps)."""
+
+    steps: int
+    seconds: float
+    bytes: int
+    step_size: float
+    step_size_limit: float
+    values: list
+    escape_steps: list
+    warnings: list
+
+    def as_dict(self):
+        return asdict(self)
+
+    def __str__(self):
+        lines = [
+            f"expected time   {clock(self.seconds)} for {self.steps} steps",
+            f"size on disk    {self.bytes / 1e6:.1f} MB",
+            f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}",
+            "modes           value     escapes at step",
+        ]
+        for i, (value, step) in enumerate(zip(self.values, self.escape_steps, strict=True), start=1):
+            shown = f"{step}" if step is not None else f"after {HORIZON * self.steps}"
+            late = "" if step is None or step <= self.steps else "  (beyond this run)"
+            lines.append(f"  {i:<14}{value:<10.4g}{shown}{late}")
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
+        return "\n".join(lines)
+
+
+def forecast(problem, network, method, steps, record=None, checkpoint_every=1000):
+    """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
+    record = Record() if record is None else record
+    problem.check(network)
+    spectrum = problem.spectrum
+    modes = min(spectrum.rank, MODES)
+    with one_blas_thread():
+        escapes = escape_steps(problem, network, method.step_size, steps, modes)
+        seconds, size = _cost(problem, network, method, steps, record, checkpoint_every)
+    return Forecast(
+        steps=steps,
+        seconds=seconds,
+        bytes=size,
+        step_size=method.step_size,
+        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth),
+        values=[float(value) for value in spectrum.values[:modes]],
+        escape_steps=escapes,
+        warnings=_warnings(problem, network, method, steps, escapes),
+    )
+
+
+def first_warnings(problem, network, method, steps):
+    """The warnings of a forecast, without its costs: only the leading mode is followed."""
+    if problem.spectrum.rank == 0:
+        return ["the target is zero: there is nothing to learn"]
+    with one_blas_thread():
+        escapes = escape_steps(problem, network, method.step_size, steps, 1)
+    return _warnings(problem, network, method, steps, escapes)
+
+
+def _warnings(problem, network, method, steps, escapes):
+    found = []
+    limit = learning_rate_limit(problem.spectrum.values[0], network.depth)
+    if method.name == "gd" and method.step_size >= limit:
+        found.append(f"lr = {method.step_size:g} is not below {limit:.4g}, the stability limit 2/(N σ_1^(2 - 2/N)) at the minimum")
+    first = min((step for step in escapes if step is not None), default=None)
+    if escapes and (first is None or first > steps):
+        when = f"step {first}" if first is not None else f"a step beyond {HORIZON * steps}"
+        found.append(f"no mode is expected to escape within {steps} steps: the first does at about {when}; a larger start (smaller gamma) or step size is needed")
+    return found
+
+
+def escape_steps(problem, network, step_size, steps, modes):
+    """For each of the leading modes the step at which it alone would pass half its value, or None."""
+    spectrum = problem.spectrum
+    horizon = HORIZON * steps * step_size
+    times = [
+        _escape_time(network, spectrum.values[i], spectrum.left[:, i], spectrum.right[:, i], horizon)
+        for i in range(modes)
+    ]
+    return [None if t is None else int(np.ceil(t / step_size)) for t in times]
+
+
+def _escape_time(network, value, left, right, horizon):
+    layers = [layer.astype(np.float64) for layer in network.layers]
+    layers[0] = layers[0] @ right[:, None]
+    layers[-1] = left[None, :] @ layers[-1]
+    start, widths = layout.flatten(layers)
+    work, target = workspace.allocate(widths), np.array([[value]])
+    product = np.empty((1, 1))
+
+    def slope(t, params):
+        down = np.zeros_like(params)
+        cpu.forward(params, widths, target, work)
+        cpu.backward(params, widths, -1.0, down, work)
+        return down
+
+    def half(t, params):
+        cpu.product(params, widths, product, work)
+        return product[0, 0] - value / 2
+
+    half.terminal, half.direction = True, 1
+    if half(0.0, start) >= 0:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overshoot; it is refused and made smaller
+        solution = solve_ivp(slope, (0.0, horizon), start, events=half, rtol=1e-3, atol=1e-9 * np.abs(start).max())
+    return float(solution.t_events[0][0]) if solution.t_events[0].size else None
+
+
+def _cost(problem, network, method, steps, record, checkpoint_every):
+    """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes."""
+    setup = Setup(problem, network.widths, network.dtype, record, method.step_size)
+    observation, plan = Observation(setup), Plan(setup)
+    params = network.params.copy()
+    plan.probe(observation.at(params))
+    advance = method.stepper(problem, network.widths, network.dtype)
+    one = np.empty(1, network.dtype)
+    per_step = _seconds(lambda: advance(network.params.copy(), one))
+    seconds = steps * per_step
+    for interval in plan.intervals:
+        # step = interval: this interval's metrics and, at worst, those of its divisors
+        per_record = _seconds(lambda due=interval: plan.measure(observation, params, due, lambda *row: None))
+        seconds += steps / interval * per_record
+    commits = steps // checkpoint_every + 1
+    quantities = [losses_quantity(network.dtype), *plan.quantities]
+    log = sum(capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities)
+    return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
+
+
+def _seconds(action):
+    """Seconds of one call, compilation and first touch left out."""
+    action()
+    calls, started = 0, time.perf_counter()
+    while calls < 3 or time.perf_counter() - started < TIMING_SECONDS:
+        action()
+        calls += 1
+        if calls >= 1000:
+            break
+    return (time.perf_counter() - started) / calls

@@ -1,0 +1,113 @@
+"""Rows on their way to the store: one block of each quantity in memory, handed on in whole chunks."""
+
+import numpy as np
+
+from lrbias.metrics import Quantity
+from lrbias.store import chunk_rows
+
+LOSSES = "losses"  # the loss of every step: row = step
+
+
+def losses_quantity(dtype):
+    return Quantity(LOSSES, (), np.dtype(dtype).str.lstrip("<="), 1)
+
+
+class Column:
+    """The current block of one quantity."""
+
+    def __init__(self, quantity, sink):
+        self.quantity, self._sink = quantity, sink
+        self.rows = chunk_rows(quantity)
+        self.index = 0
+        self.block = self._blank()
+        self._dirty = False
+
+    def _blank(self):
+        dtype = np.dtype(self.quantity.dtype)
+        return np.full((self.rows, *self.quantity.shape), np.nan if dtype.kind == "f" else 0, dtype)
+
+    def restore(self, row):
+        """Continue at `row`: the rows before it in its block are read back from the sink."""
+        self.index, kept = divmod(row, self.rows)
+        self.block, self._dirty = self._blank(), False
+        if kept:
+            self.block[:kept] = self._sink.read(self.quantity.name, self.index * self.rows, row)
+
+    def set(self, row, value):
+        """Write one row; rows come in order, and may repeat the last ones with the same values."""
+        self._turn_to(row)
+        self.block[row - self.index * self.rows] = value
+        self._dirty = True
+
+    def view(self, row, count):
+        """Up to `count` rows from `row` on, to be written in place: as many as the block still holds."""
+        self._turn_to(row)
+        self._dirty = True
+        first = row - self.index * self.rows
+        return self.block[first : first + count]
+
+    def _turn_to(self, row):
+        if row // self.rows != self.index:
+            self.flush()
+            self.index, self.block = row // self.rows, self._blank()
+
+    def flush(self):
+        if self._dirty:
+            self._sink.write_block(self.quantity.name, self.index, self.block)
+            self._dirty = False
+
+
+class Log:
+    """All columns of a run."""
+
+    def __init__(self, quantities, sink):
+        self.columns = {quantity.name: Column(quantity, sink) for quantity in quantities}
+
+    def set(self, name, row, value):
+        self.columns[name].set(row, value)
+
+    def restore(self, step):
+        """Continue after `step`, whose own rows are kept when there are any."""
+        for column in self.columns.values():
+            column.restore(step // column.quantity.interval + 1)
+
+    def flush(self):
+        for column in self.columns.values():
+            column.flush()
+
+
+class MemorySink:
+    """What a run directory does, in memory: blocks and progress of a run without a store."""
+
+    def __init__(self):
+        self._blocks = {}
+        self._progress = {}
+        self._checkpoints = {}
+
+    def write_block(self, name, index, block):
+        self._blocks.setdefault(name, {})[index] = block
+
+    def read(self, name, start, stop):
+        blocks = self._blocks[name]
+        joined = np.concatenate([blocks[index] for index in sorted(blocks)])
+        return joined[start:stop]
+
+    def write_checkpoint(self, step, params, widths):
+        self._checkpoints[step] = params.copy()
+
+    def checkpoint(self, step):
+        return self._checkpoints[step].copy()
+
+    def checkpoint_steps(self):
+        return sorted(self._checkpoints)
+
+    def commit(self, *progress):
+        from lrbias.store import progress_document
+
+        self._progress = progress_document(*progress)
+
+    def progress(self):
+        return self._progress
+
+    def close(self):
+        pass

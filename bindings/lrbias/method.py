@@ -1,0 +1,75 @@
+"""How the network is trained: methods as frozen settings that know their kernel."""
+
+from typing import Annotated, ClassVar
+
+import numpy as np
+from lrcore import layout, workspace
+from lrcore.tableau import TABLEAUS
+from pydantic import AfterValidator, Field
+
+from lrbias.settings import Positive, Settings
+
+
+def _known_scheme(name):
+    if name not in TABLEAUS:
+        raise ValueError("unknown scheme")
+    return name
+
+
+class GD(Settings):
+    """Gradient descent: W_i ← W_i − lr ∂L/∂W_i, all layers at once.
+
+    lr: learning rate, > 0. One step advances the time t by lr.
+    """
+
+    name: ClassVar[str] = "gd"
+    label: ClassVar[str] = "gradient descent"
+    lr: Positive
+
+    @property
+    def step_size(self):
+        """Time t per step."""
+        return self.lr
+
+    def stepper(self, problem, widths, dtype):
+        """steps(params, losses) -> status: the kernel with everything that does not change bound to it."""
+        from lrcore import cpu
+
+        widths = layout.as_widths(widths)
+        work, target = workspace.allocate(widths, dtype), problem.target.astype(dtype)
+        lr = np.dtype(dtype).type(self.lr)
+        return lambda params, losses: cpu.gd_steps(params, widths, target, lr, losses, work)
+
+    def settings(self):
+        return {"method": self.name, "lr": self.lr}
+
+
+class GradientFlow(Settings):
+    """Gradient flow dW_i/dt = −∂L/∂W_i, integrated with a fixed step.
+
+    dt: time step, > 0; to compare with GD, t = lr · iteration.
+    scheme: rk4 (order 4, four gradients a step), heun (order 2) or euler (which is GD).
+    """
+
+    name: ClassVar[str] = "flow"
+    label: ClassVar[str] = "gradient flow"
+    dt: Positive
+    scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(TABLEAUS))
+
+    @property
+    def step_size(self):
+        return self.dt
+
+    def stepper(self, problem, widths, dtype):
+        from lrcore import cpu
+
+        tableau, widths = TABLEAUS[self.scheme], layout.as_widths(widths)
+        work, target = workspace.allocate(widths, dtype, tableau.stages), problem.target.astype(dtype)
+        dt, (a, b) = np.dtype(dtype).type(self.dt), tableau.astype(dtype)
+        return lambda params, losses: cpu.rk_steps(params, widths, target, dt, a, b, losses, work)
+
+    def settings(self):
+        return {"method": self.name, "dt": self.dt, "scheme": self.scheme}
+
+
+METHODS = {method.name: method for method in (GD, GradientFlow)}

@@ -1,0 +1,312 @@
+"""The metrics by name: which quantities each one writes, and how it is measured.
+
+A metric is a row of `METRICS`. To add one: write a function of an `Observation` that returns its values in the order
+of its quantities, and register it with `@metric`.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from lrcore import cpu, layout, workspace
+
+from lrbias.network import Network
+
+PRODUCT = 0  # key of the product; layer i has key i
+RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
+MOST_DIRECTIONS = 20
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One logged series: its name in the run, the shape of one row, its dtype and its interval in steps."""
+
+    name: str
+    shape: tuple
+    dtype: str
+    interval: int = 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named group of quantities that are measured together.
+
+    quantities(setup) lists (name, row shape, kind: "float" or "int"); measure(observation) gives their values in order;
+    vectors: the keys of the matrices whose singular vectors it reads, as a function of the setup.
+    """
+
+    name: str
+    quantities: Callable
+    measure: Callable
+    vectors: Callable
+
+
+class Setup:
+    """What stays the same during a run: shapes, the target's directions, thresholds."""
+
+    def __init__(self, problem, widths, dtype, record, step_size):
+        self.problem, self.widths, self.dtype, self.record = problem, tuple(widths), np.dtype(dtype), record
+        self.step_size = step_size
+        self.depth = layout.depth(widths)
+        self.layers = range(1, self.depth + 1)
+        self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
+
+    @functools.cached_property
+    def clusters(self):
+        """Rows (first, last) of the target's nearly equal values, one per compared direction."""
+        spectrum = self.problem.spectrum
+        count = self.record.directions or min(spectrum.rank, MOST_DIRECTIONS)
+        return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
+
+    def key_name(self, key):
+        return "product" if key == PRODUCT else f"layer/{key}"
+
+
+class Observation:
+    """The network at one step. What several metrics share (SVDs, product, gradient) is computed once, when asked for."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self._widths = layout.as_widths(setup.widths)
+        self._work = workspace.allocate(self._widths, setup.dtype)
+        self._target = setup.problem.target.astype(setup.dtype)
+        self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
+        self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
+        self._known = {}
+
+    def at(self, params, vectors=frozenset()):
+        """Move to `params`; `vectors` are the keys whose singular vectors will be asked for beside their values."""
+        self.params, self._vectors = params, vectors
+        self._known = {}
+        return self
+
+    def _once(self, key, compute):
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    @property
+    def network(self):
+        """A copy for the user's own functions."""
+        return self._once("network", lambda: Network(self.params.copy(), self.setup.widths))
+
+    def matrix(self, key):
+        """The product or a layer, as a view."""
+        if key == PRODUCT:
+            return self._once("product", self._form_product)
+        return self._once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
+
+    def _form_product(self):
+        cpu.product(self.params, self._widths, self._product, self._work)
+        return self._product
+
+    @property
+    def loss(self):
+        """The loss; computes the gradient with it."""
+        return self._once("loss", self._form_gradient)
+
+    def _form_gradient(self):
+        return cpu.loss_and_gradient(self.params, self._widths, self._target, self._gradient, self._work)
+
+    @property
+    def gradient(self):
+        """The gradient, laid out like the parameters."""
+        self.loss  # noqa: B018  computed on first use
+        return self._gradient
+
+    @property
+    def gradient_norm(self):
+        return float(np.linalg.norm(self.gradient))
+
+    def residual(self):
+        """∂L/∂W at the product."""
+        return self.matrix(PRODUCT) - self._target
+
+    def triplets(self, key):
+        """(left vectors, values, right vectors) of the product or a layer."""
+        return self._once(("triplets", key), lambda: cpu.singular_triplets(self.matrix(key)))
+
+    def values(self, key):
+        """Singular values of the product or a layer, largest first."""
+        if key in self._vectors:
+            return self.triplets(key)[1]
+        return self._once(("values", key), lambda: cpu.singular_values(self.matrix(key)))
+
+    def ranks(self, key):
+        """The six ranks of RANKS."""
+        return self._once(("ranks", key), lambda: self._measure_ranks(key))
+
+    def _measure_ranks(self, key):
+        out, record = np.empty(len(RANKS)), self.setup.record
+        cpu.rank_metrics(self.values(key), record.numerical_threshold, record.relative_threshold, out)
+        return out
+
+    def balancedness(self):
+        out = np.empty(self.setup.depth - 1)
+        cpu.balancedness(self.params, self._widths, out, self._work)
+        return out
+
+    def directions(self):
+        """Rows per layer: gradient norm, weight-gradient alignment, change of the normalised weights in one step."""
+        return self._once("directions", self._measure_directions)
+
+    def _measure_directions(self):
+        out = np.empty((self.setup.depth, 3))
+        cpu.directions(self.params, self.gradient, self._widths, self.setup.step_size, out)
+        return out
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def metric(name, quantities, vectors=lambda setup: ()):
+    """Register the decorated function as the metric `name`."""
+
+    def register(measure):
+        METRICS[name] = Metric(name, quantities, measure, vectors)
+        return measure
+
+    return register
+
+
+def _matrices(setup):
+    return [PRODUCT, *setup.layers]
+
+
+@metric("singular_values", lambda s: [(f"{s.key_name(k)}/singular_values", (min(s.shapes[k]),), "float") for k in _matrices(s)])
+def _singular_values(observation):
+    return [observation.values(key) for key in _matrices(observation.setup)]
+
+
+def _register_rank(column, name):
+    kind = "int" if name.startswith(("numerical", "relative")) else "float"
+
+    @metric(name, lambda s: [(f"{s.key_name(k)}/{name}", (), kind) for k in _matrices(s)])
+    def measure(observation):
+        return [observation.ranks(key)[column] for key in _matrices(observation.setup)]
+
+
+for _column, _name in enumerate(RANKS):
+    _register_rank(_column, _name)
+
+
+def _alignment_quantities(setup):
+    rows = (len(setup.clusters),)
+    return [(f"product/{what}_{side}", rows, "float") for what in ("alignment", "angles") for side in ("left", "right")]
+
+
+@metric("alignment", _alignment_quantities, vectors=lambda s: (PRODUCT,))
+def _alignment(observation):
+    """|⟨u_i, û_i⟩|, |⟨v_i, v̂_i⟩| per direction (whole clusters of equal target values at once), and principal angles."""
+    setup, clusters = observation.setup, observation.setup.clusters
+    left, _, right = observation.triplets(PRODUCT)
+    spectrum, count = setup.problem.spectrum, len(clusters)
+    cosines, angles = [], []
+    for vectors, teacher in ((left, spectrum.left), (right, spectrum.right)):
+        out = np.empty(count)
+        cpu.vector_alignment(vectors, teacher, clusters, out)
+        cosines.append(out)
+        angles.append(cpu.principal_angles(vectors[:, :count], teacher[:, :count]))
+    return [*cosines, *angles]
+
+
+@metric("balancedness", lambda s: [(f"layer/{i}/balancedness", (), "float") for i in s.layers[:-1]])
+def _balancedness(observation):
+    """‖W_{i+1}ᵀW_{i+1} − W_iW_iᵀ‖_F of layer i and the one above it."""
+    return observation.balancedness()
+
+
+@metric("layer_alignment", lambda s: [(f"layer/{i}/layer_alignment", (), "float") for i in s.layers[:-1]], lambda s: s.layers)
+def _layer_alignment(observation):
+    """|⟨u_1(W_i), v_1(W_{i+1})⟩| of layer i and the one above it."""
+    triplets = [observation.triplets(i) for i in observation.setup.layers]
+    return [abs(below[0][:, 0] @ above[2][:, 0]) for below, above in zip(triplets, triplets[1:], strict=False)]
+
+
+@metric("gradient_norm", lambda s: [("gradient_norm", (), "float"), *((f"layer/{i}/gradient_norm", (), "float") for i in s.layers)])
+def _gradient_norm(observation):
+    return [observation.gradient_norm, *observation.directions()[:, 0]]
+
+
+@metric(
+    "gradient_singular_values",
+    lambda s: [(f"{s.key_name(k)}/gradient_singular_values", (min(s.shapes[k]),), "float") for k in _matrices(s)],
+)
+def _gradient_singular_values(observation):
+    """Of every layer's gradient, and of ∂L/∂W at the product."""
+    slopes = layout.layers(observation.gradient, observation.setup.widths)
+    return [cpu.singular_values(matrix) for matrix in (observation.residual(), *slopes)]
+
+
+@metric("weight_gradient_alignment", lambda s: [(f"layer/{i}/weight_gradient_alignment", (), "float") for i in s.layers])
+def _weight_gradient_alignment(observation):
+    """⟨W_i, ∇_i⟩ / (‖W_i‖ ‖∇_i‖)."""
+    return observation.directions()[:, 1]
+
+
+@metric("direction_change", lambda s: [(f"layer/{i}/direction_change", (), "float") for i in s.layers])
+def _direction_change(observation):
+    """‖Ŵ_i(next) − Ŵ_i‖ of the normalised weights Ŵ = W/‖W‖ over one Euler step: exact for GD, first order for a flow."""
+    return observation.directions()[:, 2]
+
+
+class Plan:
+    """Which metrics are due at a step, and the quantities they write."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
+        self.intervals = sorted({interval for _, interval, _ in self.entries})
+        self._vectors = {}
+
+    def _entry(self, name, interval):
+        functions = self.setup.record.functions()
+        chosen = _from_function(name, functions[name]) if name in functions else METRICS[name]
+        floats = self.setup.dtype.str.lstrip("<=")
+        kinds = {"float": floats, "int": "i4"}
+        rows = [] if name in functions else chosen.quantities(self.setup)
+        return chosen, interval, [Quantity(label, tuple(shape), kinds[kind], interval) for label, shape, kind in rows]
+
+    def probe(self, observation):
+        """Complete the quantities of the user's functions by calling each once, at the start of a run."""
+        for chosen, interval, quantities in self.entries:
+            if not quantities and chosen.name in self.setup.record.functions():
+                value = _user_value(chosen.name, chosen.measure(observation)[0])
+                quantities.append(Quantity(chosen.name, value.shape, value.dtype.str.lstrip("<=|"), interval))
+
+    @property
+    def quantities(self):
+        return [quantity for _, _, quantities in self.entries for quantity in quantities]
+
+    def measure(self, observation, params, step, write):
+        """Call write(quantity name, row, value) for everything that is due at `step`. False when nothing is."""
+        due = [entry for entry in self.entries if step % entry[1] == 0]
+        if not due:
+            return False
+        names = tuple(entry[0].name for entry in due)
+        if names not in self._vectors:
+            self._vectors[names] = frozenset(key for entry in due for key in entry[0].vectors(self.setup))
+        observation.at(params, self._vectors[names])
+        with np.errstate(all="ignore"):  # what is not finite is recorded as such
+            for chosen, interval, quantities in due:
+                for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
+                    write(quantity.name, step // interval, value)
+        return True
+
+    def next_step(self, step):
+        """The first step after `step` at which something is due; None when nothing ever is."""
+        return min(((step // interval + 1) * interval for interval in self.intervals), default=None)
+
+
+def _from_function(name, function):
+    return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: ())
+
+
+def _user_value(name, value):
+    from lrbias.errors import InvalidInput, shorten
+
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise InvalidInput(f"metrics.{name} returned {shorten(value)}: expected a number or an array of numbers.")
+    return array if array.dtype.kind != "b" else array.astype("i1")

@@ -1,0 +1,213 @@
+"""What is fitted: the target, where it comes from, and the loss."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from lrcore import random
+from lrcore.layout import as_widths, shapes
+
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings import Count, Positive, Seed, validate
+
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")
+TABLES = (".csv", ".tsv", ".txt")
+
+
+def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
+    """The product of a deep linear teacher network: an array of `shape` = (outputs, inputs) with the given rank.
+
+    The teacher has `depth` Gaussian layers; its first hidden layer has width `rank`, the other hidden layers are as
+    wide as the larger side, so the nonzero singular values stay within a factor of a few of each other (one r × r
+    Gaussian factor could make the smallest of them nearly zero). The product is scaled to spectral norm `scale`.
+    The bottleneck and its place are our choice; the protocol asks for a deep teacher of rank r only.
+
+    Raises InvalidInput when rank exceeds the smaller side, or when depth is 1 and rank is below it.
+    """
+    outputs, inputs = _shape(shape)
+    rank = validate(Count, "rank", rank)
+    depth = validate(Count, "depth", depth)
+    scale, seed = validate(Positive, "scale", scale), validate(Seed, "seed", seed)
+    smaller = min(outputs, inputs)
+    require(rank <= smaller, "rank", rank, f"at most {smaller}, the smaller side of shape {(outputs, inputs)}")
+    require(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
+    hidden = [] if depth == 1 else [rank] + [max(outputs, inputs)] * (depth - 2)
+    product = None
+    for i, (rows, columns) in enumerate(shapes(as_widths([inputs, *hidden, outputs])), start=1):
+        layer = gaussian((rows, columns), seed, stream=i, domain=random.TEACHER) / np.sqrt(columns)
+        product = layer if product is None else layer @ product
+    return product * (scale / np.linalg.norm(product, 2))
+
+
+def spectrum(shape, values, seed=0):
+    """A matrix of `shape` with the given singular `values` (the rest are 0) and random singular vectors."""
+    outputs, inputs = _shape(shape)
+    seed = validate(Seed, "seed", seed)
+    values = as_vector("values", values)
+    require(len(values) <= min(outputs, inputs), "values", values, f"at most {min(outputs, inputs)} singular values")
+    require((values >= 0).all(), "values", values, "singular values that are at least 0")
+    left = _orthonormal(outputs, len(values), seed, stream=1)
+    right = _orthonormal(inputs, len(values), seed, stream=2)
+    return (left * values) @ right.T
+
+
+def gaussian(shape, seed, stream, domain):
+    """Standard normal numbers of one counter-based stream, float64."""
+    from lrcore import cpu
+
+    out = np.empty(int(np.prod(shape)))
+    cpu.normals(np.uint64(seed), np.uint64(stream), np.uint64(domain), out)
+    return out.reshape(shape)
+
+
+def _orthonormal(rows, columns, seed, stream):
+    q, r = np.linalg.qr(gaussian((rows, columns), seed, stream, random.ROTATION))
+    return q * np.sign(np.diag(r))  # makes the distribution uniform and the signs independent of LAPACK
+
+
+def load_matrix(path, scale=None, crop=None):
+    """A matrix from a file: `.npy`, a table (`.csv`, `.tsv`, `.txt`) or an image (read as grey, 0 to 1).
+
+    scale: the spectral norm that the matrix is scaled to; None leaves it as it is.
+    crop: (rows, columns) to cut from the middle; None keeps all.
+    """
+    path = Path(path)
+    require(path.is_file(), "target", str(path), "the path of a .npy, .csv, .tsv, .txt or image file that exists")
+    suffix = path.suffix.lower()
+    accepted = ".npy, " + ", ".join(TABLES + IMAGES)
+    require(suffix == ".npy" or suffix in TABLES + IMAGES, "target", str(path), f"a file that ends in one of {accepted}")
+    try:
+        matrix = _read(path, suffix)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+        reason = shorten(str(error) or type(error).__name__, 120)
+        raise InvalidInput(f"target = {str(path)!r} is not accepted: expected a readable {suffix} file ({reason}).") from None
+    matrix = as_matrix("target", matrix, source=str(path))
+    if crop is not None:
+        matrix = _crop(matrix, _shape(crop, "crop"))
+    if scale is not None:
+        norm = np.linalg.norm(matrix, 2)
+        require(norm > 0, "target", str(path), "a matrix that is not all zero when it is to be scaled")
+        matrix = matrix * (validate(Positive, "scale", scale) / norm)
+    return matrix
+
+
+def _read(path, suffix):
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if suffix in IMAGES:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"), dtype=np.float64) / 255
+    text = path.read_text()
+    if not text.strip():
+        raise ValueError("the file is empty")
+    delimiter = "," if "," in text else None
+    return np.loadtxt(text.splitlines(), delimiter=delimiter, ndmin=2)
+
+
+def _crop(matrix, shape):
+    fits = shape[0] <= matrix.shape[0] and shape[1] <= matrix.shape[1]
+    require(fits, "crop", shape, f"at most the shape of the matrix, {matrix.shape}")
+    top, left = ((have - want) // 2 for have, want in zip(matrix.shape, shape, strict=True))
+    return matrix[top : top + shape[0], left : left + shape[1]]
+
+
+def _shape(shape, argument="shape"):
+    try:
+        rows, columns = shape
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{argument} = {shorten(shape)} is not accepted: expected two integers (rows, columns).") from None
+    return validate(Count, argument, rows), validate(Count, argument, columns)
+
+
+def as_matrix(argument, value, source=None):
+    """`value` as a float64 matrix in C order; InvalidInput unless it is 2-D, real, finite and not empty."""
+    matrix = _as_real(argument, value, source)
+    shown = source or f"<an array of shape {matrix.shape}>"
+    require(matrix.ndim == 2, argument, shown, f"a matrix (2 dimensions, not {matrix.ndim})")
+    require(matrix.size > 0, argument, shown, "a matrix with at least one entry")
+    bad = int((~np.isfinite(matrix)).sum())
+    require(bad == 0, argument, shown, f"finite entries only ({bad} are NaN or infinite)")
+    require(np.abs(matrix).max() < 1e150, argument, shown, "entries below 1e150, so that squares do not overflow")
+    return matrix
+
+
+def as_vector(argument, value):
+    vector = _as_real(argument, value)
+    require(vector.ndim == 1 and vector.size > 0, argument, value, "a list of at least one number")
+    require(np.isfinite(vector).all(), argument, value, "finite numbers")
+    return vector
+
+
+def _as_real(argument, value, source=None):
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected rows of equal length.") from None
+    shown = source or f"<an array of dtype {array.dtype}>"
+    require(array.dtype.kind in "fiu", argument, shown, "real numbers")
+    return np.array(array, dtype=np.float64, order="C")
+
+
+class Spectrum(NamedTuple):
+    """Singular value decomposition of a target: left (m, k), values (k,), right (n, k); `rank` by rounding level."""
+
+    left: np.ndarray
+    values: np.ndarray
+    right: np.ndarray
+    rank: int
+
+    def clusters(self, count, tolerance):
+        """Groups of (nearly) equal values among the leading ones: (≥ count, 2) rows first, last.
+
+        Neighbours whose values differ by less than `tolerance`, relatively, share a row's range: their singular
+        vectors are fixed only up to a rotation. The last group is kept whole, so there can be more than `count` rows.
+        """
+        rows, first = [], 0
+        while first < count:
+            last = first + 1
+            while last < len(self.values) and self.values[last - 1] - self.values[last] < tolerance * self.values[last - 1]:
+                last += 1
+            rows += [(first, last)] * (last - first)
+            first = last
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+
+class Factorization:
+    """The loss L = ½‖W_N ⋯ W_1 − target‖_F².
+
+    target: a real (outputs, inputs) matrix; it is copied and made read-only.
+    source: settings that say how the target was made, kept with a run; None: the run keeps only the matrix.
+
+    Raises InvalidInput when the target is not a finite matrix.
+    """
+
+    def __init__(self, target, source=None):
+        self.target = as_matrix("target", target)
+        self.target.flags.writeable = False
+        self.source = dict(source) if source is not None else None
+
+    @property
+    def shape(self):
+        return self.target.shape
+
+    @functools.cached_property
+    def spectrum(self):
+        left, values, vt = np.linalg.svd(self.target, full_matrices=False)
+        rank = int((values > max(self.shape) * np.finfo(np.float64).eps * values[0]).sum())
+        return Spectrum(left, values, vt.T, rank)
+
+    def settings(self):
+        """How to make the target again, as keys of an experiment file."""
+        return self.source or {"target": "target.npy"}
+
+    def check(self, network):
+        """InvalidInput unless the product of `network` has the shape of the target."""
+        ends = (network.widths[-1], network.widths[0])
+        accepted = f"widths that start with {self.shape[1]} and end with {self.shape[0]}, the shape of the target"
+        require(ends == self.shape, "widths", network.widths, accepted)
+
+    def __repr__(self):
+        return f"Factorization(target of shape {self.shape}, rank {self.spectrum.rank})"

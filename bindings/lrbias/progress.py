@@ -1,0 +1,90 @@
+"""Progress of long work on stderr: a live line on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+
+PLAIN_INTERVAL = 10.0
+LIVE_INTERVAL = 0.25
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, step, steps):
+        pass
+
+    def update(self, step, loss, rank):
+        pass
+
+    def stop(self):
+        pass
+
+
+class Plain(Silent):
+    """One line every few seconds, for logs."""
+
+    interval = PLAIN_INTERVAL
+
+    def start(self, step, steps):
+        self._first_step, self._steps = step, steps
+        self._first_time = self._last_time = time.monotonic()
+
+    def update(self, step, loss, rank):
+        now = time.monotonic()
+        if now - self._last_time >= self.interval:
+            self._last_time = now
+            self._show(self._text(step, loss, rank, now))
+
+    def _text(self, step, loss, rank, now):
+        speed = (step - self._first_step) / max(now - self._first_time, 1e-9)
+        left = (self._steps - step) / speed if speed else float("inf")
+        shown_rank = "" if rank is None else f"  effective rank {rank:.2f}"
+        return f"step {step} of {self._steps}  {speed:,.0f} steps/s  loss {loss:.3e}{shown_rank}  {clock(left)} left"
+
+    def _show(self, text):
+        print(text, file=sys.stderr, flush=True)
+
+
+class Live(Plain):
+    """One line that is rewritten, for terminals."""
+
+    interval = LIVE_INTERVAL
+
+    def start(self, step, steps):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        super().start(step, steps)
+        console = Console(stderr=True)
+        self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console, transient=True)
+        self._task = self._bar.add_task("compiling or loading kernels …", total=steps, completed=step)
+        self._bar.start()
+
+    def update(self, step, loss, rank):
+        self._step = step
+        super().update(step, loss, rank)
+
+    def _show(self, text):
+        self._bar.update(self._task, description=text, completed=self._step)
+
+    def stop(self):
+        self._bar.stop()
+
+
+def clock(seconds):
+    """Seconds as 12 s, 3:05 min or 2:10 h."""
+    if seconds == float("inf"):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    large, small, unit = (seconds // 3600, seconds % 3600 // 60, "h") if seconds >= 3600 else (seconds // 60, seconds % 60, "min")
+    return f"{large:.0f}:{small:02.0f} {unit}"
+
+
+def display(wanted):
+    """The display for `wanted`: None means a live line on a terminal and nothing elsewhere; True always shows one."""
+    if wanted is None:
+        return Live() if sys.stderr.isatty() else Silent()
+    if not wanted:
+        return Silent()
+    return Live() if sys.stderr.isatty() else Plain()

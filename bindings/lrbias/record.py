@@ -1,0 +1,104 @@
+"""What is logged and how often, and when a run ends early."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings import Count, Positive, Settings, validate
+
+ALL = "all"
+
+
+def _check_metrics(metrics):
+    """Names are checked against the registry; values are intervals or functions."""
+    from lrbias.metrics import METRICS
+
+    known = "one of " + ", ".join(METRICS)
+    if isinstance(metrics, str):
+        metrics = metrics if metrics == ALL else (metrics,)
+    if metrics == ALL:
+        return metrics
+    require(isinstance(metrics, (list, tuple, set, dict)), "metrics", metrics, 'names, {name: interval or function}, or "all"')
+    for name in metrics:
+        value = metrics[name] if isinstance(metrics, dict) else None
+        if callable(value):
+            require(isinstance(name, str) and name and name not in METRICS, "metrics", name, "a new name for a function")
+            require(all(part not in ("", ".", "..") for part in name.split("/")), "metrics", name, "a name like a/b")
+            require(name != "losses" and "\\" not in name, "metrics", name, "a new name for a function")
+            continue
+        require(name in METRICS, "metrics", name, known)
+        if value is not None:
+            validate(Count, f"metrics.{name}", value)
+    return dict(metrics) if isinstance(metrics, dict) else tuple(metrics)
+
+
+class Record(Settings):
+    """What is measured, and every how many steps. The loss is kept for every step whatever this says.
+
+    every: interval in steps for every metric that names none.
+    metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
+        () records the loss alone.
+    numerical_threshold: numerical_rank counts σ_i above it.
+    relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
+    directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
+    degenerate: target values closer than this (relatively) share one subspace in the alignment. Our choice.
+    """
+
+    every: Count = Field(10, description="an integer of at least 1")
+    metrics: Annotated[Any, BeforeValidator(_check_metrics)] = Field(ALL, description='metric names, or "all"')
+    numerical_threshold: Positive = Field(1e-6, description="a finite number greater than 0")
+    relative_threshold: Positive = Field(1e-3, description="a finite number greater than 0")
+    directions: Count | None = Field(None, description="an integer of at least 1, or nothing")
+    degenerate: Positive = Field(1e-3, description="a finite number greater than 0")
+
+    def intervals(self):
+        """{metric name: interval in steps}."""
+        from lrbias.metrics import METRICS
+
+        if isinstance(self.metrics, dict):
+            return {name: self.every if callable(value) else value for name, value in self.metrics.items()}
+        return dict.fromkeys(METRICS if self.metrics == ALL else self.metrics, self.every)
+
+    def functions(self) -> dict[str, Callable]:
+        """The user's own metrics: {name: function of the network}."""
+        values = self.metrics if isinstance(self.metrics, dict) else {}
+        return {name: value for name, value in values.items() if callable(value)}
+
+    def settings(self):
+        """Keys of an experiment file. Functions cannot be written down: they are given again to `resume`."""
+        settings = self.model_dump(exclude_none=True)
+        if isinstance(self.metrics, dict):
+            settings["metrics"] = {name: value for name, value in self.metrics.items() if not callable(value)}
+        elif self.metrics != ALL:
+            settings["metrics"] = list(self.metrics)
+        return settings
+
+    def with_functions(self, functions, needed):
+        """This record with the user's functions given again; InvalidInput when one in `needed` is missing."""
+        functions = functions or {}
+        missing = sorted(set(needed) - set(functions))
+        if missing:
+            raise InvalidInput(
+                f"metrics = {shorten(sorted(functions))} is not accepted: expected the functions that this run records "
+                f"besides the built-in ones, {', '.join(missing)}."
+            )
+        if not needed:
+            return self
+        chosen = self.metrics if isinstance(self.metrics, dict) else dict.fromkeys(self.intervals(), self.every)
+        return self.model_copy(update={"metrics": {**chosen, **{name: functions[name] for name in needed}}})
+
+
+class Stop(Settings):
+    """When a run ends before its last step.
+
+    loss: stop at the first step whose loss is at most this.
+    gradient: stop at the first recorded step (a multiple of `Record.every`) whose gradient norm is at most this.
+    """
+
+    loss: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
+    gradient: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
+
+    def settings(self):
+        return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}

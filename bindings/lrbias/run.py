@@ -1,0 +1,227 @@
+"""Reading a run: while it is written, after it ended, or from memory."""
+
+import functools
+
+import numpy as np
+from lrcore import layout
+
+from lrbias.errors import InvalidInput, shorten
+from lrbias.log import LOSSES
+from lrbias.network import Network
+from lrbias.store import RunFolder
+
+
+def open(path):  # noqa: A001  the name that the API promises
+    """The run at `path`, as committed now; it may still be being written. `run.refresh()` looks again.
+
+    Raises InvalidInput when there is no run, StoreError when its files are damaged.
+    """
+    folder = RunFolder.existing(path)
+    return Run(folder, folder.config(), folder.target())
+
+
+class Run:
+    """A recorded run.
+
+    run["layer/1/stable_rank"]   rows of one quantity, first axis = records; `run.names` lists them
+    run.steps_of(name)           the steps of these rows
+    run.loss, run.steps          the loss at every `Record.every` steps, and these steps
+    run.losses                   the loss of every step: losses[k] belongs to the network after k steps
+    run.network                  the network at the last checkpoint; `run.checkpoint(step)` any other
+    run.status, run.detail       new, running, finished, stopped, interrupted or diverged; and a sentence
+    run.step                     steps made (committed); run.elapsed seconds of training
+    run.settings                 every setting, as keys of an experiment file
+    """
+
+    def __init__(self, source, config, target):
+        self._source, self._config, self.target = source, config, target
+        self.refresh()
+
+    def refresh(self):
+        """Look again at a run that is still being written. Returns the run."""
+        self._progress = self._source.progress()
+        return self
+
+    @property
+    def settings(self):
+        return self._config["settings"]
+
+    @property
+    def info(self):
+        """Versions, machine and promise level that the run was made with."""
+        return self._config["made_with"]
+
+    @property
+    def path(self):
+        """The run directory, None for a run in memory."""
+        return getattr(self._source, "path", None)
+
+    @property
+    def status(self):
+        return self._progress["status"]
+
+    @property
+    def detail(self):
+        return self._progress["detail"]
+
+    @property
+    def step(self):
+        return self._progress["step"]
+
+    @property
+    def elapsed(self):
+        return self._progress["elapsed"]
+
+    @property
+    def names(self):
+        """Names of all recorded quantities."""
+        return list(self._config["quantities"])
+
+    @property
+    def step_size(self):
+        """Time t per step: the learning rate of GD, dt of a flow."""
+        return self.settings.get("lr", self.settings.get("dt"))
+
+    @property
+    def label(self):
+        """Method and step size, for a legend."""
+        if self.settings["method"] == "gd":
+            return f"GD, lr = {self.settings['lr']:g}"
+        return f"gradient flow ({self.settings['scheme']}), dt = {self.settings['dt']:g}"
+
+    def __contains__(self, name):
+        return name in self._config["quantities"]
+
+    def __getitem__(self, name):
+        if name == "loss":
+            return self.loss
+        interval = self._interval(name)
+        return self._source.read(name, 0, self._rows(name, interval))
+
+    def _interval(self, name):
+        if name not in self:
+            raise InvalidInput(f"{shorten(name)} was not recorded in this run: expected one of {', '.join(['loss', *self.names])}.")
+        return self._config["quantities"][name]["interval"]
+
+    def _rows(self, name, interval):
+        return self._progress["losses"] if name == LOSSES else self._progress["rows"].get(str(interval), 0)
+
+    def steps_of(self, name):
+        """The steps at which a quantity was recorded."""
+        if name == "loss":
+            return self.steps
+        interval = self._interval(name)
+        return np.arange(self._rows(name, interval)) * interval
+
+    @property
+    def losses(self):
+        return self._source.read(LOSSES, 0, self._progress["losses"])
+
+    @property
+    def steps(self):
+        every = self.settings["every"]
+        return np.arange(0, self._progress["losses"], every)
+
+    @property
+    def loss(self):
+        return self.losses[:: self.settings["every"]]
+
+    @property
+    def widths(self):
+        return tuple(self._config["widths"])
+
+    @property
+    def depth(self):
+        return layout.depth(self.widths)
+
+    @property
+    def checkpoints(self):
+        """Steps that can be given to `checkpoint`."""
+        return [step for step in self._source.checkpoint_steps() if step <= self.step]
+
+    def checkpoint(self, step):
+        """The network after `step` steps; StoreError when its file is damaged."""
+        if step not in self.checkpoints:
+            raise InvalidInput(f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}.")
+        return Network(self._source.checkpoint(step), self.widths)
+
+    @property
+    def network(self):
+        return Network(self._source.checkpoint(self._progress["checkpoint"]), self.widths)
+
+    @functools.cached_property
+    def target_values(self):
+        """Singular values of the target."""
+        return np.linalg.svd(self.target, compute_uv=False)
+
+    @property
+    def target_rank(self):
+        values = self.target_values
+        return int((values > max(self.target.shape) * np.finfo(np.float64).eps * values[0]).sum())
+
+    def escape_steps(self, fraction=0.5):
+        """For every nonzero target value σ̂_i, largest first: the first recorded step with σ_i > fraction · σ̂_i, or None."""
+        values = self["product/singular_values"]
+        steps = self.steps_of("product/singular_values")
+        above = values[:, : self.target_rank] > fraction * self.target_values[: self.target_rank]
+        return [int(steps[column.argmax()]) if column.any() else None for column in above.T]
+
+    def to_xarray(self):
+        """All recorded quantities as an xarray.Dataset (extra `xarray`); one step coordinate per interval."""
+        try:
+            import xarray
+        except ImportError:
+            raise InvalidInput("to_xarray needs xarray: pip install 'lrbias[xarray]'.") from None
+        variables, coordinates = {}, {}
+        for name in self.names:
+            interval = self._interval(name)
+            axis = "step" if interval == 1 else f"step_every_{interval}"
+            values = self[name]
+            axis = axis if name != LOSSES else "step"
+            coordinates[axis] = np.arange(self._rows(name, interval)) * interval
+            flat = name.replace("/", "_")
+            variables[flat] = ((axis, *(f"{flat}_axis_{k}" for k in range(1, values.ndim))), values, {"name": name})
+        return xarray.Dataset(variables, coordinates, {"status": self.status, "label": self.label})
+
+    def summary(self):
+        """The facts of a run as a dictionary: what `lrbias info --json` prints."""
+        losses = self.losses
+        facts = {
+            "path": str(self.path) if self.path else None,
+            "status": self.status,
+            "detail": self.detail,
+            "step": self.step,
+            "steps": self.settings["steps"],
+            "elapsed_s": self.elapsed,
+            "method": self.label,
+            "widths": list(self.widths),
+            "target_shape": list(self.target.shape),
+            "target_rank": self.target_rank,
+            "first_loss": float(losses[0]) if len(losses) else None,
+            "last_loss": float(losses[-1]) if len(losses) else None,
+            "checkpoints": len(self.checkpoints),
+            "quantities": len(self.names),
+        }
+        if "product/singular_values" in self:
+            facts["escape_steps"] = self.escape_steps()
+        return facts
+
+    def __repr__(self):
+        facts = self.summary()
+        lines = [
+            f"Run: {facts['method']}, widths {' → '.join(map(str, self.widths))}, {facts['status']} at step {self.step} of {facts['steps']}",
+            f"  {facts['detail']}",
+        ]
+        if facts["last_loss"] is not None:
+            lines.append(f"  loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {self.elapsed:.1f} s")
+        if "escape_steps" in facts:
+            escaped = sum(step is not None for step in facts["escape_steps"])
+            lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")
+        lines.append(f"  {facts['quantities']} quantities, {facts['checkpoints']} checkpoints, store: {facts['path'] or 'in memory'}")
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        from html import escape
+
+        rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.summary().items())
+        return f"<table>{rows}</table>"

@@ -1,0 +1,75 @@
+"""Frozen, validated settings, and how a refused value is reported."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from lrbias.errors import InvalidInput, shorten
+
+
+def _plain(value):
+    """NumPy scalars as Python numbers; strings and booleans are not numbers here."""
+    if isinstance(value, (str, bool, np.bool_)):
+        raise ValueError("not a number")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+Number = Annotated[float, BeforeValidator(_plain), Field(allow_inf_nan=False)]
+Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
+
+Positive = Annotated[Number, Field(gt=0, description="a finite number greater than 0")]
+Finite = Annotated[Number, Field(description="a finite number")]
+Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at least 1")]
+Seed = Annotated[Integer, Field(ge=0, lt=2**64, description="an integer from 0 to 2^64 - 1")]
+File = Annotated[Path, Field(description="the path of a file")]
+
+
+class Settings(BaseModel):
+    """Base of everything that is configured: immutable, no unknown keys, one sentence for a refused value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, *args, **values):
+        if args:
+            raise InvalidInput(f"{type(self).__name__} takes its settings by name: {_names(type(self))}.")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidInput(_sentence(type(self), error.errors()[0])) from None
+
+
+def validate(annotation, argument, value):
+    """`value` as the annotated type, or InvalidInput naming `argument`."""
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}.") from None
+
+
+def _accepted(annotation):
+    descriptions = [data.description for data in annotation.__metadata__ if getattr(data, "description", None)]
+    return descriptions[-1]
+
+
+def _names(model):
+    return ", ".join(model.model_fields)
+
+
+def _sentence(model, error):
+    """One sentence for the first thing that pydantic found wrong."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        return f"{name} = {shorten(error['input'])} is not accepted: {model.__name__} knows only {_names(model)}."
+    description = model.model_fields[name].description if name in model.model_fields else None
+    if error["type"] == "missing":
+        return f"{name} is missing: {model.__name__} expects {description}."
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInput):
+        return str(cause)
+    where = ".".join(str(part) for part in error["loc"] if isinstance(part, (str, int)) and not str(part).startswith("function"))
+    where = name if len(error["loc"]) > 1 else where
+    return f"{where} = {shorten(error['input'])} is not accepted: expected {description or error['msg']}."

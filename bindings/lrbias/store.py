@@ -1,0 +1,331 @@
+"""The run directory on disk: every write is whole or not there, and what was committed stays.
+
+    config.json      settings, versions, quantities; checksummed
+    experiment.toml  the file that repeats the run
+    target.npy
+    log.zarr/        one preallocated array per quantity, written in whole chunks, each with a crc32c
+    checkpoints/     step-00001000.npz …
+    progress.json    written last: the committed step and rows. Readers clip to it
+    lock             held by the one writer
+
+A directory comes into being by one rename, complete with its first checkpoint. All file writes go through
+`write_file`: temporary file, fsync, rename, fsync of the folder.
+"""
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import zarr
+from filelock import FileLock, Timeout
+from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
+
+from lrbias.errors import InvalidInput, StoreError, require
+
+FORMAT = 1
+CHUNK_BYTES = 1 << 16
+MOST_CHUNK_ROWS = 8192
+
+
+def write_file(path, data):
+    """Replace `path` by `data` so that a reader, a crash or a full disk finds the old or the new file, never a part."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path} cannot be written ({reason}); nothing that was committed is lost.") from error
+
+
+def _sync_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class DurableStore(LocalStore):
+    """Zarr's local store with durable writes, and with an error where a missing chunk would read as fill values."""
+
+    async def set(self, key, value):
+        await asyncio.to_thread(self._write, key, value)
+
+    def _write(self, key, value):
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, value.to_bytes())
+
+    async def get(self, key, prototype=None, byte_range=None):
+        value = await super().get(key, prototype, byte_range)
+        if value is None and "/c/" in key:
+            raise StoreError(f"{self.root / key} is missing, so rows that were committed cannot be read.")
+        return value
+
+
+def write_json(path, document):
+    """A JSON object with a checksum of its other keys."""
+    body = {key: document[key] for key in sorted(document)}
+    body["crc32"] = _crc(body)
+    write_file(path, (json.dumps(body, indent=1) + "\n").encode())
+
+
+def read_json(path):
+    try:
+        document = json.loads(path.read_text())
+        stored = document.pop("crc32")
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing, so this is no complete run directory.") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise StoreError(f"{path} is damaged or not readable ({error}); restore it from a copy.") from None
+    if stored != _crc(document):
+        raise StoreError(f"{path} is damaged (its checksum does not match); restore it from a copy.")
+    return document
+
+
+def _crc(document):
+    return zlib.crc32(json.dumps(document, sort_keys=True).encode())
+
+
+def chunk_rows(quantity):
+    """Rows of one chunk: about 64 KiB, a power of two."""
+    row_bytes = np.dtype(quantity.dtype).itemsize * int(np.prod(quantity.shape, dtype=np.int64))
+    return min(MOST_CHUNK_ROWS, 1 << max(0, int(CHUNK_BYTES // max(row_bytes, 1)).bit_length() - 1))
+
+
+def capacity(quantity, steps):
+    """Rows of the preallocated array: whole chunks that hold every row of `steps` steps."""
+    rows, chunk = steps // quantity.interval + 1, chunk_rows(quantity)
+    return -(-rows // chunk) * chunk
+
+
+def committed_rows(interval, step, diverged):
+    """Rows that count at `step`. A diverged run keeps what it recorded before the step that diverged."""
+    return (step - 1) // interval + 1 if diverged else step // interval + 1
+
+
+class RunFolder:
+    """Reading a run directory. Nothing is cached: every call sees what is committed now."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._group = None
+
+    @classmethod
+    def existing(cls, path):
+        """The run at `path`; InvalidInput when there is none."""
+        folder = cls(path)
+        accepted = "a run directory, as lrbias run and lb.train(store=…) write it"
+        require((folder.path / "config.json").is_file(), "path", str(path), accepted)
+        return folder
+
+    def config(self):
+        config = read_json(self.path / "config.json")
+        if config.get("format") != FORMAT:
+            raise StoreError(f"{self.path / 'config.json'} has format {config.get('format')}; this version reads {FORMAT}.")
+        return config
+
+    def progress(self):
+        return read_json(self.path / "progress.json")
+
+    def target(self):
+        path = self.path / "target.npy"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror}); restore it from a copy.") from None
+        if zlib.crc32(data) != self.config()["target_crc32"]:
+            raise StoreError(f"{path} is damaged (its checksum does not match); restore it from a copy.")
+        return np.load(io.BytesIO(data), allow_pickle=False)
+
+    def checkpoint_path(self, step):
+        return self.path / "checkpoints" / f"step-{step:08d}.npz"
+
+    def checkpoint_steps(self):
+        """Steps that have a checkpoint file, in order."""
+        return sorted(int(file.stem.split("-")[1]) for file in (self.path / "checkpoints").glob("step-*.npz"))
+
+    def checkpoint(self, step):
+        """The flat parameter vector at `step`; StoreError when the file is missing or damaged."""
+        path = self.checkpoint_path(step)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive["params"]
+        except FileNotFoundError:
+            problem = "is missing"
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            problem = f"is damaged ({error})"
+        others = [known for known in self.checkpoint_steps() if known != step]
+        earlier = max((known for known in others if known < step), default=None)
+        advice = f"resume from an earlier one with from_checkpoint={earlier}" if earlier is not None else "start again"
+        raise StoreError(f"{path} {problem}; {advice} (rows are recomputed with the same bits).")
+
+    def read(self, name, start, stop):
+        """Rows start … stop of a quantity; StoreError when a chunk is missing or fails its checksum."""
+        if self._group is None:
+            self._group = zarr.open_group(DurableStore(self.path / "log.zarr", read_only=True), mode="r")
+        try:
+            return np.asarray(self._group[name][start:stop])
+        except StoreError:
+            raise
+        except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
+            where = self.path / "log.zarr" / name
+            reason = " ".join(str(error).split())
+            raise StoreError(
+                f"{where} is damaged within rows {start} to {stop - 1} ({reason}); other quantities and chunks are intact, "
+                "and resuming from a checkpoint before those rows recomputes them."
+            ) from None
+
+
+class RunWriter(RunFolder):
+    """The one writer of a run directory. Use `create` or `reopen`, and `close` at the end."""
+
+    def __init__(self, path, lock):
+        super().__init__(path)
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path, config, extra_files, target, params, quantities, steps):
+        """A new run directory at `path`, complete with its first checkpoint; nothing is left behind on failure."""
+        path = check_new(path)
+        draft = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"store = {str(path)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+        writer = cls(draft, _acquire(draft, path))
+        try:
+            writer._clear()
+            (draft / "checkpoints").mkdir()
+            data = io.BytesIO()
+            np.save(data, target)
+            write_file(draft / "target.npy", data.getvalue())
+            for name, text in extra_files.items():
+                write_file(draft / name, text.encode())
+            writer._create_arrays(quantities, steps)
+            writer.write_checkpoint(0, params, config["widths"])
+            write_json(draft / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
+            config = {**config, "format": FORMAT, "target_crc32": zlib.crc32(data.getvalue())}
+            write_json(draft / "config.json", config)
+            os.rename(draft, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            writer.close()
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        writer.path = path
+        writer.open_log(quantities, steps)
+        return writer
+
+    @classmethod
+    def reopen(cls, path):
+        """The run at `path` for writing; StoreError when another process writes to it."""
+        folder = RunFolder.existing(path)
+        writer = cls(folder.path, _acquire(folder.path, folder.path))
+        for partial in folder.path.rglob("*.partial"):
+            partial.unlink()
+        return writer
+
+    def _clear(self):
+        """Remove what a killed creation left in the draft."""
+        for entry in self.path.iterdir():
+            if entry.name != "lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _create_arrays(self, quantities, steps):
+        group = zarr.open_group(DurableStore(self.path / "log.zarr"), mode="w")
+        for quantity in quantities:
+            rows, dtype = chunk_rows(quantity), np.dtype(quantity.dtype)
+            group.create_array(
+                quantity.name,
+                shape=(capacity(quantity, steps), *quantity.shape),
+                chunks=(rows, *(max(1, n) for n in quantity.shape)),
+                dtype=dtype,
+                fill_value=np.nan if dtype.kind == "f" else 0,
+                filters=None,
+                compressors=[Crc32cCodec()],
+                attributes={"interval": quantity.interval},
+            )
+
+    def open_log(self, quantities, steps):
+        """Make ready for rows up to `steps`: arrays grow when a resumed run goes further than planned."""
+        self._group = zarr.open_group(DurableStore(self.path / "log.zarr"), mode="r+")
+        self._arrays = {}
+        for quantity in quantities:
+            array = self._group[quantity.name]
+            rows = capacity(quantity, steps)
+            if array.shape[0] < rows:
+                array.resize((rows, *quantity.shape))
+            self._arrays[quantity.name] = array.with_config({"write_empty_chunks": True})
+
+    def write_block(self, name, index, block):
+        """Write chunk `index` of a quantity as a whole."""
+        rows = len(block)
+        self._arrays[name][index * rows : (index + 1) * rows] = block
+
+    def write_checkpoint(self, step, params, widths):
+        data = io.BytesIO()
+        np.savez(data, params=params, widths=np.asarray(widths, np.int64), step=np.int64(step))
+        write_file(self.checkpoint_path(step), data.getvalue())
+
+    def commit(self, step, checkpoint, status, detail, intervals, elapsed):
+        """Make everything written so far count. Committed rows never become fewer."""
+        known = self.progress()
+        if step >= known["step"]:
+            write_json(self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed))
+
+    def extend(self, config):
+        """Record that the run now goes further."""
+        write_json(self.path / "config.json", config)
+
+    def close(self):
+        self._lock.release()
+
+
+def progress_document(step, checkpoint, status, detail, intervals, elapsed):
+    """What progress.json says. A run whose status is "new" has no rows yet."""
+    rows = {str(interval): committed_rows(interval, step, status == "diverged") for interval in intervals}
+    return {
+        "format": FORMAT,
+        "step": step,
+        "checkpoint": checkpoint,
+        "status": status,
+        "detail": detail,
+        "rows": rows,
+        "losses": 0 if status == "new" else step + 1,
+        "elapsed": round(elapsed, 3),
+    }
+
+
+def check_new(path):
+    """A path where a run can be made: InvalidInput when something is there."""
+    require(str(path) != "", "store", str(path), "the path of a folder that does not exist yet")
+    path = Path(path)
+    require(not (path.exists() or path.is_symlink()), "store", str(path), "a path that does not exist yet (or use resume)")
+    require(path.name not in ("", ".."), "store", str(path), "the path of a folder that does not exist yet")
+    return path
+
+
+def _acquire(folder, shown):
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(f"{shown} is being written by another process; wait for it to end, or choose another store.") from None
+    except OSError as error:
+        raise InvalidInput(f"store = {str(shown)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+    return lock

@@ -1,0 +1,349 @@
+"""init → run a chunk of steps in the kernel → record → repeat."""
+
+import contextlib
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from lrcore import cpu, status
+
+from lrbias import experiment
+from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
+from lrbias.forecast import first_warnings
+from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
+from lrbias.method import METHODS
+from lrbias.metrics import Observation, Plan, Setup
+from lrbias.network import Network
+from lrbias.problem import Factorization
+from lrbias.progress import display
+from lrbias.record import Record, Stop
+from lrbias.run import Run
+from lrbias.settings import Count, validate
+from lrbias.store import RunWriter, check_new
+from lrbias.threads import one_blas_thread
+
+CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
+FIRST_CHUNK = 8
+
+
+def train(
+    problem,
+    network,
+    method,
+    steps,
+    record=None,
+    stop=None,
+    checkpoint_every=1000,
+    store=None,
+    progress=None,
+    forecast=True,
+):
+    """Train `network` on `problem` and return the Run.
+
+    problem           what is fitted, e.g. Factorization(target)
+    network           the initial Network; it is not changed
+    method            GD(lr=…) or GradientFlow(dt=…)
+    steps             number of steps (iterations), at least 1
+    record            what is measured and when; Record() measures everything every 10 steps
+    stop              when to end early; Stop() never does
+    checkpoint_every  steps between checkpoints; everything recorded so far is committed with each
+    store             folder to make for the run; None keeps it in memory
+    progress          True or False; None shows progress on a terminal
+    forecast          warn (ForecastWarning) when the step size is unstable or nothing is expected to happen in `steps`
+
+    A loss that is no longer finite ends the run with status "diverged"; that is a result, not an error. Ctrl-C and
+    SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
+    that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
+    """
+    require(isinstance(problem, Factorization), "problem", problem, "a Factorization")
+    require(isinstance(network, Network), "network", network, "a Network")
+    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD or GradientFlow")
+    record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
+    steps = validate(Count, "steps", steps)
+    checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
+    problem.check(network)
+    if store is not None:
+        check_new(store)
+    if forecast:
+        for sentence in first_warnings(problem, network, method, steps):
+            warnings.warn(sentence, ForecastWarning, stacklevel=2)
+
+    params = network.params.copy()
+    setup = Setup(problem, network.widths, params.dtype, record, method.step_size)
+    with one_blas_thread():
+        observation, plan = Observation(setup), Plan(setup)
+        plan.probe(observation.at(params))
+        quantities = [losses_quantity(params.dtype), *plan.quantities]
+        settings = experiment.describe(problem, network, method, record, stop, steps, checkpoint_every)
+        config = _config(settings, network.widths, quantities, record)
+        if store is None:
+            sink = MemorySink()
+            sink.write_checkpoint(0, params, network.widths)
+        else:
+            toml = {"experiment.toml": experiment.to_toml(settings)}
+            sink = RunWriter.create(store, config, toml, problem.target, params, quantities, steps)
+        training = _Training(setup, method, stop, observation, plan, Log(quantities, sink), sink, config, params)
+        return training.go(steps, checkpoint_every, progress)
+
+
+def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
+    """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
+
+    metrics          {name: function} for a run that records functions of the user's
+    from_checkpoint  a step whose checkpoint to start from instead of the last one: rows after it are recomputed, with
+                     the same bits, which also repairs damaged chunks
+
+    The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is.
+    """
+    writer = RunWriter.reopen(path)
+    try:
+        config, target = writer.config(), writer.target()
+        known = writer.progress()
+        planned = config["settings"]["steps"]
+        steps = planned if steps is None else validate(Count, "steps", steps)
+        require(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
+        start = known["checkpoint"] if from_checkpoint is None else from_checkpoint
+        if from_checkpoint is not None:
+            reached = [step for step in writer.checkpoint_steps() if step <= known["step"]]
+            require(start in reached, "from_checkpoint", start, f"one of {reached}")
+        if known["status"] == "diverged" and from_checkpoint is None:
+            raise InvalidInput(f"path = {str(path)!r} is not accepted: the run diverged at step {known['step']}; start one with a smaller step size.")
+        if from_checkpoint is None and known["status"] in ("finished", "stopped") and steps == known["step"]:
+            return Run(writer, config, target)
+        return _continue(writer, config, target, start, max(steps, known["step"]), metrics, progress)
+    finally:
+        writer.close()
+
+
+def _continue(writer, config, target, start, steps, metrics, progress):
+    params = writer.checkpoint(start)
+    settings = {**config["settings"], "steps": steps}
+    method, record, stop = experiment.parts(settings)
+    record = record.with_functions(metrics, config["functions"])
+    setup = Setup(Factorization(target), config["widths"], params.dtype, record, method.step_size)
+    config = {**config, "settings": settings}
+    if made_with() != config["made_with"]:  # another machine or version: its bits may differ, so say so
+        config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
+    with one_blas_thread():
+        observation, plan = Observation(setup), Plan(setup)
+        plan.probe(observation.at(params))
+        quantities = [losses_quantity(params.dtype), *plan.quantities]
+        writer.open_log(quantities, steps)
+        writer.extend(config)
+        training = _Training(setup, method, stop, observation, plan, Log(quantities, writer), writer, config, params)
+        training.continue_at(start)
+        return training.go(steps, settings["checkpoint_every"], progress)
+
+
+class _Training:
+    """A run in progress. `step` steps were made; everything up to the last commit is safe."""
+
+    def __init__(self, setup, method, stop, observation, plan, log, sink, config, params):
+        self.setup, self.stop, self.observation, self.plan = setup, stop, observation, plan
+        self.log, self.sink, self.config, self.params = log, sink, config, params
+        self.advance = method.stepper(setup.problem, setup.widths, params.dtype)
+        self.step = self.checkpoint = 0
+        self.chunk = FIRST_CHUNK
+        self.started, self.elapsed_before = False, 0.0
+        self.loss_reached, self.last_loss, self.rank = False, float("nan"), None
+
+    def continue_at(self, start):
+        known = self.sink.progress()
+        self.step = self.checkpoint = start
+        self.elapsed_before = known["elapsed"]
+        if known["status"] != "new":
+            self.log.restore(start)
+            self.started = True
+
+    def go(self, steps, checkpoint_every, progress):
+        """Train to the end, whatever ends it; commit; return the Run."""
+        self.shown = display(progress)
+        self.start_time = time.perf_counter()
+        try:
+            self.shown.start(self.step, steps)
+            with _signals() as received:
+                ending = self._loop(steps, checkpoint_every, received)
+        finally:
+            self.shown.stop()
+            self.sink.close()
+        run = Run(self.sink, self.config, self.setup.problem.target)
+        if ending == "interrupted":
+            where = f"; continue with: lrbias resume {run.path}" if run.path else ""
+            raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
+        return run
+
+    def _loop(self, steps, checkpoint_every, received):
+        if not self.started:
+            self._measure()
+        while True:
+            ending, detail = self._ending(steps, received)
+            if ending:
+                return self._commit(ending, detail)
+            if self.step % checkpoint_every == 0 and self.step > self.checkpoint:
+                if self._commit("running", "training goes on, or was killed") == "diverged":
+                    return "diverged"
+            count = self._chunk_length(steps, checkpoint_every)
+            if self._make_steps(count) == status.DIVERGED:
+                return self._diverged()
+            self._measure()
+            self.shown.update(self.step, self.last_loss, self.rank)
+
+    def _ending(self, steps, received):
+        """(status, sentence) when the run ends here, else (None, None)."""
+        if self.loss_reached:
+            return "stopped", f"the loss is at most {self.stop.loss:g}"
+        if self._gradient_reached():
+            return "stopped", f"the gradient norm is at most {self.stop.gradient:g}"
+        if self.step >= steps:
+            return "finished", "all steps were made"
+        if received:
+            return "interrupted", "interrupted by a signal; resume continues it"
+        return None, None
+
+    def _gradient_reached(self):
+        if self.stop.gradient is None or self.step % self.setup.record.every:
+            return False
+        observation = self.observation.at(self.params)
+        return observation.gradient_norm <= self.stop.gradient
+
+    def _chunk_length(self, steps, checkpoint_every):
+        """Steps until something is due, as far as the time for one kernel call allows."""
+        due = self.plan.next_step(self.step)
+        boundary = min(steps, (self.step // checkpoint_every + 1) * checkpoint_every, due or steps)
+        if self.stop.gradient is not None:
+            every = self.setup.record.every
+            boundary = min(boundary, (self.step // every + 1) * every)
+        return min(boundary - self.step, self.chunk)
+
+    def _make_steps(self, count):
+        """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
+        losses = self.log.columns[LOSSES].view(self.step, count)
+        before = self.params.copy() if self.stop.loss is not None else None
+        started = time.perf_counter()
+        code = self.advance(self.params, losses)
+        seconds = time.perf_counter() - started
+        if code != status.OK:
+            self.step += int(np.argmin(np.isfinite(losses)))
+            return code
+        made = len(losses)
+        if before is not None and (losses <= self.stop.loss).any():
+            made = int(np.argmax(losses <= self.stop.loss))
+            self.params[:] = before
+            self.advance(self.params, losses[:made])
+            self.loss_reached = True
+        self.step += made
+        self.last_loss = float(losses[-1])
+        self.chunk = max(1, min(2 * self.chunk, int(self.chunk * CHUNK_SECONDS / max(seconds, 1e-9)), 1 << 20))
+        return code
+
+    def _measure(self):
+        if self.plan.measure(self.observation, self.params, self.step, self.log.set):
+            column = self.log.columns.get("product/effective_rank")
+            if column is not None and self.step % column.quantity.interval == 0:
+                self.rank = float(column.block[self.step // column.quantity.interval - column.index * column.rows])
+
+    def _commit(self, ending, detail):
+        """Flush rows, write a checkpoint, then make both count. A loss that is not finite is divergence instead."""
+        loss = self._loss_here()
+        if not np.isfinite(loss):
+            return self._diverged()
+        self.log.set(LOSSES, self.step, loss)
+        self.log.flush()
+        self.sink.write_checkpoint(self.step, self.params, self.setup.widths)
+        self.checkpoint = self.step
+        return self._progress(ending, detail)
+
+    def _diverged(self):
+        loss = self._loss_here()
+        self.log.set(LOSSES, self.step, loss)
+        self.log.flush()
+        return self._progress("diverged", f"the loss at step {self.step} is {loss}: {status.MEANING[status.DIVERGED]}")
+
+    def _loss_here(self):
+        with np.errstate(all="ignore"):
+            return self.observation.at(self.params).loss
+
+    def _progress(self, ending, detail):
+        elapsed = self.elapsed_before + time.perf_counter() - self.start_time
+        self.sink.commit(self.step, self.checkpoint, ending, detail, self.plan.intervals, elapsed)
+        return ending
+
+
+def _default(value, kind, argument):
+    value = kind() if value is None else value
+    require(isinstance(value, kind), argument, value, f"a {kind.__name__}")
+    return value
+
+
+def _config(settings, widths, quantities, record):
+    """What config.json says beside the format and checksums."""
+    listed = {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in quantities}
+    return {
+        "settings": settings,
+        "widths": list(widths),
+        "quantities": listed,
+        "functions": sorted(record.functions()),
+        "made_with": made_with(),
+    }
+
+
+def made_with():
+    """Versions, commit, machine and the promise level of a run."""
+    from lrbias import __version__
+
+    names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
+    return {
+        "lrbias": __version__,
+        "commit": _commit_id(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "promise": "machine: the same bits on this machine with these versions, after any kill and resume",
+    }
+
+
+def _commit_id():
+    """The commit of a source checkout, None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
+    return answer.stdout.strip() or None
+
+
+def _cpu_name():
+    import llvmlite.binding
+
+    return llvmlite.binding.get_host_cpu_name()
+
+
+@contextlib.contextmanager
+def _signals():
+    """Collect SIGINT and SIGTERM in the list that is yielded; outside the main thread, Python has no handlers to set."""
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number, frame):
+        if received:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,17 @@
+"""The compiled core of lrbias: arrays in, arrays out.
+
+    layout     layer widths <-> one flat parameter vector
+    workspace  every scratch buffer of the kernels, allocated once
+    status     what a kernel returns, and the sentence that each code means
+    tableau    explicit Runge-Kutta methods as data
+    formulas   formulas on scalars and short vectors, compiled by each target for itself
+    random     counter-based random numbers
+    reference  the specification: every kernel in plain NumPy
+    cpu        the same names, compiled for the CPU
+
+Importing this package compiles nothing and does not import Numba: `lrcore.cpu` does, and compiles on first call.
+"""
+
+from lrcore import layout, status, tableau, workspace
+
+__all__ = ["layout", "status", "tableau", "workspace"]

@@ -1,0 +1,28 @@
+"""The kernels for the CPU. Every name stands in `lrcore.reference` too, with the same parameters."""
+
+from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
+from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
+from lrcore.cpu.metrics import balancedness, directions, rank_metrics, vector_alignment
+from lrcore.cpu.random import normals
+from lrcore.cpu.step import gd_steps, rk_steps
+from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values
+
+__all__ = [
+    "backward",
+    "balancedness",
+    "directions",
+    "forward",
+    "gd_steps",
+    "loss_and_gradient",
+    "multiply",
+    "multiply_at",
+    "multiply_bt",
+    "normals",
+    "principal_angles",
+    "product",
+    "rank_metrics",
+    "rk_steps",
+    "singular_triplets",
+    "singular_values",
+    "vector_alignment",
+]
