@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from lrcore import layout
 
-from lrbias.errors import InvalidInput, shorten
+from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES
 from lrbias.network import Network
 from lrbias.store import RunFolder
@@ -183,6 +183,15 @@ class Run:
             variables[flat] = ((axis, *(f"{flat}_axis_{k}" for k in range(1, values.ndim))), values, {"name": name})
         return xarray.Dataset(variables, coordinates, {"status": self.status, "label": self.label})
 
+    def check(self):
+        """Read everything that was committed; returns one sentence for each thing that is damaged."""
+        found = []
+        for name in self.names:
+            found += _sentence_of(lambda name=name: self[name])
+        for step in self.checkpoints:
+            found += _sentence_of(lambda step=step: self.checkpoint(step))
+        return found
+
     def summary(self):
         """The facts of a run as a dictionary: what `lrbias info --json` prints."""
         losses = self.losses
@@ -225,3 +234,11 @@ class Run:
 
         rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.summary().items())
         return f"<table>{rows}</table>"
+
+
+def _sentence_of(read):
+    try:
+        read()
+    except StoreError as error:
+        return [str(error)]
+    return []

@@ -33,8 +33,12 @@ def singular_triplets(matrix):
 def principal_angles(a, b):
     """Principal angles in radians, smallest first, between the spans of orthonormal columns a (n, k) and b (n, k).
 
-    Accurate for small angles too (Knyazev and Argentati 2002).
+    Small angles come from their sines and large ones from their cosines (Knyazev and Argentati 2002), so both are
+    accurate to rounding. SciPy 1.17's subspace_angles picks the wrong one of the two when small and large angles mix.
     """
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return np.full(a.shape[1], np.nan)
-    return scipy.linalg.subspace_angles(a, b)[::-1]
+    inner = a.T @ b
+    cosines = np.minimum(singular_values(inner), 1.0)
+    sines = np.minimum(singular_values(b - a @ inner), 1.0)[::-1]
+    return np.where(cosines**2 >= 0.5, np.arcsin(sines), np.arccos(cosines))

@@ -1,0 +1,404 @@
+"""Arguments → the same settings → the same functions as in Python.
+
+Exit codes: 0 done · 1 a run directory cannot be read or written · 2 input that is not accepted · 3 the run diverged ·
+130 and 143 interrupted by Ctrl-C and SIGTERM, after everything was saved.
+"""
+
+import json
+import sys
+import time
+from math import isfinite
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+EXIT_STORE, EXIT_INPUT, EXIT_DIVERGED = 1, 2, 3
+
+app = App(
+    name="lrbias",
+    help="Watch gradient descent learn low-rank solutions.",
+    version=lambda: __import__("lrbias").__version__,
+    help_format="plaintext",
+)
+Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
+Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")]
+Json = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def run(
+    file: Path | None = None,
+    /,
+    *,
+    target: str | None = None,
+    crop: tuple[int, int] | None = None,
+    shape: tuple[int, int] | None = None,
+    rank: int | None = None,
+    teacher_depth: int | None = None,
+    teacher_seed: int | None = None,
+    scale: float | None = None,
+    network: str | None = None,
+    widths: Sizes = None,
+    depth: int | None = None,
+    gamma: float | None = None,
+    seed: int | None = None,
+    dtype: str | None = None,
+    method: str | None = None,
+    lr: float | None = None,
+    dt: float | None = None,
+    scheme: str | None = None,
+    steps: int | None = None,
+    checkpoint_every: int | None = None,
+    every: int | None = None,
+    metrics: Words = None,
+    directions: int | None = None,
+    numerical_threshold: float | None = None,
+    relative_threshold: float | None = None,
+    degenerate: float | None = None,
+    stop_loss: float | None = None,
+    stop_gradient: float | None = None,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    figures: bool = True,
+    format: Words = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+):
+    """Train a network on a target, log everything, draw the figures.
+
+    Without arguments: the protocol's run (n = 100, rank 10, depth 3, GD with lr = 1e-3, 50 000 steps).
+
+    Parameters
+    ----------
+    file
+        A TOML file with the same words as these flags; flags win over it.
+    target
+        Fit this matrix: .npy, .csv, .tsv, .txt or an image (read as grey).
+    crop
+        Rows and columns to cut from the middle of the target file.
+    shape
+        Rows and columns of the teacher's matrix.
+    rank
+        Rank of the teacher.
+    teacher_depth
+        Depth of the teacher; by default that of the network, at least 2.
+    teacher_seed
+        Seed of the teacher.
+    scale
+        Spectral norm of the target; 10 for a teacher, as it is for a file.
+    network
+        Start from this checkpoint (.npz) of a run.
+    widths
+        Layer widths n_0 … n_N; n_0 columns and n_N rows of the target.
+    depth
+        Number of layers, all as wide as the target's larger side.
+    gamma
+        Gaussian start with standard deviation w^-gamma, w the width of a layer.
+    seed
+        Seed of the start.
+    dtype
+        float64 or float32.
+    method
+        gd (gradient descent) or flow (gradient flow).
+    lr
+        Learning rate of gd.
+    dt
+        Time step of flow.
+    scheme
+        Scheme of flow: rk4, heun or euler.
+    steps
+        Number of iterations.
+    checkpoint_every
+        Iterations between checkpoints.
+    every
+        Iterations between records.
+    metrics
+        Metrics to record: names, name=interval, all or none.
+    directions
+        How many leading singular directions are compared with the target's.
+    numerical_threshold
+        numerical_rank counts singular values above it.
+    relative_threshold
+        relative_rank counts singular values above it times the largest.
+    degenerate
+        Target values closer than this, relatively, share one subspace.
+    stop_loss
+        Stop when the loss is at most this.
+    stop_gradient
+        Stop when the gradient norm is at most this (looked at every record).
+    store
+        The run directory to make; by default runs/METHOD-DATE-TIME.
+    figures
+        Draw the figures into STORE/figures at the end.
+    format
+        Figure formats: png, pdf, svg.
+    dry_run
+        Show the forecast and stop.
+    json
+        Print facts as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
+    from lrbias import experiment, plots
+    from lrbias.forecast import forecast
+    from lrbias.store import check_new
+    from lrbias.train import train
+
+    formats = plots.check_formats(format or ("png", "pdf"))
+    if metrics is not None:
+        flags["metrics"] = _parse_metrics(metrics)
+    settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
+    problem = settings.problem()
+    student = settings.student(problem)
+    chosen, record, stop = settings.parts()
+    if store is None:
+        store = Path("runs") / time.strftime(f"{chosen.name}-%Y%m%d-%H%M%S")
+    check_new(store)
+    expected = None
+    if dry_run or not quiet:
+        expected = forecast(problem, student, chosen, settings.steps, record, settings.checkpoint_every)
+        print(expected, file=sys.stderr)
+    if dry_run:
+        _show(expected.as_dict(), "", json)
+        return 0
+    result = train(
+        problem,
+        student,
+        chosen,
+        settings.steps,
+        record,
+        stop,
+        settings.checkpoint_every,
+        store,
+        progress=not quiet,
+        forecast=False,
+    )
+    return _finish(result, expected, store / "figures" if figures else None, formats, json)
+
+
+_NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet", "metrics")
+
+
+@app.command
+def resume(
+    path: Path,
+    /,
+    *,
+    steps: int | None = None,
+    from_checkpoint: int | None = None,
+    figures: bool = True,
+    format: Words = None,
+    json: Json = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+):
+    """Continue a run that was killed or interrupted, or take a finished one further.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    steps
+        Total number of iterations; by default as many as were planned.
+    from_checkpoint
+        Start from this checkpoint instead of the last one; later rows are recomputed with the same bits.
+    figures
+        Draw the figures into PATH/figures at the end.
+    format
+        Figure formats: png, pdf, svg.
+    json
+        Print facts as JSON on stdout.
+    quiet
+        Show no progress.
+    """
+    from lrbias import plots
+    from lrbias.train import resume as resume_run
+
+    formats = plots.check_formats(format or ("png", "pdf"))
+    result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet)
+    return _finish(result, None, path / "figures" if figures else None, formats, json)
+
+
+@app.command
+def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
+    """Draw the figures of a run, finished or not.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    output
+        Folder for the figures; by default PATH/figures.
+    format
+        Figure formats: png, pdf, svg.
+    """
+    import lrbias as lb
+    from lrbias import plots
+
+    formats = plots.check_formats(format or ("png", "pdf"))
+    for written in plots.save(lb.open(path), output or path / "figures", formats):
+        print(written)
+    return 0
+
+
+@app.command
+def info(path: Path, /, *, check: Annotated[bool, Parameter(negative="")] = False, json: Json = False):
+    """Say what a run is and how far it got.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    check
+        Read everything that was committed and verify its checksums.
+    json
+        Print facts as JSON on stdout.
+    """
+    import lrbias as lb
+
+    opened = lb.open(path)
+    facts = opened.summary()
+    text = repr(opened)
+    if check:
+        facts["damaged"] = opened.check()
+        text += "\n" + "\n".join(facts["damaged"] or ["  everything that was committed is intact"])
+    if json:
+        facts.update(settings=opened.settings, made_with=opened.info, names=opened.names)
+    _show(facts, text, json)
+    return EXIT_STORE if facts.get("damaged") else 0
+
+
+@app.command
+def compare(
+    first: Path,
+    /,
+    *others: Path,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    format: Words = None,
+    json: Json = False,
+):
+    """Compare runs of one target over t = step size · iteration, GD against flow.
+
+    Parameters
+    ----------
+    first
+        A run directory.
+    others
+        One or more others.
+    output
+        Folder for the figure; by default none is drawn.
+    format
+        Figure formats: png, pdf, svg.
+    json
+        Print the table as JSON on stdout.
+    """
+    import lrbias as lb
+    from lrbias import plots
+
+    formats = plots.check_formats(format or ("png", "pdf"))
+    compared = lb.compare([first, *others])
+    figures = [str(path) for path in compared.save(output, formats)] if output else []
+    text = "\n".join([str(compared), *figures])
+    _show({"runs": compared.table(), "same_start": compared.same_start, "figures": figures}, text, json)
+    return 0
+
+
+def _merge(keys, flags):
+    """File and flags; a flag takes out the keys of the file that it makes meaningless."""
+    replaced = {"widths": ("depth",), "depth": ("widths",)}
+    if flags.get("method", keys.get("method")) != keys.get("method"):
+        replaced["method"] = ("lr", "dt", "scheme")
+    dropped = {key for flag, others in replaced.items() if flag in flags for key in others}
+    return {**{key: value for key, value in keys.items() if key not in dropped}, **flags}
+
+
+def _parse_metrics(words):
+    if list(words) in (["all"], ["none"]):
+        return "all" if words[0] == "all" else ()
+    if not any("=" in word for word in words):
+        return words
+    from lrbias.errors import require
+
+    chosen = {}
+    for word in words:
+        name, _, interval = word.partition("=")
+        require(interval.isdecimal(), "metrics", word, "names, or name=interval for every one")
+        chosen[name] = int(interval)
+    return chosen
+
+
+def _finish(result, expected, figures, formats, as_json):
+    """Figures, facts and the exit code at the end of a run."""
+    from lrbias import plots
+
+    facts = result.summary()
+    if expected is not None:
+        facts["forecast_escape_steps"] = expected.escape_steps
+    written = [str(path) for path in plots.save(result, figures, formats)] if figures else []
+    facts["figures"] = written
+    lines = [repr(result), *_escape_table(facts)]
+    if written:
+        lines.append(f"figures: {figures}")
+    _show(facts, "\n".join(lines), as_json)
+    if result.status == "diverged":
+        print(f"lrbias: diverged: {result.detail}.", file=sys.stderr)
+        return EXIT_DIVERGED
+    return 0
+
+
+def _escape_table(facts):
+    measured, expected = facts.get("escape_steps"), facts.get("forecast_escape_steps")
+    if not measured or not expected:
+        return []
+    lines = ["  mode   σᵢ > σ̂ᵢ/2 at step   forecast"]
+    for i, (step, forecast) in enumerate(zip(measured, expected, strict=False), start=1):
+        lines.append(f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}")
+    return lines
+
+
+def _show(facts, text, as_json):
+    if as_json:
+        print(json.dumps(_plain(facts), allow_nan=False))
+    elif text:
+        print(text)
+
+
+def _plain(value):
+    """JSON has no NaN or infinity: they become strings."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
+def main(arguments=None):
+    """The console command: one sentence on stderr and an exit code for everything that can go wrong."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _complain(" ".join(str(error).split()))
+        code = EXIT_INPUT
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "interrupted")
+        code = 128 + getattr(error, "signal", 2)
+    except Exception as error:
+        code = _expected(error)
+        if code is None:
+            raise
+        _complain(str(error))
+    sys.exit(code)
+
+
+def _expected(error):
+    """The exit code of our own errors, None for any other."""
+    from lrbias.errors import InvalidInput, StoreError
+
+    if isinstance(error, InvalidInput):
+        return EXIT_INPUT
+    return EXIT_STORE if isinstance(error, StoreError) else None
+
+
+def _complain(sentence):
+    print(f"lrbias: {sentence}", file=sys.stderr)

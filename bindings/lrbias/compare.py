@@ -1,0 +1,90 @@
+"""Runs side by side over t = step size · iteration."""
+
+import numpy as np
+
+from lrbias.errors import InvalidInput, require
+from lrbias.run import Run
+from lrbias.run import open as open_run
+
+
+def compare(runs):
+    """A Comparison of at least two runs (Run objects or paths) of the same target.
+
+    The reference is the gradient flow with the smallest step, or the run with the smallest step when there is no flow.
+    Raises InvalidInput when targets differ or a run lacks product/singular_values and product/effective_rank.
+    """
+    require(isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths")
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    for run in opened:
+        shown = str(run.path or run.label)
+        same = run.target.shape == opened[0].target.shape and np.array_equal(run.target, opened[0].target)
+        require(same, "runs", shown, "runs that all have the same target")
+        for name in ("product/singular_values", "product/effective_rank"):
+            require(name in run and len(run.steps_of(name)) > 0, "runs", shown, f"runs that recorded {name}")
+    return Comparison(opened)
+
+
+class Comparison:
+    """runs, the reference run, whether all have the same start, and differences over time."""
+
+    def __init__(self, runs):
+        self.runs = runs
+        flows = [run for run in runs if run.settings["method"] == "flow"]
+        self.reference = min(flows or runs, key=lambda run: run.step_size)
+        first = runs[0].checkpoint(0)
+        starts = [run.checkpoint(0) for run in runs]
+        self.same_start = all(s.widths == first.widths and np.array_equal(s.params, first.params) for s in starts)
+
+    def difference(self, run):
+        """(t, max_i |σ_i(t) − σ_i^ref(t)| / σ̂_1) at the records of `run` that lie within the reference's time.
+
+        Where the reference has no record at a time, its neighbours are interpolated linearly.
+        """
+        times, values = _values_over_time(run)
+        known_times, known = _values_over_time(self.reference)
+        inside = times <= known_times[-1] * (1 + 1e-12)
+        times, values = times[inside], values[inside]
+        expected = np.stack([np.interp(times, known_times, column) for column in known.T], axis=1)
+        return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
+
+    def table(self):
+        """One dictionary a run: what it is, where it ended, and its largest difference from the reference."""
+        rows = []
+        for run in self.runs:
+            reference = run is self.reference
+            rows.append(
+                {
+                    "run": str(run.path or run.label),
+                    "method": run.label,
+                    "status": run.status,
+                    "t": run.step * run.step_size,
+                    "last_loss": float(run.losses[-1]),
+                    "effective_rank": float(run["product/effective_rank"][-1]),
+                    "largest_difference": None if reference else float(np.nanmax(self.difference(run)[1])),
+                    "reference": reference,
+                }
+            )
+        return rows
+
+    def save(self, folder, formats=("png", "pdf")):
+        """Write the comparison figure; returns the paths."""
+        from lrbias import plots
+
+        plots.check_formats(formats)
+        return plots.save_figure(plots.comparison(self), folder, "comparison", formats)
+
+    def __str__(self):
+        lines = [f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}  max |Δσ|/σ̂₁"]
+        for row in self.table():
+            gap = "reference" if row["reference"] else f"{row['largest_difference']:.3e}"
+            lines.append(f"{row['method']:<42} {row['status']:<10} {row['t']:>8.3g} {row['last_loss']:>11.4g} {row['effective_rank']:>10.3f}  {gap}")
+        lines.append("all runs have the same start" if self.same_start else "the runs do NOT have the same start")
+        return "\n".join(lines)
+
+
+def _values_over_time(run):
+    name = "product/singular_values"
+    values = run[name]
+    if not len(values):
+        raise InvalidInput(f"runs = {run.label} is not accepted: expected runs with at least one record.")
+    return run.steps_of(name) * run.step_size, values

@@ -1,0 +1,318 @@
+"""Figures of a run, as a paper would print them: labelled, readable in grey, theory drawn over the measured curves.
+
+Every function returns a matplotlib Figure that belongs to no GUI; `save` writes them all.
+"""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from lrbias.errors import InvalidInput, require
+from lrbias.forecast import MODES, escape_steps
+from lrbias.problem import Factorization
+from lrbias.threads import one_blas_thread
+
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
+LINES = ("-", "--", "-.", ":")
+MOST_POINTS = 2000
+WIDTH = 6.8  # inches, a text width
+
+
+def _figure(rows=1, columns=1, height=2.6, **options):
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _styled(draw):
+    """Draw within our style, whatever the caller's matplotlib settings are."""
+
+    def wrapper(*args, **options):
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **options)
+
+    wrapper.__name__, wrapper.__doc__ = draw.__name__, draw.__doc__
+    return wrapper
+
+
+def _colours(count):
+    """Dark to light, strictly lighter with the index, so that the order survives in grey."""
+    return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 1)))
+
+
+def _thin(steps, values):
+    stride = max(1, len(steps) // MOST_POINTS)
+    return steps[::stride], values[::stride]
+
+
+def _series(run, name):
+    return _thin(run.steps_of(name), run[name])
+
+
+def _needs(run, *names):
+    for name in names:
+        if name not in run:
+            raise InvalidInput(f"this figure needs {name}, which the run did not record; it has {', '.join(run.names)}.")
+
+
+def _step_axis(run, axes):
+    axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration)")
+    axes.set_xlim(0, max(run.step, 1))
+
+
+@_styled
+def loss(run):
+    """Loss of every step, logarithmic; dashed: ½ Σ_{i>k} σ̂_i², the loss of the best rank-k approximation."""
+    figure, grid = _figure(height=3.2)
+    _draw_loss(run, grid[0, 0])
+    return figure
+
+
+def _draw_loss(run, axes):
+    steps, losses = _thin(np.arange(len(run.losses)), run.losses)
+    positive = np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
+    axes.semilogy(steps, positive, color="black", label="measured")
+    levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
+    for k, level in enumerate(levels):
+        axes.axhline(level, label=r"best rank-$k$ approximation" if k == 0 else None, **THEORY)
+    axes.set_ylabel(r"loss $\frac{1}{2}\|W - \hat W\|_F^2$")
+    axes.legend(loc="lower left")
+    _step_axis(run, axes)
+
+
+@_styled
+def effective_rank(run):
+    """Effective rank of the product; dashed: Σ_{i≤k} σ̂_i / σ̂_1, its plateaus when k values are learnt."""
+    figure, grid = _figure(height=3.2)
+    _draw_effective_rank(run, grid[0, 0])
+    return figure
+
+
+def _draw_effective_rank(run, axes):
+    _needs(run, "product/effective_rank")
+    axes.plot(*_series(run, "product/effective_rank"), color="black", label=r"effective rank $\|W\|_*/\|W\|_2$")
+    if "product/stable_rank" in run:
+        axes.plot(*_series(run, "product/stable_rank"), color="0.55", label=r"stable rank $\|W\|_F^2/\|W\|_2^2$")
+    levels = np.cumsum(run.target_values[: min(run.target_rank, MODES)]) / run.target_values[0]
+    for k, level in enumerate(levels):
+        axes.axhline(level, label=r"target's $k$ leading values" if k == 0 else None, **THEORY)
+    axes.set_ylabel("rank of the product")
+    axes.set_ylim(0, 1.55 * max(levels[-1], 2))  # room for the legend above the curves
+    axes.legend(loc="upper right")
+    _step_axis(run, axes)
+
+
+@_styled
+def singular_values(run):
+    """All σ_i of the product, logarithmic; dashed: the target's values; triangles: the forecast of each escape."""
+    figure, grid = _figure(height=4.2)
+    _draw_singular_values(run, grid[0, 0])
+    return figure
+
+
+def _draw_singular_values(run, axes):
+    _needs(run, "product/singular_values")
+    steps, values = _series(run, "product/singular_values")
+    shown = min(run.target_rank, MODES)
+    floor = np.where(values > 0, values, np.nan)
+    if values.shape[1] > shown:
+        rest = axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
+        rest[0].set_label("all others")
+    for i, colour in enumerate(_colours(shown)):
+        axes.semilogy(steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None)
+        axes.axhline(run.target_values[i], label="target's values" if i == 0 else None, **THEORY)
+    forecast = _escapes(run, shown)
+    late = [(step, value / 2) for step, value in zip(forecast, run.target_values, strict=False) if step is not None and step <= run.step]
+    if late:
+        axes.plot(*zip(*late, strict=True), "v", color="white", markeredgecolor="black", markersize=4.5, label=r"forecast of $\hat\sigma_i/2$", zorder=5)
+    axes.set_ylabel("singular values of $W$")
+    _value_limits(axes, floor[:, :shown], run.target_values)
+    axes.legend(loc="lower right")
+    _step_axis(run, axes)
+
+
+def _value_limits(axes, values, target_values):
+    """From where the learnt values start, not from rounding level, up to a little above the target."""
+    if np.isfinite(values).any():
+        axes.set_ylim(max(np.nanmin(values) / 3, 1e-18), 3 * max(np.nanmax(values), target_values[0]))
+
+
+def _escapes(run, modes):
+    """The forecast from the run's own start; nothing when the first checkpoint is not at hand."""
+    if run.step == 0 or 0 not in run.checkpoints:
+        return []
+    with one_blas_thread():
+        return escape_steps(Factorization(run.target), run.checkpoint(0), run.step_size, run.step, modes)
+
+
+@_styled
+def layer_ranks(run):
+    """Ranks of every layer in its own panel."""
+    measures = (("effective_rank", "effective"), ("stable_rank", "stable"), ("relative_rank", r"relative ($\sigma_i/\sigma_1$ > threshold)"))
+    measures = [(name, label) for name, label in measures if f"layer/1/{name}" in run]
+    require(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
+    columns = min(run.depth, 3)
+    rows = -(-run.depth // columns)
+    figure, grid = _figure(rows, columns, height=2.6, sharey=True)
+    for i, axes in enumerate(grid.flat, start=1):
+        if i > run.depth:
+            axes.set_visible(False)
+            continue
+        for (name, label), style, colour in zip(measures, LINES, ("black", "0.35", "0.6"), strict=False):
+            steps, values = _series(run, f"layer/{i}/{name}")
+            axes.semilogy(steps, np.maximum(values, 0.5), linestyle=style, color=colour, label=label)
+        axes.axhline(run.target_rank, label="rank of the target" if i == 1 else None, **THEORY)
+        axes.set_title(f"layer {i}  ({run.widths[i]} × {run.widths[i - 1]})")
+        axes.set_xlabel("iteration")
+        axes.set_xlim(0, max(run.step, 1))
+        axes.xaxis.get_major_locator().set_params(nbins=4)
+    grid[0, 0].set_ylabel("rank")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@_styled
+def alignment(run):
+    """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
+    _needs(run, "product/alignment_left", "product/angles_left")
+    figure, grid = _figure(1, 3, height=3.0)
+    panels = (("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"), ("product/alignment_right", r"right: $|\langle v_i, \hat v_i\rangle|$"))
+    for axes, (name, title) in zip(grid[0], panels, strict=False):
+        steps, values = _series(run, name)
+        extent = (0, max(int(steps[-1]), 1), values.shape[1] + 0.5, 0.5)
+        image = axes.imshow(values.T, aspect="auto", extent=extent, vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+        axes.set_title(title)
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("direction i")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.grid(visible=False)
+    figure.colorbar(image, ax=list(grid[0, :2]), location="bottom", shrink=0.6, label="1: aligned with the target")
+    axes = grid[0, 2]
+    for side, style in (("left", "-"), ("right", "--")):
+        steps, angles = _series(run, f"product/angles_{side}")
+        lines = axes.semilogy(steps, np.maximum(angles, 1e-17), linestyle=style, linewidth=0.9)
+        for line, colour in zip(lines, _colours(angles.shape[1]), strict=True):
+            line.set_color(colour)
+        lines[0].set_label(side)
+    axes.set_title("principal angles (radians)")
+    axes.set_xlabel("iteration")
+    axes.xaxis.get_major_locator().set_params(nbins=4)
+    axes.set_xlim(0, max(run.step, 1))
+    axes.legend(loc="best")
+    return figure
+
+
+@_styled
+def overview(run):
+    """Singular values, effective rank and loss of one run on one page."""
+    _needs(run, "product/singular_values", "product/effective_rank")
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    axes = figure.subplot_mosaic([["values", "values"], ["rank", "loss"]], height_ratios=[1.35, 1])
+    _draw_singular_values(run, axes["values"])
+    _draw_effective_rank(run, axes["rank"])
+    _draw_loss(run, axes["loss"])
+    axes["values"].set_title(f"{run.label}, widths {' → '.join(map(str, run.widths))}: {run.status} at step {run.step}")
+    for panel in (axes["rank"], axes["loss"]):
+        panel.set_xlabel("iteration")
+    return figure
+
+
+@_styled
+def comparison(compared):
+    """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
+    figure, grid = _figure(2, 2, height=2.9, sharex=True)
+    loss_axes, rank_axes, value_axes, difference_axes = grid.flat
+    runs, colours = compared.runs, _colours(len(compared.runs))
+    values = compared.runs[0].target_values[: min(compared.runs[0].target_rank, 5)]
+    for number, (run, colour) in enumerate(zip(runs, colours, strict=True)):
+        look = {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
+        steps, losses = _thin(np.arange(len(run.losses)), run.losses)
+        loss_axes.semilogy(steps * run.step_size, np.where(losses > 0, losses, np.nan), label=run.label, **look)
+        steps, ranks = _series(run, "product/effective_rank")
+        rank_axes.plot(steps * run.step_size, ranks, **look)
+        steps, measured = _series(run, "product/singular_values")
+        value_axes.plot(steps * run.step_size, measured[:, : len(values)], **look)
+        if run is not compared.reference:
+            times, difference = compared.difference(run)
+            times, difference = _thin(times, difference)
+            difference_axes.semilogy(times, np.where(difference > 0, difference, np.nan), **look)
+    for value in values:
+        value_axes.axhline(value, **THEORY)
+    loss_axes.set_ylabel(r"loss $\frac{1}{2}\|W - \hat W\|_F^2$")
+    rank_axes.set_ylabel("effective rank of $W$")
+    value_axes.set_ylabel("leading singular values")
+    difference_axes.set_ylabel(r"$\max_i |\Delta\sigma_i| / \hat\sigma_1$")
+    difference_axes.set_title(f"against {compared.reference.label}")
+    for axes in grid[1]:
+        axes.set_xlabel("t = step size · iteration")
+    start = "same start" if compared.same_start else "DIFFERENT starts"
+    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, title=start)
+    return figure
+
+
+FIGURES = {
+    "overview": overview,
+    "singular_values": singular_values,
+    "effective_rank": effective_rank,
+    "layer_ranks": layer_ranks,
+    "loss": loss,
+    "alignment": alignment,
+}
+
+
+def check_formats(formats):
+    """InvalidInput unless every format is one of png, pdf, svg."""
+    for name in formats:
+        require(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
+    return formats
+
+
+def save(run, folder, formats=("png", "pdf")):
+    """Write every figure for which the run has the data; returns the paths. The folder is made when missing."""
+    check_formats(formats)
+    available = {name: draw for name, draw in FIGURES.items() if _recorded(run, name)}
+    return [path for name, draw in available.items() for path in save_figure(draw(run), folder, name, formats)]
+
+
+def _recorded(run, figure):
+    needed = {
+        "overview": ("product/singular_values", "product/effective_rank"),
+        "singular_values": ("product/singular_values",),
+        "effective_rank": ("product/effective_rank",),
+        "layer_ranks": ("layer/1/effective_rank",),
+        "alignment": ("product/alignment_left",),
+        "loss": (),
+    }
+    return all(name in run and len(run.steps_of(name)) for name in needed[figure])
+
+
+def save_figure(figure, folder, name, formats):
+    """Write one figure in each format; returns the paths."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{suffix}" for suffix in formats]
+        with matplotlib.rc_context(STYLE):
+            for path in paths:
+                figure.savefig(path)
+    except OSError as error:
+        raise InvalidInput(f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+    return paths
