@@ -13,6 +13,7 @@ import importlib
 
 __version__ = "0.1.0"
 
+# No module may have the name of a function in here: importing it would put the module in the function's place.
 _HOME = {
     "teacher": "problem",
     "spectrum": "problem",
@@ -23,14 +24,14 @@ _HOME = {
     "GradientFlow": "method",
     "Record": "record",
     "Stop": "record",
-    "train": "train",
-    "resume": "train",
+    "train": "training",
+    "resume": "training",
     "Run": "run",
     "open": "run",
-    "compare": "compare",
-    "Comparison": "compare",
-    "forecast": "forecast",
-    "Forecast": "forecast",
+    "compare": "comparing",
+    "Comparison": "comparing",
+    "forecast": "forecasting",
+    "Forecast": "forecasting",
     "InvalidInput": "errors",
     "StoreError": "errors",
     "Interrupted": "errors",
@@ -43,7 +44,6 @@ __all__ = [*_HOME, *_MODULES]
 
 def __getattr__(name):
     if name in _HOME:
-        # import_module binds a submodule to its name in here; a function of the same name must win over it
         value = getattr(importlib.import_module(f"lrbias.{_HOME[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"lrbias.{name}")

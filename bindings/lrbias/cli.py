@@ -142,9 +142,9 @@ def run(
     """
     flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
     from lrbias import experiment, plots
-    from lrbias.forecast import forecast
+    from lrbias.forecasting import forecast
     from lrbias.store import check_new
-    from lrbias.train import train
+    from lrbias.training import train
 
     formats = plots.check_formats(format or ("png", "pdf"))
     if metrics is not None:
@@ -213,7 +213,7 @@ def resume(
         Show no progress.
     """
     from lrbias import plots
-    from lrbias.train import resume as resume_run
+    from lrbias.training import resume as resume_run
 
     formats = plots.check_formats(format or ("png", "pdf"))
     result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet)

@@ -117,7 +117,7 @@ def _from_checkpoint(path, problem):
     accepted = "the path of a checkpoint (.npz) of a lrbias run"
     require(Path(path).is_file(), "network", path, accepted)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             params, widths = archive["params"], archive["widths"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))}).") from None

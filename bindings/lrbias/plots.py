@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lrbias.errors import InvalidInput, require
-from lrbias.forecast import MODES, escape_steps
+from lrbias.forecasting import MODES, escape_steps
 from lrbias.problem import Factorization
 from lrbias.threads import one_blas_thread
 

@@ -162,7 +162,7 @@ class RunFolder:
         """The flat parameter vector at `step`; StoreError when the file is missing or damaged."""
         path = self.checkpoint_path(step)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return archive["params"]
         except FileNotFoundError:
             problem = "is missing"

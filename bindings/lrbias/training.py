@@ -16,7 +16,7 @@ from lrcore import cpu, status
 
 from lrbias import experiment
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
-from lrbias.forecast import first_warnings
+from lrbias.forecasting import first_warnings
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -158,7 +158,7 @@ class _Training:
         known = self.sink.progress()
         self.step = self.checkpoint = start
         self.elapsed_before = known["elapsed"]
-        if known["status"] != "new":
+        if start > 0:  # at step 0 nothing of the log is needed, so a log that is damaged from there on can be repaired
             self.log.restore(start)
             self.started = True
 

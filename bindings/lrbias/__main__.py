@@ -1,0 +1,5 @@
+"""python -m lrbias: the console command."""
+
+from lrbias.cli import main
+
+main()

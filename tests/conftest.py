@@ -1,0 +1,38 @@
+"""Shared fixtures. The compilation cache is keyed by the core's sources: Numba does not notice a changed callee."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _cache_folder():
+    digest = hashlib.sha256()
+    for source in sorted((ROOT / "lrcore").rglob("*.py")):
+        digest.update(source.read_bytes())
+    return Path(tempfile.gettempdir()) / f"lrbias-tests-{os.getuid()}-{digest.hexdigest()[:16]}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+
+@pytest.fixture
+def rng():
+    import numpy as np
+
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture
+def small():
+    """(problem, network, method) of a run that learns two values in a few hundred steps."""
+    import lrbias as lb
+
+    problem = lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=3))
+    return problem, lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2), lb.GD(lr=0.02)

@@ -1,0 +1,37 @@
+"""Small runs for the tests of the bindings."""
+
+import hashlib
+import warnings
+
+import lrbias as lb
+import numpy as np
+
+
+def settings(steps=200, **changes):
+    """Arguments of lb.train for a run that learns two values: 6 × 5, rank 2, depth 2, mixed intervals."""
+    arguments = {
+        "problem": lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=3)),
+        "network": lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2),
+        "method": lb.GD(lr=0.02),
+        "steps": steps,
+        "record": lb.Record(metrics={"singular_values": 1, "effective_rank": 7, "alignment": 20, "gradient_norm": 50}),
+        "checkpoint_every": 50,
+        "forecast": False,
+    }
+    return {**arguments, **changes}
+
+
+def fingerprint(run):
+    """A hash of everything recorded and of the last parameters."""
+    digest = hashlib.sha256(run.network.params.tobytes())
+    for name in sorted(run.names):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(run[name]).tobytes())
+    return digest.hexdigest()
+
+
+def quiet_train(**arguments):
+    """lb.train with warnings as errors, as the tests have them, also in processes of their own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return lb.train(**arguments)
