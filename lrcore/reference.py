@@ -4,7 +4,6 @@ Written to be read and to be right. Nothing here is fast; tests hold each target
 """
 
 import numpy as np
-import scipy.linalg
 
 from lrcore import layout
 from lrcore.random import MASK, SHIFT, philox, uniform

@@ -1,6 +1,7 @@
 """Networks for the tests of the core: every shape that the kernels treat differently."""
 
 import numpy as np
+
 from lrcore import layout, workspace
 
 WIDTHS = [

@@ -3,8 +3,9 @@
 import hashlib
 import warnings
 
-import lrbias as lb
 import numpy as np
+
+import lrbias as lb
 
 
 def settings(steps=200, **changes):

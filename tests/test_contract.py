@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from lrcore import cpu, layout, reference, status, tableau, workspace
 
 

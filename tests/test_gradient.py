@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from lrcore import cpu, layout, reference
 
+from lrcore import cpu, layout, reference
 from networks import WIDTHS, make, relative
 
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lrcore import cpu, layout, reference
 
+from lrcore import cpu, layout, reference
 from networks import WIDTHS, make, relative
 
 MATRIX = np.array([[1.0, 2, 2], [2, 1, 2], [2, 2, 1]])
@@ -84,7 +84,10 @@ def test_principal_angles_of_planes_with_known_angles(angle, rng):
     frame, _ = np.linalg.qr(rng.normal(size=(7, 7)))
     a = frame[:, [0, 2]]
     b = np.stack(
-        [np.cos(angle) * frame[:, 0] + np.sin(angle) * frame[:, 1], np.cos(0.3) * frame[:, 2] + np.sin(0.3) * frame[:, 3]],
+        [
+            np.cos(angle) * frame[:, 0] + np.sin(angle) * frame[:, 1],
+            np.cos(0.3) * frame[:, 2] + np.sin(0.3) * frame[:, 3],
+        ],
         axis=1,
     )
     assert np.allclose(cpu.principal_angles(a, b), np.sort([angle, 0.3]), rtol=1e-12, atol=1e-15)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from lrcore import cpu, random, reference
 from lrcore.cpu.random import philox as compiled_philox
-from scipy import stats
 
 # Known answers published with Random123: counter, key, output.
 ANSWERS = [

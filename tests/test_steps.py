@@ -1,10 +1,12 @@
 """Training kernels against the reference, against exact solutions, and against themselves cut into pieces."""
 
+import itertools
+
 import numpy as np
 import pytest
+
 from lrcore import cpu, layout, reference, tableau, workspace
 from lrcore.status import DIVERGED, OK
-
 from networks import WIDTHS, make, relative
 
 RK4 = tableau.RK4
@@ -146,7 +148,7 @@ def test_rk4_conserves_balancedness_to_fourth_order():
         grams = []
         for point in (params, final):
             layers = layout.layers(point, widths)
-            grams.append([above.T @ above - below @ below.T for below, above in zip(layers, layers[1:], strict=False)])
+            grams.append([above.T @ above - below @ below.T for below, above in itertools.pairwise(layers)])
         drifts.append(max(np.linalg.norm(b - a) for a, b in zip(*grams, strict=True)))
     assert _slope((20, 30, 40, 60, 80), drifts) > 3.9
     cpu.balancedness(params, widths, start, work)

@@ -1,5 +1,6 @@
 """The run directory: damage is named and loses nothing else, one writer at a time, readers never see a torn log."""
 
+import itertools
 import json
 import os
 import resource
@@ -9,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lrbias as lb
 import numpy as np
 import pytest
 from filelock import FileLock
 
+import lrbias as lb
 from runs import fingerprint, quiet_train, settings
 
 
@@ -149,7 +150,9 @@ def test_a_full_disk_loses_no_committed_row(tmp_path):
             (tmp_path / "said").write_text(str(error))
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    assert "cannot be written" in (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text()
+    assert "cannot be written" in said
+    assert f"lrbias resume {path}" in said
     run = lb.open(path)
     assert run.step >= 1000
     assert run.check() == []
@@ -160,7 +163,9 @@ def test_a_full_disk_loses_no_committed_row(tmp_path):
 def test_a_reader_never_sees_a_torn_or_shrinking_log(tmp_path):
     """Another process trains; this one opens the run again and again until it has ended."""
     path = tmp_path / "run"
-    arguments = settings(20_000, record=lb.Record(every=3, metrics=("singular_values", "stable_rank")), checkpoint_every=250)
+    arguments = settings(
+        20_000, record=lb.Record(every=3, metrics=("singular_values", "stable_rank")), checkpoint_every=250
+    )
     child = os.fork()
     if child == 0:
         quiet_train(**arguments, store=path)
@@ -180,7 +185,7 @@ def test_a_reader_never_sees_a_torn_or_shrinking_log(tmp_path):
     final = lb.open(path)
     assert final.status == "finished"
     full_losses, full_values = final.losses, final["product/singular_values"]
-    for (step, rows, values), (next_step, next_rows, _) in zip(seen, seen[1:], strict=False):
+    for (step, rows, values), (next_step, next_rows, _) in itertools.pairwise(seen):
         assert step <= next_step
         assert rows <= next_rows <= len(full_losses)
         assert np.array_equal(values, full_values[: len(values)])
@@ -205,7 +210,17 @@ def test_the_written_experiment_repeats_the_run(stored, tmp_path):
     path, expected = stored
     moved = tmp_path / "elsewhere"
     shutil.copytree(path, moved)
-    command = [sys.executable, "-m", "lrbias", "run", moved / "experiment.toml", "-o", tmp_path / "again", "--quiet", "--no-figures"]
+    command = [
+        sys.executable,
+        "-m",
+        "lrbias",
+        "run",
+        moved / "experiment.toml",
+        "-o",
+        tmp_path / "again",
+        "--quiet",
+        "--no-figures",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     assert fingerprint(lb.open(tmp_path / "again")) == expected
 
@@ -213,7 +228,17 @@ def test_the_written_experiment_repeats_the_run(stored, tmp_path):
 def test_runs_from_given_layers_repeat_too(tmp_path, rng):
     network = lb.Network.from_layers([rng.normal(size=(7, 5)), rng.normal(size=(6, 7))])
     run = lb.train(**settings(network=network), store=tmp_path / "run")
-    command = [sys.executable, "-m", "lrbias", "run", tmp_path / "run/experiment.toml", "-o", tmp_path / "again", "--quiet", "--no-figures"]
+    command = [
+        sys.executable,
+        "-m",
+        "lrbias",
+        "run",
+        tmp_path / "run/experiment.toml",
+        "-o",
+        tmp_path / "again",
+        "--quiet",
+        "--no-figures",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     assert fingerprint(lb.open(tmp_path / "again")) == fingerprint(run)
 
@@ -227,7 +252,9 @@ def test_nothing_uses_pickle(stored):
 def test_crash_driver_short():
     """Kills at a sample of the store's writes; `make evidence` kills at every one and at random times."""
     driver = Path(__file__).with_name("crash.py")
-    answer = subprocess.run([sys.executable, driver, "--stride", "9", "--random", "3"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [sys.executable, driver, "--stride", "9", "--random", "3"], capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 0, answer.stderr
     report = json.loads(answer.stdout)
     assert report["killed_at_a_write"] >= 8
@@ -237,7 +264,9 @@ def test_crash_driver_short():
 @pytest.mark.evidence
 def test_crash_driver_full():
     driver = Path(__file__).with_name("crash.py")
-    answer = subprocess.run([sys.executable, driver, "--stride", "1", "--random", "50"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [sys.executable, driver, "--stride", "1", "--random", "50"], capture_output=True, text=True, check=False
+    )
     print(answer.stdout)
     assert answer.returncode == 0, answer.stderr
     report = json.loads(answer.stdout)

@@ -4,12 +4,12 @@ import os
 import signal
 import threading
 
-import lrbias as lb
 import numpy as np
 import pytest
+
+import lrbias as lb
 from lrbias import training
 from lrcore import layout, reference
-
 from runs import fingerprint, settings
 
 
@@ -47,7 +47,7 @@ def test_loss_steps_and_records_line_up(run):
 
 
 def test_every_metric_of_every_matrix_is_recorded(run):
-    for name in lb.metrics.RANKS + ("singular_values", "gradient_singular_values"):
+    for name in (*lb.metrics.RANKS, "singular_values", "gradient_singular_values"):
         for where in ("product", "layer/1", "layer/2"):
             assert f"{where}/{name}" in run
     for name in ("balancedness", "layer_alignment"):
@@ -113,8 +113,13 @@ def test_the_length_of_kernel_calls_does_not_change_bits(monkeypatch):
 
 
 def test_users_functions_are_metrics(tmp_path):
-    functions = {"norms": lambda network: [np.linalg.norm(layer) for layer in network.layers], "first": lambda n: n.params[0]}
-    run = lb.train(**settings(record=lb.Record(every=20, metrics={**functions, "stable_rank": 50})), store=tmp_path / "run")
+    functions = {
+        "norms": lambda network: [np.linalg.norm(layer) for layer in network.layers],
+        "first": lambda n: n.params[0],
+    }
+    run = lb.train(
+        **settings(record=lb.Record(every=20, metrics={**functions, "stable_rank": 50})), store=tmp_path / "run"
+    )
     assert run["norms"].shape == (11, 2)
     assert run["norms"][-1, 0] == pytest.approx(np.linalg.norm(run.network.layers[0]))
     with pytest.raises(lb.InvalidInput, match="first, norms"):
@@ -122,6 +127,27 @@ def test_users_functions_are_metrics(tmp_path):
     longer = lb.resume(tmp_path / "run", steps=300, metrics=functions)
     at_once = lb.train(**settings(300, record=lb.Record(every=20, metrics={**functions, "stable_rank": 50})))
     assert fingerprint(longer) == fingerprint(at_once)
+
+
+def test_a_failing_function_loses_nothing(tmp_path):
+    def fragile(network):
+        if fragile.calls == 8:
+            raise ZeroDivisionError("not this time")
+        fragile.calls += 1
+        return network.params[1]
+
+    fragile.calls = 0
+    record = lb.Record(every=7, metrics={"fragile": fragile, "singular_values": 1})
+    with pytest.raises(ZeroDivisionError):
+        lb.train(**settings(record=record), store=tmp_path / "run")
+    run = lb.open(tmp_path / "run")
+    assert (run.status, run.step) == ("failed", 49)
+    assert "not this time" in run.detail
+    assert len(run["fragile"]) == 7
+    assert len(run["layer/1/singular_values"]) == 49
+    fragile.calls = 100
+    resumed = lb.resume(tmp_path / "run", metrics={"fragile": fragile})
+    assert fingerprint(resumed) == fingerprint(lb.train(**settings(record=record)))
 
 
 def test_a_users_function_cannot_change_the_run():
@@ -291,7 +317,9 @@ def test_layers_of_gaussian_networks_are_streams():
     """A layer does not change when others are added after it; teacher and student of one seed differ."""
     short, long = lb.Network.gaussian((8, 8, 8), seed=4), lb.Network.gaussian((8, 8, 8, 3), seed=4)
     assert np.array_equal(short.layers[1], long.layers[1])
-    assert not np.array_equal(lb.Network.gaussian((8, 8), gamma=0, seed=4).product(), lb.teacher((8, 8), 8, 1, 1.0, seed=4))
+    assert not np.array_equal(
+        lb.Network.gaussian((8, 8), gamma=0, seed=4).product(), lb.teacher((8, 8), 8, 1, 1.0, seed=4)
+    )
 
 
 def test_gaussian_standard_deviation():

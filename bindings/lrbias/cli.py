@@ -20,9 +20,26 @@ app = App(
     help="Watch gradient descent learn low-rank solutions.",
     version=lambda: __import__("lrbias").__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # ours says what was saved
 )
+
+
+def _whole(kind, tokens):
+    """Integers only: the parser's own conversion would round 1.5."""
+    from lrbias.errors import InvalidInput
+
+    try:
+        numbers = tuple(int(token.value) for token in tokens)
+    except ValueError:
+        value = " ".join(token.value for token in tokens)
+        raise InvalidInput(f"{tokens[0].keyword} = {value} is not accepted: expected integers.") from None
+    return numbers[0] if len(numbers) == 1 and kind is int else numbers
+
+
+Whole = Annotated[int | None, Parameter(converter=_whole)]
+Pair = Annotated[tuple[int, int] | None, Parameter(converter=_whole)]
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
-Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")]
+Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=_whole)]
 Json = Annotated[bool, Parameter(negative="")]
 
 
@@ -32,27 +49,27 @@ def run(
     /,
     *,
     target: str | None = None,
-    crop: tuple[int, int] | None = None,
-    shape: tuple[int, int] | None = None,
-    rank: int | None = None,
-    teacher_depth: int | None = None,
-    teacher_seed: int | None = None,
+    crop: Pair = None,
+    shape: Pair = None,
+    rank: Whole = None,
+    teacher_depth: Whole = None,
+    teacher_seed: Whole = None,
     scale: float | None = None,
     network: str | None = None,
     widths: Sizes = None,
-    depth: int | None = None,
+    depth: Whole = None,
     gamma: float | None = None,
-    seed: int | None = None,
+    seed: Whole = None,
     dtype: str | None = None,
     method: str | None = None,
     lr: float | None = None,
     dt: float | None = None,
     scheme: str | None = None,
-    steps: int | None = None,
-    checkpoint_every: int | None = None,
-    every: int | None = None,
+    steps: Whole = None,
+    checkpoint_every: Whole = None,
+    every: Whole = None,
     metrics: Words = None,
-    directions: int | None = None,
+    directions: Whole = None,
     numerical_threshold: float | None = None,
     relative_threshold: float | None = None,
     degenerate: float | None = None,
@@ -186,8 +203,8 @@ def resume(
     path: Path,
     /,
     *,
-    steps: int | None = None,
-    from_checkpoint: int | None = None,
+    steps: Whole = None,
+    from_checkpoint: Whole = None,
     figures: bool = True,
     format: Words = None,
     json: Json = False,
@@ -258,15 +275,18 @@ def info(path: Path, /, *, check: Annotated[bool, Parameter(negative="")] = Fals
     import lrbias as lb
 
     opened = lb.open(path)
+    damaged = opened.check() if check else []
+    if damaged:
+        _show({"path": str(path), "damaged": damaged}, "\n".join(damaged), json)
+        return EXIT_STORE
     facts = opened.summary()
-    text = repr(opened)
     if check:
-        facts["damaged"] = opened.check()
-        text += "\n" + "\n".join(facts["damaged"] or ["  everything that was committed is intact"])
+        facts["damaged"] = []
     if json:
         facts.update(settings=opened.settings, made_with=opened.info, names=opened.names)
-    _show(facts, text, json)
-    return EXIT_STORE if facts.get("damaged") else 0
+    intact = "\n  everything that was committed is intact" if check else ""
+    _show(facts, repr(opened) + intact, json)
+    return 0
 
 
 @app.command
@@ -353,7 +373,9 @@ def _escape_table(facts):
         return []
     lines = ["  mode   σᵢ > σ̂ᵢ/2 at step   forecast"]
     for i, (step, forecast) in enumerate(zip(measured, expected, strict=False), start=1):
-        lines.append(f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}")
+        lines.append(
+            f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}"
+        )
     return lines
 
 
@@ -378,7 +400,8 @@ def main(arguments=None):
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _complain(" ".join(str(error).split()))
+        ours = _expected(error.__cause__) is not None  # a converter of ours, wrapped by the parser
+        _complain(" ".join(str(error.__cause__ if ours else error).split()))
         code = EXIT_INPUT
     except KeyboardInterrupt as error:
         _complain(str(error) or "interrupted")

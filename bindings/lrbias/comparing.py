@@ -13,7 +13,9 @@ def compare(runs):
     The reference is the gradient flow with the smallest step, or the run with the smallest step when there is no flow.
     Raises InvalidInput when targets differ or a run lacks product/singular_values and product/effective_rank.
     """
-    require(isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths")
+    require(
+        isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
+    )
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
     for run in opened:
         shown = str(run.path or run.label)
@@ -77,7 +79,8 @@ class Comparison:
         lines = [f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}  max |Δσ|/σ̂₁"]
         for row in self.table():
             gap = "reference" if row["reference"] else f"{row['largest_difference']:.3e}"
-            lines.append(f"{row['method']:<42} {row['status']:<10} {row['t']:>8.3g} {row['last_loss']:>11.4g} {row['effective_rank']:>10.3f}  {gap}")
+            numbers = f"{row['t']:>8.3g} {row['last_loss']:>11.4g} {row['effective_rank']:>10.3f}  {gap}"
+            lines.append(f"{row['method']:<42} {row['status']:<10} {numbers}")
         lines.append("all runs have the same start" if self.same_start else "the runs do NOT have the same start")
         return "\n".join(lines)
 

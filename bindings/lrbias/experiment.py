@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -59,7 +59,11 @@ class Experiment(Settings):
             extra = sorted(given & set(TEACHER))
             require(not extra, "target", self.target, f"either a file or a teacher's settings ({', '.join(extra)})")
             matrix = load_matrix(self.target, self.scale, self.crop)
-            source = {"target": str(Path(self.target).absolute()), "scale": self.scale, "crop": self.crop and list(self.crop)}
+            source = {
+                "target": str(Path(self.target).absolute()),
+                "scale": self.scale,
+                "crop": self.crop and list(self.crop),
+            }
         else:
             require(self.crop is None, "crop", self.crop, "a target file to cut from")
             depth = self.teacher_depth or max(self.depth, 2)
@@ -70,11 +74,13 @@ class Experiment(Settings):
         return Factorization(matrix, {key: value for key, value in source.items() if value is not None})
 
     def student(self, problem):
-        """The initial network: from a checkpoint, or Gaussian; hidden layers are as wide as the target's larger side."""
+        """The initial network: a checkpoint, or Gaussian with hidden layers as wide as the target's larger side."""
         given = self.model_fields_set
         if self.network is not None:
             extra = sorted(given & set(INITIAL))
-            require(not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})")
+            require(
+                not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})"
+            )
             return _from_checkpoint(self.network, problem)
         if self.widths is not None:
             require("depth" not in given, "depth", self.depth, "either widths or depth, not both")
@@ -94,7 +100,12 @@ def parts(settings):
     require(isinstance(name, str) and name in METHODS, "method", name, " or ".join(METHODS))
     for other, keys in OWN.items():
         for key in keys:
-            require(other == name or key not in settings, key, settings.get(key), f"a setting of method {name} ({', '.join(OWN[name])})")
+            require(
+                other == name or key not in settings,
+                key,
+                settings.get(key),
+                f"a setting of method {name} ({', '.join(OWN[name])})",
+            )
     own = {key: settings[key] for key in OWN[name] if key in settings}
     own.setdefault(OWN[name][0], 1e-3)
     record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
@@ -120,7 +131,9 @@ def _from_checkpoint(path, problem):
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             params, widths = archive["params"], archive["widths"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))}).") from None
+        raise InvalidInput(
+            f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
+        ) from None
     network = Network(params, widths, {"network": str(Path(path).absolute())})
     problem.check(network)
     return network
@@ -139,7 +152,9 @@ def to_toml(settings):
     """An experiment file that repeats a run with these settings."""
     import tomli_w
 
-    return "# Repeats this run: lrbias run experiment.toml (paths are relative to this file)\n" + tomli_w.dumps(settings)
+    return "# Repeats this run: lrbias run experiment.toml (paths are relative to this file)\n" + tomli_w.dumps(
+        settings
+    )
 
 
 def read_toml(path):

@@ -11,7 +11,6 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from lrcore import cpu, layout, workspace
 from scipy.integrate import solve_ivp
 
 from lrbias.log import losses_quantity
@@ -21,6 +20,7 @@ from lrbias.record import Record
 from lrbias.store import capacity
 from lrbias.theory import learning_rate_limit
 from lrbias.threads import one_blas_thread
+from lrcore import cpu, layout, workspace
 
 HORIZON = 50  # how many times `steps` to look ahead for an escape
 MODES = 20
@@ -94,11 +94,14 @@ def _warnings(problem, network, method, steps, escapes):
     found = []
     limit = learning_rate_limit(problem.spectrum.values[0], network.depth)
     if method.name == "gd" and method.step_size >= limit:
-        found.append(f"lr = {method.step_size:g} is not below {limit:.4g}, the stability limit 2/(N σ_1^(2 - 2/N)) at the minimum")
+        found.append(f"lr = {method.step_size:g} is not below {limit:.4g}, the stability limit 2/(N σ_1^(2 - 2/N))")
     first = min((step for step in escapes if step is not None), default=None)
     if escapes and (first is None or first > steps):
         when = f"step {first}" if first is not None else f"a step beyond {HORIZON * steps}"
-        found.append(f"no mode is expected to escape within {steps} steps: the first does at about {when}; a larger start (smaller gamma) or step size is needed")
+        found.append(
+            f"no mode is expected to escape within {steps} steps: the first does at about {when}; "
+            "a larger start (smaller gamma) or step size is needed"
+        )
     return found
 
 
@@ -155,7 +158,9 @@ def _cost(problem, network, method, steps, record, checkpoint_every):
         seconds += steps / interval * per_record
     commits = steps // checkpoint_every + 1
     quantities = [losses_quantity(network.dtype), *plan.quantities]
-    log = sum(capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities)
+    log = sum(
+        capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities
+    )
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 

@@ -67,9 +67,9 @@ class Log:
         self.columns[name].set(row, value)
 
     def restore(self, step):
-        """Continue after `step`, whose own rows are kept when there are any."""
+        """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again."""
         for column in self.columns.values():
-            column.restore(step // column.quantity.interval + 1)
+            column.restore(-(-step // column.quantity.interval))
 
     def flush(self):
         for column in self.columns.values():

@@ -3,11 +3,11 @@
 from typing import Annotated, ClassVar
 
 import numpy as np
-from lrcore import layout, workspace
-from lrcore.tableau import TABLEAUS
 from pydantic import AfterValidator, Field
 
 from lrbias.settings import Positive, Settings
+from lrcore import layout, workspace
+from lrcore.tableau import TABLEAUS
 
 
 def _known_scheme(name):

@@ -5,13 +5,14 @@ of its quantities, and register it with `@metric`.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from lrcore import cpu, layout, workspace
 
 from lrbias.network import Network
+from lrcore import cpu, layout, workspace
 
 PRODUCT = 0  # key of the product; layer i has key i
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
@@ -64,7 +65,7 @@ class Setup:
 
 
 class Observation:
-    """The network at one step. What several metrics share (SVDs, product, gradient) is computed once, when asked for."""
+    """The network at one step. What metrics share (SVDs, product, gradient) is computed once, when asked for."""
 
     def __init__(self, setup):
         self.setup = setup
@@ -174,7 +175,23 @@ def _matrices(setup):
     return [PRODUCT, *setup.layers]
 
 
-@metric("singular_values", lambda s: [(f"{s.key_name(k)}/singular_values", (min(s.shapes[k]),), "float") for k in _matrices(s)])
+def _per_matrix(name, kind="float", vector=False):
+    """A row for the product and one for every layer: a number, or as many as the matrix has singular values."""
+    return lambda setup: [
+        (f"{setup.key_name(key)}/{name}", (min(setup.shapes[key]),) if vector else (), kind) for key in _matrices(setup)
+    ]
+
+
+def _per_layer(name):
+    return lambda setup: [(f"layer/{i}/{name}", (), "float") for i in setup.layers]
+
+
+def _per_pair(name):
+    """A row for every layer that has one above it."""
+    return lambda setup: [(f"layer/{i}/{name}", (), "float") for i in setup.layers[:-1]]
+
+
+@metric("singular_values", _per_matrix("singular_values", vector=True))
 def _singular_values(observation):
     return [observation.values(key) for key in _matrices(observation.setup)]
 
@@ -182,7 +199,7 @@ def _singular_values(observation):
 def _register_rank(column, name):
     kind = "int" if name.startswith(("numerical", "relative")) else "float"
 
-    @metric(name, lambda s: [(f"{s.key_name(k)}/{name}", (), kind) for k in _matrices(s)])
+    @metric(name, _per_matrix(name, kind))
     def measure(observation):
         return [observation.ranks(key)[column] for key in _matrices(observation.setup)]
 
@@ -196,9 +213,9 @@ def _alignment_quantities(setup):
     return [(f"product/{what}_{side}", rows, "float") for what in ("alignment", "angles") for side in ("left", "right")]
 
 
-@metric("alignment", _alignment_quantities, vectors=lambda s: (PRODUCT,))
+@metric("alignment", _alignment_quantities, vectors=lambda setup: (PRODUCT,))
 def _alignment(observation):
-    """|⟨u_i, û_i⟩|, |⟨v_i, v̂_i⟩| per direction (whole clusters of equal target values at once), and principal angles."""
+    """|⟨u_i, û_i⟩| and |⟨v_i, v̂_i⟩| per direction, clusters of equal target values as a whole; principal angles."""
     setup, clusters = observation.setup, observation.setup.clusters
     left, _, right = observation.triplets(PRODUCT)
     spectrum, count = setup.problem.spectrum, len(clusters)
@@ -211,43 +228,40 @@ def _alignment(observation):
     return [*cosines, *angles]
 
 
-@metric("balancedness", lambda s: [(f"layer/{i}/balancedness", (), "float") for i in s.layers[:-1]])
+@metric("balancedness", _per_pair("balancedness"))
 def _balancedness(observation):
     """‖W_{i+1}ᵀW_{i+1} − W_iW_iᵀ‖_F of layer i and the one above it."""
     return observation.balancedness()
 
 
-@metric("layer_alignment", lambda s: [(f"layer/{i}/layer_alignment", (), "float") for i in s.layers[:-1]], lambda s: s.layers)
+@metric("layer_alignment", _per_pair("layer_alignment"), vectors=lambda setup: setup.layers)
 def _layer_alignment(observation):
     """|⟨u_1(W_i), v_1(W_{i+1})⟩| of layer i and the one above it."""
     triplets = [observation.triplets(i) for i in observation.setup.layers]
-    return [abs(below[0][:, 0] @ above[2][:, 0]) for below, above in zip(triplets, triplets[1:], strict=False)]
+    return [abs(below[0][:, 0] @ above[2][:, 0]) for below, above in itertools.pairwise(triplets)]
 
 
-@metric("gradient_norm", lambda s: [("gradient_norm", (), "float"), *((f"layer/{i}/gradient_norm", (), "float") for i in s.layers)])
+@metric("gradient_norm", lambda setup: [("gradient_norm", (), "float"), *_per_layer("gradient_norm")(setup)])
 def _gradient_norm(observation):
     return [observation.gradient_norm, *observation.directions()[:, 0]]
 
 
-@metric(
-    "gradient_singular_values",
-    lambda s: [(f"{s.key_name(k)}/gradient_singular_values", (min(s.shapes[k]),), "float") for k in _matrices(s)],
-)
+@metric("gradient_singular_values", _per_matrix("gradient_singular_values", vector=True))
 def _gradient_singular_values(observation):
-    """Of every layer's gradient, and of ∂L/∂W at the product."""
+    """Of ∂L/∂W at the product, and of every layer's gradient."""
     slopes = layout.layers(observation.gradient, observation.setup.widths)
     return [cpu.singular_values(matrix) for matrix in (observation.residual(), *slopes)]
 
 
-@metric("weight_gradient_alignment", lambda s: [(f"layer/{i}/weight_gradient_alignment", (), "float") for i in s.layers])
+@metric("weight_gradient_alignment", _per_layer("weight_gradient_alignment"))
 def _weight_gradient_alignment(observation):
     """⟨W_i, ∇_i⟩ / (‖W_i‖ ‖∇_i‖)."""
     return observation.directions()[:, 1]
 
 
-@metric("direction_change", lambda s: [(f"layer/{i}/direction_change", (), "float") for i in s.layers])
+@metric("direction_change", _per_layer("direction_change"))
 def _direction_change(observation):
-    """‖Ŵ_i(next) − Ŵ_i‖ of the normalised weights Ŵ = W/‖W‖ over one Euler step: exact for GD, first order for a flow."""
+    """How far the normalised weights W_i/‖W_i‖ move in one Euler step: exact for GD, first order for a flow."""
     return observation.directions()[:, 2]
 
 
@@ -293,10 +307,6 @@ class Plan:
                 for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
                     write(quantity.name, step // interval, value)
         return True
-
-    def next_step(self, step):
-        """The first step after `step` at which something is due; None when nothing ever is."""
-        return min(((step // interval + 1) * interval for interval in self.intervals), default=None)
 
 
 def _from_function(name, function):

@@ -1,11 +1,13 @@
 """The student: layers W_1 … W_N in one flat vector, and how they are initialised."""
 
+import itertools
+
 import numpy as np
-from lrcore import layout, random
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.problem import as_matrix, gaussian
 from lrbias.settings import Count, Finite, Seed, validate
+from lrcore import layout, random
 
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
@@ -36,10 +38,12 @@ class Network:
         widths = as_widths(widths)
         gamma, seed = validate(Finite, "gamma", gamma), validate(Seed, "seed", seed)
         require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        layers = []
-        for i, (rows, columns) in enumerate(layout.shapes(widths), start=1):
-            layers.append(gaussian((rows, columns), seed, stream=i, domain=random.NETWORK) * float(columns) ** -gamma)
-        params, _ = layout.flatten(layers, DTYPES[dtype])
+        with np.errstate(over="ignore"):  # checked below
+            layers = [
+                gaussian(shape, seed, stream=i, domain=random.NETWORK) * np.float64(shape[1]) ** -gamma
+                for i, shape in enumerate(layout.shapes(widths), start=1)
+            ]
+            params, _ = layout.flatten(layers, DTYPES[dtype])
         require(np.isfinite(params).all(), "gamma", gamma, f"an exponent whose w^-gamma is finite in {dtype}")
         settings = {"widths": list(widths), "gamma": gamma, "seed": seed, "dtype": dtype}
         return cls(params, widths, settings)
@@ -50,12 +54,16 @@ class Network:
 
         float32 when every matrix is float32, float64 otherwise. Raises InvalidInput.
         """
-        require(isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix")
+        require(
+            isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix"
+        )
         single = all(getattr(layer, "dtype", None) == np.float32 for layer in layers)
         matrices = [as_matrix(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
-        for i, (below, above) in enumerate(zip(matrices, matrices[1:], strict=False)):
+        for i, (below, above) in enumerate(itertools.pairwise(matrices)):
             accepted = f"{below.shape[0]} columns, the number of rows of layers[{i}]"
-            require(above.shape[1] == below.shape[0], f"layers[{i + 1}]", f"<an array of shape {above.shape}>", accepted)
+            require(
+                above.shape[1] == below.shape[0], f"layers[{i + 1}]", f"<an array of shape {above.shape}>", accepted
+            )
         params, widths = layout.flatten(matrices, np.float32 if single else np.float64)
         return cls(params, widths)
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
-from lrbias.problem import Factorization
 from lrbias.threads import one_blas_thread
 
 STYLE = {
@@ -70,7 +69,9 @@ def _series(run, name):
 def _needs(run, *names):
     for name in names:
         if name not in run:
-            raise InvalidInput(f"this figure needs {name}, which the run did not record; it has {', '.join(run.names)}.")
+            raise InvalidInput(
+                f"this figure needs {name}, which the run did not record; it has {', '.join(run.names)}."
+            )
 
 
 def _step_axis(run, axes):
@@ -137,12 +138,26 @@ def _draw_singular_values(run, axes):
         rest = axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
         rest[0].set_label("all others")
     for i, colour in enumerate(_colours(shown)):
-        axes.semilogy(steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None)
+        axes.semilogy(
+            steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None
+        )
         axes.axhline(run.target_values[i], label="target's values" if i == 0 else None, **THEORY)
     forecast = _escapes(run, shown)
-    late = [(step, value / 2) for step, value in zip(forecast, run.target_values, strict=False) if step is not None and step <= run.step]
+    late = [
+        (step, value / 2)
+        for step, value in zip(forecast, run.target_values, strict=False)
+        if step is not None and step <= run.step
+    ]
     if late:
-        axes.plot(*zip(*late, strict=True), "v", color="white", markeredgecolor="black", markersize=4.5, label=r"forecast of $\hat\sigma_i/2$", zorder=5)
+        axes.plot(
+            *zip(*late, strict=True),
+            "v",
+            color="white",
+            markeredgecolor="black",
+            markersize=4.5,
+            label=r"forecast of $\hat\sigma_i/2$",
+            zorder=5,
+        )
     axes.set_ylabel("singular values of $W$")
     _value_limits(axes, floor[:, :shown], run.target_values)
     axes.legend(loc="lower right")
@@ -160,13 +175,17 @@ def _escapes(run, modes):
     if run.step == 0 or 0 not in run.checkpoints:
         return []
     with one_blas_thread():
-        return escape_steps(Factorization(run.target), run.checkpoint(0), run.step_size, run.step, modes)
+        return escape_steps(run.problem, run.checkpoint(0), run.step_size, run.step, modes)
 
 
 @_styled
 def layer_ranks(run):
     """Ranks of every layer in its own panel."""
-    measures = (("effective_rank", "effective"), ("stable_rank", "stable"), ("relative_rank", r"relative ($\sigma_i/\sigma_1$ > threshold)"))
+    measures = (
+        ("effective_rank", "effective"),
+        ("stable_rank", "stable"),
+        ("relative_rank", r"relative ($\sigma_i/\sigma_1$ > threshold)"),
+    )
     measures = [(name, label) for name, label in measures if f"layer/1/{name}" in run]
     require(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
     columns = min(run.depth, 3)
@@ -194,11 +213,16 @@ def alignment(run):
     """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
     _needs(run, "product/alignment_left", "product/angles_left")
     figure, grid = _figure(1, 3, height=3.0)
-    panels = (("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"), ("product/alignment_right", r"right: $|\langle v_i, \hat v_i\rangle|$"))
+    panels = (
+        ("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"),
+        ("product/alignment_right", r"right: $|\langle v_i, \hat v_i\rangle|$"),
+    )
     for axes, (name, title) in zip(grid[0], panels, strict=False):
         steps, values = _series(run, name)
         extent = (0, max(int(steps[-1]), 1), values.shape[1] + 0.5, 0.5)
-        image = axes.imshow(values.T, aspect="auto", extent=extent, vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+        image = axes.imshow(
+            values.T, aspect="auto", extent=extent, vmin=0, vmax=1, cmap="cividis", interpolation="nearest"
+        )
         axes.set_title(title)
         axes.set_xlabel("iteration")
         axes.set_ylabel("direction i")
@@ -314,5 +338,7 @@ def save_figure(figure, folder, name, formats):
             for path in paths:
                 figure.savefig(path)
     except OSError as error:
-        raise InvalidInput(f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+        raise InvalidInput(
+            f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror})."
+        ) from None
     return paths

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from lrcore import random
-from lrcore.layout import as_widths, shapes
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings import Count, Positive, Seed, validate
+from lrcore import random
+from lrcore.layout import as_widths, shapes
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")
 TABLES = (".csv", ".tsv", ".txt")
@@ -76,12 +76,16 @@ def load_matrix(path, scale=None, crop=None):
     require(path.is_file(), "target", str(path), "the path of a .npy, .csv, .tsv, .txt or image file that exists")
     suffix = path.suffix.lower()
     accepted = ".npy, " + ", ".join(TABLES + IMAGES)
-    require(suffix == ".npy" or suffix in TABLES + IMAGES, "target", str(path), f"a file that ends in one of {accepted}")
+    require(
+        suffix == ".npy" or suffix in TABLES + IMAGES, "target", str(path), f"a file that ends in one of {accepted}"
+    )
     try:
         matrix = _read(path, suffix)
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         reason = shorten(str(error) or type(error).__name__, 120)
-        raise InvalidInput(f"target = {str(path)!r} is not accepted: expected a readable {suffix} file ({reason}).") from None
+        raise InvalidInput(
+            f"target = {str(path)!r} is not accepted: expected a readable {suffix} file ({reason})."
+        ) from None
     matrix = as_matrix("target", matrix, source=str(path))
     if crop is not None:
         matrix = _crop(matrix, _shape(crop, "crop"))
@@ -118,7 +122,9 @@ def _shape(shape, argument="shape"):
     try:
         rows, columns = shape
     except (TypeError, ValueError):
-        raise InvalidInput(f"{argument} = {shorten(shape)} is not accepted: expected two integers (rows, columns).") from None
+        raise InvalidInput(
+            f"{argument} = {shorten(shape)} is not accepted: expected two integers (rows, columns)."
+        ) from None
     return validate(Count, argument, rows), validate(Count, argument, columns)
 
 
@@ -168,7 +174,10 @@ class Spectrum(NamedTuple):
         rows, first = [], 0
         while first < count:
             last = first + 1
-            while last < len(self.values) and self.values[last - 1] - self.values[last] < tolerance * self.values[last - 1]:
+            while (
+                last < len(self.values)
+                and self.values[last - 1] - self.values[last] < tolerance * self.values[last - 1]
+            ):
                 last += 1
             rows += [(first, last)] * (last - first)
             first = last

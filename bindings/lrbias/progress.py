@@ -77,7 +77,9 @@ def clock(seconds):
         return "?"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    large, small, unit = (seconds // 3600, seconds % 3600 // 60, "h") if seconds >= 3600 else (seconds // 60, seconds % 60, "min")
+    large, small, unit = (
+        (seconds // 3600, seconds % 3600 // 60, "h") if seconds >= 3600 else (seconds // 60, seconds % 60, "min")
+    )
     return f"{large:.0f}:{small:02.0f} {unit}"
 
 

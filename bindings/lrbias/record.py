@@ -20,11 +20,18 @@ def _check_metrics(metrics):
         metrics = metrics if metrics == ALL else (metrics,)
     if metrics == ALL:
         return metrics
-    require(isinstance(metrics, (list, tuple, set, dict)), "metrics", metrics, 'names, {name: interval or function}, or "all"')
+    require(
+        isinstance(metrics, (list, tuple, set, dict)),
+        "metrics",
+        metrics,
+        'names, {name: interval or function}, or "all"',
+    )
     for name in metrics:
         value = metrics[name] if isinstance(metrics, dict) else None
         if callable(value):
-            require(isinstance(name, str) and name and name not in METRICS, "metrics", name, "a new name for a function")
+            require(
+                isinstance(name, str) and name and name not in METRICS, "metrics", name, "a new name for a function"
+            )
             require(all(part not in ("", ".", "..") for part in name.split("/")), "metrics", name, "a name like a/b")
             require(name != "losses" and "\\" not in name, "metrics", name, "a new name for a function")
             continue

@@ -3,15 +3,16 @@
 import functools
 
 import numpy as np
-from lrcore import layout
 
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES
 from lrbias.network import Network
+from lrbias.problem import Factorization
 from lrbias.store import RunFolder
+from lrcore import layout
 
 
-def open(path):  # noqa: A001  the name that the API promises
+def open(path):
     """The run at `path`, as committed now; it may still be being written. `run.refresh()` looks again.
 
     Raises InvalidInput when there is no run, StoreError when its files are damaged.
@@ -28,7 +29,7 @@ class Run:
     run.loss, run.steps          the loss at every `Record.every` steps, and these steps
     run.losses                   the loss of every step: losses[k] belongs to the network after k steps
     run.network                  the network at the last checkpoint; `run.checkpoint(step)` any other
-    run.status, run.detail       new, running, finished, stopped, interrupted or diverged; and a sentence
+    run.status, run.detail       new, running, finished, stopped, interrupted, diverged or failed; a sentence
     run.step                     steps made (committed); run.elapsed seconds of training
     run.settings                 every setting, as keys of an experiment file
     """
@@ -100,7 +101,9 @@ class Run:
 
     def _interval(self, name):
         if name not in self:
-            raise InvalidInput(f"{shorten(name)} was not recorded in this run: expected one of {', '.join(['loss', *self.names])}.")
+            raise InvalidInput(
+                f"{shorten(name)} was not recorded in this run: expected one of {', '.join(['loss', *self.names])}."
+            )
         return self._config["quantities"][name]["interval"]
 
     def _rows(self, name, interval):
@@ -142,7 +145,9 @@ class Run:
     def checkpoint(self, step):
         """The network after `step` steps; StoreError when its file is damaged."""
         if step not in self.checkpoints:
-            raise InvalidInput(f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}.")
+            raise InvalidInput(
+                f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}."
+            )
         return Network(self._source.checkpoint(step), self.widths)
 
     @property
@@ -150,17 +155,21 @@ class Run:
         return Network(self._source.checkpoint(self._progress["checkpoint"]), self.widths)
 
     @functools.cached_property
+    def problem(self):
+        """The Factorization that was fitted."""
+        return Factorization(self.target)
+
+    @property
     def target_values(self):
         """Singular values of the target."""
-        return np.linalg.svd(self.target, compute_uv=False)
+        return self.problem.spectrum.values
 
     @property
     def target_rank(self):
-        values = self.target_values
-        return int((values > max(self.target.shape) * np.finfo(np.float64).eps * values[0]).sum())
+        return self.problem.spectrum.rank
 
     def escape_steps(self, fraction=0.5):
-        """For every nonzero target value σ̂_i, largest first: the first recorded step with σ_i > fraction · σ̂_i, or None."""
+        """Per nonzero target value σ̂_i, largest first: the first recorded step with σ_i > fraction · σ̂_i, or None."""
         values = self["product/singular_values"]
         steps = self.steps_of("product/singular_values")
         above = values[:, : self.target_rank] > fraction * self.target_values[: self.target_rank]
@@ -218,7 +227,8 @@ class Run:
     def __repr__(self):
         facts = self.summary()
         lines = [
-            f"Run: {facts['method']}, widths {' → '.join(map(str, self.widths))}, {facts['status']} at step {self.step} of {facts['steps']}",
+            f"Run: {facts['method']}, widths {' → '.join(map(str, self.widths))}, "
+            f"{facts['status']} at step {self.step} of {facts['steps']}",
             f"  {facts['detail']}",
         ]
         if facts["last_loss"] is not None:
@@ -226,13 +236,17 @@ class Run:
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")
-        lines.append(f"  {facts['quantities']} quantities, {facts['checkpoints']} checkpoints, store: {facts['path'] or 'in memory'}")
+        kept = facts["path"] or "in memory"
+        lines.append(f"  {facts['quantities']} quantities, {facts['checkpoints']} checkpoints, store: {kept}")
         return "\n".join(lines)
 
     def _repr_html_(self):
         from html import escape
 
-        rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.summary().items())
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>"
+            for k, v in self.summary().items()
+        )
         return f"<table>{rows}</table>"
 
 

@@ -47,7 +47,9 @@ def validate(annotation, argument, value):
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError:
-        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}.") from None
+        raise InvalidInput(
+            f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}."
+        ) from None
 
 
 def _accepted(annotation):
@@ -70,6 +72,8 @@ def _sentence(model, error):
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidInput):
         return str(cause)
-    where = ".".join(str(part) for part in error["loc"] if isinstance(part, (str, int)) and not str(part).startswith("function"))
+    where = ".".join(
+        str(part) for part in error["loc"] if isinstance(part, (str, int)) and not str(part).startswith("function")
+    )
     where = name if len(error["loc"]) > 1 else where
     return f"{where} = {shorten(error['input'])} is not accepted: expected {description or error['msg']}."

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from lrbias.errors import InvalidInput, StoreError, require
+from lrbias.errors import InvalidInput, StoreError, require, shorten
 
 FORMAT = 1
 CHUNK_BYTES = 1 << 16
@@ -112,9 +112,9 @@ def capacity(quantity, steps):
     return -(-rows // chunk) * chunk
 
 
-def committed_rows(interval, step, diverged):
-    """Rows that count at `step`. A diverged run keeps what it recorded before the step that diverged."""
-    return (step - 1) // interval + 1 if diverged else step // interval + 1
+def committed_rows(interval, step, status):
+    """Rows that count at `step`. A run that diverged or failed keeps what it recorded before that step."""
+    return (step - 1) // interval + 1 if status in ("diverged", "failed") else step // interval + 1
 
 
 class RunFolder:
@@ -135,7 +135,9 @@ class RunFolder:
     def config(self):
         config = read_json(self.path / "config.json")
         if config.get("format") != FORMAT:
-            raise StoreError(f"{self.path / 'config.json'} has format {config.get('format')}; this version reads {FORMAT}.")
+            raise StoreError(
+                f"{self.path / 'config.json'} has format {config.get('format')}; this version reads {FORMAT}."
+            )
         return config
 
     def progress(self):
@@ -185,8 +187,8 @@ class RunFolder:
             where = self.path / "log.zarr" / name
             reason = " ".join(str(error).split())
             raise StoreError(
-                f"{where} is damaged within rows {start} to {stop - 1} ({reason}); other quantities and chunks are intact, "
-                "and resuming from a checkpoint before those rows recomputes them."
+                f"{where} is damaged within rows {start} to {stop - 1} ({reason}); other quantities and chunks "
+                "are intact, and resuming from a checkpoint before those rows recomputes them."
             ) from None
 
 
@@ -206,7 +208,7 @@ class RunWriter(RunFolder):
             path.parent.mkdir(parents=True, exist_ok=True)
             draft.mkdir(exist_ok=True)
         except OSError as error:
-            raise InvalidInput(f"store = {str(path)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+            raise _not_writable(path, error) from None
         writer = cls(draft, _acquire(draft, path))
         try:
             writer._clear()
@@ -286,7 +288,9 @@ class RunWriter(RunFolder):
         """Make everything written so far count. Committed rows never become fewer."""
         known = self.progress()
         if step >= known["step"]:
-            write_json(self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed))
+            write_json(
+                self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed)
+            )
 
     def extend(self, config):
         """Record that the run now goes further."""
@@ -298,7 +302,7 @@ class RunWriter(RunFolder):
 
 def progress_document(step, checkpoint, status, detail, intervals, elapsed):
     """What progress.json says. A run whose status is "new" has no rows yet."""
-    rows = {str(interval): committed_rows(interval, step, status == "diverged") for interval in intervals}
+    rows = {str(interval): committed_rows(interval, step, status) for interval in intervals}
     return {
         "format": FORMAT,
         "step": step,
@@ -312,12 +316,27 @@ def progress_document(step, checkpoint, status, detail, intervals, elapsed):
 
 
 def check_new(path):
-    """A path where a run can be made: InvalidInput when something is there."""
-    require(str(path) != "", "store", str(path), "the path of a folder that does not exist yet")
+    """A path where a run can be made: InvalidInput when something is there or nothing can be put there."""
+    require(
+        str(path) != "" and Path(path).name not in ("", ".."), "store", str(path), "a folder that does not exist yet"
+    )
     path = Path(path)
-    require(not (path.exists() or path.is_symlink()), "store", str(path), "a path that does not exist yet (or use resume)")
-    require(path.name not in ("", ".."), "store", str(path), "the path of a folder that does not exist yet")
+    try:
+        taken = os.path.lexists(path)
+        path.with_name(f".{path.name}.new.partial").exists()  # fails when the name is too long
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    require(not taken, "store", str(path), "a path that does not exist yet (or use resume)")
+    writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    require(writable, "store", str(path), f"a folder that can be written ({above} is none)")
     return path
+
+
+def _not_writable(path, error):
+    return InvalidInput(
+        f"store = {shorten(str(path))} is not accepted: expected a folder that can be written ({error.strerror})."
+    )
 
 
 def _acquire(folder, shown):
@@ -325,7 +344,9 @@ def _acquire(folder, shown):
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise StoreError(f"{shown} is being written by another process; wait for it to end, or choose another store.") from None
+        raise StoreError(
+            f"{shown} is being written by another process; wait for it to end, or choose another store."
+        ) from None
     except OSError as error:
-        raise InvalidInput(f"store = {str(shown)!r} is not accepted: expected a folder that can be written ({error.strerror}).") from None
+        raise _not_writable(shown, error) from None
     return lock

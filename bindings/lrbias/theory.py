@@ -14,6 +14,6 @@ def learning_rate_limit(top_value, depth):
 
 
 def saxe(t, value, initial):
-    """Depth 2, balanced and aligned start: u(t) = s e^{2st} / (e^{2st} − 1 + s/u_0), the mode's singular value at time t."""
+    """A mode's singular value at time t, depth 2, balanced and aligned start: s e^{2st} / (e^{2st} − 1 + s/u_0)."""
     growth = math.exp(-2 * value * t)
     return value / (1 - growth + value / initial * growth)

@@ -4,7 +4,6 @@ import contextlib
 import platform
 import signal
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -12,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from lrcore import cpu, status
 
 from lrbias import experiment
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
@@ -28,6 +26,7 @@ from lrbias.run import Run
 from lrbias.settings import Count, validate
 from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
+from lrcore import status
 
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 8
@@ -75,22 +74,17 @@ def train(
         for sentence in first_warnings(problem, network, method, steps):
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
-    params = network.params.copy()
-    setup = Setup(problem, network.widths, params.dtype, record, method.step_size)
     with one_blas_thread():
-        observation, plan = Observation(setup), Plan(setup)
-        plan.probe(observation.at(params))
-        quantities = [losses_quantity(params.dtype), *plan.quantities]
+        training = _Training(problem, network.widths, network.params, method, record, stop)
         settings = experiment.describe(problem, network, method, record, stop, steps, checkpoint_every)
-        config = _config(settings, network.widths, quantities, record)
+        config = training.config(settings)
         if store is None:
             sink = MemorySink()
-            sink.write_checkpoint(0, params, network.widths)
+            sink.write_checkpoint(0, network.params, network.widths)
         else:
             toml = {"experiment.toml": experiment.to_toml(settings)}
-            sink = RunWriter.create(store, config, toml, problem.target, params, quantities, steps)
-        training = _Training(setup, method, stop, observation, plan, Log(quantities, sink), sink, config, params)
-        return training.go(steps, checkpoint_every, progress)
+            sink = RunWriter.create(store, config, toml, problem.target, network.params, training.quantities, steps)
+        return training.go(sink, config, 0, progress)
 
 
 def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
@@ -114,7 +108,10 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
             reached = [step for step in writer.checkpoint_steps() if step <= known["step"]]
             require(start in reached, "from_checkpoint", start, f"one of {reached}")
         if known["status"] == "diverged" and from_checkpoint is None:
-            raise InvalidInput(f"path = {str(path)!r} is not accepted: the run diverged at step {known['step']}; start one with a smaller step size.")
+            raise InvalidInput(
+                f"path = {str(path)!r} is not accepted: expected a run that can go on, but this one diverged at step "
+                f"{known['step']}; start one with a smaller step size."
+            )
         if from_checkpoint is None and known["status"] in ("finished", "stopped") and steps == known["step"]:
             return Run(writer, config, target)
         return _continue(writer, config, target, start, max(steps, known["step"]), metrics, progress)
@@ -123,104 +120,109 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
 
 
 def _continue(writer, config, target, start, steps, metrics, progress):
-    params = writer.checkpoint(start)
     settings = {**config["settings"], "steps": steps}
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
-    setup = Setup(Factorization(target), config["widths"], params.dtype, record, method.step_size)
     config = {**config, "settings": settings}
     if made_with() != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
     with one_blas_thread():
-        observation, plan = Observation(setup), Plan(setup)
-        plan.probe(observation.at(params))
-        quantities = [losses_quantity(params.dtype), *plan.quantities]
-        writer.open_log(quantities, steps)
+        params = writer.checkpoint(start)
+        training = _Training(Factorization(target), config["widths"], params, method, record, stop)
+        writer.open_log(training.quantities, steps)
         writer.extend(config)
-        training = _Training(setup, method, stop, observation, plan, Log(quantities, writer), writer, config, params)
-        training.continue_at(start)
-        return training.go(steps, settings["checkpoint_every"], progress)
+        return training.go(writer, config, start, progress)
 
 
 class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
-    def __init__(self, setup, method, stop, observation, plan, log, sink, config, params):
-        self.setup, self.stop, self.observation, self.plan = setup, stop, observation, plan
-        self.log, self.sink, self.config, self.params = log, sink, config, params
-        self.advance = method.stepper(setup.problem, setup.widths, params.dtype)
-        self.step = self.checkpoint = 0
+    def __init__(self, problem, widths, params, method, record, stop):
+        self.params, self.stop, self.record = params.copy(), stop, record
+        self.setup = Setup(problem, widths, params.dtype, record, method.step_size)
+        self.advance = method.stepper(problem, widths, params.dtype)
+        self.observation, self.plan = Observation(self.setup), Plan(self.setup)
+        self.plan.probe(self.observation.at(self.params))
+        self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
         self.chunk = FIRST_CHUNK
-        self.started, self.elapsed_before = False, 0.0
         self.loss_reached, self.last_loss, self.rank = False, float("nan"), None
 
-    def continue_at(self, start):
-        known = self.sink.progress()
-        self.step = self.checkpoint = start
-        self.elapsed_before = known["elapsed"]
-        if start > 0:  # at step 0 nothing of the log is needed, so a log that is damaged from there on can be repaired
-            self.log.restore(start)
-            self.started = True
+    def config(self, settings):
+        """What config.json says beside the format and checksums."""
+        listed = {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in self.quantities}
+        return {
+            "settings": settings,
+            "widths": list(self.setup.widths),
+            "quantities": listed,
+            "functions": sorted(self.record.functions()),
+            "made_with": made_with(),
+        }
 
-    def go(self, steps, checkpoint_every, progress):
-        """Train to the end, whatever ends it; commit; return the Run."""
-        self.shown = display(progress)
+    def go(self, sink, config, start, progress):
+        """Train from step `start` to the end, whatever ends it; commit; return the Run."""
+        self.sink, self.log = sink, Log(self.quantities, sink)
+        self.step = self.checkpoint = start
+        self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
+        self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
         self.start_time = time.perf_counter()
+        self.shown = display(progress)
         try:
-            self.shown.start(self.step, steps)
+            self.shown.start(self.step, self.steps)
             with _signals() as received:
-                ending = self._loop(steps, checkpoint_every, received)
+                ending = self._loop(received)
+        except StoreError as error:  # what could be written is committed already
+            raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
+        except Exception as error:  # for one, from a metric of the user's
+            self._commit("failed", f"{type(error).__name__}: {error}")
+            raise
         finally:
             self.shown.stop()
             self.sink.close()
-        run = Run(self.sink, self.config, self.setup.problem.target)
+        run = Run(self.sink, config, self.setup.problem.target)
         if ending == "interrupted":
             where = f"; continue with: lrbias resume {run.path}" if run.path else ""
             raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
         return run
 
-    def _loop(self, steps, checkpoint_every, received):
-        if not self.started:
-            self._measure()
+    def _loop(self, received):
+        self.log.restore(self.step)
+        self._measure()
         while True:
-            ending, detail = self._ending(steps, received)
+            ending, detail = self._ending(received)
             if ending:
                 return self._commit(ending, detail)
-            if self.step % checkpoint_every == 0 and self.step > self.checkpoint:
-                if self._commit("running", "training goes on, or was killed") == "diverged":
-                    return "diverged"
-            count = self._chunk_length(steps, checkpoint_every)
-            if self._make_steps(count) == status.DIVERGED:
+            due = self.step % self.checkpoint_every == 0 and self.step > self.checkpoint
+            if due and self._commit("running", "training goes on, or was killed") == "diverged":
+                return "diverged"
+            if self._make_steps(self._chunk_length()) == status.DIVERGED:
                 return self._diverged()
             self._measure()
             self.shown.update(self.step, self.last_loss, self.rank)
 
-    def _ending(self, steps, received):
+    def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""
         if self.loss_reached:
             return "stopped", f"the loss is at most {self.stop.loss:g}"
         if self._gradient_reached():
             return "stopped", f"the gradient norm is at most {self.stop.gradient:g}"
-        if self.step >= steps:
+        if self.step >= self.steps:
             return "finished", "all steps were made"
         if received:
             return "interrupted", "interrupted by a signal; resume continues it"
         return None, None
 
     def _gradient_reached(self):
-        if self.stop.gradient is None or self.step % self.setup.record.every:
+        if self.stop.gradient is None or self.step % self.record.every:
             return False
-        observation = self.observation.at(self.params)
-        return observation.gradient_norm <= self.stop.gradient
+        return self.observation.at(self.params).gradient_norm <= self.stop.gradient
 
-    def _chunk_length(self, steps, checkpoint_every):
+    def _chunk_length(self):
         """Steps until something is due, as far as the time for one kernel call allows."""
-        due = self.plan.next_step(self.step)
-        boundary = min(steps, (self.step // checkpoint_every + 1) * checkpoint_every, due or steps)
+        intervals = [*self.plan.intervals, self.checkpoint_every]
         if self.stop.gradient is not None:
-            every = self.setup.record.every
-            boundary = min(boundary, (self.step // every + 1) * every)
-        return min(boundary - self.step, self.chunk)
+            intervals.append(self.record.every)
+        due = min((self.step // interval + 1) * interval for interval in intervals)
+        return min(due - self.step, self.steps - self.step, self.chunk)
 
     def _make_steps(self, count):
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
@@ -282,18 +284,6 @@ def _default(value, kind, argument):
     return value
 
 
-def _config(settings, widths, quantities, record):
-    """What config.json says beside the format and checksums."""
-    listed = {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in quantities}
-    return {
-        "settings": settings,
-        "widths": list(widths),
-        "quantities": listed,
-        "functions": sorted(record.functions()),
-        "made_with": made_with(),
-    }
-
-
 def made_with():
     """Versions, commit, machine and the promise level of a run."""
     from lrbias import __version__
@@ -316,7 +306,9 @@ def _commit_id():
     if not (root / ".git").exists():
         return None
     try:
-        answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
     except OSError:  # no git on this machine
         return None
     return answer.stdout.strip() or None
@@ -330,7 +322,7 @@ def _cpu_name():
 
 @contextlib.contextmanager
 def _signals():
-    """Collect SIGINT and SIGTERM in the list that is yielded; outside the main thread, Python has no handlers to set."""
+    """Collect SIGINT and SIGTERM in the list that is yielded. Outside the main thread Python sets no handlers."""
     received = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -1,0 +1,47 @@
+# Every target sets itself up: a virtual environment in .venv with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# The compilation cache is keyed by the core's sources, since Numba does not notice a changed callee.
+SOURCES := $(shell find lrcore -name '*.py' | LC_ALL=C sort)
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test bench evidence clean
+
+## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
+demo: .venv/base
+	rm -rf runs/demo
+	$(BIN)/lrbias run examples/protocol.toml --store runs/demo
+
+## test: style, import contracts, tests
+test: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+## bench: ratios to peers, start-up, memory; one thread, nothing else should run meanwhile
+bench: .venv/test .venv/bench
+	$(BIN)/python -m pytest benchmarks -m "not evidence" --benchmark-columns=min,median,rounds --benchmark-sort=name -s
+
+## evidence: the slow proofs (kills at every store write and at random times)
+evidence: .venv/test
+	$(BIN)/python -m pytest -m evidence -s
+
+.venv/created:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/base: .venv/created pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/%: .venv/base
+	$(INSTALL) --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv .cache runs build dist

@@ -1,0 +1,239 @@
+"""What is not accepted: one sentence with argument, value and what is accepted; exit code 2; nothing is created."""
+
+import numpy as np
+import pytest
+
+import lrbias as lb
+from lrbias import cli
+from runs import settings
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with files that cannot be used as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "blank.csv").write_text("\n \n")
+    (tmp_path / "words.csv").write_text("a,b\nc,d\n")
+    (tmp_path / "ragged.csv").write_text("1,2\n3\n")
+    (tmp_path / "nan.csv").write_text("1,nan\n2,3\n")
+    (tmp_path / "zero.csv").write_text("0,0\n0,0\n")
+    (tmp_path / "good.csv").write_text("1,2\n3,4\n")
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "fake.png").write_text("no image")
+    (tmp_path / "matrix.xyz").write_text("1 2")
+    np.save(tmp_path / "cube.npy", np.ones((2, 2, 2)))
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.save(tmp_path / "objects.npy", np.array([[None]], dtype=object))
+    np.save(tmp_path / "none.npy", np.ones((0, 3)))
+    (tmp_path / "broken.toml").write_text("lr = = 3")
+    (tmp_path / "unknown.toml").write_text("learning_rate = 0.1")
+    (tmp_path / "text.toml").write_text('lr = "fast"')
+    (tmp_path / "float.toml").write_text("steps = 10.5")
+    (tmp_path / "bool.toml").write_text("steps = true")
+    (tmp_path / "metric.toml").write_text("[metrics]\nstable_rank = 0")
+    (tmp_path / "shape.toml").write_text("shape = 5")
+    (tmp_path / "fake.npz").write_text("no archive")
+    (tmp_path / "taken").mkdir()
+    return tmp_path
+
+
+# The words after `lrbias`, and what the sentence must contain.
+CLI = {
+    "lr zero": ("run --lr 0", "lr = 0.0", "greater than 0"),
+    "lr negative": ("run --lr=-1", "lr = -1.0", "greater than 0"),
+    "lr nan": ("run --lr nan", "lr = nan", "finite"),
+    "lr inf": ("run --lr inf", "lr = inf", "finite"),
+    "lr text": ("run --lr fast", "--lr", '"fast"', "float"),
+    "dt zero": ("run --method flow --dt 0", "dt = 0.0", "greater than 0"),
+    "dt for gd": ("run --dt 0.1", "dt = 0.1", "method gd"),
+    "lr for flow": ("run --method flow --lr 0.1", "lr = 0.1", "method flow"),
+    "scheme": ("run --method flow --scheme rk5", "scheme = 'rk5'", "rk4"),
+    "method": ("run --method adam", "method = 'adam'", "gd or flow"),
+    "steps zero": ("run --steps 0", "steps = 0", "at least 1"),
+    "steps negative": ("run --steps=-5", "steps = -5", "at least 1"),
+    "steps fraction": ("run --steps 1.5", "--steps = 1.5", "integers"),
+    "steps huge": (f"run --steps {10**30}", "steps = 1000000", "integer"),
+    "crop fraction": ("run --target good.csv --crop 1.5 1", "--crop = 1.5 1", "integers"),
+    "store is empty": ("run -o .", "store = '.'", "does not exist yet"),
+    "every zero": ("run --every 0", "every = 0", "at least 1"),
+    "checkpoint_every zero": ("run --checkpoint-every 0", "checkpoint_every = 0", "at least 1"),
+    "rank above size": ("run --shape 5 4 --rank 6", "rank = 6", "at most 4"),
+    "rank zero": ("run --rank 0", "rank = 0", "at least 1"),
+    "shape zero": ("run --shape 0 4", "shape = 0", "at least 1"),
+    "shape too short": ("run --shape 5", "--shape", "2"),
+    "teacher depth": ("run --shape 5 4 --rank 2 --teacher-depth 1", "depth = 1", "at least 2"),
+    "teacher seed": ("run --teacher-seed=-1", "teacher_seed = -1", "0 to 2^64"),
+    "scale": ("run --scale 0", "scale = 0.0", "greater than 0"),
+    "depth zero": ("run --depth 0", "depth = 0", "at least 1"),
+    "widths against target": ("run --shape 5 4 --rank 2 --widths 4 3 6", "widths = (4, 3, 6)", "end with 5"),
+    "widths zero": ("run --shape 5 4 --rank 2 --widths 4 0 5", "widths = 0", "at least 1"),
+    "widths too few": ("run --shape 5 4 --rank 2 --widths 4", "widths = (4,)", "at least two"),
+    "widths and depth": ("run --shape 5 4 --rank 2 --widths 4 5 --depth 2", "depth = 2", "either widths or depth"),
+    "gamma nan": ("run --gamma nan", "gamma = nan", "finite"),
+    "gamma too negative": ("run --gamma=-1000", "gamma = -1000.0", "finite in float64"),
+    "seed negative": ("run --seed=-3", "seed = -3", "0 to 2^64"),
+    "dtype": ("run --dtype float16", "dtype = 'float16'", "float64 or float32"),
+    "metric unknown": ("run --metrics speed", "metrics = 'speed'", "singular_values"),
+    "metric interval": ("run --metrics stable_rank=0", "stable_rank = 0", "at least 1"),
+    "metric interval text": ("run --metrics stable_rank=x", "'stable_rank=x'", "name=interval"),
+    "threshold": ("run --numerical-threshold 0", "numerical_threshold = 0.0", "greater than 0"),
+    "directions": ("run --directions 0", "directions = 0", "at least 1"),
+    "stop loss": ("run --stop-loss=-1", "stop_loss = -1.0", "greater than 0"),
+    "stop gradient": ("run --stop-gradient nan", "stop_gradient = nan", "finite"),
+    "format": ("run --format gif", "format = 'gif'", "png, pdf or svg"),
+    "target missing": ("run --target no.npy", "target = 'no.npy'", "exists"),
+    "target folder": ("run --target taken", "target = 'taken'", "exists"),
+    "target empty csv": ("run --target empty.csv", "target = 'empty.csv'", "empty"),
+    "target blank csv": ("run --target blank.csv", "target = 'blank.csv'", "empty"),
+    "target empty npy": ("run --target empty.npy", "target = 'empty.npy'", "readable .npy"),
+    "target words": ("run --target words.csv", "target = 'words.csv'", "readable .csv"),
+    "target ragged": ("run --target ragged.csv", "target = 'ragged.csv'", "readable .csv"),
+    "target nan": ("run --target nan.csv", "target = 'nan.csv'", "finite"),
+    "target no image": ("run --target fake.png", "target = 'fake.png'", "readable .png"),
+    "target ending": ("run --target matrix.xyz", "target = 'matrix.xyz'", ".npy"),
+    "target cube": ("run --target cube.npy", "target = 'cube.npy'", "2 dimensions"),
+    "target complex": ("run --target complex.npy", "target = 'complex.npy'", "real numbers"),
+    "target objects": ("run --target objects.npy", "target = 'objects.npy'", "readable .npy"),
+    "target without entries": ("run --target none.npy", "target = 'none.npy'", "at least one entry"),
+    "target zero scaled": ("run --target zero.csv --scale 2", "target = 'zero.csv'", "not all zero"),
+    "target and teacher": ("run --target good.csv --rank 2", "target = 'good.csv'", "rank"),
+    "crop too large": ("run --target good.csv --crop 5 5", "crop = (5, 5)", "(2, 2)"),
+    "crop of a teacher": ("run --crop 5 5", "crop = (5, 5)", "target file"),
+    "network missing": ("run --network no.npz", "network = 'no.npz'", "checkpoint"),
+    "network no archive": ("run --network fake.npz", "network = 'fake.npz'", "checkpoint"),
+    "toml missing": ("run no.toml", "file = 'no.toml'", "exists"),
+    "toml broken": ("run broken.toml", "file = 'broken.toml'", "TOML"),
+    "toml unknown key": ("run unknown.toml", "learning_rate = 0.1", "lr"),
+    "toml text": ("run text.toml", "lr = 'fast'", "greater than 0"),
+    "toml float steps": ("run float.toml", "steps = 10.5", "integer"),
+    "toml boolean": ("run bool.toml", "steps = True", "integer"),
+    "toml metric interval": ("run metric.toml", "metrics.stable_rank = 0", "at least 1"),
+    "toml shape": ("run shape.toml", "shape = 5", "two integers"),
+    "store exists": ("run -o taken", "store = 'taken'", "does not exist"),
+    "store is a file": ("run -o good.csv", "store = 'good.csv'", "does not exist"),
+    "store below a file": ("run -o good.csv/run", "store = 'good.csv/run'", "can be written"),
+    "store name too long": (f"run -o {'x' * 300}", "store = 'xxx", "can be written"),
+    "unknown option": ("run --speed 3", "--speed"),
+    "unknown command": ("train", '"train"', "run"),
+    "resume nothing": ("resume nowhere", "path = 'nowhere'", "run directory"),
+    "resume a folder": ("resume taken", "path = 'taken'", "run directory"),
+    "info nothing": ("info nowhere", "path = 'nowhere'", "run directory"),
+    "plot nothing": ("plot nowhere", "path = 'nowhere'", "run directory"),
+    "compare one": ("compare nowhere", "runs = ", "at least two"),
+    "compare nothing": ("compare nowhere taken", "path = 'nowhere'", "run directory"),
+    "info without path": ("info", "PATH"),
+}
+
+
+def _tree(folder):
+    return sorted(str(entry.relative_to(folder)) for entry in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("case", CLI)
+def test_command_line(case, folder, capsys):
+    words, *needles = CLI[case]
+    before = _tree(folder)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert shown.out == ""
+    assert shown.err.startswith("lrbias: ")
+    assert shown.err.count("\n") == 1, "one line"
+    for needle in needles:
+        assert needle in shown.err
+    assert _tree(folder) == before
+
+
+TARGET = lb.spectrum((6, 5), [3.0, 1.5])
+
+
+def _train(**changes):
+    return lambda: lb.train(**settings(**changes), store="new")
+
+
+API = {
+    "GD lr": (lambda: lb.GD(lr=-1), "lr = -1", "greater than 0"),
+    "GD lr array": (lambda: lb.GD(lr=np.ones(3)), "lr = ", "greater than 0"),
+    "GD lr missing": (lambda: lb.GD(), "lr is missing", "greater than 0"),
+    "GD lr boolean": (lambda: lb.GD(lr=True), "lr = True", "greater than 0"),
+    "GD by position": (lambda: lb.GD(0.1), "by name", "lr"),
+    "GD extra": (lambda: lb.GD(lr=0.1, momentum=0.9), "momentum = 0.9", "knows only lr"),
+    "flow dt": (lambda: lb.GradientFlow(dt=NAN), "dt = nan", "finite"),
+    "flow scheme": (lambda: lb.GradientFlow(dt=0.1, scheme="x"), "scheme = 'x'", "rk4"),
+    "record every": (lambda: lb.Record(every=0), "every = 0", "at least 1"),
+    "record every float": (lambda: lb.Record(every=2.5), "every = 2.5", "integer"),
+    "record metric": (lambda: lb.Record(metrics=("stable_rank", "x")), "metrics = 'x'", "singular_values"),
+    "record metric kind": (lambda: lb.Record(metrics=3), "metrics = 3", "names"),
+    "record function name": (lambda: lb.Record(metrics={"stable_rank": len}), "metrics = 'stable_rank'", "new name"),
+    "record function path": (lambda: lb.Record(metrics={"../x": len}), "metrics = '../x'", "a name like"),
+    "stop": (lambda: lb.Stop(loss=0), "loss = 0", "greater than 0"),
+    "teacher shape": (lambda: lb.teacher(shape=(3,)), "shape = (3,)", "two integers"),
+    "teacher rank": (lambda: lb.teacher(shape=(3, 4), rank=4), "rank = 4", "at most 3"),
+    "teacher scale": (lambda: lb.teacher(scale=INF), "scale = inf", "finite"),
+    "spectrum values": (lambda: lb.spectrum((3, 3), [1, -1]), "values = ", "at least 0"),
+    "spectrum too many": (lambda: lb.spectrum((2, 3), [1, 1, 1]), "values = ", "at most 2"),
+    "spectrum none": (lambda: lb.spectrum((2, 3), []), "values = []", "at least one"),
+    "target dimension": (lambda: lb.Factorization(np.ones(3)), "target = <an array of shape (3,)>", "2 dimensions"),
+    "target inf": (lambda: lb.Factorization([[1, INF]]), "target = ", "finite"),
+    "target text": (lambda: lb.Factorization([["a"]]), "target = ", "real numbers"),
+    "target ragged": (lambda: lb.Factorization([[1], [1, 2]]), "target = ", "equal length"),
+    "target too large": (lambda: lb.Factorization([[1e200]]), "target = ", "1e150"),
+    "widths text": (lambda: lb.Network.gaussian("ab"), "widths = 'a'", "at least 1"),
+    "widths none": (lambda: lb.Network.gaussian(3), "widths = 3", "at least two"),
+    "layers none": (lambda: lb.Network.from_layers([]), "layers = []", "at least one"),
+    "layers unfit": (lambda: lb.Network.from_layers([np.ones((3, 2)), np.ones((2, 2))]), "layers[1]", "3 columns"),
+    "layers nan": (lambda: lb.Network.from_layers([np.full((2, 2), NAN)]), "layers[0]", "finite"),
+    "train problem": (_train(problem=TARGET), "problem = ", "a Factorization"),
+    "train network": (_train(network=TARGET), "network = ", "a Network"),
+    "train method": (_train(method=0.1), "method = 0.1", "a GD or GradientFlow"),
+    "train record": (_train(record=10), "record = 10", "a Record"),
+    "train stop": (_train(stop=1e-3), "stop = 0.001", "a Stop"),
+    "train steps": (_train(steps=0), "steps = 0", "at least 1"),
+    "train steps float": (_train(steps=1e3), "steps = 1000.0", "integer"),
+    "train checkpoint_every": (_train(checkpoint_every=-1), "checkpoint_every = -1", "at least 1"),
+    "train widths": (_train(network=lb.Network.gaussian((5, 5))), "widths = (5, 5)", "end with 6"),
+    "train metric result": (_train(record=lb.Record(metrics={"f": lambda n: "x"})), "metrics.f returned 'x'", "number"),
+    "train store empty": (lambda: lb.train(**settings(), store=""), "store = ''", "does not exist yet"),
+    "open nothing": (lambda: lb.open("nowhere"), "path = 'nowhere'", "run directory"),
+    "resume nothing": (lambda: lb.resume("nowhere"), "path = 'nowhere'", "run directory"),
+    "compare one": (lambda: lb.compare(["a"]), "runs = ['a']", "at least two"),
+    "compare text": (lambda: lb.compare("ab"), "runs = 'ab'", "a list"),
+    "quantity": (lambda: lb.train(**settings())["x/y"], "'x/y' was not recorded", "product/effective_rank"),
+    "checkpoint": (lambda: lb.train(**settings()).checkpoint(7), "step = 7", "[0, 50, 100"),
+}
+
+
+@pytest.mark.parametrize("case", API)
+def test_api(case, folder):
+    call, *needles = API[case]
+    before = _tree(folder)
+    with pytest.raises(lb.InvalidInput) as caught:
+        call()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for needle in needles:
+        assert needle in sentence
+    assert _tree(folder) == before
+
+
+def test_resume_refuses_bad_arguments(tmp_path):
+    lb.train(**settings(), store=tmp_path / "run")
+    with pytest.raises(lb.InvalidInput, match=r"steps = 100 .* at least 200"):
+        lb.resume(tmp_path / "run", steps=100)
+    with pytest.raises(lb.InvalidInput, match=r"from_checkpoint = 7 .* \[0, 50, 100, 150, 200\]"):
+        lb.resume(tmp_path / "run", from_checkpoint=7)
+
+
+def test_numpy_scalars_are_numbers():
+    assert lb.GD(lr=np.float32(0.5)).lr == 0.5
+    assert lb.Record(every=np.int64(3)).every == 3
+
+
+def test_settings_are_frozen():
+    method = lb.GD(lr=0.1)
+    with pytest.raises(ValueError, match="frozen"):
+        method.lr = 0.2
