@@ -158,12 +158,13 @@ def run(
         Show neither forecast nor progress.
     """
     flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
-    from lrbias import experiment, plots
+    from lrbias import experiment
     from lrbias.forecasting import forecast
+    from lrbias.settings import check_formats
     from lrbias.store import check_new
     from lrbias.training import train
 
-    formats = plots.check_formats(format or ("png", "pdf"))
+    formats = check_formats(format or ("png", "pdf"))
     if metrics is not None:
         flags["metrics"] = _parse_metrics(metrics)
     settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
@@ -229,10 +230,10 @@ def resume(
     quiet
         Show no progress.
     """
-    from lrbias import plots
+    from lrbias.settings import check_formats
     from lrbias.training import resume as resume_run
 
-    formats = plots.check_formats(format or ("png", "pdf"))
+    formats = check_formats(format or ("png", "pdf"))
     result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet)
     return _finish(result, None, path / "figures" if figures else None, formats, json)
 
@@ -252,8 +253,9 @@ def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")]
     """
     import lrbias as lb
     from lrbias import plots
+    from lrbias.settings import check_formats
 
-    formats = plots.check_formats(format or ("png", "pdf"))
+    formats = check_formats(format or ("png", "pdf"))
     for written in plots.save(lb.open(path), output or path / "figures", formats):
         print(written)
     return 0
@@ -314,9 +316,9 @@ def compare(
         Print the table as JSON on stdout.
     """
     import lrbias as lb
-    from lrbias import plots
+    from lrbias.settings import check_formats
 
-    formats = plots.check_formats(format or ("png", "pdf"))
+    formats = check_formats(format or ("png", "pdf"))
     compared = lb.compare([first, *others])
     figures = [str(path) for path in compared.save(output, formats)] if output else []
     text = "\n".join([str(compared), *figures])
@@ -350,12 +352,14 @@ def _parse_metrics(words):
 
 def _finish(result, expected, figures, formats, as_json):
     """Figures, facts and the exit code at the end of a run."""
-    from lrbias import plots
-
     facts = result.summary()
     if expected is not None:
         facts["forecast_escape_steps"] = expected.escape_steps
-    written = [str(path) for path in plots.save(result, figures, formats)] if figures else []
+    written = []
+    if figures:
+        from lrbias import plots
+
+        written = [str(path) for path in plots.save(result, figures, formats)]
     facts["figures"] = written
     lines = [repr(result), *_escape_table(facts)]
     if written:

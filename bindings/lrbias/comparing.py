@@ -5,6 +5,7 @@ import numpy as np
 from lrbias.errors import InvalidInput, require
 from lrbias.run import Run
 from lrbias.run import open as open_run
+from lrbias.settings import check_formats
 
 
 def compare(runs):
@@ -72,7 +73,7 @@ class Comparison:
         """Write the comparison figure; returns the paths."""
         from lrbias import plots
 
-        plots.check_formats(formats)
+        check_formats(formats)
         return plots.save_figure(plots.comparison(self), folder, "comparison", formats)
 
     def __str__(self):

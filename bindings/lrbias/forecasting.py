@@ -24,7 +24,7 @@ from lrcore import cpu, layout, workspace
 
 HORIZON = 50  # how many times `steps` to look ahead for an escape
 MODES = 20
-TIMING_SECONDS = 0.3
+TIMING_SECONDS = 0.1
 COMMIT_SECONDS = 0.05
 
 

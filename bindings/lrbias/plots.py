@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
+from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
 
 STYLE = {
@@ -116,7 +117,8 @@ def _draw_effective_rank(run, axes):
     for k, level in enumerate(levels):
         axes.axhline(level, label=r"target's $k$ leading values" if k == 0 else None, **THEORY)
     axes.set_ylabel("rank of the product")
-    axes.set_ylim(0, 1.55 * max(levels[-1], 2))  # room for the legend above the curves
+    last = run["product/effective_rank"][-1]
+    axes.set_ylim(0, 1.55 * np.nanmax([levels[-1], last, 2]))  # room for the legend above the curves
     axes.legend(loc="upper right")
     _step_axis(run, axes)
 
@@ -135,8 +137,8 @@ def _draw_singular_values(run, axes):
     shown = min(run.target_rank, MODES)
     floor = np.where(values > 0, values, np.nan)
     if values.shape[1] > shown:
-        rest = axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
-        rest[0].set_label("all others")
+        axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
+        axes.plot([], [], color="0.7", label="all others")  # a line that can be seen in the legend
     for i, colour in enumerate(_colours(shown)):
         axes.semilogy(
             steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None
@@ -300,13 +302,6 @@ FIGURES = {
     "loss": loss,
     "alignment": alignment,
 }
-
-
-def check_formats(formats):
-    """InvalidInput unless every format is one of png, pdf, svg."""
-    for name in formats:
-        require(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
-    return formats
 
 
 def save(run, folder, formats=("png", "pdf")):

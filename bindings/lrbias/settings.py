@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lrbias.errors import InvalidInput, shorten
+from lrbias.errors import InvalidInput, require, shorten
 
 
 def _plain(value):
@@ -50,6 +50,13 @@ def validate(annotation, argument, value):
         raise InvalidInput(
             f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}."
         ) from None
+
+
+def check_formats(formats):
+    """InvalidInput unless every figure format is one of png, pdf, svg. Here, so that checking imports no matplotlib."""
+    for name in formats:
+        require(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
+    return formats
 
 
 def _accepted(annotation):

@@ -1,0 +1,32 @@
+"""Peak resident memory of whole runs with a store: it must not grow with the number of steps."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+RUN = "--shape 20 20 --rank 3 --depth 3 --gamma 1 --lr 1e-3 --every 10 --checkpoint-every 1000 --no-figures --quiet"
+
+
+def peak_megabytes(steps, folder):
+    """Peak resident memory of one run, in MB, from the operating system's accounting of the finished process."""
+    code = (
+        "import resource, sys; from lrbias.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    words = ["run", *RUN.split(), "--steps", str(steps), "-o", str(folder)]
+    answer = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+    return int(answer.stdout.split("peak")[-1]) / 1024
+
+
+@pytest.mark.benchmark(group="peak memory of a run")
+def test_memory_does_not_grow_with_steps(benchmark, tmp_path, capsys):
+    short = peak_megabytes(10_000, tmp_path / "short")
+    long = benchmark.pedantic(peak_megabytes, (200_000, tmp_path / "long"), rounds=1)
+    benchmark.extra_info.update(peak_10_000_steps=short, peak_200_000_steps=long)
+    with capsys.disabled():
+        print(f"\npeak memory: {short:.1f} MB at 10 000 steps, {long:.1f} MB at 200 000 steps")
+    assert long < short + 10, "MB"
+    assert resource.getpagesize() > 0

@@ -1,0 +1,76 @@
+"""What the documents show works as written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import lrbias as lb
+from lrbias import cli
+
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def _blocks(name, language):
+    return [text for kind, text in BLOCK.findall((ROOT / name).read_text()) if kind == language]
+
+
+def _run(code, folder):
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+
+
+def test_the_readme_example_runs(tmp_path):
+    (code,) = _blocks("README.md", "python")
+    assert "steps=8_000" in code
+    _run(code.replace("steps=8_000", "steps=200"), tmp_path)
+    assert (tmp_path / "overview.png").exists()
+
+
+def test_the_core_example_runs_as_it_is(tmp_path):
+    (code,) = _blocks("lrcore/README.md", "python")
+    _run(code, tmp_path)
+
+
+def test_the_api_example_runs(tmp_path):
+    code = (ROOT / "examples/api.py").read_text()
+    assert "steps=8_000" in code
+    _run(code.replace("steps=8_000", "steps=200"), tmp_path)
+
+
+def test_every_command_of_the_readme_is_understood():
+    commands = [line.split("#")[0].split() for text in _blocks("README.md", "") for line in text.splitlines()]
+    commands = [words[1:] for words in commands if words[:1] == ["lrbias"]]
+    assert len(commands) >= 9
+    for words in commands:
+        cli.app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("name", lb.__all__)
+def test_public_names_exist_and_are_documented(name):
+    value = getattr(lb, name)
+    assert value.__doc__, name
+    assert name in dir(lb)
+
+
+def test_no_module_hides_a_function():
+    modules = {path.stem for path in Path(lb.__file__).parent.glob("*.py")}
+    assert modules.isdisjoint(lb._HOME)
+
+
+def test_the_protocol_file_is_what_the_command_does_without_one():
+    """Except for the smaller start, so that plateaus are long."""
+    from lrbias import experiment
+
+    keys = experiment.read_toml(ROOT / "examples/protocol.toml")
+    written, default = experiment.Experiment(**keys), experiment.Experiment()
+    for key in ("shape", "rank", "depth", "seed", "steps", "every", "checkpoint_every", "metrics", "method"):
+        assert list(getattr(written, key)) == list(getattr(default, key)) if key == "shape" else True
+        assert key == "shape" or getattr(written, key) == getattr(default, key)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        lb.tarin  # noqa: B018
