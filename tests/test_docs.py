@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import lrbias as lb
+from conftest import ROOT
 from lrbias import cli
 
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
