@@ -48,8 +48,3 @@ def count_above(values, threshold):
         if value > threshold:
             count += 1
     return count
-
-
-def frobenius_norm(values):
-    """‖W‖_F from the singular values, without overflow in the squares."""
-    return values[0] * math.sqrt(stable_rank(values))

@@ -170,6 +170,16 @@ API = {
     "record metric kind": (lambda: lb.Record(metrics=3), "metrics = 3", "names"),
     "record function name": (lambda: lb.Record(metrics={"stable_rank": len}), "metrics = 'stable_rank'", "new name"),
     "record function path": (lambda: lb.Record(metrics={"../x": len}), "metrics = '../x'", "a name like"),
+    "record function is a folder": (
+        _train(record=lb.Record(metrics={"product": lambda n: 1.0, "stable_rank": 1})),
+        "metrics = 'product'",
+        "apart from those of product/stable_rank",
+    ),
+    "record function is the loss": (
+        _train(record=lb.Record(metrics={"loss": lambda n: 1.0})),
+        "metrics = 'loss'",
+        "apart from those of loss",
+    ),
     "stop": (lambda: lb.Stop(loss=0), "loss = 0", "greater than 0"),
     "teacher shape": (lambda: lb.teacher(shape=(3,)), "shape = (3,)", "two integers"),
     "teacher rank": (lambda: lb.teacher(shape=(3, 4), rank=4), "rank = 4", "at most 3"),

@@ -59,11 +59,7 @@ class Experiment(Settings):
             extra = sorted(given & set(TEACHER))
             require(not extra, "target", self.target, f"either a file or a teacher's settings ({', '.join(extra)})")
             matrix = load_matrix(self.target, self.scale, self.crop)
-            source = {
-                "target": str(Path(self.target).absolute()),
-                "scale": self.scale,
-                "crop": self.crop and list(self.crop),
-            }
+            source = {"target": self.target, "scale": self.scale, "crop": self.crop and list(self.crop)}
         else:
             require(self.crop is None, "crop", self.crop, "a target file to cut from")
             depth = self.teacher_depth or max(self.depth, 2)
@@ -134,7 +130,7 @@ def _from_checkpoint(path, problem):
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
-    network = Network(params, widths, {"network": str(Path(path).absolute())})
+    network = Network(params, widths)
     problem.check(network)
     return network
 

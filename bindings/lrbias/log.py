@@ -3,7 +3,7 @@
 import numpy as np
 
 from lrbias.metrics import Quantity
-from lrbias.store import chunk_rows
+from lrbias.store import chunk_rows, progress_document
 
 LOSSES = "losses"  # the loss of every step: row = step
 
@@ -102,8 +102,6 @@ class MemorySink:
         return sorted(self._checkpoints)
 
     def commit(self, *progress):
-        from lrbias.store import progress_document
-
         self._progress = progress_document(*progress)
 
     def progress(self):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrbias.errors import InvalidInput, require, shorten
 from lrbias.network import Network
 from lrcore import cpu, layout, workspace
 
@@ -288,6 +289,14 @@ class Plan:
             if not quantities and chosen.name in self.setup.record.functions():
                 value = _user_value(chosen.name, chosen.measure(observation)[0])
                 quantities.append(Quantity(chosen.name, value.shape, value.dtype.str.lstrip("<=|"), interval))
+                self._check_apart(chosen.name)
+
+    def _check_apart(self, name):
+        """A quantity can be neither another one nor a folder of others, in the log as on disk."""
+        others = ["loss", "losses", *(quantity.name for quantity in self.quantities)]
+        others.remove(name)
+        clashes = [other for other in others if f"{other}/".startswith(f"{name}/") or name.startswith(f"{other}/")]
+        require(not clashes, "metrics", name, f"a name apart from those of {', '.join(clashes[:3])}")
 
     @property
     def quantities(self):
@@ -314,8 +323,6 @@ def _from_function(name, function):
 
 
 def _user_value(name, value):
-    from lrbias.errors import InvalidInput, shorten
-
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise InvalidInput(f"metrics.{name} returned {shorten(value)}: expected a number or an array of numbers.")

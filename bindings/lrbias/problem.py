@@ -188,7 +188,7 @@ class Factorization:
     """The loss L = ½‖W_N ⋯ W_1 − target‖_F².
 
     target: a real (outputs, inputs) matrix; it is copied and made read-only.
-    source: settings that say how the target was made, kept with a run; None: the run keeps only the matrix.
+    source: how the target was made, as keys of an experiment file; kept with a run. None: only the matrix is kept.
 
     Raises InvalidInput when the target is not a finite matrix.
     """
@@ -209,8 +209,9 @@ class Factorization:
         return Spectrum(left, values, vt.T, rank)
 
     def settings(self):
-        """How to make the target again, as keys of an experiment file."""
-        return self.source or {"target": "target.npy"}
+        """How to have the target again, as keys of an experiment file in the run directory: a teacher is made again,
+        anything else is read from the copy that the run keeps."""
+        return self.source if self.source and "shape" in self.source else {"target": "target.npy"}
 
     def check(self, network):
         """InvalidInput unless the product of `network` has the shape of the target."""

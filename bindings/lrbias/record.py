@@ -1,5 +1,6 @@
 """What is logged and how often, and when a run ends early."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings import Count, Positive, Settings, validate
 
 ALL = "all"
+NAME = re.compile(r"[A-Za-z][\w-]*(/[A-Za-z][\w-]*)*", re.ASCII)
 
 
 def _check_metrics(metrics):
@@ -29,11 +31,8 @@ def _check_metrics(metrics):
     for name in metrics:
         value = metrics[name] if isinstance(metrics, dict) else None
         if callable(value):
-            require(
-                isinstance(name, str) and name and name not in METRICS, "metrics", name, "a new name for a function"
-            )
-            require(all(part not in ("", ".", "..") for part in name.split("/")), "metrics", name, "a name like a/b")
-            require(name != "losses" and "\\" not in name, "metrics", name, "a new name for a function")
+            require(isinstance(name, str) and bool(NAME.fullmatch(name)), "metrics", name, "a name like abc or a/b_c")
+            require(name not in METRICS, "metrics", name, "a new name for a function")
             continue
         require(name in METRICS, "metrics", name, known)
         if value is not None:

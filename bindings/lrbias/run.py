@@ -203,7 +203,8 @@ class Run:
 
     def summary(self):
         """The facts of a run as a dictionary: what `lrbias info --json` prints."""
-        losses = self.losses
+        count = self._progress["losses"]
+        ends = [float(self._source.read(LOSSES, row, row + 1)[0]) for row in (0, count - 1)] if count else [None, None]
         facts = {
             "path": str(self.path) if self.path else None,
             "status": self.status,
@@ -215,8 +216,8 @@ class Run:
             "widths": list(self.widths),
             "target_shape": list(self.target.shape),
             "target_rank": self.target_rank,
-            "first_loss": float(losses[0]) if len(losses) else None,
-            "last_loss": float(losses[-1]) if len(losses) else None,
+            "first_loss": ends[0],
+            "last_loss": ends[1],
             "checkpoints": len(self.checkpoints),
             "quantities": len(self.names),
         }

@@ -50,6 +50,14 @@ def write_file(path, data):
         raise StoreError(f"{path} cannot be written ({reason}); nothing that was committed is lost.") from error
 
 
+def _make_folder(folder):
+    """Make a folder and those above it, each synced into its parent."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
 def _sync_folder(folder):
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -66,7 +74,7 @@ class DurableStore(LocalStore):
 
     def _write(self, key, value):
         path = self.root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         write_file(path, value.to_bytes())
 
     async def get(self, key, prototype=None, byte_range=None):

@@ -153,6 +153,7 @@ class _Training:
         return {
             "settings": settings,
             "widths": list(self.setup.widths),
+            "target_source": self.setup.problem.source,
             "quantities": listed,
             "functions": sorted(self.record.functions()),
             "made_with": made_with(),
