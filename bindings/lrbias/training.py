@@ -243,7 +243,8 @@ class _Training:
             self.loss_reached = True
         self.step += made
         self.last_loss = float(losses[-1])
-        self.chunk = max(1, min(2 * self.chunk, int(self.chunk * CHUNK_SECONDS / max(seconds, 1e-9)), 1 << 20))
+        fitting = int(len(losses) * CHUNK_SECONDS / max(seconds, 1e-9))
+        self.chunk = max(1, min(fitting, 2 * self.chunk))
         return code
 
     def _measure(self):
