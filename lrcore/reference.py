@@ -10,15 +10,15 @@ from lrcore.random import MASK, SHIFT, philox, uniform
 from lrcore.status import DIVERGED, OK
 
 
-def multiply(a, b, out):
+def multiply(a, b, out, work=None):
     out[:] = a @ b
 
 
-def multiply_at(a, b, out):
+def multiply_at(a, b, out, work=None):
     out[:] = a.T @ b
 
 
-def multiply_bt(a, b, out):
+def multiply_bt(a, b, out, work=None):
     out[:] = a @ b.T
 
 

@@ -17,25 +17,33 @@ class Workspace(NamedTuple):
     prefix    sum of n_i·n_0 for 1 < i < N   the prefix products P_2 … P_{N-1} (P_1 is W_1 itself)
     residual  n_N·n_0                        the product minus the target: B_N of the backward chain
     back      (2, max n_i·n_0)               B_i and B_{i-1}, which take turns
-    layer     max n_i·n_{i-1}                one layer's gradient, or one Gram matrix's partner
-    square    max n_i²                       a Gram matrix (balancedness)
+    square    (2, max n_i²)                  two Gram matrices (balancedness)
     columns   n_0                            per-column sums of squares, for the loss
     point     P                              where a Runge-Kutta stage is evaluated
     stages    (s, P)                         the slopes of the stages
+    panel     see lrcore.cpu.gemm            packed columns of B; aligned to 64 bytes
+    sums      see lrcore.cpu.gemm            sums between blocks of k, for large matrices
+    part      which of `parts` threads this workspace belongs to
+    parts     how many threads share the run
     """
 
     prefix: np.ndarray
     residual: np.ndarray
     back: np.ndarray
-    layer: np.ndarray
     square: np.ndarray
     columns: np.ndarray
     point: np.ndarray
     stages: np.ndarray
+    panel: np.ndarray
+    sums: np.ndarray
+    part: int
+    parts: int
 
 
 def allocate(widths, dtype=np.float64, stages=0):
     """A Workspace for `widths`; `stages` is the number of Runge-Kutta stages, 0 when no flow is integrated."""
+    from lrcore.cpu import gemm
+
     inputs, inner = int(widths[0]), [int(n) for n in widths[1:-1]]
     largest_square = max([n * n for n in inner], default=0)
     parameters = layout.size(widths)
@@ -43,9 +51,27 @@ def allocate(widths, dtype=np.float64, stages=0):
         prefix=np.empty(sum(inner[1:]) * inputs, dtype),
         residual=np.empty(int(widths[-1]) * inputs, dtype),
         back=np.empty((2, max(inner, default=0) * inputs), dtype),
-        layer=np.empty(max([rows * columns for rows, columns in layout.shapes(widths)] + [largest_square]), dtype),
-        square=np.empty(largest_square, dtype),
+        square=np.empty((2, largest_square), dtype),
         columns=np.empty(inputs, dtype),
         point=np.empty(parameters if stages else 0, dtype),
         stages=np.empty((stages, parameters if stages else 0), dtype),
+        panel=_aligned(gemm.panel_size(np.dtype(dtype)), dtype),
+        sums=_aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
+        part=0,
+        parts=1,
     )
+
+
+def _products(widths):
+    """(rows, columns, inner size) of every product that is formed: forward, backward, gradients, Gram matrices."""
+    inputs = int(widths[0])
+    for n, below in layout.shapes(widths):
+        yield from ((n, inputs, below), (below, inputs, n), (n, below, inputs), (n, n, below), (below, below, n))
+
+
+def _aligned(size, dtype, alignment=64):
+    """An empty vector that starts at a multiple of `alignment` bytes."""
+    item = np.dtype(dtype).itemsize
+    buffer = np.empty(size + alignment // item, dtype)
+    shift = -buffer.ctypes.data % alignment // item
+    return buffer[shift : shift + size]

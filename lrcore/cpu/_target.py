@@ -8,12 +8,17 @@ fastmath         never: it would remove the finiteness checks and reorder sums, 
 Compilation is lazy: importing a kernel costs nothing.
 """
 
+import os
+
 from numba import njit
+
+# Code for another vector width than this CPU's must not end up where the next process finds it.
+CACHE = "LRBIAS_VECTOR_BITS" not in os.environ
 
 
 def kernel(function):
     """Compile `function` for the CPU."""
-    return njit(function, cache=True, nogil=True, error_model="numpy")
+    return njit(function, cache=CACHE, nogil=True, error_model="numpy")
 
 
 def formula(function):

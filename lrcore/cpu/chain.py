@@ -1,98 +1,102 @@
 """The chain W_N ⋯ W_1: forward and backward in 3(N−1) products, no gradient stored.
 
-Forward leaves the prefix products P_i = W_i ⋯ W_1 and the residual G = W_N ⋯ W_1 − target in the workspace.
-Backward walks B_N = G, B_{i−1} = W_iᵀ B_i and adds factor · B_i P_{i−1}ᵀ to layer i of `out` as soon as B_{i−1} is
-formed. W_i is not read again after that, so `out` may be `params` itself: that is the in-place step.
+Forward leaves the prefix products P_i = W_i ⋯ W_1 and the residual G = W_N ⋯ W_1 − target in the workspace; residual
+and loss are made in the registers of the last product. Backward walks B_N = G, B_{i−1} = W_iᵀ B_i and adds
+factor · B_i P_{i−1}ᵀ to layer i of `out`, again in registers, as soon as B_{i−1} is formed. W_i is not read again after
+that, so `out` may be `params` itself: that is the in-place step.
 """
 
+import numpy as np
+
 from lrcore.cpu._target import kernel
-from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
+from lrcore.cpu._vector import RESIDUAL, STORE, UPDATE, address, fma
+from lrcore.cpu.gemm import A_BT, AB, AT_B, product_at, scratch
+
+# Layers and chain products are passed as addresses: a view of an array costs as much as a small product.
 
 
 @kernel
-def _prefix_products(params, widths, last, work):
-    """P_2 … P_{N−1} into work.prefix and P_N into `last` (n_N, n_0)."""
-    depth, inputs = widths.size - 1, widths[0]
-    layer_start = widths[1] * inputs
-    previous = params[:layer_start].reshape((widths[1], inputs))
-    prefix_start = 0
+def _forward(params, widths, last, target, work):
+    """P_2 … P_{N−1} into work.prefix; P_N to the address `last`, minus `target` when that is an address (not 0)."""
+    depth, inputs, size, one = widths.size - 1, widths[0], params.itemsize, params.dtype.type(1)
+    columns, need = address(work.columns), scratch(work)
+    layer, prefix, previous = address(params), address(work.prefix), address(params)
     for i in range(2, depth + 1):
-        layer_end = layer_start + widths[i] * widths[i - 1]
-        layer = params[layer_start:layer_end].reshape((widths[i], widths[i - 1]))
-        if i == depth:
-            multiply(layer, previous, last)
-        else:
-            prefix_end = prefix_start + widths[i] * inputs
-            product = work.prefix[prefix_start:prefix_end].reshape((widths[i], inputs))
-            multiply(layer, previous, product)
-            previous, prefix_start = product, prefix_end
-        layer_start = layer_end
-    if depth == 1:
-        last[:, :] = previous
+        layer += widths[i - 1] * widths[i - 2] * size
+        goal = last if i == depth else prefix
+        mode = np.intp(RESIDUAL) if i == depth and target != 0 else np.intp(STORE)
+        rows, inner = widths[i], widths[i - 1]
+        product_at(np.intp(AB), mode, rows, inputs, inner, layer, previous, goal, one, target, columns, need)
+        previous = goal
+        prefix += rows * inputs * size
 
 
 @kernel
-def _subtract_and_sum(residual, target, columns):
-    """residual −= target; ½ Σ residual². Columns are summed side by side (vector lanes), then in order."""
-    columns[:] = 0
-    for i in range(residual.shape[0]):
-        for j in range(residual.shape[1]):
-            difference = residual[i, j] - target[i, j]
-            residual[i, j] = difference
-            columns[j] += difference * difference
-    total = columns[0]
-    for j in range(1, columns.size):
-        total += columns[j]
-    return total * residual.dtype.type(0.5)
+def _single_layer(params, target, out, columns):
+    """Residual and squares for a chain of one layer, where there is no product to make them in."""
+    inputs = columns.size
+    for k in range(params.size):
+        difference = params[k] - target[k // inputs, k % inputs]
+        out[k] = difference
+        columns[k % inputs] = fma(difference, difference, columns[k % inputs])
 
 
 @kernel
 def product(params, widths, out, work):
     """out (n_N, n_0) = W_N ⋯ W_1. Uses work.prefix."""
-    _prefix_products(params, widths, out, work)
+    if widths.size == 2:
+        out[:, :] = params.reshape(out.shape)
+    else:
+        _forward(params, widths, address(out), np.intp(0), work)
 
 
 @kernel
 def forward(params, widths, target, work):
     """The loss ½‖W_N ⋯ W_1 − target‖_F². Leaves in `work` what `backward` reads: prefix products and residual."""
-    residual = work.residual.reshape((widths[-1], widths[0]))
-    _prefix_products(params, widths, residual, work)
-    return _subtract_and_sum(residual, target, work.columns)
+    for j in range(work.columns.size):
+        work.columns[j] = 0
+    if widths.size == 2:
+        _single_layer(params, target, work.residual, work.columns)
+    else:
+        _forward(params, widths, address(work.residual), address(target), work)
+    total = work.columns[0]
+    for j in range(1, work.columns.size):
+        total += work.columns[j]
+    return total * params.dtype.type(0.5)
 
 
 @kernel
 def backward(params, widths, factor, out, work):
     """out += factor · ∇L(params), after `forward` at the same `params`; `out` may be `params` itself.
 
-    Uses work.back and work.layer; leaves work.residual as it was.
+    Uses work.back; leaves work.residual as it was.
     """
-    depth, inputs = widths.size - 1, widths[0]
-    prefix_end, layer_end = work.prefix.size, params.size
-    back = work.residual.reshape((widths[depth], inputs))
+    depth, inputs, size, one = widths.size - 1, widths[0], params.itemsize, params.dtype.type(1)
+    none, need = np.intp(0), scratch(work)
+    turn = work.back.shape[1] * size
+    offset, prefix = params.size * size, address(work.prefix) + work.prefix.size * size
+    back, next_back = address(work.residual), address(work.back)
     for i in range(depth, 1, -1):
-        rows, columns = widths[i], widths[i - 1]
-        layer_start = layer_end - rows * columns
-        layer = params[layer_start:layer_end].reshape((rows, columns))
-        if i == 2:
-            prefix = params[: columns * inputs].reshape((columns, inputs))
-        else:
-            prefix_start = prefix_end - columns * inputs
-            prefix = work.prefix[prefix_start:prefix_end].reshape((columns, inputs))
-            prefix_end = prefix_start
-        next_back = work.back[i % 2, : columns * inputs].reshape((columns, inputs))
-        multiply_at(layer, back, next_back)
-        gradient = work.layer[: rows * columns]
-        multiply_bt(back, prefix, gradient.reshape((rows, columns)))
-        add_scaled(factor, gradient, out[layer_start:layer_end])
-        back, layer_end = next_back, layer_start
-    add_scaled(factor, back.reshape(back.size), out[:layer_end])
+        rows, inner = widths[i], widths[i - 1]
+        offset -= rows * inner * size
+        prefix -= inner * inputs * size
+        below = address(params) if i == 2 else prefix
+        layer, goal = address(params) + offset, address(out) + offset
+        store, update = np.intp(STORE), np.intp(UPDATE)
+        product_at(np.intp(AT_B), store, inner, inputs, rows, layer, back, next_back, one, none, none, need)
+        product_at(np.intp(A_BT), update, rows, inner, inputs, back, below, goal, factor, none, none, need)
+        back = next_back
+        next_back = address(work.back) + turn if next_back == address(work.back) else address(work.back)
+    first = work.residual if depth == 1 else work.back[0 if back == address(work.back) else 1]
+    for k in range(widths[1] * inputs):
+        out[k] = fma(factor, first[k], out[k])
 
 
 @kernel
 def add_scaled(factor, x, out):
-    """out += factor · x, vectors of one length."""
+    """out += factor · x, vectors of one length, rounded once."""
     for k in range(x.size):
-        out[k] += factor * x[k]
+        out[k] = fma(factor, x[k], out[k])
 
 
 @kernel

@@ -27,17 +27,17 @@ def rank_metrics(values, numerical_threshold, relative_threshold, out):
 
 @kernel
 def balancedness(params, widths, out, work):
-    """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.layer and work.square."""
+    """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.square."""
     start = 0
     for i in range(1, widths.size - 1):
         rows, columns, above = widths[i], widths[i - 1], widths[i + 1]
         middle = start + rows * columns
         lower = params[start:middle].reshape((rows, columns))
         upper = params[middle : middle + above * rows].reshape((above, rows))
-        gram_upper = work.square[: rows * rows].reshape((rows, rows))
-        gram_lower = work.layer[: rows * rows].reshape((rows, rows))
-        multiply_at(upper, upper, gram_upper)
-        multiply_bt(lower, lower, gram_lower)
+        gram_upper = work.square[0, : rows * rows].reshape((rows, rows))
+        gram_lower = work.square[1, : rows * rows].reshape((rows, rows))
+        multiply_at(upper, upper, gram_upper, work)
+        multiply_bt(lower, lower, gram_lower, work)
         total = 0.0
         for r in range(rows):
             for c in range(rows):

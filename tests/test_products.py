@@ -1,0 +1,142 @@
+"""The product kernels: shapes, forms and dtypes, guarded and poisoned; bits that depend on nothing else."""
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from lrcore import cpu, tableau, workspace
+from lrcore.cpu import gemm
+from networks import make
+
+GUARD = 64  # numbers before and behind the output that must stay as they are
+
+
+def _check(name, m, n, k, dtype, rng, work):
+    shapes = {"multiply": ((m, k), (k, n)), "multiply_at": ((k, m), (k, n)), "multiply_bt": ((m, k), (n, k))}[name]
+    a, b = (rng.standard_normal(shape, dtype) for shape in shapes)
+    memory = np.full(m * n + 2 * GUARD, np.nan, dtype)
+    memory[:GUARD] = memory[-GUARD:] = 7
+    out = memory[GUARD:-GUARD].reshape(m, n)
+    getattr(cpu, name)(a, b, out, work)
+    left, right = (a.T if name == "multiply_at" else a), (b.T if name == "multiply_bt" else b)
+    exact = left.astype(np.longdouble) @ right.astype(np.longdouble)
+    bound = k * np.finfo(dtype).eps * (np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64))
+    assert (np.abs(out - exact) <= bound).all(), (name, m, n, k)
+    assert (memory[:GUARD] == 7).all(), (name, m, n, k)
+    assert (memory[-GUARD:] == 7).all(), (name, m, n, k)
+
+
+def _workspace(largest, dtype):
+    return workspace.allocate((largest, largest, largest), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+def test_every_small_shape(name, dtype):
+    """1 … 40 cubed. Sizes along m and k are thinned out except near multiples of the tile; every n is there."""
+    rng, work = np.random.default_rng(1), _workspace(40, dtype)
+    thin = [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 25, 31, 32, 33, 40]
+    for m, n, k in itertools.product(thin, range(1, 41), thin):
+        _check(name, m, n, k, dtype, rng, work)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+def test_every_shape_to_forty_cubed(name, dtype):
+    rng, work = np.random.default_rng(1), _workspace(40, dtype)
+    for m, n, k in itertools.product(range(1, 41), repeat=3):
+        _check(name, m, n, k, dtype, rng, work)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+def test_large_shapes(name, dtype):
+    """Across the limits of the blocks of k and of rows."""
+    rng, work = np.random.default_rng(2), _workspace(700, dtype)
+    edges = [1, 50, gemm.BLOCK_K - 1, gemm.BLOCK_K, gemm.BLOCK_K + 1, gemm.BLOCK_ROWS + 1, 2 * gemm.BLOCK_ROWS, 643]
+    shapes = [tuple(rng.choice(edges, 3)) for _ in range(25)] + [(643, 97, 641), (300, 1, 500), (1, 643, 643)]
+    for m, n, k in shapes:
+        _check(name, int(m), int(n), int(k), dtype, rng, work)
+
+
+def _chain(a, b):
+    """Σ a_k b_k as one chain of fused multiply-adds, in exact rational arithmetic rounded once each."""
+    from fractions import Fraction
+
+    total = 0.0
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        total = float(Fraction(x) * Fraction(y) + Fraction(total))
+    return total
+
+
+@pytest.mark.parametrize("count", [1, 5, 40, gemm.BLOCK_K + 30])
+def test_elements_are_fma_chains(count, rng):
+    """Exactly: an emulation in rational arithmetic gives the same bits, also across blocks of k."""
+    a, b = rng.normal(size=(3, count)), rng.normal(size=(count, 10))
+    out = np.empty((3, 10))
+    cpu.multiply(a, b, out, _workspace(max(count, 10), np.float64))
+    for i, j in itertools.product(range(3), range(10)):
+        assert out[i, j] == _chain(a[i], b[:, j])
+
+
+WIDTHS = [(4, 4), (3, 5, 1, 4, 2, 6), (10, 10, 10, 10), (50, 20, 80, 30), (64, 64, 64), (30, 300, 210)]
+
+
+def training_hash():
+    """A hash of parameters and losses of GD and RK4 over several networks and both dtypes."""
+    digest = hashlib.sha256()
+    for dtype in (np.float64, np.float32):
+        for widths in WIDTHS:
+            params, sizes, target, work = make(widths, dtype, stages=4)
+            losses, h = np.empty(6, dtype), dtype(0.01)
+            cpu.gd_steps(params, sizes, target, h, losses, work)
+            digest.update(losses.tobytes())
+            cpu.rk_steps(params, sizes, target, h, *tableau.RK4.astype(dtype), losses, work)
+            digest.update(losses.tobytes() + params.tobytes())
+    return digest.hexdigest()
+
+
+def _hash_with(tmp_path, **environment):
+    code = "import sys; sys.path.insert(0, 'tests'); from test_products import training_hash; print(training_hash())"
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path)
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+@pytest.mark.parametrize("bits", ["128", "256"])
+def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
+    """Vectors of 2 and 4 doubles against what this CPU has (8 on AVX-512)."""
+    assert _hash_with(tmp_path, LRBIAS_VECTOR_BITS=bits) == training_hash()
+
+
+def test_bits_do_not_depend_on_the_cpu_model(tmp_path):
+    import llvmlite.binding
+
+    if "x86_64" not in llvmlite.binding.get_process_triple():
+        pytest.skip("the older CPU with FMA that is named here is an x86 one")
+    if not llvmlite.binding.get_host_cpu_features().get("fma"):
+        pytest.skip("this CPU has no FMA unit, so code for one that has cannot run")
+    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
+    assert _hash_with(tmp_path, **older) == training_hash()
+
+
+def test_the_golden_hash():
+    """The bits that this version promises on every machine; a kernel that changes them says so in the changelog."""
+    golden = json.loads((ROOT / "tests/golden.json").read_text())
+    assert training_hash() == golden["training"]
