@@ -6,6 +6,8 @@
 
 import numpy as np
 
+LANE_BYTES = 64  # of the innermost index of a batch: one cache line, the longest vector register there is
+
 
 def depth(widths):
     """Number of layers N."""
@@ -42,3 +44,35 @@ def flatten(matrices, dtype=np.float64):
 def as_widths(widths):
     """The integer array that kernels take: shape (N + 1,), int64."""
     return np.asarray(widths, dtype=np.int64)
+
+
+def lanes(dtype):
+    """Number of runs in one block of a batch."""
+    return LANE_BYTES // np.dtype(dtype).itemsize
+
+
+def to_lanes(array, lanes):
+    """(R, …), a row for each run, as (blocks, …, lanes), where the run is the innermost index; a copy.
+
+    The last run is repeated until its block is full: harmless company, which ends when the run itself ends.
+    """
+    array = np.asarray(array)
+    blocks = -(-len(array) // lanes)
+    runs = np.minimum(np.arange(blocks * lanes), len(array) - 1)
+    blocked = aligned((blocks, *array.shape[1:], lanes), array.dtype)
+    blocked[:] = np.moveaxis(array[runs].reshape(blocks, lanes, *array.shape[1:]), 1, -1)
+    return blocked
+
+
+def from_lanes(blocked, runs):
+    """The inverse of `to_lanes`: (blocks, …, lanes) as (runs, …); a copy."""
+    array = np.moveaxis(blocked, -1, 1)
+    return array.reshape(-1, *array.shape[2:])[:runs].copy()
+
+
+def aligned(shape, dtype):
+    """An empty array that starts at a multiple of LANE_BYTES: its vectors do not cross cache lines."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + LANE_BYTES, np.uint8)
+    start = -memory.ctypes.data % LANE_BYTES
+    return memory[start : start + size].view(dtype).reshape(shape)

@@ -158,9 +158,26 @@ def normals(seed, stream, domain, out):
     out[:] = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()[: out.size]
 
 
+def batch_gd_steps(params, widths, targets, lr, losses, statuses, work=None):
+    """One run after the other; the run is the first and the last index."""
+    for i, j in np.ndindex(statuses.shape):
+        run, target = params[i, :, j].copy(), targets[i, :, j].reshape(widths[-1], widths[0])
+        statuses[i, j] = gd_steps(run, widths, target, lr[i, j], losses[i, :, j])
+        params[i, :, j] = run
+
+
+def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work=None):
+    for i, j in np.ndindex(statuses.shape):
+        run, target = params[i, :, j].copy(), targets[i, :, j].reshape(widths[-1], widths[0])
+        statuses[i, j] = rk_steps(run, widths, target, dt[i, j], a, b, losses[i, :, j])
+        params[i, :, j] = run
+
+
 __all__ = [
     "backward",
     "balancedness",
+    "batch_gd_steps",
+    "batch_rk_steps",
     "directions",
     "forward",
     "gd_steps",

@@ -23,6 +23,7 @@ class Workspace(NamedTuple):
     stages    (s, P)                         the slopes of the stages
     panel     see lrcore.cpu.gemm            packed columns of B; aligned to 64 bytes
     sums      see lrcore.cpu.gemm            sums between blocks of k, for large matrices
+    meeting   16, int64                      where the threads of a run wait for each other
     part      which of `parts` threads this workspace belongs to
     parts     how many threads share the run
     """
@@ -36,6 +37,7 @@ class Workspace(NamedTuple):
     stages: np.ndarray
     panel: np.ndarray
     sums: np.ndarray
+    meeting: np.ndarray
     part: int
     parts: int
 
@@ -55,11 +57,22 @@ def allocate(widths, dtype=np.float64, stages=0):
         columns=np.empty(inputs, dtype),
         point=np.empty(parameters if stages else 0, dtype),
         stages=np.empty((stages, parameters if stages else 0), dtype),
-        panel=_aligned(gemm.panel_size(np.dtype(dtype)), dtype),
-        sums=_aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
+        panel=layout.aligned(gemm.panel_size(np.dtype(dtype)), dtype),
+        sums=layout.aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
+        meeting=np.zeros(16, np.int64),
         part=0,
         parts=1,
     )
+
+
+def team(widths, dtype=np.float64, stages=0, threads=1):
+    """One Workspace for each thread of a run: everything is shared but the panel.
+
+    All threads call the same kernel with the same arrays, each with its own workspace, and return the same status.
+    """
+    first = allocate(widths, dtype, stages)
+    panels = [first.panel] + [layout.aligned(first.panel.size, dtype) for _ in range(threads - 1)]
+    return [first._replace(panel=panel, part=part, parts=threads) for part, panel in enumerate(panels)]
 
 
 def _products(widths):
@@ -69,9 +82,39 @@ def _products(widths):
         yield from ((n, inputs, below), (below, inputs, n), (n, below, inputs), (n, n, below), (below, below, n))
 
 
-def _aligned(size, dtype, alignment=64):
-    """An empty vector that starts at a multiple of `alignment` bytes."""
-    item = np.dtype(dtype).itemsize
-    buffer = np.empty(size + alignment // item, dtype)
-    shift = -buffer.ctypes.data % alignment // item
-    return buffer[shift : shift + size]
+class BatchWorkspace(NamedTuple):
+    """Scratch for one block of a batch. Every buffer has the lanes (runs) as its last index, left out here.
+
+    prefix, residual, back, columns, point, stages: as in `Workspace`
+    loss      ()                 sums of squares
+    factors   1, or s·s + s      the factor of the gradient, or the time step times the tableau
+    """
+
+    prefix: np.ndarray
+    residual: np.ndarray
+    back: np.ndarray
+    columns: np.ndarray
+    point: np.ndarray
+    stages: np.ndarray
+    loss: np.ndarray
+    factors: np.ndarray
+
+
+def allocate_batch(widths, dtype=np.float64, stages=0):
+    """A BatchWorkspace for `widths`; `stages` as for `allocate`. It does not depend on the number of runs."""
+    inputs, inner, lanes = int(widths[0]), [int(n) for n in widths[1:-1]], layout.lanes(dtype)
+    parameters = layout.size(widths) if stages else 0
+
+    def buffer(*shape):
+        return layout.aligned((*shape, lanes), dtype)
+
+    return BatchWorkspace(
+        prefix=buffer(sum(inner[1:]) * inputs),
+        residual=buffer(int(widths[-1]) * inputs),
+        back=buffer(2, max(inner, default=0) * inputs),
+        columns=buffer(inputs),
+        point=buffer(parameters),
+        stages=buffer(stages, parameters),
+        loss=buffer(),
+        factors=buffer(stages * stages + stages if stages else 1),
+    )

@@ -58,6 +58,7 @@ CLI = {
     "steps huge": (f"run --steps {10**30}", "steps = 1000000", "integer"),
     "crop fraction": ("run --target good.csv --crop 1.5 1", "--crop = 1.5 1", "integers"),
     "store is empty": ("run -o .", "store = '.'", "does not exist yet"),
+    "threads": ("run --threads 0", "threads = 0", "from 1 to 256"),
     "every zero": ("run --every 0", "every = 0", "at least 1"),
     "checkpoint_every zero": ("run --checkpoint-every 0", "checkpoint_every = 0", "at least 1"),
     "rank above size": ("run --shape 5 4 --rank 6", "rank = 6", "at most 4"),

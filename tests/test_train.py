@@ -112,6 +112,60 @@ def test_the_length_of_kernel_calls_does_not_change_bits(monkeypatch):
     assert fingerprint(lb.train(**settings())) == expected
 
 
+@pytest.mark.parametrize("method", [lb.GD(lr=0.02), lb.GradientFlow(dt=0.02)])
+def test_the_number_of_threads_does_not_change_bits(method, tmp_path):
+    """Narrow and wide: less than one panel of columns, and several that are shared out."""
+    narrow = settings(method=method)
+    wide = settings(
+        20,
+        problem=lb.Factorization(lb.spectrum((60, 70), [3.0, 1.5], seed=3)),
+        network=lb.Network.gaussian((70, 90, 60), gamma=1.0, seed=2),
+        method=method,
+    )
+    for arguments in (narrow, wide):
+        expected = fingerprint(lb.train(**arguments))
+        assert fingerprint(lb.train(**arguments, threads=2)) == expected
+        assert fingerprint(lb.train(**arguments, threads=3)) == expected
+    lb.train(**{**narrow, "steps": 100}, store=tmp_path / "run", threads=2)
+    assert fingerprint(lb.resume(tmp_path / "run", steps=200, threads=3)) == fingerprint(lb.train(**narrow))
+
+
+def test_measuring_beside_the_training_gives_the_same_run(monkeypatch):
+    """One core: at once. Two: in a thread of its own, also when that is slower than the training."""
+    arguments = settings(record=lb.Record(every=1))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    inline = fingerprint(lb.train(**arguments))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert fingerprint(lb.train(**arguments)) == inline
+
+
+def test_errors_beside_the_training_surface(monkeypatch, tmp_path):
+    """A metric that fails in the other thread ends the run there, although training went on meanwhile."""
+    from lrbias import metrics
+
+    def fail_late(observation):
+        if observation.params[0] != start and fail_late.calls >= 30:
+            raise FloatingPointError("at the thirtieth record")
+        fail_late.calls += 1
+        return observation.balancedness()
+
+    fail_late.calls = 0
+    arguments = settings(record=lb.Record(every=2, metrics=("balancedness", "singular_values")))
+    start = arguments["network"].params[0]
+    whole = lb.train(**arguments)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    broken = metrics.Metric("balancedness", metrics.METRICS["balancedness"].quantities, fail_late, lambda setup: ())
+    with monkeypatch.context() as patched:
+        patched.setitem(metrics.METRICS, "balancedness", broken)
+        with pytest.raises(FloatingPointError, match="thirtieth"):
+            lb.train(**arguments, store=tmp_path / "run")
+    failed = lb.open(tmp_path / "run")
+    assert (failed.status, failed.step) == ("failed", 60)
+    assert np.array_equal(failed["layer/1/balancedness"], whole["layer/1/balancedness"][:30])
+    assert np.array_equal(failed.losses, whole.losses[:61])
+    assert fingerprint(lb.resume(tmp_path / "run")) == fingerprint(whole)
+
+
 def test_users_functions_are_metrics(tmp_path):
     functions = {
         "norms": lambda network: [np.linalg.norm(layer) for layer in network.layers],

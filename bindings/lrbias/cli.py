@@ -67,6 +67,7 @@ def run(
     scheme: str | None = None,
     steps: Whole = None,
     checkpoint_every: Whole = None,
+    threads: Whole = None,
     every: Whole = None,
     metrics: Words = None,
     directions: Whole = None,
@@ -128,6 +129,8 @@ def run(
         Number of iterations.
     checkpoint_every
         Iterations between checkpoints.
+    threads
+        Threads that share the products of a step; pays from about n = 200 on.
     every
         Iterations between records.
     metrics
@@ -192,6 +195,7 @@ def run(
         store,
         progress=not quiet,
         forecast=False,
+        threads=settings.threads,
     )
     return _finish(result, expected, store / "figures" if figures else None, formats, json)
 
@@ -206,6 +210,7 @@ def resume(
     *,
     steps: Whole = None,
     from_checkpoint: Whole = None,
+    threads: Whole = None,
     figures: bool = True,
     format: Words = None,
     json: Json = False,
@@ -221,6 +226,8 @@ def resume(
         Total number of iterations; by default as many as were planned.
     from_checkpoint
         Start from this checkpoint instead of the last one; later rows are recomputed with the same bits.
+    threads
+        Threads that share the products of a step; by default as before.
     figures
         Draw the figures into PATH/figures at the end.
     format
@@ -234,7 +241,7 @@ def resume(
     from lrbias.training import resume as resume_run
 
     formats = check_formats(format or ("png", "pdf"))
-    result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet)
+    result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet, threads=threads)
     return _finish(result, None, path / "figures" if figures else None, formats, json)
 
 

@@ -11,7 +11,7 @@ from lrbias.method import METHODS
 from lrbias.network import Network
 from lrbias.problem import Factorization, load_matrix, teacher
 from lrbias.record import Record, Stop
-from lrbias.settings import Count, Finite, Positive, Seed, Settings
+from lrbias.settings import Count, Finite, Positive, Seed, Settings, Threads
 
 OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed")
@@ -43,6 +43,7 @@ class Experiment(Settings):
 
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
+    threads: Threads = Field(1, description="an integer from 1 to 256")
     every: Any = 10
     metrics: Any = "all"
     numerical_threshold: Any = 1e-6
@@ -135,10 +136,9 @@ def _from_checkpoint(path, problem):
     return network
 
 
-def describe(problem, network, method, record, stop, steps, checkpoint_every):
-    """The settings of a run as flat keys, such that `Experiment(**keys)` in the run directory repeats it."""
-    parts = (problem, network, method, record, stop)
-    settings = {"steps": steps, "checkpoint_every": checkpoint_every}
+def describe(*parts):
+    """The settings of problem, network, method, record and stop as flat keys of an `Experiment`."""
+    settings = {}
     for part in parts:
         settings.update(part.settings())
     return settings

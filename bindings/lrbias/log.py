@@ -20,6 +20,7 @@ class Column:
         self.rows = chunk_rows(quantity)
         self.index = 0
         self.block = self._blank()
+        self.last = None
         self._dirty = False
 
     def _blank(self):
@@ -36,7 +37,7 @@ class Column:
     def set(self, row, value):
         """Write one row; rows come in order, and may repeat the last ones with the same values."""
         self._turn_to(row)
-        self.block[row - self.index * self.rows] = value
+        self.block[row - self.index * self.rows] = self.last = value
         self._dirty = True
 
     def view(self, row, count):
@@ -65,6 +66,10 @@ class Log:
 
     def set(self, name, row, value):
         self.columns[name].set(row, value)
+
+    def last(self, name):
+        """The number that was written last to a quantity; None when there is none."""
+        return self.columns[name].last if name in self.columns else None
 
     def restore(self, step):
         """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again."""

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from lrbias.settings import Positive, Settings
+from lrbias.threads import together
 from lrcore import layout, workspace
 from lrcore.tableau import TABLEAUS
 
@@ -31,14 +32,14 @@ class GD(Settings):
         """Time t per step."""
         return self.lr
 
-    def stepper(self, problem, widths, dtype):
+    def stepper(self, problem, widths, dtype, threads=1):
         """steps(params, losses) -> status: the kernel with everything that does not change bound to it."""
         from lrcore import cpu
 
-        widths = layout.as_widths(widths)
-        work, target = workspace.allocate(widths, dtype), problem.target.astype(dtype)
+        widths, target = layout.as_widths(widths), problem.target.astype(dtype)
         lr = np.dtype(dtype).type(self.lr)
-        return lambda params, losses: cpu.gd_steps(params, widths, target, lr, losses, work)
+        works = workspace.team(widths, dtype, 0, threads)
+        return together(lambda params, losses, work: cpu.gd_steps(params, widths, target, lr, losses, work), works)
 
     def settings(self):
         return {"method": self.name, "lr": self.lr}
@@ -60,13 +61,15 @@ class GradientFlow(Settings):
     def step_size(self):
         return self.dt
 
-    def stepper(self, problem, widths, dtype):
+    def stepper(self, problem, widths, dtype, threads=1):
         from lrcore import cpu
 
-        tableau, widths = TABLEAUS[self.scheme], layout.as_widths(widths)
-        work, target = workspace.allocate(widths, dtype, tableau.stages), problem.target.astype(dtype)
+        tableau, widths, target = TABLEAUS[self.scheme], layout.as_widths(widths), problem.target.astype(dtype)
         dt, (a, b) = np.dtype(dtype).type(self.dt), tableau.astype(dtype)
-        return lambda params, losses: cpu.rk_steps(params, widths, target, dt, a, b, losses, work)
+        works = workspace.team(widths, dtype, tableau.stages, threads)
+        return together(
+            lambda params, losses, work: cpu.rk_steps(params, widths, target, dt, a, b, losses, work), works
+        )
 
     def settings(self):
         return {"method": self.name, "dt": self.dt, "scheme": self.scheme}

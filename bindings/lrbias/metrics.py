@@ -302,11 +302,13 @@ class Plan:
     def quantities(self):
         return [quantity for _, _, quantities in self.entries for quantity in quantities]
 
+    def due(self, step):
+        """The entries that are measured at `step`."""
+        return [entry for entry in self.entries if step % entry[1] == 0]
+
     def measure(self, observation, params, step, write):
-        """Call write(quantity name, row, value) for everything that is due at `step`. False when nothing is."""
-        due = [entry for entry in self.entries if step % entry[1] == 0]
-        if not due:
-            return False
+        """Call write(quantity name, row, value) for everything that is due at `step`."""
+        due = self.due(step)
         names = tuple(entry[0].name for entry in due)
         if names not in self._vectors:
             self._vectors[names] = frozenset(key for entry in due for key in entry[0].vectors(self.setup))
@@ -315,7 +317,6 @@ class Plan:
             for chosen, interval, quantities in due:
                 for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
                     write(quantity.name, step // interval, value)
-        return True
 
 
 def _from_function(name, function):

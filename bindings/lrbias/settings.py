@@ -22,6 +22,7 @@ Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
 Positive = Annotated[Number, Field(gt=0, description="a finite number greater than 0")]
 Finite = Annotated[Number, Field(description="a finite number")]
 Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at least 1")]
+Threads = Annotated[Integer, Field(ge=1, le=256, description="an integer from 1 to 256")]
 Seed = Annotated[Integer, Field(ge=0, lt=2**64, description="an integer from 0 to 2^64 - 1")]
 File = Annotated[Path, Field(description="the path of a file")]
 

@@ -1,8 +1,35 @@
 """How many threads a run uses."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 
 def one_blas_thread():
-    """A context in which BLAS has one thread: products of this size are slower with more, and their bits may differ."""
+    """A context in which BLAS has one thread: SVDs of this size are slower with more, and their bits may differ."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1, user_api="blas")
+
+
+def together(kernel, works):
+    """kernel(params, losses, work) called by as many threads as there are workspaces: a function of params and losses.
+
+    The kernels release the interpreter and wait for each other inside, so the threads really run side by side.
+    """
+    if len(works) == 1:
+        return lambda params, losses: kernel(params, losses, works[0])
+    pool = ThreadPoolExecutor(len(works) - 1, thread_name_prefix="lrbias")
+    # Compiling is not safe to do in several threads at once where the interpreter is free to switch between them.
+    state = {"compiled": False}
+
+    def steps(params, losses):
+        if not state["compiled"]:
+            single = works[0]._replace(parts=1)
+            kernel(params.copy(), losses[:0], single)
+            state["compiled"] = True
+        others = [pool.submit(kernel, params, losses, work) for work in works[1:]]
+        status = kernel(params, losses, works[0])
+        for other in others:
+            other.result()
+        return status
+
+    return steps

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lrbias import experiment
+from lrbias.beside import MeasureError, Recorder
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
@@ -23,7 +24,7 @@ from lrbias.problem import Factorization
 from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.run import Run
-from lrbias.settings import Count, validate
+from lrbias.settings import Count, Threads, validate
 from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
 from lrcore import status
@@ -43,6 +44,7 @@ def train(
     store=None,
     progress=None,
     forecast=True,
+    threads=1,
 ):
     """Train `network` on `problem` and return the Run.
 
@@ -56,6 +58,7 @@ def train(
     store             folder to make for the run; None keeps it in memory
     progress          True or False; None shows progress on a terminal
     forecast          warn (ForecastWarning) when the step size is unstable or nothing is expected to happen in `steps`
+    threads           how many threads share the products of a step, with the same bits; pays from about n = 200 on
 
     A loss that is no longer finite ends the run with status "diverged"; that is a result, not an error. Ctrl-C and
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
@@ -67,6 +70,7 @@ def train(
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
     steps = validate(Count, "steps", steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
+    threads = validate(Threads, "threads", threads)
     problem.check(network)
     if store is not None:
         check_new(store)
@@ -75,8 +79,9 @@ def train(
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
     with one_blas_thread():
-        training = _Training(problem, network.widths, network.params, method, record, stop)
-        settings = experiment.describe(problem, network, method, record, stop, steps, checkpoint_every)
+        training = _Training(problem, network.widths, network.params, method, record, stop, threads)
+        settings = experiment.describe(problem, network, method, record, stop)
+        settings.update(steps=steps, checkpoint_every=checkpoint_every, threads=threads)
         config = training.config(settings)
         if store is None:
             sink = MemorySink()
@@ -87,12 +92,13 @@ def train(
         return training.go(sink, config, 0, progress)
 
 
-def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
+def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, threads=None):
     """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
 
     metrics          {name: function} for a run that records functions of the user's
     from_checkpoint  a step whose checkpoint to start from instead of the last one: rows after it are recomputed, with
                      the same bits, which also repairs damaged chunks
+    threads          as in `train`; None: as before
 
     The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is.
     """
@@ -114,22 +120,24 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None):
             )
         if from_checkpoint is None and known["status"] in ("finished", "stopped") and steps == known["step"]:
             return Run(writer, config, target)
-        return _continue(writer, config, target, start, max(steps, known["step"]), metrics, progress)
+        settings = {**config["settings"], "steps": max(steps, known["step"])}
+        if threads is not None:
+            settings["threads"] = validate(Threads, "threads", threads)
+        return _continue(writer, {**config, "settings": settings}, target, start, metrics, progress)
     finally:
         writer.close()
 
 
-def _continue(writer, config, target, start, steps, metrics, progress):
-    settings = {**config["settings"], "steps": steps}
+def _continue(writer, config, target, start, metrics, progress):
+    settings = config["settings"]
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
-    config = {**config, "settings": settings}
     if made_with() != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
     with one_blas_thread():
         params = writer.checkpoint(start)
-        training = _Training(Factorization(target), config["widths"], params, method, record, stop)
-        writer.open_log(training.quantities, steps)
+        training = _Training(Factorization(target), config["widths"], params, method, record, stop, settings["threads"])
+        writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
         return training.go(writer, config, start, progress)
 
@@ -137,15 +145,15 @@ def _continue(writer, config, target, start, steps, metrics, progress):
 class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
-    def __init__(self, problem, widths, params, method, record, stop):
+    def __init__(self, problem, widths, params, method, record, stop, threads):
         self.params, self.stop, self.record = params.copy(), stop, record
         self.setup = Setup(problem, widths, params.dtype, record, method.step_size)
-        self.advance = method.stepper(problem, widths, params.dtype)
+        self.advance = method.stepper(problem, widths, params.dtype, threads)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.plan.probe(self.observation.at(self.params))
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
         self.chunk = FIRST_CHUNK
-        self.loss_reached, self.last_loss, self.rank = False, float("nan"), None
+        self.loss_reached, self.last_loss = False, float("nan")
 
     def config(self, settings):
         """What config.json says beside the format and checksums."""
@@ -162,6 +170,7 @@ class _Training:
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
         self.sink, self.log = sink, Log(self.quantities, sink)
+        self.recorder = Recorder(self.plan, Observation(self.setup), self.log.set, config["settings"]["threads"])
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
@@ -173,10 +182,13 @@ class _Training:
                 ending = self._loop(received)
         except StoreError as error:  # what could be written is committed already
             raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
-        except Exception as error:  # for one, from a metric of the user's
-            self._commit("failed", f"{type(error).__name__}: {error}")
-            raise
+        except MeasureError as error:  # for one, in a function of the user's; training may be further by now
+            self.step, self.params[:] = error.step, error.params
+            self.recorder.close()
+            self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
+            raise error.__cause__ from None
         finally:
+            self.recorder.close()
             self.shown.stop()
             self.sink.close()
         run = Run(self.sink, config, self.setup.problem.target)
@@ -198,7 +210,7 @@ class _Training:
             if self._make_steps(self._chunk_length()) == status.DIVERGED:
                 return self._diverged()
             self._measure()
-            self.shown.update(self.step, self.last_loss, self.rank)
+            self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
 
     def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""
@@ -248,13 +260,11 @@ class _Training:
         return code
 
     def _measure(self):
-        if self.plan.measure(self.observation, self.params, self.step, self.log.set):
-            column = self.log.columns.get("product/effective_rank")
-            if column is not None and self.step % column.quantity.interval == 0:
-                self.rank = float(column.block[self.step // column.quantity.interval - column.index * column.rows])
+        self.recorder.measure(self.params, self.step)
 
     def _commit(self, ending, detail):
         """Flush rows, write a checkpoint, then make both count. A loss that is not finite is divergence instead."""
+        self.recorder.drain()
         loss = self._loss_here()
         if not np.isfinite(loss):
             return self._diverged()
@@ -265,6 +275,7 @@ class _Training:
         return self._progress(ending, detail)
 
     def _diverged(self):
+        self.recorder.drain()
         loss = self._loss_here()
         self.log.set(LOSSES, self.step, loss)
         self.log.flush()
@@ -298,7 +309,7 @@ def made_with():
         **{name: version(name) for name in names},
         "system": platform.platform(),
         "cpu": _cpu_name(),
-        "promise": "machine: the same bits on this machine with these versions, after any kill and resume",
+        "promise": "portable for losses and parameters from the same start; machine for what goes through an SVD",
     }
 
 

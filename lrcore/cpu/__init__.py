@@ -1,5 +1,6 @@
 """The kernels for the CPU. Every name stands in `lrcore.reference` too, with the same parameters."""
 
+from lrcore.cpu.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
 from lrcore.cpu.metrics import balancedness, directions, rank_metrics, vector_alignment
@@ -10,6 +11,8 @@ from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values
 __all__ = [
     "backward",
     "balancedness",
+    "batch_gd_steps",
+    "batch_rk_steps",
     "directions",
     "forward",
     "gd_steps",

@@ -4,7 +4,7 @@
 the C library. It is the one operation that products, updates and sums are made of, so their bits do not depend on
 the width of a vector, nor on whether a compiler fuses.
 
-`tile` is the heart of the product kernels: see `lrcore.cpu.gemm`.
+On these stand the tiles of the product kernels (`_tile`) and the vectors across runs of the batch kernels (`_runs`).
 """
 
 import os
@@ -33,12 +33,6 @@ def _vector_bits():
 
 VECTOR_BITS = _vector_bits()
 
-# Rows and vectors of a tile: rows·vectors accumulators, the vectors of B and one of A must fit the registers, and
-# there must be at least 8 accumulators (two FMA units, four cycles each) with few loads for each FMA.
-TILE_ROWS = 8 if VECTOR_BITS == 512 else 4
-TILE_VECTORS = 3
-UNROLL = 4
-
 
 @intrinsic
 def fma(typingctx, a, b, c):
@@ -52,72 +46,48 @@ def fma(typingctx, a, b, c):
     return a(a, b, c), codegen
 
 
-def lanes(dtype):
-    """Numbers of a dtype (a NumPy dtype) in one vector."""
-    return VECTOR_BITS // (8 * dtype.itemsize)
+SPINS = 2000  # turns of waiting before the processor is offered to others
 
 
-class _Vectors:
-    """Emits vector instructions of one element type through an IR builder."""
+@intrinsic
+def barrier(typingctx, meeting, parts):
+    """Wait until all `parts` threads are here. meeting: the address of two int64 zeros, 64 bytes apart, shared by them.
 
-    def __init__(self, builder, element):
-        self.builder, self.element = builder, element
-        bits = 64 if isinstance(element, ir.DoubleType) else 32
-        self.bytes, self.lanes = bits // 8, VECTOR_BITS // bits
-        self.type = ir.VectorType(element, self.lanes)
-        self.mask_type = ir.VectorType(I1, self.lanes)
-        self.suffix = f"v{self.lanes}f{bits}"
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+    The last one to come resets the count at 0 and advances the round at 64, for which the others wait.
+    """
 
-    def _call(self, name, result, *arguments):
-        function_type = ir.FunctionType(result, [argument.type for argument in arguments])
-        function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
-        return self.builder.call(function, arguments)
+    def codegen(context, builder, signature, arguments):
+        meeting, parts = arguments
+        count = builder.inttoptr(meeting, I64.as_pointer())
+        round_ = builder.inttoptr(builder.add(meeting, I64(64)), I64.as_pointer())
+        this_round = builder.load_atomic(round_, "seq_cst", align=8)
+        before = builder.atomic_rmw("add", count, I64(1), "seq_cst")
+        last, wait = builder.append_basic_block("barrier.last"), builder.append_basic_block("barrier.wait")
+        rest, give_way = builder.append_basic_block("barrier.rest"), builder.append_basic_block("barrier.yield")
+        done = builder.append_basic_block("barrier.done")
+        here = builder.block
+        builder.cbranch(builder.icmp_signed("==", before, builder.sub(parts, I64(1))), last, wait)
+        builder.position_at_end(last)
+        builder.store_atomic(I64(0), count, "seq_cst", align=8)
+        builder.atomic_rmw("add", round_, I64(1), "seq_cst")
+        builder.branch(done)
+        builder.position_at_end(wait)
+        spins = builder.phi(I64)
+        spins.add_incoming(I64(0), here)
+        now = builder.load_atomic(round_, "seq_cst", align=8)
+        builder.cbranch(builder.icmp_signed("==", now, this_round), rest, done)
+        builder.position_at_end(rest)
+        more = builder.add(spins, I64(1))
+        spins.add_incoming(more, rest)
+        spins.add_incoming(more, give_way)
+        builder.cbranch(builder.icmp_signed("<", more, I64(SPINS)), wait, give_way)
+        builder.position_at_end(give_way)
+        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield"), [])
+        builder.branch(wait)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
 
-    def fma(self, a, b, c):
-        return self._call(f"llvm.fma.{self.suffix}", self.type, a, b, c)
-
-    def splat(self, scalar, lane_type=None):
-        """The scalar in every lane."""
-        undefined = ir.Constant(ir.VectorType(lane_type or self.element, self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, I32(0))
-        return self._shuffle(first, undefined, [0] * self.lanes)
-
-    def mask(self, count):
-        """Lanes 0 … count−1 are on; count is an i64."""
-        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self.splat(count, I64))
-
-    def transpose(self, rows):
-        """The columns of a square block: log2(lanes) rounds of exchanges between rows 1, 2, 4, … apart."""
-        lanes, step = self.lanes, 1
-        while step < lanes:
-            new = list(rows)
-            for i in range(lanes):
-                if i & step:
-                    continue
-                low = [k if not k & step else lanes + k - step for k in range(lanes)]
-                high = [k + step if not k & step else lanes + k for k in range(lanes)]
-                new[i] = self._shuffle(rows[i], rows[i + step], low)
-                new[i + step] = self._shuffle(rows[i], rows[i + step], high)
-            rows, step = new, 2 * step
-        return rows
-
-    def _shuffle(self, a, b, order):
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, self.lanes), order))
-
-    def load(self, pointer, mask=None):
-        vector = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
-            return self.builder.load(vector, align=self.bytes)
-        return self._call(f"llvm.masked.load.{self.suffix}.p0", self.type, vector, I32(self.bytes), mask, self.zero)
-
-    def store(self, value, pointer, mask=None):
-        vector = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
-            self.builder.store(value, vector, align=self.bytes)
-        else:
-            self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, vector, I32(self.bytes), mask)
+    return types.void(types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -131,9 +101,6 @@ def stay_apart(typingctx):
     return types.void(), codegen
 
 
-STORE, UPDATE, RESIDUAL = 0, 1, 2
-
-
 @intrinsic
 def address(typingctx, array):
     """Where the data of an array starts, as an integer. The caller keeps the array alive."""
@@ -143,268 +110,3 @@ def address(typingctx, array):
         return builder.ptrtoint(data, I64)
 
     return types.intp(array), codegen
-
-
-@intrinsic
-def tile(typingctx, rows, width, count, a, a_row, a_k, b, start, start_row, c, c_row, mode, factor, target, columns):
-    """One tile of a product, its sums in registers: s_ij = fma(a_ik, b_kj, s_ij) for k = 0 … count−1.
-
-    rows ≤ TILE_ROWS; width ≤ TILE_VECTORS vectors; count ≥ 1. Addresses are integers, strides count elements.
-    a_ik at a + i·a_row + k·a_k; b_kj in a packed panel, at b + k·TILE_VECTORS·lanes + j; c_ij and target_ij at
-    i·c_row + j; columns_j at j. The sums start at 0, or where start ≠ 0 at start + i·start_row + j. Then, by `mode`,
-
-    STORE     c = s
-    UPDATE    c = fma(factor, s, c)
-    RESIDUAL  c = s − target;  columns_j = fma(c_ij, c_ij, columns_j), i ascending
-
-    The dtype is that of `factor`. Nothing beyond the width is read or written.
-    """
-    if not isinstance(factor, types.Float):
-        return None
-
-    def codegen(context, builder, signature, arguments):
-        element = ir.DoubleType() if factor.bitwidth == 64 else ir.FloatType()
-        _Tile(builder, _Vectors(builder, element), arguments).emit()
-        return context.get_dummy_value()
-
-    integers = [types.intp] * 12
-    return types.void(*integers, factor, types.intp, types.intp), codegen
-
-
-class _Tile:
-    """Emits one variant of the tile for every number of rows and of vectors, and the switch between them."""
-
-    def __init__(self, builder, vectors, arguments):
-        self.builder, self.vectors = builder, vectors
-        (self.rows, self.width, self.count, self.a, self.a_row, self.a_k, self.b) = arguments[:7]
-        (self.start, self.start_row, self.c, self.c_row, self.mode) = arguments[7:12]
-        (self.factor, self.target, self.columns) = arguments[12:]
-
-    def emit(self):
-        builder, lanes = self.builder, self.vectors.lanes
-        vectors = builder.sdiv(builder.add(self.width, I64(lanes - 1)), I64(lanes))
-        last = builder.sub(self.width, builder.mul(builder.sub(vectors, I64(1)), I64(lanes)))
-        self.mask = self.vectors.mask(last)
-        size = I64(self.vectors.bytes)
-        self.a_step = builder.mul(self.a_k, size)
-        self.b_step = I64(TILE_VECTORS * lanes * self.vectors.bytes)
-        self.a_rows = [self._opaque(builder.mul(builder.mul(self.a_row, I64(i)), size)) for i in range(5)]
-        variant = builder.add(builder.mul(self.rows, I64(TILE_VECTORS + 1)), vectors)
-        done = builder.append_basic_block("tile.done")
-        switch = builder.switch(variant, done)
-        for rows in range(1, TILE_ROWS + 1):
-            for count in range(1, TILE_VECTORS + 1):
-                block = builder.append_basic_block(f"tile.{rows}x{count}")
-                switch.add_case(I64(rows * (TILE_VECTORS + 1) + count), block)
-                builder.position_at_end(block)
-                self._variant(rows, count)
-                builder.branch(done)
-        builder.position_at_end(done)
-
-    def _at(self, base, *offsets):
-        """The element at base + offsets (in elements), as a pointer."""
-        total = base
-        for offset in offsets:
-            total = self.builder.add(total, self.builder.mul(offset, I64(self.vectors.bytes)))
-        return self.builder.inttoptr(total, self.vectors.element.as_pointer())
-
-    def _opaque(self, value):
-        """The same number, of which the optimiser knows nothing: else it would turn row strides into chains of
-        additions, which take the place of FMAs in the processor."""
-        same = ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0")
-        return self.builder.call(same, [value])
-
-    def _row(self, bases, i):
-        """Row i of A, as one of two pointers plus one of four offsets: what a load can add by itself."""
-        address = self.builder.add(bases[i // 4], self.a_rows[i % 4]) if i % 4 else bases[i // 4]
-        return self.builder.inttoptr(address, self.vectors.element.as_pointer())
-
-    def _mask_of(self, j, count):
-        return self.mask if j == count - 1 else None
-
-    def _variant(self, rows, count):
-        sums = self._chains(rows, count, self._begin(rows, count))
-        self._finish(sums, rows, count)
-
-    def _begin(self, rows, count):
-        """The sums before the first k: zeros, or those of the block of k before this one."""
-        builder, zero = self.builder, self.vectors.zero
-        fresh = builder.block
-        load, ready = builder.append_basic_block("tile.continue"), builder.append_basic_block("tile.ready")
-        builder.cbranch(builder.icmp_signed("==", self.start, I64(0)), ready, load)
-        builder.position_at_end(load)
-        loaded = [
-            [
-                self.vectors.load(self._place(self.start, self.start_row, i, j), self._mask_of(j, count))
-                for j in range(count)
-            ]
-            for i in range(rows)
-        ]
-        builder.branch(ready)
-        builder.position_at_end(ready)
-        sums = []
-        for row in loaded:
-            sums.append([])
-            for value in row:
-                phi = builder.phi(self.vectors.type)
-                phi.add_incoming(zero, fresh)
-                phi.add_incoming(value, load)
-                sums[-1].append(phi)
-        return sums
-
-    def _chains(self, rows, count, begin):
-        """The sums after all k: UNROLL of them in one turn of the loop, then the rest one by one."""
-        builder = self.builder
-        flat = [value for row in begin for value in row]
-        state = [self.a, builder.add(self.a, self.a_rows[4]), self.b, *flat]
-        if rows * count >= 8:
-            state = self._loop(builder.sdiv(self.count, I64(UNROLL)), UNROLL, rows, count, state)
-            state = self._loop(builder.srem(self.count, I64(UNROLL)), 1, rows, count, state)
-        else:
-            state = self._loop(self.count, 1, rows, count, state)
-        return [state[3 + i * count : 3 + (i + 1) * count] for i in range(rows)]
-
-    def _loop(self, turns, unroll, rows, count, state):
-        """`turns` turns (possibly none) of `unroll` values of k; `state` is the pointers and the sums."""
-        builder = self.builder
-        before = builder.block
-        loop, after = builder.append_basic_block("tile.k"), builder.append_basic_block("tile.end")
-        builder.cbranch(builder.icmp_signed(">", turns, I64(0)), loop, after)
-        builder.position_at_end(loop)
-        turn, phis = builder.phi(I64), [builder.phi(value.type) for value in state]
-        new = phis
-        for _ in range(unroll):
-            new = self._one_k(rows, count, new)
-        next_turn = builder.add(turn, I64(1))
-        turn.add_incoming(I64(0), before)
-        turn.add_incoming(next_turn, loop)
-        for phi, old, value in zip(phis, state, new, strict=True):
-            phi.add_incoming(old, before)
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, after)
-        builder.position_at_end(after)
-        result = [builder.phi(value.type) for value in state]
-        for phi, old, value in zip(result, state, new, strict=True):
-            phi.add_incoming(old, before)
-            phi.add_incoming(value, loop)
-        return result
-
-    def _one_k(self, rows, count, state):
-        """One k: `count` loads of B, then each number of A times all of them."""
-        builder, (a_low, a_high, b_at), sums = self.builder, state[:3], state[3:]
-        b = [self.vectors.load(self._at(b_at, I64(j * self.vectors.lanes))) for j in range(count)]
-        new = []
-        for i in range(rows):
-            a = self.vectors.splat(builder.load(self._row((a_low, a_high), i)))
-            new += [self.vectors.fma(a, b[j], sums[i * count + j]) for j in range(count)]
-        return [
-            self._opaque(builder.add(a_low, self.a_step)),
-            self._opaque(builder.add(a_high, self.a_step)),
-            builder.add(b_at, self.b_step),
-            *new,
-        ]
-
-    def _finish(self, sums, rows, count):
-        builder = self.builder
-        blocks = {mode: builder.append_basic_block("tile.mode") for mode in (STORE, UPDATE, RESIDUAL)}
-        done = builder.append_basic_block("tile.stored")
-        switch = builder.switch(self.mode, blocks[STORE])
-        for mode, emit in ((STORE, self._store), (UPDATE, self._update), (RESIDUAL, self._residual)):
-            if mode != STORE:
-                switch.add_case(I64(mode), blocks[mode])
-            builder.position_at_end(blocks[mode])
-            emit(sums, rows, count)
-            builder.branch(done)
-        builder.position_at_end(done)
-
-    def _place(self, base, stride, i, j):
-        return self._at(base, self.builder.mul(I64(i), stride), I64(j * self.vectors.lanes))
-
-    def _store(self, sums, rows, count):
-        for i in range(rows):
-            for j in range(count):
-                self.vectors.store(sums[i][j], self._place(self.c, self.c_row, i, j), self._mask_of(j, count))
-
-    def _update(self, sums, rows, count):
-        factor = self.vectors.splat(self.factor)
-        for i in range(rows):
-            for j in range(count):
-                place, mask = self._place(self.c, self.c_row, i, j), self._mask_of(j, count)
-                self.vectors.store(self.vectors.fma(factor, sums[i][j], self.vectors.load(place, mask)), place, mask)
-
-    def _residual(self, sums, rows, count):
-        builder = self.builder
-        for j in range(count):
-            mask, column = self._mask_of(j, count), self._at(self.columns, I64(j * self.vectors.lanes))
-            squares = self.vectors.load(column, mask)
-            for i in range(rows):
-                difference = builder.fsub(
-                    sums[i][j], self.vectors.load(self._place(self.target, self.c_row, i, j), mask)
-                )
-                self.vectors.store(difference, self._place(self.c, self.c_row, i, j), mask)
-                squares = self.vectors.fma(difference, difference, squares)
-            self.vectors.store(squares, column, mask)
-
-
-@intrinsic
-def pack(typingctx, panel, b, b_row, width, count, like):
-    """A panel of B for `tile`: panel_kj = b_kj for k < count, j < width; whole vectors are written.
-
-    b_kj at b + k·b_row + j. The dtype is that of `like`.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        panel, b, b_row, width, count, _ = arguments
-        vectors = _Vectors(builder, ir.DoubleType() if like.bitwidth == 64 else ir.FloatType())
-        size, lanes = I64(vectors.bytes), vectors.lanes
-        with cgutils.for_range(builder, count) as k:
-            source = builder.add(b, builder.mul(builder.mul(k.index, b_row), size))
-            goal = builder.add(panel, builder.mul(k.index, I64(TILE_VECTORS * lanes * vectors.bytes)))
-            for j in range(TILE_VECTORS):
-                mask = vectors.mask(builder.sub(width, I64(j * lanes)))
-                offset = I64(j * lanes * vectors.bytes)
-                pointers = [
-                    builder.inttoptr(builder.add(base, offset), vectors.element.as_pointer()) for base in (source, goal)
-                ]
-                vectors.store(vectors.load(pointers[0], mask), pointers[1])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, like), codegen
-
-
-@intrinsic
-def pack_transposed(typingctx, panel, b, b_row, width, count, like):
-    """A panel of Bᵀ for `tile`: panel_kj = b_jk for k < count, j < width, square blocks of `lanes` at a time.
-
-    b_jk at b + j·b_row + k. Columns j ≥ width repeat the last one and up to lanes − 1 rows beyond `count` are
-    written: a panel has room for them. The dtype is that of `like`.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        panel, b, b_row, width, count, _ = arguments
-        vectors = _Vectors(builder, ir.DoubleType() if like.bitwidth == 64 else ir.FloatType())
-        size, lanes = vectors.bytes, vectors.lanes
-        panel_row = TILE_VECTORS * lanes * size
-        last = builder.sub(width, I64(1))
-        groups = builder.sdiv(builder.add(width, I64(lanes - 1)), I64(lanes))
-        blocks = builder.sdiv(builder.add(count, I64(lanes - 1)), I64(lanes))
-        with cgutils.for_range(builder, groups) as group:
-            first = builder.mul(group.index, I64(lanes))
-            sources = []
-            for j in range(lanes):
-                column = builder.add(first, I64(j))
-                column = builder.select(builder.icmp_signed("<", column, last), column, last)
-                sources.append(builder.add(b, builder.mul(builder.mul(column, b_row), I64(size))))
-            with cgutils.for_range(builder, blocks) as block:
-                k = builder.mul(block.index, I64(lanes))
-                mask = vectors.mask(builder.sub(count, k))
-                shift = builder.mul(k, I64(size))
-                pointer = vectors.element.as_pointer()
-                rows = [vectors.load(builder.inttoptr(builder.add(s, shift), pointer), mask) for s in sources]
-                goal = builder.add(panel, builder.mul(k, I64(panel_row)))
-                goal = builder.add(goal, builder.mul(first, I64(size)))
-                for i, row in enumerate(vectors.transpose(rows)):
-                    vectors.store(row, builder.inttoptr(builder.add(goal, I64(i * panel_row)), pointer))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, like), codegen

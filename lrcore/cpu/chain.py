@@ -9,8 +9,9 @@ that, so `out` may be `params` itself: that is the in-place step.
 import numpy as np
 
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import RESIDUAL, STORE, UPDATE, address, fma
-from lrcore.cpu.gemm import A_BT, AB, AT_B, product_at, scratch
+from lrcore.cpu._tile import RESIDUAL, STORE, UPDATE
+from lrcore.cpu._vector import address, fma
+from lrcore.cpu.gemm import A_BT, AB, AT_B, meet, product_at, scratch, share
 
 # Layers and chain products are passed as addresses: a view of an array costs as much as a small product.
 
@@ -53,11 +54,13 @@ def product(params, widths, out, work):
 @kernel
 def forward(params, widths, target, work):
     """The loss ½‖W_N ⋯ W_1 − target‖_F². Leaves in `work` what `backward` reads: prefix products and residual."""
-    for j in range(work.columns.size):
-        work.columns[j] = 0
-    if widths.size == 2:
-        _single_layer(params, target, work.residual, work.columns)
-    else:
+    if work.part == 0:
+        for j in range(work.columns.size):
+            work.columns[j] = 0
+        if widths.size == 2:
+            _single_layer(params, target, work.residual, work.columns)
+    meet(work)
+    if widths.size > 2:
         _forward(params, widths, address(work.residual), address(target), work)
     total = work.columns[0]
     for j in range(1, work.columns.size):
@@ -88,21 +91,18 @@ def backward(params, widths, factor, out, work):
         back = next_back
         next_back = address(work.back) + turn if next_back == address(work.back) else address(work.back)
     first = work.residual if depth == 1 else work.back[0 if back == address(work.back) else 1]
-    for k in range(widths[1] * inputs):
+    start, end = share(widths[1] * inputs, work)
+    for k in range(start, end):
         out[k] = fma(factor, first[k], out[k])
-
-
-@kernel
-def add_scaled(factor, x, out):
-    """out += factor · x, vectors of one length, rounded once."""
-    for k in range(x.size):
-        out[k] = fma(factor, x[k], out[k])
+    meet(work)
 
 
 @kernel
 def loss_and_gradient(params, widths, target, gradient, work):
     """The loss at `params`; its gradient into `gradient`, laid out like `params`."""
     loss = forward(params, widths, target, work)
-    gradient[:] = 0
+    start, end = share(gradient.size, work)
+    gradient[start:end] = 0
+    meet(work)
     backward(params, widths, params.dtype.type(1), gradient, work)
     return loss

@@ -6,7 +6,7 @@ nor the number of threads changes a bit. What follows is fixed as well: the upda
 s − target, and per column the sum of its squares, rows ascending.
 
 **Speed.** A core makes two vector FMAs per cycle, each of which takes four cycles, and loads two vectors per cycle. So
-a product is cut into tiles (`_vector.tile`): 8 rows × 3 vectors of sums that stay in registers from the first k to the
+a product is cut into tiles (`_tile.tile`): 8 rows × 3 vectors of sums that stay in registers from the first k to the
 last (4 × 3 where there are 16 registers). Each k loads 3 vectors of B and 8 numbers of A, spread over a vector by the
 load itself, for 24 FMAs: 11 loads in the 12 cycles that the FMAs take anyway, and 24 independent chains where 8 hide
 the latency. At the end of the chain the epilogue works on the sums where they are: a fused update costs a load and a
@@ -20,16 +20,16 @@ What feeds the tiles:
     blocks  for large matrices k is cut in blocks; the sums of a block are stored and the next one continues the
             same chains. 256 rows of A at a time, so that their part of a block stays in the second-level cache.
 
-A thread (`work.part` of `work.parts`) makes every parts-th panel.
+**Threads.** All threads of a run make the same calls, each with its own workspace: part p of P makes every P-th panel
+and then waits for the others. No element is made by two threads, and none in another order, so bits stay.
 """
 
 import numpy as np
 
-from lrcore.cpu import _vector
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import STORE, address, pack, pack_transposed, stay_apart, tile
+from lrcore.cpu._tile import STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
+from lrcore.cpu._vector import VECTOR_BITS, address, barrier, stay_apart
 
-TILE_ROWS, TILE_VECTORS, VECTOR_BITS = _vector.TILE_ROWS, _vector.TILE_VECTORS, _vector.VECTOR_BITS
 AB, AT_B, A_BT = 0, 1, 2
 BLOCK_K = 192
 BLOCK_ROWS = 256
@@ -37,12 +37,12 @@ BLOCK_ROWS = 256
 
 def panel_columns(dtype):
     """Columns of a panel."""
-    return TILE_VECTORS * _vector.lanes(dtype)
+    return TILE_VECTORS * lanes(dtype)
 
 
 def panel_size(dtype):
     """Numbers in the buffer of a panel, with the rows that packing may write beyond the last."""
-    return (BLOCK_K + _vector.lanes(dtype)) * panel_columns(dtype)
+    return (BLOCK_K + lanes(dtype)) * panel_columns(dtype)
 
 
 def sums_size(rows, columns, count):
@@ -55,10 +55,10 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratc
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
-    mode: STORE, UPDATE or RESIDUAL, see `_vector.tile`. scratch: `scratch(work)`. The dtype is that of `factor`.
+    mode: STORE, UPDATE or RESIDUAL, see `_tile.tile`. scratch: `scratch(work)`. The dtype is that of `factor`.
     """
     stay_apart()
-    panel, sums, part, parts, size = scratch
+    panel, sums, meeting, part, parts, size = scratch
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
     a_row, a_k = (np.intp(1), m) if form == AT_B else (count, np.intp(1))
     for top in range(0, m, BLOCK_ROWS):
@@ -99,12 +99,27 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratc
                         columns + j * size,
                     )
                     row += tile_rows
+    if parts > 1:
+        barrier(meeting, parts)
 
 
 @kernel
 def scratch(work):
     """What a product needs of a workspace, as integers: passing its arrays would cost as much as a small product."""
-    return address(work.panel), address(work.sums), work.part, work.parts, work.panel.itemsize
+    return address(work.panel), address(work.sums), address(work.meeting), work.part, work.parts, work.panel.itemsize
+
+
+@kernel
+def share(size, work):
+    """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
+    return size * work.part // work.parts, size * (work.part + 1) // work.parts
+
+
+@kernel
+def meet(work):
+    """Wait for the other threads of the run."""
+    if work.parts > 1:
+        barrier(address(work.meeting), work.parts)
 
 
 @kernel

@@ -1,0 +1,252 @@
+"""Vectors across runs, for `lrcore.cpu.batch`: lane l belongs to run l of a block.
+
+A vector is `layout.LANE_BYTES` long whatever the CPU has (shorter registers take it in parts) and lives at an address,
+an integer.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+from lrcore.cpu._vector import I1, I64, VECTOR_BITS
+from lrcore.layout import LANE_BYTES
+
+# A tile has RUNS_TILE² of them as sums: 16 of the 32 long registers, with 8 loads for 16 FMAs, or 8 of 16 shorter ones.
+RUNS_TILE = 4 if VECTOR_BITS == 512 else 2
+RUNS_STORE, RUNS_RESIDUAL, RUNS_NEGATE, RUNS_ADD = range(4)
+
+
+class Runs(types.Type):
+    """One number of every run in a block."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Runs({dtype})")
+
+
+def _runs_vector(dtype):
+    element = ir.DoubleType() if dtype.bitwidth == 64 else ir.FloatType()
+    return ir.VectorType(element, 8 * LANE_BYTES // dtype.bitwidth)
+
+
+@register_model(Runs)
+class _RunsModel(models.PrimitiveModel):
+    def __init__(self, manager, runs):
+        super().__init__(manager, runs, _runs_vector(runs.dtype))
+
+
+def _load_runs(builder, vector, address):
+    return builder.load(builder.inttoptr(address, vector.as_pointer()), align=4)
+
+
+def _store_runs(builder, value, address):
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def _fma_runs(builder, a, b, c):
+    bits = 64 if isinstance(a.type.element, ir.DoubleType) else 32
+    function_type = ir.FunctionType(a.type, [a.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{a.type.count}f{bits}")
+    return builder.call(function, [a, b, c])
+
+
+def _choose_runs(builder, going, new, old):
+    count = new.type.count
+    lanes = builder.bitcast(builder.trunc(going, ir.IntType(count)), ir.VectorType(I1, count))
+    return builder.select(lanes, new, old)
+
+
+@intrinsic
+def load_runs(typingctx, dtype, address):
+    """The vector at `address`."""
+
+    def codegen(context, builder, signature, arguments):
+        return _load_runs(builder, _runs_vector(dtype.dtype), arguments[1])
+
+    return Runs(dtype.dtype)(dtype, types.intp), codegen
+
+
+@intrinsic
+def store_runs(typingctx, value, address):
+    """Write a vector to `address`."""
+
+    def codegen(context, builder, signature, arguments):
+        _store_runs(builder, *arguments)
+        return context.get_dummy_value()
+
+    return types.void(value, types.intp), codegen
+
+
+@intrinsic
+def zero_runs(typingctx, dtype):
+    """+0 for every run."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = _runs_vector(dtype.dtype)
+        return ir.Constant(vector, [0.0] * vector.count)
+
+    return Runs(dtype.dtype)(dtype), codegen
+
+
+@intrinsic
+def add_runs(typingctx, a, b):
+    """a + b for every run."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fadd(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def subtract_runs(typingctx, a, b):
+    """a − b for every run."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fsub(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def fma_runs(typingctx, a, b, c):
+    """a·b + c for every run, rounded once."""
+
+    def codegen(context, builder, signature, arguments):
+        return _fma_runs(builder, *arguments)
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
+def choose_runs(typingctx, going, new, old):
+    """`new` for the runs whose bit in `going` is set, `old` for the others."""
+
+    def codegen(context, builder, signature, arguments):
+        return _choose_runs(builder, *arguments)
+
+    return new(types.intp, new, new), codegen
+
+
+@intrinsic
+def tile_runs(typingctx, dtype, a, b, shape, out, finish):
+    """One tile of a product for every run, the sums in registers: s_ij = fma(a_ik, b_kj, s_ij) from +0, k ascending.
+
+    a = (address, step of i, step of k), b = (address, step of k, step of j), out = (address, step of i), in bytes;
+    shape = (rows, inner, columns), all ≥ 1, rows and columns ≤ RUNS_TILE; finish = (mode, …) with addresses of vectors:
+
+    RUNS_STORE                        out = s
+    RUNS_RESIDUAL (…, target, sums)   out = s − target;  sums_j = fma(out_ij, out_ij, sums_j), i ascending
+    RUNS_NEGATE                       out = 0 − s, which is fma(−1, s, 0)
+    RUNS_ADD (…, factor, going)       out = fma(factor, s, out) for the runs whose bit in `going` is set
+    """
+
+    def codegen(context, builder, signature, arguments):
+        parts = [cgutils.unpack_tuple(builder, argument) for argument in arguments[1:]]
+        _RunsTile(builder, _runs_vector(dtype.dtype), *parts).emit()
+        return context.get_dummy_value()
+
+    triple, pair = types.UniTuple(types.intp, 3), types.UniTuple(types.intp, 2)
+    return types.void(dtype, triple, triple, triple, pair, triple), codegen
+
+
+class _RunsTile:
+    """Emits the tile for every number of rows and of columns, and the switch between them."""
+
+    def __init__(self, builder, vector, a, b, shape, out, finish):
+        self.builder, self.zero = builder, ir.Constant(vector, [0.0] * vector.count)
+        self.vector, self.size = vector, I64(LANE_BYTES)
+        (self.a, self.a_row, self.a_k), (self.b, self.b_k, self.b_column) = a, b
+        (self.rows, self.inner, self.columns), (self.out, self.out_row) = shape, out
+        self.mode, self.first, self.second = finish
+
+    def emit(self):
+        builder, done = self.builder, self.builder.append_basic_block("runs.done")
+        switch = builder.switch(builder.add(builder.mul(self.rows, I64(RUNS_TILE + 1)), self.columns), done)
+        for rows in range(1, RUNS_TILE + 1):
+            for columns in range(1, RUNS_TILE + 1):
+                block = builder.append_basic_block(f"runs.{rows}x{columns}")
+                switch.add_case(I64(rows * (RUNS_TILE + 1) + columns), block)
+                builder.position_at_end(block)
+                self._finish(self._sums(rows, columns))
+                builder.branch(done)
+        builder.position_at_end(done)
+
+    def _at(self, base, index, step):
+        return self.builder.add(base, self.builder.mul(I64(index), step))
+
+    def _load(self, address):
+        return _load_runs(self.builder, self.vector, address)
+
+    def _sums(self, rows, columns):
+        """The loop over k: rows + columns loads, rows · columns FMAs."""
+        builder, before = self.builder, self.builder.block
+        loop, after = builder.append_basic_block("runs.k"), builder.append_basic_block("runs.end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, a, b = (builder.phi(I64) for _ in range(3))
+        sums = [[builder.phi(self.vector) for _ in range(columns)] for _ in range(rows)]
+        column = [self._load(self._at(a, i, self.a_row)) for i in range(rows)]
+        row = [self._load(self._at(b, j, self.b_column)) for j in range(columns)]
+        new = [[_fma_runs(builder, x, y, sums[i][j]) for j, y in enumerate(row)] for i, x in enumerate(column)]
+        for counter, start, step in ((k, I64(1), I64(1)), (a, self.a, self.a_k), (b, self.b, self.b_k)):
+            counter.add_incoming(start, before)
+            counter.add_incoming(builder.add(counter, step), loop)
+        for i in range(rows):
+            for j in range(columns):
+                sums[i][j].add_incoming(self.zero, before)
+                sums[i][j].add_incoming(new[i][j], loop)
+        builder.cbranch(builder.icmp_signed("<", k, self.inner), loop, after)
+        builder.position_at_end(after)
+        return new
+
+    def _finish(self, sums):
+        builder, done = self.builder, self.builder.append_basic_block("runs.stored")
+        emitters = {
+            RUNS_STORE: self._store,
+            RUNS_RESIDUAL: self._residual,
+            RUNS_NEGATE: self._negate,
+            RUNS_ADD: self._add,
+        }
+        switch = builder.switch(self.mode, done)
+        for mode, emit in emitters.items():
+            block = builder.append_basic_block("runs.mode")
+            switch.add_case(I64(mode), block)
+            builder.position_at_end(block)
+            emit(sums)
+            builder.branch(done)
+        builder.position_at_end(done)
+
+    def _place(self, base, i, j):
+        return self._at(self._at(base, i, self.out_row), j, self.size)
+
+    def _write(self, sums, change):
+        for i, line in enumerate(sums):
+            for j, s in enumerate(line):
+                place = self._place(self.out, i, j)
+                _store_runs(self.builder, change(s, place), place)
+
+    def _store(self, sums):
+        self._write(sums, lambda s, place: s)
+
+    def _negate(self, sums):
+        self._write(sums, lambda s, place: self.builder.fsub(self.zero, s))
+
+    def _add(self, sums):
+        factor = self._load(self.first)
+
+        def step(s, place):
+            old = self._load(place)
+            return _choose_runs(self.builder, self.second, _fma_runs(self.builder, factor, s, old), old)
+
+        self._write(sums, step)
+
+    def _residual(self, sums):
+        for j in range(len(sums[0])):
+            column = self._at(self.second, j, self.size)
+            squares = self._load(column)
+            for i, line in enumerate(sums):
+                difference = self.builder.fsub(line[j], self._load(self._place(self.first, i, j)))
+                _store_runs(self.builder, difference, self._place(self.out, i, j))
+                squares = _fma_runs(self.builder, difference, difference, squares)
+            _store_runs(self.builder, squares, column)
