@@ -23,9 +23,10 @@ test: .venv/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-## bench: ratios to peers, start-up, memory; one thread, nothing else should run meanwhile
-bench: .venv/test .venv/bench
-	$(BIN)/python -m pytest benchmarks -m "not evidence" --benchmark-columns=min,median,rounds --benchmark-sort=name -s
+## bench: start-up, memory, steps and ratios to peers; one thread, nothing else should run meanwhile
+bench: .venv/bench
+	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
+	$(BIN)/python benchmarks/peers.py --write
 
 ## evidence: the slow proofs (kills at every store write and at random times)
 evidence: .venv/test

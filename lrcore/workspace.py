@@ -16,7 +16,7 @@ class Workspace(NamedTuple):
 
     prefix    sum of n_i·n_0 for 1 < i < N   the prefix products P_2 … P_{N-1} (P_1 is W_1 itself)
     residual  n_N·n_0                        the product minus the target: B_N of the backward chain
-    back      (2, max n_i·n_0)               B_i and B_{i-1}, which take turns
+    back      2·max n_i·n_0                  B_i and B_{i-1}, which take turns
     square    (2, max n_i²)                  two Gram matrices (balancedness)
     columns   n_0                            per-column sums of squares, for the loss
     point     P                              where a Runge-Kutta stage is evaluated
@@ -50,13 +50,13 @@ def allocate(widths, dtype=np.float64, stages=0):
     largest_square = max([n * n for n in inner], default=0)
     parameters = layout.size(widths)
     return Workspace(
-        prefix=np.empty(sum(inner[1:]) * inputs, dtype),
-        residual=np.empty(int(widths[-1]) * inputs, dtype),
-        back=np.empty((2, max(inner, default=0) * inputs), dtype),
-        square=np.empty((2, largest_square), dtype),
-        columns=np.empty(inputs, dtype),
-        point=np.empty(parameters if stages else 0, dtype),
-        stages=np.empty((stages, parameters if stages else 0), dtype),
+        prefix=layout.aligned(sum(inner[1:]) * inputs, dtype),
+        residual=layout.aligned(int(widths[-1]) * inputs, dtype),
+        back=layout.aligned(2 * max(inner, default=0) * inputs, dtype),
+        square=layout.aligned((2, largest_square), dtype),
+        columns=layout.aligned(inputs, dtype),
+        point=layout.aligned(parameters if stages else 0, dtype),
+        stages=layout.aligned((stages, parameters if stages else 0), dtype),
         panel=layout.aligned(gemm.panel_size(np.dtype(dtype)), dtype),
         sums=layout.aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
         meeting=np.zeros(16, np.int64),

@@ -36,7 +36,7 @@ class GD(Settings):
         """steps(params, losses) -> status: the kernel with everything that does not change bound to it."""
         from lrcore import cpu
 
-        widths, target = layout.as_widths(widths), problem.target.astype(dtype)
+        widths, target = layout.as_widths(widths), layout.aligned_copy(problem.target, dtype)
         lr = np.dtype(dtype).type(self.lr)
         works = workspace.team(widths, dtype, 0, threads)
         return together(lambda params, losses, work: cpu.gd_steps(params, widths, target, lr, losses, work), works)
@@ -64,7 +64,11 @@ class GradientFlow(Settings):
     def stepper(self, problem, widths, dtype, threads=1):
         from lrcore import cpu
 
-        tableau, widths, target = TABLEAUS[self.scheme], layout.as_widths(widths), problem.target.astype(dtype)
+        tableau, widths, target = (
+            TABLEAUS[self.scheme],
+            layout.as_widths(widths),
+            layout.aligned_copy(problem.target, dtype),
+        )
         dt, (a, b) = np.dtype(dtype).type(self.dt), tableau.astype(dtype)
         works = workspace.team(widths, dtype, tableau.stages, threads)
         return together(

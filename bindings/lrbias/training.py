@@ -27,7 +27,7 @@ from lrbias.run import Run
 from lrbias.settings import Count, Threads, validate
 from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
-from lrcore import status
+from lrcore import layout, status
 
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 8
@@ -146,7 +146,7 @@ class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
     def __init__(self, problem, widths, params, method, record, stop, threads):
-        self.params, self.stop, self.record = params.copy(), stop, record
+        self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.setup = Setup(problem, widths, params.dtype, record, method.step_size)
         self.advance = method.stepper(problem, widths, params.dtype, threads)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)

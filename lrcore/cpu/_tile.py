@@ -81,7 +81,7 @@ class _Vectors:
             self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, vector, I32(self.bytes), mask)
 
 
-STORE, UPDATE, RESIDUAL = 0, 1, 2
+STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
 
 
 @intrinsic
@@ -94,6 +94,7 @@ def tile(typingctx, rows, width, count, a, a_row, a_k, b, start, start_row, c, c
 
     STORE     c = s
     UPDATE    c = fma(factor, s, c)
+    NEGATE    c = 0 − s
     RESIDUAL  c = s − target;  columns_j = fma(c_ij, c_ij, columns_j), i ascending
 
     The dtype is that of `factor`. Nothing beyond the width is read or written.
@@ -245,10 +246,11 @@ class _Tile:
 
     def _finish(self, sums, rows, count):
         builder = self.builder
-        blocks = {mode: builder.append_basic_block("tile.mode") for mode in (STORE, UPDATE, RESIDUAL)}
+        blocks = {mode: builder.append_basic_block("tile.mode") for mode in (STORE, UPDATE, RESIDUAL, NEGATE)}
         done = builder.append_basic_block("tile.stored")
         switch = builder.switch(self.mode, blocks[STORE])
-        for mode, emit in ((STORE, self._store), (UPDATE, self._update), (RESIDUAL, self._residual)):
+        endings = ((STORE, self._store), (UPDATE, self._update), (RESIDUAL, self._residual), (NEGATE, self._negate))
+        for mode, emit in endings:
             if mode != STORE:
                 switch.add_case(I64(mode), blocks[mode])
             builder.position_at_end(blocks[mode])
@@ -270,6 +272,10 @@ class _Tile:
             for j in range(count):
                 place, mask = self._place(self.c, self.c_row, i, j), self._mask_of(j, count)
                 self.vectors.store(self.vectors.fma(factor, sums[i][j], self.vectors.load(place, mask)), place, mask)
+
+    def _negate(self, sums, rows, count):
+        zero = self.vectors.zero
+        self._store([[self.builder.fsub(zero, value) for value in row] for row in sums], rows, count)
 
     def _residual(self, sums, rows, count):
         builder = self.builder

@@ -9,7 +9,7 @@ that, so `out` may be `params` itself: that is the in-place step.
 import numpy as np
 
 from lrcore.cpu._target import kernel
-from lrcore.cpu._tile import RESIDUAL, STORE, UPDATE
+from lrcore.cpu._tile import NEGATE, RESIDUAL, STORE, UPDATE
 from lrcore.cpu._vector import address, fma
 from lrcore.cpu.gemm import A_BT, AB, AT_B, meet, product_at, scratch, share
 
@@ -74,27 +74,50 @@ def backward(params, widths, factor, out, work):
 
     Uses work.back; leaves work.residual as it was.
     """
+    _backward(params, widths, np.intp(UPDATE), factor, out, work)
+
+
+@kernel
+def downhill(params, widths, out, work):
+    """out = −∇L(params), after `forward` at the same `params`: the slope of the flow."""
+    _backward(params, widths, np.intp(NEGATE), params.dtype.type(-1), out, work)
+
+
+@kernel
+def _backward(params, widths, mode, factor, out, work):
+    """The gradients into `out` by `mode`, UPDATE or NEGATE; that of layer 1 is B_1 itself."""
     depth, inputs, size, one = widths.size - 1, widths[0], params.itemsize, params.dtype.type(1)
-    none, need = np.intp(0), scratch(work)
-    turn = work.back.shape[1] * size
+    none, store, need = np.intp(0), np.intp(STORE), scratch(work)
+    turn = work.back.size // 2 * size
     offset, prefix = params.size * size, address(work.prefix) + work.prefix.size * size
-    back, next_back = address(work.residual), address(work.back)
+    back = address(work.residual)
     for i in range(depth, 1, -1):
         rows, inner = widths[i], widths[i - 1]
         offset -= rows * inner * size
         prefix -= inner * inputs * size
         below = address(params) if i == 2 else prefix
         layer, goal = address(params) + offset, address(out) + offset
-        store, update = np.intp(STORE), np.intp(UPDATE)
+        next_back = address(work.back) + i % 2 * turn
         product_at(np.intp(AT_B), store, inner, inputs, rows, layer, back, next_back, one, none, none, need)
-        product_at(np.intp(A_BT), update, rows, inner, inputs, back, below, goal, factor, none, none, need)
+        product_at(np.intp(A_BT), mode, rows, inner, inputs, back, below, goal, factor, none, none, need)
         back = next_back
-        next_back = address(work.back) + turn if next_back == address(work.back) else address(work.back)
-    first = work.residual if depth == 1 else work.back[0 if back == address(work.back) else 1]
     start, end = share(widths[1] * inputs, work)
-    for k in range(start, end):
-        out[k] = fma(factor, first[k], out[k])
+    if depth == 1:
+        _first_layer(mode, factor, work.residual, out, start, end)
+    else:
+        _first_layer(mode, factor, work.back, out, start, end)
     meet(work)
+
+
+@kernel
+def _first_layer(mode, factor, gradient, out, start, end):
+    """The gradient of layer 1 into `out` by `mode`, from `start` to `end`."""
+    if mode == UPDATE:
+        for k in range(start, end):
+            out[k] = fma(factor, gradient[k], out[k])
+    else:
+        for k in range(start, end):
+            out[k] = out.dtype.type(0) - gradient[k]
 
 
 @kernel

@@ -55,7 +55,7 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratc
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
-    mode: STORE, UPDATE or RESIDUAL, see `_tile.tile`. scratch: `scratch(work)`. The dtype is that of `factor`.
+    mode: STORE, UPDATE, RESIDUAL or NEGATE, see `_tile.tile`. scratch: `scratch(work)`. The dtype is that of `factor`.
     """
     stay_apart()
     panel, sums, meeting, part, parts, size = scratch
@@ -112,6 +112,8 @@ def scratch(work):
 @kernel
 def share(size, work):
     """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
+    if work.parts == 1:  # two divisions take as long as a small product
+        return 0, size
     return size * work.part // work.parts, size * (work.part + 1) // work.parts
 
 

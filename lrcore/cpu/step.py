@@ -10,9 +10,11 @@ import numpy as np
 
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import fma
-from lrcore.cpu.chain import backward, forward
+from lrcore.cpu.chain import backward, downhill, forward
 from lrcore.cpu.gemm import meet, share
 from lrcore.status import DIVERGED, OK
+
+PIECE = 2048  # parameters at a time in a pass over several vectors
 
 
 @kernel
@@ -33,30 +35,51 @@ def rk_steps(params, widths, target, dt, a, b, losses, work):
 
     `params` and `losses` are written. Needs a workspace with s stages.
     """
-    start, end = share(params.size, work)
     for k in range(losses.size):
         for s in range(b.size):
-            for p in range(start, end):
-                work.point[p] = params[p]
-                work.stages[s, p] = 0
-            for j in range(s):
-                if a[s, j] != 0:
-                    _add_scaled(dt * a[s, j], work.stages[j], work.point, start, end)
-            meet(work)
-            loss = forward(work.point, widths, target, work)
+            point = params
+            if s > 0:
+                _stage_point(params, dt, a, s, work)
+                point = work.point
+            loss = forward(point, widths, target, work)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            backward(work.point, widths, params.dtype.type(-1), work.stages[s], work)
-        for s in range(b.size):
-            _add_scaled(dt * b[s], work.stages[s], params, start, end)
-        meet(work)
+            downhill(point, widths, work.stages[s], work)
+        _add_stages(params, dt, b, work)
     return OK
 
 
 @kernel
-def _add_scaled(factor, x, out, start, end):
-    """out += factor · x from `start` to `end`, rounded once."""
-    for p in range(start, end):
-        out[p] = fma(factor, x[p], out[p])
+def _stage_point(params, dt, a, s, work):
+    """work.point = params + dt Σ_{j<s} a_sj stage_j, j ascending, each term rounded once."""
+    start, end = share(params.size, work)
+    fresh = True
+    for j in range(s):
+        if a[s, j] != 0:
+            base = params if fresh else work.point
+            _add_scaled(dt * a[s, j], work.stages[j, start:end], base[start:end], work.point[start:end])
+            fresh = False
+    if fresh:
+        work.point[start:end] = params[start:end]
+    meet(work)
+
+
+@kernel
+def _add_stages(params, dt, b, work):
+    """params += dt b_s stage_s, s ascending, each term rounded once; piece by piece, to stay in the cache."""
+    start, end = share(params.size, work)
+    for first in range(start, end, PIECE):
+        last = min(first + PIECE, end)
+        piece = params[first:last]
+        for s in range(b.size):
+            _add_scaled(dt * b[s], work.stages[s, first:last], piece, piece)
+    meet(work)
+
+
+@kernel
+def _add_scaled(factor, x, base, out):
+    """out = base + factor · x, rounded once; `out` may be `base`."""
+    for p in range(x.size):
+        out[p] = fma(factor, x[p], base[p])
