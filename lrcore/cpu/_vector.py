@@ -46,6 +46,33 @@ def fma(typingctx, a, b, c):
     return a(a, b, c), codegen
 
 
+@intrinsic
+def number(typingctx, address, like):
+    """The number at an address, of the type of `like`."""
+    if not isinstance(like, types.Float):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        pointer = context.get_value_type(like).as_pointer()
+        return builder.load(builder.inttoptr(arguments[0], pointer))
+
+    return like(types.intp, like), codegen
+
+
+@intrinsic
+def put(typingctx, address, value):
+    """Write a number to an address."""
+    if not isinstance(value, types.Float):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        pointer = context.get_value_type(value).as_pointer()
+        builder.store(arguments[1], builder.inttoptr(arguments[0], pointer))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, value), codegen
+
+
 SPINS = 2000  # turns of waiting before the processor is offered to others
 
 

@@ -24,6 +24,8 @@ What feeds the tiles:
 and then waits for the others. No element is made by two threads, and none in another order, so bits stay.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lrcore.cpu._target import kernel
@@ -50,15 +52,71 @@ def sums_size(rows, columns, count):
     return min(rows, BLOCK_ROWS) * columns if count > BLOCK_K else 0
 
 
+class Places(NamedTuple):
+    """Where the buffers of a workspace are: addresses, the size of a number in bytes, and the thread.
+
+    Arrays would do, but Numba counts the references to each of them at every call: for 4 × 4 layers that took longer
+    than the products.
+    """
+
+    prefix: int
+    prefix_end: int
+    residual: int
+    back: int
+    back_turn: int
+    columns: int
+    panel: int
+    sums: int
+    meeting: int
+    part: int
+    parts: int
+    size: int
+
+
 @kernel
-def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratch):
+def places_of(work):
+    """The Places of a workspace, which the caller keeps alive."""
+    size = work.panel.itemsize
+    return Places(
+        address(work.prefix),
+        address(work.prefix) + work.prefix.size * size,
+        address(work.residual),
+        address(work.back),
+        work.back.size // 2 * size,
+        address(work.columns),
+        address(work.panel),
+        address(work.sums),
+        address(work.meeting),
+        work.part,
+        work.parts,
+        size,
+    )
+
+
+@kernel
+def share(size, places):
+    """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
+    if places.parts == 1:  # two divisions take as long as a small product
+        return 0, size
+    return size * places.part // places.parts, size * (places.part + 1) // places.parts
+
+
+@kernel
+def meet(places):
+    """Wait for the other threads of the run."""
+    if places.parts > 1:
+        barrier(places.meeting, places.parts)
+
+
+@kernel
+def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places):
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
-    mode: STORE, UPDATE, RESIDUAL or NEGATE, see `_tile.tile`. scratch: `scratch(work)`. The dtype is that of `factor`.
+    mode: STORE, UPDATE, RESIDUAL or NEGATE, see `_tile.tile`. The dtype is that of `factor`.
     """
     stay_apart()
-    panel, sums, meeting, part, parts, size = scratch
+    panel, sums, size = places.panel, places.sums, places.size
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
     a_row, a_k = (np.intp(1), m) if form == AT_B else (count, np.intp(1))
     for top in range(0, m, BLOCK_ROWS):
@@ -70,7 +128,7 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratc
         for k in range(0, count, BLOCK_K):
             length = min(BLOCK_K, count - k)
             last = k + length == count
-            for j in range(panel_width * part, n, panel_width * parts):
+            for j in range(panel_width * places.part, n, panel_width * places.parts):
                 width = min(panel_width, n - j)
                 if form == A_BT:
                     pack_transposed(panel, b + (j * count + k) * size, count, width, length, factor)
@@ -99,35 +157,13 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, scratc
                         columns + j * size,
                     )
                     row += tile_rows
-    if parts > 1:
-        barrier(meeting, parts)
-
-
-@kernel
-def scratch(work):
-    """What a product needs of a workspace, as integers: passing its arrays would cost as much as a small product."""
-    return address(work.panel), address(work.sums), address(work.meeting), work.part, work.parts, work.panel.itemsize
-
-
-@kernel
-def share(size, work):
-    """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
-    if work.parts == 1:  # two divisions take as long as a small product
-        return 0, size
-    return size * work.part // work.parts, size * (work.part + 1) // work.parts
-
-
-@kernel
-def meet(work):
-    """Wait for the other threads of the run."""
-    if work.parts > 1:
-        barrier(address(work.meeting), work.parts)
+    meet(places)
 
 
 @kernel
 def _store(form, m, n, count, a, b, out, work):
     one, none, mode = out.dtype.type(1), np.intp(0), np.intp(STORE)
-    product_at(form, mode, m, n, count, address(a), address(b), address(out), one, none, none, scratch(work))
+    product_at(form, mode, m, n, count, address(a), address(b), address(out), one, none, none, places_of(work))
 
 
 @kernel

@@ -9,9 +9,10 @@ its own workspace of `workspace.team`.
 import numpy as np
 
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import fma
-from lrcore.cpu.chain import backward, downhill, forward
-from lrcore.cpu.gemm import meet, share
+from lrcore.cpu._tile import NEGATE, UPDATE
+from lrcore.cpu._vector import address, fma
+from lrcore.cpu.chain import backward_at, forward_at
+from lrcore.cpu.gemm import meet, places_of, share
 from lrcore.status import DIVERGED, OK
 
 PIECE = 2048  # parameters at a time in a pass over several vectors
@@ -20,12 +21,13 @@ PIECE = 2048  # parameters at a time in a pass over several vectors
 @kernel
 def gd_steps(params, widths, target, lr, losses, work):
     """Gradient descent: W_i ← W_i − lr ∇_i L, all layers from the old point. `params` and `losses` are written."""
+    places, start, goal, one = places_of(work), address(params), address(target), params.dtype.type(1)
     for k in range(losses.size):
-        loss = forward(params, widths, target, work)
+        loss = forward_at(one, start, widths, goal, places)
         losses[k] = loss
         if not np.isfinite(loss):
             return DIVERGED
-        backward(params, widths, -lr, params, work)
+        backward_at(np.intp(UPDATE), -lr, start, widths, start, places)
     return OK
 
 
@@ -35,26 +37,28 @@ def rk_steps(params, widths, target, dt, a, b, losses, work):
 
     `params` and `losses` are written. Needs a workspace with s stages.
     """
+    places, goal, one = places_of(work), address(target), params.dtype.type(1)
+    stages, stage_size = address(work.stages), params.size * params.itemsize
     for k in range(losses.size):
         for s in range(b.size):
-            point = params
+            point = address(params)
             if s > 0:
-                _stage_point(params, dt, a, s, work)
-                point = work.point
-            loss = forward(point, widths, target, work)
+                _stage_point(params, dt, a, s, work, places)
+                point = address(work.point)
+            loss = forward_at(one, point, widths, goal, places)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            downhill(point, widths, work.stages[s], work)
-        _add_stages(params, dt, b, work)
+            backward_at(np.intp(NEGATE), -one, point, widths, stages + s * stage_size, places)
+        _add_stages(params, dt, b, work, places)
     return OK
 
 
 @kernel
-def _stage_point(params, dt, a, s, work):
+def _stage_point(params, dt, a, s, work, places):
     """work.point = params + dt Σ_{j<s} a_sj stage_j, j ascending, each term rounded once."""
-    start, end = share(params.size, work)
+    start, end = share(params.size, places)
     fresh = True
     for j in range(s):
         if a[s, j] != 0:
@@ -63,19 +67,19 @@ def _stage_point(params, dt, a, s, work):
             fresh = False
     if fresh:
         work.point[start:end] = params[start:end]
-    meet(work)
+    meet(places)
 
 
 @kernel
-def _add_stages(params, dt, b, work):
+def _add_stages(params, dt, b, work, places):
     """params += dt b_s stage_s, s ascending, each term rounded once; piece by piece, to stay in the cache."""
-    start, end = share(params.size, work)
+    start, end = share(params.size, places)
     for first in range(start, end, PIECE):
         last = min(first + PIECE, end)
         piece = params[first:last]
         for s in range(b.size):
             _add_scaled(dt * b[s], work.stages[s, first:last], piece, piece)
-    meet(work)
+    meet(places)
 
 
 @kernel
