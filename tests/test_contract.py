@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lrcore import cpu, layout, reference, status, tableau, workspace
+from lrcore.cpu import gemm
 
 
 def _parameters(function):
@@ -70,4 +71,4 @@ def test_the_workspace_is_exactly_as_large_as_documented():
     assert work.stages.shape == (4, 33)
     assert {buffer.dtype for buffer in work[:-3]} == {np.dtype(np.float32)}
     assert work.panel.ctypes.data % 64 == 0
-    assert workspace.allocate((600, 600, 600)).sums.size == 256 * 600
+    assert workspace.allocate((600, 600, 600)).sums.size == gemm.BLOCK_ROWS * 600

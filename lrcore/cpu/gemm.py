@@ -14,11 +14,13 @@ store for each vector instead of three passes over memory.
 
 What feeds the tiles:
 
-    panel   the columns of one tile, B_kj for all k of a block, packed so that loads are aligned, whole vectors, and
-            stay in the first-level cache (192 × 24 doubles: 36 KiB) while all rows of A go past. A·Bᵀ transposes here.
+    panel   the columns of one tile, B_kj for all k of a block, packed so that loads are aligned, whole vectors, in
+            order, and near while all rows of A go past. A·Bᵀ transposes here.
     rows    are divided evenly: 100 = 9 blocks of 8 and 4 of 7, so that no tile is thin.
-    blocks  for large matrices k is cut in blocks; the sums of a block are stored and the next one continues the
-            same chains. 256 rows of A at a time, so that their part of a block stays in the second-level cache.
+    blocks  for large matrices k is cut in even blocks of at most 512; the sums of a block are stored and the next one
+            continues the same chains. 192 rows of A at a time, so that their part of a block (768 KiB) stays in the
+            second-level cache. Measured from 96 to 1024 and 128 to 384: a panel that fits the first-level cache (192)
+            was slower, since its sums are stored and loaded more often.
 
 **Threads.** All threads of a run make the same calls, each with its own workspace: part p of P makes every P-th panel
 and then waits for the others. No element is made by two threads, and none in another order, so bits stay.
@@ -33,8 +35,8 @@ from lrcore.cpu._tile import STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_t
 from lrcore.cpu._vector import VECTOR_BITS, address, barrier, stay_apart
 
 AB, AT_B, A_BT = 0, 1, 2
-BLOCK_K = 192
-BLOCK_ROWS = 256
+BLOCK_K = 512
+BLOCK_ROWS = 192
 
 
 def panel_columns(dtype):
@@ -118,6 +120,10 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
     stay_apart()
     panel, sums, size = places.panel, places.sums, places.size
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
+    block_k = count
+    if count > BLOCK_K:  # evenly, so that the last block is not a short one
+        blocks = (count + BLOCK_K - 1) // BLOCK_K
+        block_k = (count + blocks - 1) // blocks
     a_row, a_k = (np.intp(1), m) if form == AT_B else (count, np.intp(1))
     for top in range(0, m, BLOCK_ROWS):
         height = min(BLOCK_ROWS, m - top)
@@ -125,8 +131,8 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
         rows, thicker = height, np.intp(0)
         if row_blocks > 1:
             rows, thicker = height // row_blocks, height % row_blocks  # so many blocks have one row more
-        for k in range(0, count, BLOCK_K):
-            length = min(BLOCK_K, count - k)
+        for k in range(0, count, block_k):
+            length = min(block_k, count - k)
             last = k + length == count
             for j in range(panel_width * places.part, n, panel_width * places.parts):
                 width = min(panel_width, n - j)
