@@ -89,13 +89,13 @@ def killed_at_write(folder, limit):
 
 
 def killed_after(folder, seconds):
-    """Start a child and kill it after `seconds`, unless it ended before."""
+    """Start a child and kill it after `seconds`. False when it had ended before."""
     pid = in_child(lambda: start(folder / "run") and None)
     descriptor = os.pidfd_open(pid)
     select.select([descriptor], [], [], seconds)
-    os.kill(pid, signal.SIGKILL)
     os.close(descriptor)
-    wait(pid)
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(wait(pid))
 
 
 def resumed_fingerprint(folder):
@@ -129,16 +129,19 @@ def main():
         shutil.rmtree(folder)
         limit += options.stride
     started = time.monotonic()
-    killed_after(base / "write-0", 60) if (base / "write-0").mkdir() else None
-    duration = time.monotonic() - started
+    (base / "whole").mkdir()
+    resumed_fingerprint(base / "whole")
+    duration = time.monotonic() - started  # of a run that nobody kills
     chance = random.Random(1)
-    for number in range(options.random):
-        folder = base / f"random-{number}"
+    while report["killed_at_random"] < options.random:
+        folder = base / "random"
         folder.mkdir()
-        for _ in range(1 + number % 3):  # some are killed again while they resume
-            killed_after(folder, chance.uniform(0.2, 1.1) * max(duration, 0.2))
-        report["killed_at_random"] += 1
-        report["identical"] += resumed_fingerprint(folder) == expected
+        # some are killed again while they resume; a child that ended before its time does not count
+        kills = [killed_after(folder, chance.uniform(0, duration)) for _ in range(1 + report["killed_at_random"] % 3)]
+        identical = resumed_fingerprint(folder) == expected
+        if any(kills):
+            report["killed_at_random"] += 1
+            report["identical"] += identical
         shutil.rmtree(folder)
     shutil.rmtree(base)
     print(json.dumps(report))

@@ -47,7 +47,7 @@ def test_chunks_do_not_change_bits(name, widths):
     params, widths, target, work = make(widths, stages=4)
     whole, losses = params.copy(), np.empty(60)
     _steps(cpu, name, whole, widths, target, 1e-2, losses, work)
-    pieces, first = [], 0
+    pieces = []
     for length in (1, 7, 30, 22):
         part = np.empty(length)
         fresh = workspace.allocate(widths, stages=4)
@@ -55,7 +55,6 @@ def test_chunks_do_not_change_bits(name, widths):
             buffer.fill(np.nan)  # nothing may be carried along in scratch
         _steps(cpu, name, params, widths, target, 1e-2, part, fresh)
         pieces.append(part)
-        first += length
     assert np.array_equal(params, whole)
     assert np.array_equal(np.concatenate(pieces), losses)
 

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +22,6 @@ def stored(tmp_path):
     """A finished run of 200 steps with checkpoints every 50, and its fingerprint."""
     run = lb.train(**settings(), store=tmp_path / "run")
     return tmp_path / "run", fingerprint(run)
-
-
-def _chunk(path, name):
-    return sorted((path / "log.zarr" / name / "c").rglob("*"))[-1]
 
 
 def _flip(file):
@@ -273,4 +268,3 @@ def test_crash_driver_full():
     assert report["killed_at_random"] == 50
     assert report["killed_at_a_write"] == report["writes"]
     assert report["identical"] == report["killed_at_a_write"] + 50
-    assert signal.SIGKILL == 9

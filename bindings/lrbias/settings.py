@@ -80,8 +80,4 @@ def _sentence(model, error):
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidInput):
         return str(cause)
-    where = ".".join(
-        str(part) for part in error["loc"] if isinstance(part, (str, int)) and not str(part).startswith("function")
-    )
-    where = name if len(error["loc"]) > 1 else where
-    return f"{where} = {shorten(error['input'])} is not accepted: expected {description or error['msg']}."
+    return f"{name} = {shorten(error['input'])} is not accepted: expected {description or error['msg']}."
