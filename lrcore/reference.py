@@ -103,12 +103,21 @@ def singular_triplets(matrix):
     return u, values, vt.T
 
 
-def principal_angles(a, b):
+def spectra(matrices, counts, work=None):
+    results = []
+    for matrix, count in zip(matrices, counts, strict=True):
+        left, values, right = singular_triplets(matrix)
+        results.append((left[:, :count], values, right[:, :count]))
+    return results
+
+
+def principal_angles(pairs, work=None):
     """By the cosines: exact in theory, accurate only to 1e-8 for small angles."""
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return np.full(a.shape[1], np.nan)
-    cosines = np.linalg.svd(a.T @ b, compute_uv=False)
-    return np.arccos(np.clip(cosines, -1, 1))
+    angles = []
+    for a, b in pairs:
+        cosines = singular_values(a.T @ b)
+        angles.append(np.arccos(np.clip(cosines, -1, 1)))
+    return angles
 
 
 def rank_metrics(values, numerical_threshold, relative_threshold, out):
@@ -192,5 +201,6 @@ __all__ = [
     "rk_steps",
     "singular_triplets",
     "singular_values",
+    "spectra",
     "vector_alignment",
 ]

@@ -17,8 +17,8 @@ class Workspace(NamedTuple):
     prefix    sum of n_i·n_0 for 1 < i < N   the prefix products P_2 … P_{N-1} (P_1 is W_1 itself)
     residual  n_N·n_0                        the product minus the target: B_N of the backward chain
     back      2·max n_i·n_0                  B_i and B_{i-1}, which take turns
-    square    (2, max n_i²)                  two Gram matrices (balancedness)
-    columns   n_0                            per-column sums of squares, for the loss
+    square    max n_i², 0 < i < N            a Gram matrix (balancedness)
+    columns   max n_i, i < N                 per-column sums of squares
     point     P                              where a Runge-Kutta stage is evaluated
     stages    (s, P)                         the slopes of the stages
     panel     see lrcore.cpu.gemm            packed columns of B; aligned to 64 bytes
@@ -47,14 +47,13 @@ def allocate(widths, dtype=np.float64, stages=0):
     from lrcore.cpu import gemm
 
     inputs, inner = int(widths[0]), [int(n) for n in widths[1:-1]]
-    largest_square = max([n * n for n in inner], default=0)
     parameters = layout.size(widths)
     return Workspace(
         prefix=layout.aligned(sum(inner[1:]) * inputs, dtype),
         residual=layout.aligned(int(widths[-1]) * inputs, dtype),
         back=layout.aligned(2 * max(inner, default=0) * inputs, dtype),
-        square=layout.aligned((2, largest_square), dtype),
-        columns=layout.aligned(inputs, dtype),
+        square=layout.aligned(max((n * n for n in inner), default=0), dtype),
+        columns=layout.aligned(max(inputs, *inner, 0), dtype),
         point=layout.aligned(parameters if stages else 0, dtype),
         stages=layout.aligned((stages, parameters if stages else 0), dtype),
         panel=layout.aligned(gemm.panel_size(np.dtype(dtype)), dtype),
@@ -118,3 +117,91 @@ def allocate_batch(widths, dtype=np.float64, stages=0):
         loss=buffer(),
         factors=buffer(stages * stages + stages if stages else 1),
     )
+
+
+class ReductionWorkspace(NamedTuple):
+    """Scratch for the reduction of one matrix to a bidiagonal one; its longer side is m, the shorter n.
+
+    Lengths are rounded up to whole vectors; what is beyond the matrix stays 0. Without vectors, left has one row and
+    right two, which are used in turn, and no reflection is kept.
+
+    matrix    (m, ≥ n)          a copy, stride an odd number of vectors so that rows fall into different cache sets
+    across    n                 w
+    down      m                 y
+    sums      (m, lanes)        of the rows, before the lanes are added
+    left      (n or 1, m)       the reflections from the left, a row each
+    right     (n or 2, n)       those from the right
+    factors   (2, n)            their τ, left ones first
+    diagonal  n exactly         B
+    above     n exactly         its superdiagonal, and 0 at the end
+    u, v      (count, m), (count, n)   the leading vectors, a row each
+    """
+
+    matrix: np.ndarray
+    across: np.ndarray
+    down: np.ndarray
+    sums: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    factors: np.ndarray
+    diagonal: np.ndarray
+    above: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+class LanesWorkspace(NamedTuple):
+    """Scratch for the values of as many bidiagonal matrices as a vector has lanes; n is the largest size.
+
+    q, e, q_new, e_new, values   (n + 3, lanes)
+    state                        (rows of lrcore.cpu.qds, lanes)
+    """
+
+    q: np.ndarray
+    e: np.ndarray
+    q_new: np.ndarray
+    e_new: np.ndarray
+    values: np.ndarray
+    state: np.ndarray
+
+
+def allocate_spectra(shapes, counts):
+    """(a ReductionWorkspace per matrix, a LanesWorkspace) for `spectra` of matrices of `shapes`.
+
+    counts: how many leading vectors are wanted of each, 0 for values alone. Matrices of one shape share what is not
+    needed once they are reduced.
+    """
+    from lrcore.cpu import qds
+
+    shared, reductions = {}, []
+    for shape, count in zip(shapes, counts, strict=True):
+        m, n = max(shape), min(shape)
+        if (m, n) not in shared:
+            rows, columns, lanes = _whole(m), _whole(n), layout.lanes(np.float64)
+            wide = columns + lanes * (columns // lanes % 2 == 0)
+            shared[m, n] = [_zeros(*s) for s in ((rows, wide), (columns,), (rows,), (rows, lanes))]
+        own = (
+            (n if count else 1, _whole(m)),
+            (n if count else 2, _whole(n)),
+            (2, n),
+            (n,),
+            (n,),
+            (count, _whole(m)),
+            (count, _whole(n)),
+        )
+        reductions.append(ReductionWorkspace(*shared[m, n], *(_zeros(*s) for s in own)))
+    rows = max(min(shape) for shape in shapes) + 3
+    buffers = [_zeros(rows, layout.lanes(np.float64)) for _ in range(5)]
+    return reductions, LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
+
+
+def _whole(size):
+    """`size` rounded up to whole vectors."""
+    lanes = layout.lanes(np.float64)
+    return -(-size // lanes) * lanes
+
+
+def _zeros(*shape):
+    buffer = layout.aligned(shape, np.float64)
+    buffer[...] = 0
+    return buffer

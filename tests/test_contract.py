@@ -66,8 +66,8 @@ def test_tableaus_have_their_order_and_no_more(name, order):
 
 def test_the_workspace_is_exactly_as_large_as_documented():
     work = workspace.allocate((3, 5, 2, 4), np.float32, stages=4)
-    assert (work.prefix.size, work.residual.size, work.back.size, work.columns.size) == (6, 12, 30, 3)
-    assert (work.square.shape, work.sums.size) == ((2, 25), 0)
+    assert (work.prefix.size, work.residual.size, work.back.size, work.columns.size) == (6, 12, 30, 5)
+    assert (work.square.size, work.sums.size) == (25, 0)
     assert work.stages.shape == (4, 33)
     assert {buffer.dtype for buffer in work[:-3]} == {np.dtype(np.float32)}
     assert work.panel.ctypes.data % 64 == 0

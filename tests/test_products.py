@@ -104,8 +104,9 @@ def training_hash():
     return digest.hexdigest()
 
 
-def _hash_with(tmp_path, **environment):
-    code = "import sys; sys.path.insert(0, 'tests'); from test_products import training_hash; print(training_hash())"
+def hash_with(tmp_path, module, name, **environment):
+    """What the function `name` of a test module returns in a process with these environment variables."""
+    code = f"import sys; sys.path.insert(0, 'tests'); from {module} import {name}; print({name}())"
     environment["NUMBA_CACHE_DIR"] = str(tmp_path)
     answer = subprocess.run(
         [sys.executable, "-c", code],
@@ -122,7 +123,7 @@ def _hash_with(tmp_path, **environment):
 @pytest.mark.parametrize("bits", ["128", "256"])
 def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
     """Vectors of 2 and 4 doubles against what this CPU has (8 on AVX-512)."""
-    assert _hash_with(tmp_path, LRBIAS_VECTOR_BITS=bits) == training_hash()
+    assert hash_with(tmp_path, "test_products", "training_hash", LRBIAS_VECTOR_BITS=bits) == training_hash()
 
 
 def test_bits_do_not_depend_on_the_cpu_model(tmp_path):
@@ -133,7 +134,7 @@ def test_bits_do_not_depend_on_the_cpu_model(tmp_path):
     if not llvmlite.binding.get_host_cpu_features().get("fma"):
         pytest.skip("this CPU has no FMA unit, so code for one that has cannot run")
     older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
-    assert _hash_with(tmp_path, **older) == training_hash()
+    assert hash_with(tmp_path, "test_products", "training_hash", **older) == training_hash()
 
 
 def test_the_golden_hash():

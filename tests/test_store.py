@@ -51,9 +51,9 @@ def test_a_damaged_chunk_is_named_and_repaired_from_a_checkpoint(stored, damage)
 
 
 def test_rows_after_a_damaged_chunk_survive(tmp_path):
-    """More than one chunk: 2 000 rows of 40 bytes are 64 KiB and some."""
+    """More than one chunk: a power of two of rows of 40 bytes within 256 KiB are 4096."""
     record = lb.Record(every=1, metrics="singular_values")
-    run = lb.train(**settings(2500, record=record, checkpoint_every=1000), store=tmp_path / "run")
+    run = lb.train(**settings(5000, record=record, checkpoint_every=1000), store=tmp_path / "run")
     expected, full = fingerprint(run), run["product/singular_values"]
     folder = tmp_path / "run/log.zarr/product/singular_values/c"
     chunks = sorted(folder.iterdir(), key=lambda entry: int(entry.name))
@@ -61,7 +61,7 @@ def test_rows_after_a_damaged_chunk_survive(tmp_path):
     _flip(chunks[0] / "0")
     source = lb.open(tmp_path / "run")._source
     rows = len(full) - len(full) % 2
-    assert np.array_equal(source.read("product/singular_values", 2048, rows), full[2048:rows])
+    assert np.array_equal(source.read("product/singular_values", 4096, rows), full[4096:rows])
     assert fingerprint(lb.resume(tmp_path / "run", from_checkpoint=0)) == expected
 
 
@@ -131,7 +131,7 @@ def test_resuming_a_finished_run_returns_it(stored):
 
 
 def test_a_full_disk_loses_no_committed_row(tmp_path):
-    """A file-size limit makes the first large chunk fail after some commits, in a process of its own."""
+    """A file-size limit makes the first large file fail after some commits, in a process of its own."""
     record = lb.Record(every=1, metrics="singular_values")
     arguments = settings(6000, record=record, checkpoint_every=500)
     path = tmp_path / "run"

@@ -1,10 +1,15 @@
-"""Measuring beside the training: on another core, in order, with bounded memory."""
+"""Measuring beside the training: on another core, written in order, with bounded memory."""
 
 import os
+import queue
+import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from lrbias.errors import StoreError
+from lrbias.metrics import Observation
 
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured
 
@@ -17,45 +22,113 @@ class MeasureError(Exception):
         self.step, self.params = step, params
 
 
-class Recorder:
-    """Measures what is due, either at once or in a thread of its own that works through snapshots in order.
+@dataclass
+class _Snapshot:
+    """The parameters at a step, and the rows that were measured there once it is done."""
 
-    The kernels and LAPACK release the interpreter, so a thread of its own uses another core where there is one.
-    Functions of the user's are always called at once, in the thread that trains.
+    params: np.ndarray
+    step: int
+    rows: list = field(default_factory=list)
+    error: Exception | None = None
+    done: bool = False
+
+
+class Recorder:
+    """Measures what is due, in the calling thread or beside it.
+
+    A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
+    both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
+    written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
+    that trains.
     """
 
-    def __init__(self, plan, observation, write, threads):
-        self._plan, self._observation, self._write = plan, observation, write
-        alone = len(os.sched_getaffinity(0)) <= threads or bool(plan.setup.record.functions())
-        self._pool = None if alone else ThreadPoolExecutor(1, thread_name_prefix="lrbias-metrics")
-        self._waiting = deque()
+    def __init__(self, plan, setup, write, threads):
+        self._plan, self._write, self._observation = plan, write, Observation(setup)
+        self._waiting = deque()  # not written yet, in order
+        self._ready = queue.SimpleQueue()  # not begun
+        self._written = threading.Condition()
+        self._failure = None
+        alone = len(os.sched_getaffinity(0)) <= threads or bool(setup.record.functions())
+        self._thread = None
+        if not alone:
+            self._thread = threading.Thread(target=self._work, args=(Observation(setup),), daemon=True)
+            self._thread.start()
 
     def measure(self, params, step):
-        """Measure, or queue a snapshot of `params`; waits when SNAPSHOTS are queued. Raises MeasureError."""
+        """Measure, or queue a snapshot of `params`. Raises MeasureError or StoreError, also for earlier steps."""
         if not self._plan.due(step):
             return
-        if self._pool is None:
-            self._measure(params, step)
-            return
-        while len(self._waiting) >= SNAPSHOTS:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._measure, params.copy(), step))
-
-    def _measure(self, params, step):
-        try:
-            self._plan.measure(self._observation, params, step, self._write)
-        except StoreError:  # a full block could not be written: no fault of a metric's
-            raise
-        except Exception as error:
-            raise MeasureError(step, params.copy()) from error
+        if self._thread is None:
+            self._waiting.append(_Snapshot(params, step))
+            self._take(self._waiting[0], self._observation)
+        else:
+            snapshot = _Snapshot(params.copy(), step)
+            self._waiting.append(snapshot)
+            self._ready.put(snapshot)
+            while len(self._waiting) > SNAPSHOTS and self._failure is None:
+                self._help()
+        self._raise()
 
     def drain(self):
-        """Wait until everything queued is measured. Raises MeasureError for the first that failed."""
-        while self._waiting:
-            self._waiting.popleft().result()
+        """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""
+        while self._waiting and self._failure is None:
+            self._help()
+        self._raise()
 
     def close(self):
         """End the thread; what is still queued is dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._thread is not None:
+            self._discard()
+            self._ready.put(None)
+            self._thread.join()
         self._waiting.clear()
+
+    def _discard(self):
+        while True:
+            try:
+                self._ready.get_nowait()
+            except queue.Empty:
+                return
+
+    def _work(self, observation):
+        while (snapshot := self._ready.get()) is not None:
+            self._take(snapshot, observation)
+
+    def _help(self):
+        """Measure one snapshot here, or wait until the last one is written when the other thread has begun it."""
+        try:
+            self._take(self._ready.get_nowait(), self._observation)
+        except queue.Empty:
+            with self._written:
+                self._written.wait_for(lambda: not self._waiting or self._failure is not None)
+
+    def _take(self, snapshot, observation):
+        try:
+            self._plan.measure(observation, snapshot.params, snapshot.step, lambda *row: snapshot.rows.append(row))
+        except Exception as error:  # raised again, with its step, in the thread that trains
+            snapshot.error = error
+        snapshot.done = True
+        with self._written:
+            self._write_what_is_done()
+            self._written.notify_all()
+
+    def _write_what_is_done(self):
+        while self._waiting and self._waiting[0].done and self._failure is None:
+            snapshot = self._waiting[0]
+            if snapshot.error is not None:
+                self._failure = MeasureError(snapshot.step, snapshot.params.copy())
+                self._failure.__cause__ = snapshot.error
+                return
+            try:
+                for row in snapshot.rows:
+                    self._write(*row)
+            except StoreError as error:  # a full block could not be written: no fault of a metric's
+                self._failure = error
+                return
+            self._waiting.popleft()
+
+    def _raise(self):
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            self._waiting.clear()
+            raise failure

@@ -15,7 +15,7 @@ from lrbias.errors import InvalidInput, require, shorten
 from lrbias.network import Network
 from lrcore import cpu, layout, workspace
 
-PRODUCT = 0  # key of the product; layer i has key i
+PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
 MOST_DIRECTIONS = 20
 
@@ -35,13 +35,14 @@ class Metric:
     """A named group of quantities that are measured together.
 
     quantities(setup) lists (name, row shape, kind: "float" or "int"); measure(observation) gives their values in order;
-    vectors: the keys of the matrices whose singular vectors it reads, as a function of the setup.
+    needs(setup) maps the keys of the matrices whose singular values it reads to how many leading singular vectors it
+    reads beside them.
     """
 
     name: str
     quantities: Callable
     measure: Callable
-    vectors: Callable
+    needs: Callable
 
 
 class Setup:
@@ -75,11 +76,12 @@ class Observation:
         self._target = setup.problem.target.astype(setup.dtype)
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
         self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
-        self._known = {}
+        self._spectra_work, self._angles_work = {}, None
+        self._known, self._needs = {}, {}
 
-    def at(self, params, vectors=frozenset()):
-        """Move to `params`; `vectors` are the keys whose singular vectors will be asked for beside their values."""
-        self.params, self._vectors = params, vectors
+    def at(self, params, needs=None):
+        """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors."""
+        self.params, self._needs = params, needs or {}
         self._known = {}
         return self
 
@@ -94,9 +96,13 @@ class Observation:
         return self._once("network", lambda: Network(self.params.copy(), self.setup.widths))
 
     def matrix(self, key):
-        """The product or a layer, as a view."""
+        """The product, a layer, or the gradient with respect to one of them, as a view or a fresh array."""
         if key == PRODUCT:
             return self._once("product", self._form_product)
+        if key == ("gradient", PRODUCT):
+            return self.matrix(PRODUCT) - self._target
+        if isinstance(key, tuple):
+            return self._once("slopes", lambda: layout.layers(self.gradient, self.setup.widths))[key[1] - 1]
         return self._once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
 
     def _form_product(self):
@@ -121,19 +127,28 @@ class Observation:
     def gradient_norm(self):
         return float(np.linalg.norm(self.gradient))
 
-    def residual(self):
-        """∂L/∂W at the product."""
-        return self.matrix(PRODUCT) - self._target
-
     def triplets(self, key):
-        """(left vectors, values, right vectors) of the product or a layer."""
-        return self._once(("triplets", key), lambda: cpu.singular_triplets(self.matrix(key)))
+        """(left vectors, values, right vectors) of a matrix: all values, as many vectors as were said to be needed."""
+        return self._once("spectra", self._decompose)[key]
+
+    def _decompose(self):
+        """Of all matrices at once, which is faster than one after the other."""
+        keys, counts = tuple(self._needs), tuple(self._needs.values())
+        matrices = [self.matrix(key) for key in keys]
+        if (keys, counts) not in self._spectra_work:
+            self._spectra_work[keys, counts] = workspace.allocate_spectra([m.shape for m in matrices], counts)
+        return dict(zip(keys, cpu.spectra(matrices, counts, self._spectra_work[keys, counts]), strict=True))
 
     def values(self, key):
-        """Singular values of the product or a layer, largest first."""
-        if key in self._vectors:
-            return self.triplets(key)[1]
-        return self._once(("values", key), lambda: cpu.singular_values(self.matrix(key)))
+        """Singular values of a matrix, largest first."""
+        return self.triplets(key)[1]
+
+    def angles(self, pairs):
+        """Principal angles of pairs of orthonormal columns, the same shapes at every call."""
+        if self._angles_work is None:
+            shapes = [shape for _, b in pairs for shape in ((b.shape[1], b.shape[1]), b.shape)]
+            self._angles_work = workspace.allocate_spectra(shapes, [0] * len(shapes))
+        return cpu.principal_angles(pairs, self._angles_work)
 
     def ranks(self, key):
         """The six ranks of RANKS."""
@@ -162,11 +177,11 @@ class Observation:
 METRICS: dict[str, Metric] = {}
 
 
-def metric(name, quantities, vectors=lambda setup: ()):
+def metric(name, quantities, needs=lambda setup: {}):
     """Register the decorated function as the metric `name`."""
 
     def register(measure):
-        METRICS[name] = Metric(name, quantities, measure, vectors)
+        METRICS[name] = Metric(name, quantities, measure, needs)
         return measure
 
     return register
@@ -174,6 +189,10 @@ def metric(name, quantities, vectors=lambda setup: ()):
 
 def _matrices(setup):
     return [PRODUCT, *setup.layers]
+
+
+def _values_of_all(setup):
+    return dict.fromkeys(_matrices(setup), 0)
 
 
 def _per_matrix(name, kind="float", vector=False):
@@ -192,7 +211,7 @@ def _per_pair(name):
     return lambda setup: [(f"layer/{i}/{name}", (), "float") for i in setup.layers[:-1]]
 
 
-@metric("singular_values", _per_matrix("singular_values", vector=True))
+@metric("singular_values", _per_matrix("singular_values", vector=True), needs=_values_of_all)
 def _singular_values(observation):
     return [observation.values(key) for key in _matrices(observation.setup)]
 
@@ -200,7 +219,7 @@ def _singular_values(observation):
 def _register_rank(column, name):
     kind = "int" if name.startswith(("numerical", "relative")) else "float"
 
-    @metric(name, _per_matrix(name, kind))
+    @metric(name, _per_matrix(name, kind), needs=_values_of_all)
     def measure(observation):
         return [observation.ranks(key)[column] for key in _matrices(observation.setup)]
 
@@ -214,19 +233,17 @@ def _alignment_quantities(setup):
     return [(f"product/{what}_{side}", rows, "float") for what in ("alignment", "angles") for side in ("left", "right")]
 
 
-@metric("alignment", _alignment_quantities, vectors=lambda setup: (PRODUCT,))
+@metric("alignment", _alignment_quantities, needs=lambda setup: {PRODUCT: len(setup.clusters)})
 def _alignment(observation):
     """|⟨u_i, û_i⟩| and |⟨v_i, v̂_i⟩| per direction, clusters of equal target values as a whole; principal angles."""
     setup, clusters = observation.setup, observation.setup.clusters
     left, _, right = observation.triplets(PRODUCT)
     spectrum, count = setup.problem.spectrum, len(clusters)
-    cosines, angles = [], []
-    for vectors, teacher in ((left, spectrum.left), (right, spectrum.right)):
-        out = np.empty(count)
+    sides = [(left, spectrum.left), (right, spectrum.right)]
+    cosines = [np.empty(count), np.empty(count)]
+    for (vectors, teacher), out in zip(sides, cosines, strict=True):
         cpu.vector_alignment(vectors, teacher, clusters, out)
-        cosines.append(out)
-        angles.append(cpu.principal_angles(vectors[:, :count], teacher[:, :count]))
-    return [*cosines, *angles]
+    return [*cosines, *observation.angles([(vectors, teacher[:, :count]) for vectors, teacher in sides])]
 
 
 @metric("balancedness", _per_pair("balancedness"))
@@ -235,7 +252,7 @@ def _balancedness(observation):
     return observation.balancedness()
 
 
-@metric("layer_alignment", _per_pair("layer_alignment"), vectors=lambda setup: setup.layers)
+@metric("layer_alignment", _per_pair("layer_alignment"), needs=lambda setup: dict.fromkeys(setup.layers, 1))
 def _layer_alignment(observation):
     """|⟨u_1(W_i), v_1(W_{i+1})⟩| of layer i and the one above it."""
     triplets = [observation.triplets(i) for i in observation.setup.layers]
@@ -247,11 +264,18 @@ def _gradient_norm(observation):
     return [observation.gradient_norm, *observation.directions()[:, 0]]
 
 
-@metric("gradient_singular_values", _per_matrix("gradient_singular_values", vector=True))
+def _gradients(setup):
+    return [("gradient", key) for key in _matrices(setup)]
+
+
+@metric(
+    "gradient_singular_values",
+    _per_matrix("gradient_singular_values", vector=True),
+    needs=lambda setup: dict.fromkeys(_gradients(setup), 0),
+)
 def _gradient_singular_values(observation):
     """Of ∂L/∂W at the product, and of every layer's gradient."""
-    slopes = layout.layers(observation.gradient, observation.setup.widths)
-    return [cpu.singular_values(matrix) for matrix in (observation.residual(), *slopes)]
+    return [observation.values(key) for key in _gradients(observation.setup)]
 
 
 @metric("weight_gradient_alignment", _per_layer("weight_gradient_alignment"))
@@ -273,7 +297,7 @@ class Plan:
         self.setup = setup
         self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
-        self._vectors = {}
+        self._needs = {}
 
     def _entry(self, name, interval):
         functions = self.setup.record.functions()
@@ -310,17 +334,26 @@ class Plan:
         """Call write(quantity name, row, value) for everything that is due at `step`."""
         due = self.due(step)
         names = tuple(entry[0].name for entry in due)
-        if names not in self._vectors:
-            self._vectors[names] = frozenset(key for entry in due for key in entry[0].vectors(self.setup))
-        observation.at(params, self._vectors[names])
+        if names not in self._needs:
+            self._needs[names] = self._merge(entry[0].needs(self.setup) for entry in due)
+        observation.at(params, self._needs[names])
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
             for chosen, interval, quantities in due:
                 for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
                     write(quantity.name, step // interval, value)
 
+    @staticmethod
+    def _merge(needs):
+        """The most vectors of each matrix that any of the metrics needs."""
+        merged = {}
+        for each in needs:
+            for key, count in each.items():
+                merged[key] = max(count, merged.get(key, 0))
+        return merged
+
 
 def _from_function(name, function):
-    return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: ())
+    return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: {})
 
 
 def _user_value(name, value):

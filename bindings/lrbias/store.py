@@ -4,6 +4,7 @@
     experiment.toml  the file that repeats the run
     target.npy
     log.zarr/        one preallocated array per quantity, written in whole chunks, each with a crc32c
+    tail.npz         while a run goes on: the rows of chunks that are not full yet, first row in front of the name
     checkpoints/     step-00001000.npz …
     progress.json    written last: the committed step and rows. Readers clip to it
     lock             held by the one writer
@@ -29,8 +30,10 @@ from zarr.storage import LocalStore
 
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 
-FORMAT = 1
-CHUNK_BYTES = 1 << 16
+FORMAT = 2
+# what NumPy and zipfile raise for a file that is not what was written
+DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+CHUNK_BYTES = 1 << 18
 MOST_CHUNK_ROWS = 8192
 
 
@@ -109,7 +112,7 @@ def _crc(document):
 
 
 def chunk_rows(quantity):
-    """Rows of one chunk: about 64 KiB, a power of two."""
+    """Rows of one chunk: at most 256 KiB, a power of two."""
     row_bytes = np.dtype(quantity.dtype).itemsize * int(np.prod(quantity.shape, dtype=np.int64))
     return min(MOST_CHUNK_ROWS, 1 << max(0, int(CHUNK_BYTES // max(row_bytes, 1)).bit_length() - 1))
 
@@ -176,7 +179,7 @@ class RunFolder:
                 return archive["params"]
         except FileNotFoundError:
             problem = "is missing"
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except DAMAGE as error:
             problem = f"is damaged ({error})"
         others = [known for known in self.checkpoint_steps() if known != step]
         earlier = max((known for known in others if known < step), default=None)
@@ -184,11 +187,36 @@ class RunFolder:
         raise StoreError(f"{path} {problem}; {advice} (rows are recomputed with the same bits).")
 
     def read(self, name, start, stop):
-        """Rows start … stop of a quantity; StoreError when a chunk is missing or fails its checksum."""
+        """Rows start … stop of a quantity; StoreError when some are missing or fail their checksum."""
+        first, tail = self._tail(name)
+        inner = slice(max(start, first) - first, max(stop - first, 0))
+        parts = [
+            self._read_chunks(name, start, min(stop, first)),
+            tail[inner],
+            self._read_chunks(name, max(start, first + len(tail)), stop),
+        ]
+        return np.concatenate([part for part in parts if len(part)] or parts[:1])
+
+    def _tail(self, name):
+        """(first row, rows) of a quantity's last chunk while it is not full; no rows once the run has ended."""
+        path = self.path / "tail.npz"
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                (key,) = [key for key in archive.files if key.split(":", 1)[1] == name] or [None]
+                return (int(key.split(":")[0]), archive[key]) if key else (0, np.empty(0))
+        except FileNotFoundError:
+            if not self.progress()["tail"]:
+                return 0, np.empty(0)
+            problem = "is missing"
+        except DAMAGE as error:
+            problem = f"is damaged ({error})"
+        raise StoreError(f"{path} {problem}, and with it the last rows of {name}; resume with from_checkpoint=0.")
+
+    def _read_chunks(self, name, start, stop):
         if self._group is None:
             self._group = zarr.open_group(DurableStore(self.path / "log.zarr", read_only=True), mode="r")
         try:
-            return np.asarray(self._group[name][start:stop])
+            return np.asarray(self._group[name][start : max(start, stop)])
         except StoreError:
             raise
         except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
@@ -287,6 +315,12 @@ class RunWriter(RunFolder):
         rows = len(block)
         self._arrays[name][index * rows : (index + 1) * rows] = block
 
+    def write_tail(self, tails):
+        """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
+        data = io.BytesIO()
+        np.savez(data, **{f"{first}:{name}": rows for name, (first, rows) in tails.items()})
+        write_file(self.path / "tail.npz", data.getvalue())
+
     def write_checkpoint(self, step, params, widths):
         data = io.BytesIO()
         np.savez(data, params=params, widths=np.asarray(widths, np.int64), step=np.int64(step))
@@ -299,6 +333,8 @@ class RunWriter(RunFolder):
             write_json(
                 self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed)
             )
+        if status != "running":  # then every row is in a chunk
+            (self.path / "tail.npz").unlink(missing_ok=True)
 
     def extend(self, config):
         """Record that the run now goes further."""
@@ -319,6 +355,7 @@ def progress_document(step, checkpoint, status, detail, intervals, elapsed):
         "detail": detail,
         "rows": rows,
         "losses": 0 if status == "new" else step + 1,
+        "tail": status == "running",
         "elapsed": round(elapsed, 3),
     }
 

@@ -170,7 +170,7 @@ class _Training:
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
         self.sink, self.log = sink, Log(self.quantities, sink)
-        self.recorder = Recorder(self.plan, Observation(self.setup), self.log.set, config["settings"]["threads"])
+        self.recorder = Recorder(self.plan, self.setup, self.log.set, config["settings"]["threads"])
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
@@ -269,7 +269,10 @@ class _Training:
         if not np.isfinite(loss):
             return self._diverged()
         self.log.set(LOSSES, self.step, loss)
-        self.log.flush()
+        if ending == "running":
+            self.sink.write_tail(self.log.tails())
+        else:
+            self.log.flush()
         self.sink.write_checkpoint(self.step, self.params, self.setup.widths)
         self.checkpoint = self.step
         return self._progress(ending, detail)

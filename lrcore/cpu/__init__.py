@@ -6,7 +6,7 @@ from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
 from lrcore.cpu.metrics import balancedness, directions, rank_metrics, vector_alignment
 from lrcore.cpu.random import normals
 from lrcore.cpu.step import gd_steps, rk_steps
-from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values
+from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values, spectra
 
 __all__ = [
     "backward",
@@ -27,5 +27,6 @@ __all__ = [
     "rk_steps",
     "singular_triplets",
     "singular_values",
+    "spectra",
     "vector_alignment",
 ]

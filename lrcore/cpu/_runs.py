@@ -1,131 +1,16 @@
-"""Vectors across runs, for `lrcore.cpu.batch`: lane l belongs to run l of a block.
-
-A vector is `layout.LANE_BYTES` long whatever the CPU has (shorter registers take it in parts) and lives at an address,
-an integer.
-"""
+"""Tiles of products whose vectors run across runs, for `lrcore.cpu.batch`: lane l belongs to run l of a block."""
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 
-from lrcore.cpu._vector import I1, I64, VECTOR_BITS
+from lrcore.cpu._lanes import emit_choose, emit_fma, emit_load, emit_store, lanes_vector
+from lrcore.cpu._vector import I64, VECTOR_BITS
 from lrcore.layout import LANE_BYTES
 
 # A tile has RUNS_TILE² of them as sums: 16 of the 32 long registers, with 8 loads for 16 FMAs, or 8 of 16 shorter ones.
 RUNS_TILE = 4 if VECTOR_BITS == 512 else 2
 RUNS_STORE, RUNS_RESIDUAL, RUNS_NEGATE, RUNS_ADD = range(4)
-
-
-class Runs(types.Type):
-    """One number of every run in a block."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-        super().__init__(name=f"Runs({dtype})")
-
-
-def _runs_vector(dtype):
-    element = ir.DoubleType() if dtype.bitwidth == 64 else ir.FloatType()
-    return ir.VectorType(element, 8 * LANE_BYTES // dtype.bitwidth)
-
-
-@register_model(Runs)
-class _RunsModel(models.PrimitiveModel):
-    def __init__(self, manager, runs):
-        super().__init__(manager, runs, _runs_vector(runs.dtype))
-
-
-def _load_runs(builder, vector, address):
-    return builder.load(builder.inttoptr(address, vector.as_pointer()), align=4)
-
-
-def _store_runs(builder, value, address):
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
-
-
-def _fma_runs(builder, a, b, c):
-    bits = 64 if isinstance(a.type.element, ir.DoubleType) else 32
-    function_type = ir.FunctionType(a.type, [a.type] * 3)
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{a.type.count}f{bits}")
-    return builder.call(function, [a, b, c])
-
-
-def _choose_runs(builder, going, new, old):
-    count = new.type.count
-    lanes = builder.bitcast(builder.trunc(going, ir.IntType(count)), ir.VectorType(I1, count))
-    return builder.select(lanes, new, old)
-
-
-@intrinsic
-def load_runs(typingctx, dtype, address):
-    """The vector at `address`."""
-
-    def codegen(context, builder, signature, arguments):
-        return _load_runs(builder, _runs_vector(dtype.dtype), arguments[1])
-
-    return Runs(dtype.dtype)(dtype, types.intp), codegen
-
-
-@intrinsic
-def store_runs(typingctx, value, address):
-    """Write a vector to `address`."""
-
-    def codegen(context, builder, signature, arguments):
-        _store_runs(builder, *arguments)
-        return context.get_dummy_value()
-
-    return types.void(value, types.intp), codegen
-
-
-@intrinsic
-def zero_runs(typingctx, dtype):
-    """+0 for every run."""
-
-    def codegen(context, builder, signature, arguments):
-        vector = _runs_vector(dtype.dtype)
-        return ir.Constant(vector, [0.0] * vector.count)
-
-    return Runs(dtype.dtype)(dtype), codegen
-
-
-@intrinsic
-def add_runs(typingctx, a, b):
-    """a + b for every run."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fadd(*arguments)
-
-    return a(a, b), codegen
-
-
-@intrinsic
-def subtract_runs(typingctx, a, b):
-    """a − b for every run."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fsub(*arguments)
-
-    return a(a, b), codegen
-
-
-@intrinsic
-def fma_runs(typingctx, a, b, c):
-    """a·b + c for every run, rounded once."""
-
-    def codegen(context, builder, signature, arguments):
-        return _fma_runs(builder, *arguments)
-
-    return a(a, b, c), codegen
-
-
-@intrinsic
-def choose_runs(typingctx, going, new, old):
-    """`new` for the runs whose bit in `going` is set, `old` for the others."""
-
-    def codegen(context, builder, signature, arguments):
-        return _choose_runs(builder, *arguments)
-
-    return new(types.intp, new, new), codegen
 
 
 @intrinsic
@@ -143,7 +28,7 @@ def tile_runs(typingctx, dtype, a, b, shape, out, finish):
 
     def codegen(context, builder, signature, arguments):
         parts = [cgutils.unpack_tuple(builder, argument) for argument in arguments[1:]]
-        _RunsTile(builder, _runs_vector(dtype.dtype), *parts).emit()
+        _RunsTile(builder, lanes_vector(dtype.dtype), *parts).emit()
         return context.get_dummy_value()
 
     triple, pair = types.UniTuple(types.intp, 3), types.UniTuple(types.intp, 2)
@@ -176,7 +61,7 @@ class _RunsTile:
         return self.builder.add(base, self.builder.mul(I64(index), step))
 
     def _load(self, address):
-        return _load_runs(self.builder, self.vector, address)
+        return emit_load(self.builder, self.vector, address)
 
     def _sums(self, rows, columns):
         """The loop over k: rows + columns loads, rows · columns FMAs."""
@@ -188,7 +73,7 @@ class _RunsTile:
         sums = [[builder.phi(self.vector) for _ in range(columns)] for _ in range(rows)]
         column = [self._load(self._at(a, i, self.a_row)) for i in range(rows)]
         row = [self._load(self._at(b, j, self.b_column)) for j in range(columns)]
-        new = [[_fma_runs(builder, x, y, sums[i][j]) for j, y in enumerate(row)] for i, x in enumerate(column)]
+        new = [[emit_fma(builder, x, y, sums[i][j]) for j, y in enumerate(row)] for i, x in enumerate(column)]
         for counter, start, step in ((k, I64(1), I64(1)), (a, self.a, self.a_k), (b, self.b, self.b_k)):
             counter.add_incoming(start, before)
             counter.add_incoming(builder.add(counter, step), loop)
@@ -224,7 +109,7 @@ class _RunsTile:
         for i, line in enumerate(sums):
             for j, s in enumerate(line):
                 place = self._place(self.out, i, j)
-                _store_runs(self.builder, change(s, place), place)
+                emit_store(self.builder, change(s, place), place)
 
     def _store(self, sums):
         self._write(sums, lambda s, place: s)
@@ -237,7 +122,7 @@ class _RunsTile:
 
         def step(s, place):
             old = self._load(place)
-            return _choose_runs(self.builder, self.second, _fma_runs(self.builder, factor, s, old), old)
+            return emit_choose(self.builder, self.second, emit_fma(self.builder, factor, s, old), old)
 
         self._write(sums, step)
 
@@ -247,6 +132,6 @@ class _RunsTile:
             squares = self._load(column)
             for i, line in enumerate(sums):
                 difference = self.builder.fsub(line[j], self._load(self._place(self.first, i, j)))
-                _store_runs(self.builder, difference, self._place(self.out, i, j))
-                squares = _fma_runs(self.builder, difference, difference, squares)
-            _store_runs(self.builder, squares, column)
+                emit_store(self.builder, difference, self._place(self.out, i, j))
+                squares = emit_fma(self.builder, difference, difference, squares)
+            emit_store(self.builder, squares, column)

@@ -4,7 +4,7 @@
 the C library. It is the one operation that products, updates and sums are made of, so their bits do not depend on
 the width of a vector, nor on whether a compiler fuses.
 
-On these stand the tiles of the product kernels (`_tile`) and the vectors across runs of the batch kernels (`_runs`).
+On these stand the tiles of the product kernels (`_tile`) and the vectors of a fixed length (`_lanes`).
 """
 
 import os

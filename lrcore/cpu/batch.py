@@ -19,21 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrcore.cpu._runs import (
-    RUNS_ADD,
-    RUNS_NEGATE,
-    RUNS_RESIDUAL,
-    RUNS_STORE,
-    RUNS_TILE,
-    add_runs,
-    choose_runs,
-    fma_runs,
-    load_runs,
-    store_runs,
-    subtract_runs,
-    tile_runs,
-    zero_runs,
+from lrcore.cpu._lanes import (
+    add_lanes,
+    choose_lanes,
+    fma_lanes,
+    load_lanes,
+    store_lanes,
+    subtract_lanes,
+    zero_lanes,
 )
+from lrcore.cpu._runs import RUNS_ADD, RUNS_NEGATE, RUNS_RESIDUAL, RUNS_STORE, RUNS_TILE, tile_runs
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import address
 from lrcore.layout import LANE_BYTES
@@ -167,21 +162,21 @@ def _add_stages(dtype, params, stages, going, places):
     """params += dt·b_s · stage_s, s ascending, in one pass: the stages of a block are larger than the nearest cache."""
     factors = places.factors + stages * stages * UNIT
     for at in range(0, places.params_size, UNIT):
-        old = load_runs(dtype, params + at)
+        old = load_lanes(dtype, params + at)
         new = old
         for s in range(stages):
-            slope = load_runs(dtype, places.stages + s * places.params_size + at)
-            new = fma_runs(load_runs(dtype, factors + s * UNIT), slope, new)
-        store_runs(choose_runs(going, new, old), params + at)
+            slope = load_lanes(dtype, places.stages + s * places.params_size + at)
+            new = fma_lanes(load_lanes(dtype, factors + s * UNIT), slope, new)
+        store_lanes(choose_lanes(going, new, old), params + at)
 
 
 @kernel
 def _add_scaled(dtype, factor, x, base, out, size, going):
     """out = base + factor · x, and base for the runs that have ended; `out` may be `base`."""
-    scale = load_runs(dtype, factor)
+    scale = load_lanes(dtype, factor)
     for at in range(0, size, UNIT):
-        old = load_runs(dtype, base + at)
-        store_runs(choose_runs(going, fma_runs(scale, load_runs(dtype, x + at), old), old), out + at)
+        old = load_lanes(dtype, base + at)
+        store_lanes(choose_lanes(going, fma_lanes(scale, load_lanes(dtype, x + at), old), old), out + at)
 
 
 @kernel
@@ -189,7 +184,7 @@ def _forward(dtype, params, widths, target, places):
     """Prefix products and residual, as `chain.forward`; the sums of squares go to `places.loss`."""
     depth, inputs = widths.size - 1, widths[0]
     for j in range(inputs):
-        store_runs(zero_runs(dtype), places.columns + j * UNIT)
+        store_lanes(zero_lanes(dtype), places.columns + j * UNIT)
     if depth == 1:
         _subtract(dtype, params, target, widths, places)
     previous, product, layer = params, places.prefix, params + widths[1] * inputs * UNIT
@@ -199,10 +194,10 @@ def _forward(dtype, params, widths, target, places):
         _multiply(dtype, (layer, inner, ONE), (previous, inputs, ONE), (rows, inner, inputs), out, finish)
         layer += rows * inner * UNIT
         previous, product = product, product + rows * inputs * UNIT
-    total = load_runs(dtype, places.columns)
+    total = load_lanes(dtype, places.columns)
     for j in range(1, inputs):
-        total = add_runs(total, load_runs(dtype, places.columns + j * UNIT))
-    store_runs(total, places.loss)
+        total = add_lanes(total, load_lanes(dtype, places.columns + j * UNIT))
+    store_lanes(total, places.loss)
 
 
 @kernel
@@ -211,9 +206,9 @@ def _subtract(dtype, params, target, widths, places):
     for i in range(widths[1]):
         for j in range(widths[0]):
             at, column = (i * widths[0] + j) * UNIT, places.columns + j * UNIT
-            difference = subtract_runs(load_runs(dtype, params + at), load_runs(dtype, target + at))
-            store_runs(difference, places.residual + at)
-            store_runs(fma_runs(difference, difference, load_runs(dtype, column)), column)
+            difference = subtract_lanes(load_lanes(dtype, params + at), load_lanes(dtype, target + at))
+            store_lanes(difference, places.residual + at)
+            store_lanes(fma_lanes(difference, difference, load_lanes(dtype, column)), column)
 
 
 @kernel
@@ -235,7 +230,7 @@ def _backward(dtype, params, widths, out, finish, places):
         _add_scaled(dtype, finish[1], back, out, out, layer, finish[2])
     else:
         for at in range(0, layer, UNIT):
-            store_runs(subtract_runs(zero_runs(dtype), load_runs(dtype, back + at)), out + at)
+            store_lanes(subtract_lanes(zero_lanes(dtype), load_lanes(dtype, back + at)), out + at)
 
 
 @kernel

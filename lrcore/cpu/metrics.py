@@ -5,8 +5,11 @@ import math
 import numpy as np
 
 from lrcore import formulas
+from lrcore.cpu._sums import inner, squares
 from lrcore.cpu._target import formula, kernel
-from lrcore.cpu.gemm import multiply_at, multiply_bt
+from lrcore.cpu._tile import RESIDUAL, STORE
+from lrcore.cpu._vector import address
+from lrcore.cpu.gemm import A_BT, AT_B, places_of, product_at
 
 effective_rank = formula(formulas.effective_rank)
 entropy_rank = formula(formulas.entropy_rank)
@@ -27,23 +30,17 @@ def rank_metrics(values, numerical_threshold, relative_threshold, out):
 
 @kernel
 def balancedness(params, widths, out, work):
-    """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.square."""
-    start = 0
+    """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.square and work.columns."""
+    places, one, none = places_of(work), params.dtype.type(1), np.intp(0)
+    size, layer, gram = places.size, address(params), address(work.square)
     for i in range(1, widths.size - 1):
-        rows, columns, above = widths[i], widths[i - 1], widths[i + 1]
-        middle = start + rows * columns
-        lower = params[start:middle].reshape((rows, columns))
-        upper = params[middle : middle + above * rows].reshape((above, rows))
-        gram_upper = work.square[0, : rows * rows].reshape((rows, rows))
-        gram_lower = work.square[1, : rows * rows].reshape((rows, rows))
-        multiply_at(upper, upper, gram_upper, work)
-        multiply_bt(lower, lower, gram_lower, work)
-        total = 0.0
-        for r in range(rows):
-            for c in range(rows):
-                total += (gram_upper[r, c] - gram_lower[r, c]) ** 2
-        out[i - 1] = math.sqrt(total)
-        start = middle
+        n, below, above = widths[i], widths[i - 1], widths[i + 1]
+        upper = layer + n * below * size
+        work.columns[:n] = 0
+        product_at(np.intp(AT_B), np.intp(STORE), n, n, above, upper, upper, gram, one, none, none, places)
+        product_at(np.intp(A_BT), np.intp(RESIDUAL), n, n, below, layer, layer, gram, one, gram, places.columns, places)
+        out[i - 1] = math.sqrt(work.columns[:n].sum())
+        layer = upper
 
 
 @kernel
@@ -54,26 +51,17 @@ def directions(params, gradient, widths, step_size, out):
     1  ⟨W_i, ∇_i⟩ / (‖W_i‖ ‖∇_i‖)
     2  the distance between W_i/‖W_i‖ now and after one Euler step of `step_size`
     """
-    start = 0
+    start, number = 0, params.dtype.type
     for i in range(1, widths.size):
         end = start + widths[i] * widths[i - 1]
         weights, slope = params[start:end], gradient[start:end]
-        ww, wg, gg = 0.0, 0.0, 0.0
-        for k in range(weights.size):
-            ww += weights[k] * weights[k]
-            wg += weights[k] * slope[k]
-            gg += slope[k] * slope[k]
-        norm = math.sqrt(ww)
-        next_norm = 0.0
-        for k in range(weights.size):
-            next_norm += (weights[k] - step_size * slope[k]) ** 2
-        next_norm = math.sqrt(next_norm)
-        change = 0.0
-        for k in range(weights.size):
-            change += ((weights[k] - step_size * slope[k]) / next_norm - weights[k] / norm) ** 2
-        out[i - 1, 0] = math.sqrt(gg)
-        out[i - 1, 1] = wg / (norm * math.sqrt(gg))
-        out[i - 1, 2] = math.sqrt(change)
+        norm, slope_norm = math.sqrt(inner(weights, weights)), math.sqrt(inner(slope, slope))
+        next_norm = math.sqrt(squares(number(1), weights, number(-step_size), slope))
+        out[i - 1, 0] = slope_norm
+        out[i - 1, 1] = inner(weights, slope) / (norm * slope_norm)
+        out[i - 1, 2] = math.sqrt(
+            squares(number(1 / next_norm - 1 / norm), weights, number(-step_size / next_norm), slope)
+        )
         start = end
 
 

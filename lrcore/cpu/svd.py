@@ -1,10 +1,66 @@
-"""Singular values and vectors through LAPACK (divide and conquer), so their bits belong to one machine.
+"""Singular values and vectors.
+
+`spectra` is made for the metrics of a run: several matrices at once, all of their values, and of some a few leading
+vectors. It goes through our own kernels: `bidiagonal` reduces, `qds` finds the values, `twisted` the vectors. Its
+values have the same bits on every machine. What it cannot certify (values too close for their vectors to be told apart,
+a lane that does not converge) and matrices too large for the caches go to LAPACK, whose bits belong to one machine.
 
 A matrix with a non-finite entry has NaN for every value and vector: divergence is a result, not an exception.
 """
 
 import numpy as np
 import scipy.linalg
+
+from lrcore.cpu.bidiagonal import bidiagonalize, reflect_back
+from lrcore.cpu.qds import LANES, bidiagonal_values
+from lrcore.cpu.twisted import bidiagonal_vectors
+
+LARGEST = 400  # the shorter side from which on LAPACK, whose reduction is blocked, is faster
+CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality and residual are mostly below 1e-13
+
+
+def spectra(matrices, counts, work):
+    """(left (m, c), values (k,), right (n, c)) of each of `matrices`: all values and the first c singular vectors.
+
+    matrices  (m, n) arrays, any dtype; results have the same
+    counts    c for each, at most k = min(m, n); 0 for values alone
+    work      workspace.allocate_spectra of the same shapes and counts
+    """
+    reductions, lanes = work
+    results = [None] * len(matrices)
+    ours = [i for i, matrix in enumerate(matrices) if min(matrix.shape) <= LARGEST]
+    for first in range(0, len(ours), LANES):
+        group = ours[first : first + LANES]
+        scales = [bidiagonalize(matrices[i], reductions[i], lane, lanes) for lane, i in enumerate(group)]
+        sizes = [min(matrices[i].shape) for i in group]
+        failed = bidiagonal_values(np.array(sizes + [0] * (LANES - len(group))), lanes)
+        for lane, i in enumerate(group):
+            if not failed >> lane & 1 and np.isfinite(scales[lane]):
+                values = lanes.values[: sizes[lane], lane].copy()
+                results[i] = _triplets(matrices[i], counts[i], scales[lane], values, reductions[i], lanes)
+    return [result or _exact(*which) for result, *which in zip(results, matrices, counts, strict=True)]
+
+
+def _triplets(matrix, count, scale, values, reduction, lanes):
+    """What `spectra` gives for one matrix, or None where it takes LAPACK. values: those of the scaled matrix."""
+    u, v = reduction.u, reduction.v
+    if count:
+        if not (scale and bidiagonal_vectors(reduction.diagonal, reduction.above, values, u, v, lanes) <= CERTAIN):
+            return None
+        reflect_back(reduction.left, reduction.factors[0], u)
+        reflect_back(reduction.right, reduction.factors[1], v)
+    if matrix.shape[0] < matrix.shape[1]:  # the transpose was reduced
+        u, v = v, u
+    (m, n), dtype = matrix.shape, matrix.dtype
+    return u[:, :m].T.astype(dtype), (values * scale).astype(dtype, copy=False), v[:, :n].T.astype(dtype)
+
+
+def _exact(matrix, count):
+    if count == 0:
+        (m, n), dtype = matrix.shape, matrix.dtype
+        return np.empty((m, 0), dtype), singular_values(matrix), np.empty((n, 0), dtype)
+    left, values, right = singular_triplets(matrix)
+    return left[:, :count], values, right[:, :count]
 
 
 def singular_values(matrix):
@@ -30,15 +86,19 @@ def singular_triplets(matrix):
     return u, values, vt.T
 
 
-def principal_angles(a, b):
-    """Principal angles in radians, smallest first, between the spans of orthonormal columns a (n, k) and b (n, k).
+def principal_angles(pairs, work):
+    """Principal angles in radians, smallest first, between the spans of the orthonormal columns of each pair.
+
+    pairs  ((a, b), …): a, b (n, k)
+    work   workspace.allocate_spectra of shapes (k, k), (n, k) for every pair, no vectors
 
     Small angles come from their sines and large ones from their cosines (Knyazev and Argentati 2002), so both are
     accurate to rounding. SciPy 1.17's subspace_angles picks the wrong one of the two when small and large angles mix.
     """
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return np.full(a.shape[1], np.nan)
-    inner = a.T @ b
-    cosines = np.minimum(singular_values(inner), 1.0)
-    sines = np.minimum(singular_values(b - a @ inner), 1.0)[::-1]
-    return np.where(cosines**2 >= 0.5, np.arcsin(sines), np.arccos(cosines))
+    matrices = []
+    for a, b in pairs:
+        inner = a.T @ b
+        matrices += [inner, b - a @ inner]
+    values = [np.minimum(values, 1.0) for _, values, _ in spectra(matrices, [0] * len(matrices), work)]
+    cosines, sines = values[::2], [s[::-1] for s in values[1::2]]
+    return [np.where(c**2 >= 0.5, np.arcsin(s), np.arccos(c)) for c, s in zip(cosines, sines, strict=True)]

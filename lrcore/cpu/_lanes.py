@@ -1,0 +1,210 @@
+"""Vectors of LANE_BYTES: as many numbers as a cache line holds, one in each lane, worked on by one instruction.
+
+They are that long whatever the CPU has (shorter registers take them in parts), so what is made with them has the same
+bits everywhere. They live at addresses, which are integers. `lrcore.cpu.batch` puts one run into each lane,
+`lrcore.cpu.bidiagonal` eight columns of a matrix, `lrcore.cpu.qds` eight matrices or eight singular values.
+
+The bits of an integer say for each lane whether it takes part: `less_lanes` makes one, `choose_lanes` reads it.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+from lrcore.cpu._vector import I1, I32, I64
+from lrcore.layout import LANE_BYTES
+
+
+class Lanes(types.Type):
+    """One vector: a number in each lane."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
+
+
+def lanes_vector(dtype):
+    element = ir.DoubleType() if dtype.bitwidth == 64 else ir.FloatType()
+    return ir.VectorType(element, 8 * LANE_BYTES // dtype.bitwidth)
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, runs):
+        super().__init__(manager, runs, lanes_vector(runs.dtype))
+
+
+def emit_load(builder, vector, address):
+    return builder.load(builder.inttoptr(address, vector.as_pointer()), align=4)
+
+
+def emit_store(builder, value, address):
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def emit_fma(builder, a, b, c):
+    bits = 64 if isinstance(a.type.element, ir.DoubleType) else 32
+    function_type = ir.FunctionType(a.type, [a.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{a.type.count}f{bits}")
+    return builder.call(function, [a, b, c])
+
+
+def emit_spread(builder, number):
+    vector = ir.VectorType(number.type, 8 * LANE_BYTES // (64 if isinstance(number.type, ir.DoubleType) else 32))
+    undefined = ir.Constant(vector, ir.Undefined)
+    order = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, order)
+
+
+def emit_choose(builder, going, new, old):
+    count = new.type.count
+    lanes = builder.bitcast(builder.trunc(going, ir.IntType(count)), ir.VectorType(I1, count))
+    return builder.select(lanes, new, old)
+
+
+@intrinsic
+def load_lanes(typingctx, dtype, address):
+    """The vector at `address`."""
+
+    def codegen(context, builder, signature, arguments):
+        return emit_load(builder, lanes_vector(dtype.dtype), arguments[1])
+
+    return Lanes(dtype.dtype)(dtype, types.intp), codegen
+
+
+@intrinsic
+def store_lanes(typingctx, value, address):
+    """Write a vector to `address`."""
+
+    def codegen(context, builder, signature, arguments):
+        emit_store(builder, *arguments)
+        return context.get_dummy_value()
+
+    return types.void(value, types.intp), codegen
+
+
+@intrinsic
+def zero_lanes(typingctx, dtype):
+    """+0 in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = lanes_vector(dtype.dtype)
+        return ir.Constant(vector, [0.0] * vector.count)
+
+    return Lanes(dtype.dtype)(dtype), codegen
+
+
+@intrinsic
+def add_lanes(typingctx, a, b):
+    """a + b in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fadd(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def subtract_lanes(typingctx, a, b):
+    """a − b in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fsub(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def fma_lanes(typingctx, a, b, c):
+    """a·b + c for every run, rounded once."""
+
+    def codegen(context, builder, signature, arguments):
+        return emit_fma(builder, *arguments)
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
+def choose_lanes(typingctx, going, new, old):
+    """`new` in the lanes whose bit in `going` is set, `old` in the others."""
+
+    def codegen(context, builder, signature, arguments):
+        return emit_choose(builder, *arguments)
+
+    return new(types.intp, new, new), codegen
+
+
+@intrinsic
+def multiply_lanes(typingctx, a, b):
+    """a · b in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fmul(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def divide_lanes(typingctx, a, b):
+    """a / b in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fdiv(*arguments)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def spread_lanes(typingctx, value):
+    """The number in every lane."""
+    if not isinstance(value, types.Float):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        return emit_spread(builder, arguments[0])
+
+    return Lanes(value)(value), codegen
+
+
+@intrinsic
+def sqrt_lanes(typingctx, a):
+    """The square root in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = arguments[0].type
+        bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
+        function_type = ir.FunctionType(vector, [vector])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.sqrt.v{vector.count}f{bits}")
+        return builder.call(function, arguments)
+
+    return a(a), codegen
+
+
+@intrinsic
+def total_lanes(typingctx, a):
+    """The sum over the lanes, halves first: lanes l and l + 4, then l + 2, then l + 1."""
+
+    def codegen(context, builder, signature, arguments):
+        value = arguments[0]
+        count = value.type.count
+        undefined = ir.Constant(value.type, ir.Undefined)
+        while count > 1:
+            count //= 2
+            order = ir.Constant(
+                ir.VectorType(I32, value.type.count), [(i + count) % value.type.count for i in range(value.type.count)]
+            )
+            value = builder.fadd(value, builder.shuffle_vector(value, undefined, order))
+        return builder.extract_element(value, I32(0))
+
+    return a.dtype(a), codegen
+
+
+@intrinsic
+def less_lanes(typingctx, a, b):
+    """The lanes with a < b, as the bits of an integer."""
+
+    def codegen(context, builder, signature, arguments):
+        bits = builder.fcmp_ordered("<", *arguments)
+        return builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), I64)
+
+    return types.intp(a, b), codegen

@@ -1,0 +1,236 @@
+"""A = U B Vᵀ with B upper bidiagonal, by Householder reflections (Golub and Kahan 1965): the costly part of an SVD.
+
+For every column k a reflection from the left clears what is below the diagonal, one from the right what is beside the
+first superdiagonal. Each changes all of the remaining matrix, which is larger than the first-level cache, so what
+counts is how often it passes through it. Done one after the other that is four times per column; here it is once. With
+A the remaining matrix, u and v the reflections of this column and y vᵀ the change that the last one from the right
+still owes, a strip of columns at a time goes through two passes while it is in the cache:
+
+    down      w = τ (A − y vᵀ)ᵀ u, for the columns of the strip; then row k of what A becomes: r = a_k − y_k v − w
+    across    A −= y vᵀ + u wᵀ and s = A r, summed over the strips
+
+r becomes the next v = (r − β e) / (r_1 − β) only when all of it is known, but A v follows from s = A r and the first
+column of A (Howell, Demmel, Fulton, Hammarling, Marmol 2008); that column, less what is owed, is the next u.
+
+Works in float64 whatever the matrix has, and divides it by a power of two near its norm before, so that squares neither
+overflow nor vanish. No bit depends on the processor: sums follow the lanes of `_lanes`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from lrcore.cpu._lanes import (
+    fma_lanes,
+    load_lanes,
+    multiply_lanes,
+    spread_lanes,
+    store_lanes,
+    subtract_lanes,
+    total_lanes,
+    zero_lanes,
+)
+from lrcore.cpu._strips import STRIP, across_strip, downward_strip, total_rows
+from lrcore.cpu._sums import inner
+from lrcore.cpu._target import kernel
+from lrcore.cpu._vector import address, number, put
+from lrcore.layout import LANE_BYTES
+
+UNIT, LANES, SIZE = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8), np.int64(8)
+SAFETY = 1e10  # squares this much above the smallest number are sums of many that do not vanish
+STRIP_BYTES = 32768  # of a strip: it must stay in the first-level cache from one pass to the next
+
+
+class _Places(NamedTuple):
+    """Where the buffers of a workspace are; sizes in bytes."""
+
+    a: int
+    stride: int
+    vectors: int
+    w: int
+    y: int
+    sums: int
+    left: int
+    lefts: int
+    left_size: int
+    right: int
+    rights: int
+    right_size: int
+
+
+@kernel
+def _places(work):
+    return _Places(
+        address(work.matrix),
+        work.matrix.shape[1] * SIZE,
+        work.across.size // LANES,
+        address(work.across),
+        address(work.down),
+        address(work.sums),
+        address(work.left),
+        work.left.shape[0],
+        work.left.shape[1] * SIZE,
+        address(work.right),
+        work.right.shape[0],
+        work.right.shape[1] * SIZE,
+    )
+
+
+@kernel
+def bidiagonalize(matrix, work, lane, lanes):
+    """B of a (m, n) matrix, or of its transpose if m < n: work.diagonal and work.above, divided by the returned scale.
+
+    Their squares go to column `lane` of lanes.q and lanes.e. The reflections stay in work.left, work.right and
+    work.factors if the workspace is for vectors. Returns 0 for zero, and NaN where the matrix
+    or the sum of its squares is not finite.
+    """
+    scale = _take(matrix, work.matrix)
+    if not (np.isfinite(scale) and scale > 0):
+        work.diagonal[:] = 0
+        work.above[:] = 0
+        _square(work.diagonal, work.above, lane, lanes)
+        return scale
+    rows, columns, dtype = max(matrix.shape), min(matrix.shape), work.matrix.dtype
+    places, one, zero = _places(work), dtype.type(1), dtype.type(0)
+    u, v = places.left, places.right
+    work.down[:] = 0
+    _next_column(0, rows, zero, zero, u, places)
+    for k in range(columns):
+        tau, beta, _ = _reflect(dtype, k, u, rows)
+        work.diagonal[k], work.factors[0, k], work.above[k] = beta, tau, 0
+        if k < columns - 1:
+            last, v = v, places.right + k % places.rights * places.right_size
+            work.sums[k + 1 : rows] = 0
+            _both_passes(dtype, k, rows, last, u, tau, v, places)
+            tau, beta, factor = _reflect(dtype, k + 1, v, columns)
+            work.above[k], work.factors[1, k] = beta, tau
+            for i in range((k + 1) // LANES * LANES, rows, LANES):
+                total_rows(places.sums + i * UNIT, tau * factor, places.y + i * SIZE)
+            u = places.left + (k + 1) % places.lefts * places.left_size
+            _next_column(k + 1, rows, tau * factor * beta, one, u, places)
+    _square(work.diagonal, work.above, lane, lanes)
+    return scale
+
+
+@kernel
+def _square(diagonal, above, lane, lanes):
+    q, e = lanes.q, lanes.e
+    for k in range(diagonal.size):
+        q[k, lane] = diagonal[k] ** 2
+        e[k, lane] = above[k] ** 2
+
+
+@kernel
+def _take(matrix, a):
+    """A copy of the matrix, upright, divided by the returned power of two, which is about its norm.
+
+    0 if it is zero, NaN if it is not finite or so large or small that squares are not.
+    """
+    flat = matrix.reshape(matrix.size)
+    total = inner(flat, flat)
+    if total == 0 and not flat.any():
+        return 0.0
+    if not (np.isfinite(total) and total > SAFETY * np.finfo(matrix.dtype).tiny):
+        return np.nan
+    scale = math.ldexp(1.0, math.frexp(math.sqrt(total))[1])
+    (m, n), factor = matrix.shape, 1 / scale
+    if m >= n:
+        for i in range(m):
+            for j in range(n):
+                a[i, j] = matrix[i, j] * factor
+    else:
+        for i in range(m):
+            for j in range(n):
+                a[j, i] = matrix[i, j] * factor
+    return scale
+
+
+@kernel
+def _next_column(k, rows, share, one, u, places):
+    """y −= share · column k of A; u = column k − y, from row k on and 0 before."""
+    for i in range(k // LANES * LANES, k):
+        put(u + i * SIZE, one - one)
+    for i in range(k, rows):
+        value = number(places.a + i * places.stride + k * SIZE, one)
+        y = number(places.y + i * SIZE, one) - share * value
+        put(places.y + i * SIZE, y)
+        put(u + i * SIZE, value - y)
+
+
+@kernel
+def _reflect(dtype, k, x, count):
+    """Turn x, which is 0 before k, into u with u_k = 1 and (1 − tau u uᵀ) x = beta e_k.
+
+    Returns (tau, beta, factor): u is x − beta e_k times the factor; tau and the factor are 0 where nothing is to clear.
+    """
+    one = dtype.type(1)
+    head = number(x + k * SIZE, one)
+    put(x + k * SIZE, one - one)
+    first, last = k // LANES * UNIT, (count + LANES - 1) // LANES * UNIT
+    squares = zero_lanes(dtype)
+    for at in range(first, last, UNIT):
+        part = load_lanes(dtype, x + at)
+        squares = fma_lanes(part, part, squares)
+    rest = total_lanes(squares)
+    put(x + k * SIZE, one)
+    if rest == 0:
+        return rest, head, rest
+    norm = math.sqrt(head * head + rest)
+    beta = -norm if head > 0 else norm
+    factor = one / (head - beta)
+    for at in range(first, last, UNIT):
+        store_lanes(fma_lanes(load_lanes(dtype, x + at), spread_lanes(factor), zero_lanes(dtype)), x + at)
+    put(x + k * SIZE, one)
+    return (beta - head) / beta, beta, factor
+
+
+@kernel
+def _both_passes(dtype, k, rows, last, u, tau, r, places):
+    """Strip by strip: the reflection `last` from the right, whose y is known, then u from the left; r and the sums."""
+    at, vectors = (k + 1) // LANES * UNIT, places.vectors - (k + 1) // LANES
+    widest = max(1, min(STRIP, STRIP_BYTES // (UNIT * (rows - k))))
+    row, one, zero = places.a + k * places.stride, dtype.type(1), dtype.type(0)
+    y, u = places.y + k * SIZE, u + k * SIZE
+    while vectors > 0:
+        strips = (vectors + widest - 1) // widest
+        width = (vectors + strips - 1) // strips  # strips of much the same width
+        v, w = last + at, places.w + at
+        downward_strip(width, row + at, places.stride, rows - k, y, v, u, w)
+        _row(dtype, width * UNIT, row + at, number(y, one), v, tau, w, r + at)
+        for j in range(at // SIZE, k + 1):
+            put(r + j * SIZE, zero)
+        below, sums = row + places.stride + at, places.sums + (k + 1) * UNIT
+        across_strip(width, below, places.stride, rows - k - 1, y + SIZE, v, u + SIZE, w, r + at, sums)
+        at += width * UNIT
+        vectors -= width
+
+
+@kernel
+def _row(dtype, size, row, y, v, tau, w, r):
+    """w times tau; r = row − y v − w, which is the row of A − y vᵀ − u wᵀ where u is 1."""
+    for at in range(0, size, UNIT):
+        scaled = multiply_lanes(load_lanes(dtype, w + at), spread_lanes(tau))
+        store_lanes(scaled, w + at)
+        owed = fma_lanes(spread_lanes(-y), load_lanes(dtype, v + at), load_lanes(dtype, row + at))
+        store_lanes(subtract_lanes(owed, scaled), r + at)
+
+
+@kernel
+def reflect_back(reflections, factors, vectors):
+    """Apply the reflections 1 − τ u uᵀ, the last one first, to the rows of `vectors` (count, length).
+
+    Row k of reflections (≥ count of factors, length) is u; factors (·,) the τ. Lengths are multiples of LANES.
+    """
+    dtype, size = vectors.dtype, vectors.shape[1] * SIZE
+    for k in range(factors.size - 1, -1, -1):
+        if factors[k] == 0:
+            continue
+        u = address(reflections) + k * size
+        for i in range(vectors.shape[0]):
+            x, total = address(vectors) + i * size, zero_lanes(dtype)
+            for at in range(k // LANES * UNIT, size, UNIT):
+                total = fma_lanes(load_lanes(dtype, u + at), load_lanes(dtype, x + at), total)
+            share = spread_lanes(-factors[k] * total_lanes(total))
+            for at in range(k // LANES * UNIT, size, UNIT):
+                store_lanes(fma_lanes(share, load_lanes(dtype, u + at), load_lanes(dtype, x + at)), x + at)

@@ -1,0 +1,291 @@
+"""Singular values of upper bidiagonal matrices, up to eight side by side.
+
+The differential quotient-difference algorithm with shifts (Fernando and Parlett 1994), one
+matrix in each lane. One sweep is a chain of divisions in which each waits for the one before; eight chains
+take as long as one. With q the squares of the diagonal and e those above it, a sweep with shift τ makes q̂, ê of B̂ with
+B̂ᵀB̂ = BBᵀ − τ; q_n tends to the smallest value that is left. No sweep subtracts but the shift itself, so values are
+accurate to rounding, the small ones included. A shift above the smallest value shows as a negative d: such a sweep is
+undone and made again with less. The shifts follow from the last 2 × 2 block, less what the next coupling may take away.
+"""
+
+import math
+
+import numpy as np
+
+from lrcore.cpu._lanes import (
+    add_lanes,
+    choose_lanes,
+    divide_lanes,
+    fma_lanes,
+    less_lanes,
+    load_lanes,
+    multiply_lanes,
+    spread_lanes,
+    sqrt_lanes,
+    store_lanes,
+    subtract_lanes,
+    zero_lanes,
+)
+from lrcore.cpu._target import kernel
+from lrcore.cpu._vector import address
+from lrcore.layout import LANE_BYTES
+
+UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
+EPS = float(np.finfo(np.float64).eps)
+NEGLIGIBLE = (16 * EPS) ** 2  # a coupling e is dropped below this times the largest value squared
+SMALLEST = 1e-300  # makes a shift of 0 a negative number, too
+MOST_SWEEPS = 30  # per value; about two pairs are made
+
+# Rows of work.state, a number for each lane. Integers are exact in float64 and can be compared as vectors.
+#   START, END           rows of the block in work; END < 0 when the lane is done
+#   SHIFT, TOTAL         of the next sweep; of all sweeps so far
+#   TINY                 what is negligible
+#   FAILED               the least d of the sweep with the shift
+#   LOWEST, BEFORE_TWO   the least d of the sweep without one; the least before its last two
+#   SPLIT                the last row with a negligible e, or −1
+#   TRIES                how often the shift was too large
+#   A_, B_, C_, D_       q_{n−1}, e_{n−1}, q_n, e_{n−2} of the block
+START, END, SHIFT, TOTAL, TINY, FAILED, LOWEST, BEFORE_TWO, SPLIT, TRIES, A_, B_, C_, D_ = range(14)
+STATES = 14
+
+
+@kernel
+def bidiagonal_values(sizes, work):
+    """The values of up to LANES matrices into work.values (n + 3, LANES), largest first.
+
+    sizes (LANES,): 0 for a lane that is not used. work.q and work.e hold the squares of the diagonal and of what is
+    above it, and are overwritten. The bits of what is returned say which lanes did not converge.
+    """
+    state, dtype = work.state, work.q.dtype
+    for lane in range(LANES):
+        _prepare(sizes[lane], lane, work)
+    for _ in range(MOST_SWEEPS * sizes.max()):
+        first, last = _deflate(work)
+        if last < 0:
+            break
+        _choose_shifts(dtype, address(state))
+        _sweep_twice(dtype, first, last, work)
+        _accept(dtype, first, last, work)
+    failed = np.int64(0)
+    for lane in range(LANES):
+        values = work.values[: sizes[lane], lane]
+        _sort(values)
+        if state[END, lane] >= 0 or not np.isfinite(values.sum()):
+            failed |= 1 << lane
+    return failed
+
+
+@kernel
+def _prepare(size, lane, work):
+    """The start of a lane: larger squares first, for the smallest are found from the end."""
+    q, e, state = work.q, work.e, work.state
+    state[:, lane] = 0
+    state[END, lane] = size - 1
+    state[SPLIT, lane] = -1
+    for i in range(size, q.shape[0]):
+        q[i, lane] = 1
+        e[i, lane] = 0
+    if size == 0:
+        return
+    e[size - 1, lane] = 0
+    if q[0, lane] < q[size - 1, lane]:
+        for i in range(size // 2):
+            q[i, lane], q[size - 1 - i, lane] = q[size - 1 - i, lane], q[i, lane]
+        for i in range((size - 1) // 2):
+            e[i, lane], e[size - 2 - i, lane] = e[size - 2 - i, lane], e[i, lane]
+    largest = 0.0
+    for i in range(size):
+        largest = max(largest, q[i, lane], e[i, lane])
+    state[TINY, lane] = NEGLIGIBLE * largest
+    for i in range(size - 1):
+        if e[i, lane] <= state[TINY, lane]:
+            state[SPLIT, lane] = i
+
+
+@kernel
+def _deflate(work):
+    """Take off the values that are found; (first, last) row that is still in work in any lane, last = −1 if none is."""
+    q, e, state = work.q, work.e, work.state
+    first, last = np.int64(q.shape[0]), np.int64(-1)
+    for lane in range(LANES):
+        start, end = np.int64(state[START, lane]), np.int64(state[END, lane])
+        if end >= 0 and state[TRIES, lane] == 0:
+            tiny, split = state[TINY, lane], state[SPLIT, lane]
+            ends = _ends(q[end, lane], e[end - 1, lane], state[TOTAL, lane], tiny)
+            if ends or end - start < 2 or e[end - 2, lane] <= tiny or split >= 0:
+                start, end = _take_off(lane, start, end, work)
+            if end >= 0:
+                state[A_, lane], state[B_, lane] = q[end - 1, lane], e[end - 1, lane]
+                state[C_, lane], state[D_, lane] = q[end, lane], e[end - 2, lane]
+        if end >= 0:
+            first, last = min(first, start), max(last, end)
+    return first, last
+
+
+@kernel
+def _take_off(lane, start, end, work):
+    """The values at the end of a lane's block that stand alone or in a pair; then another block, when one is done."""
+    q, e, state, values = work.q, work.e, work.state, work.values
+    total, tiny, split = state[TOTAL, lane], state[TINY, lane], np.int64(state[SPLIT, lane])
+    while end >= 0:
+        if end == start:
+            values[end, lane] = math.sqrt(total + q[end, lane])
+            end -= 1
+        elif _ends(q[end, lane], e[end - 1, lane], total, tiny):
+            values[end, lane] = math.sqrt(total + q[end, lane])
+            end -= 1
+            q[end, lane] += e[end, lane]
+        elif end - 1 == start or e[end - 2, lane] <= tiny:
+            small, large = _two(q[end - 1, lane], e[end - 1, lane], q[end, lane])
+            values[end, lane], values[end - 1, lane] = math.sqrt(total + small), math.sqrt(total + large)
+            end -= 2
+        else:
+            break
+        if end < start and end >= 0:
+            total = -e[end, lane]
+            e[end, lane] = 0
+            start = end
+            while start > 0 and e[start - 1, lane] >= 0:
+                start -= 1
+            state[LOWEST, lane] = 0
+    if start <= split < end - 2:  # what is before it becomes another block; its shifts are kept at the coupling
+        start = split + 1
+        e[split, lane] = -total - SMALLEST
+        state[LOWEST, lane] = 0
+    state[SPLIT, lane] = -1
+    state[START, lane], state[END, lane], state[TOTAL, lane] = start, end, total
+    return start, end
+
+
+@kernel
+def _ends(q, e, total, tiny):
+    """Is the last value found? In BBᵀ, q_n e_{n−1} is the square of what couples it to the others."""
+    bound = 4 * EPS * total + tiny
+    return e <= tiny or q * e <= bound * bound
+
+
+@kernel
+def _two(a, b, c):
+    """The eigenvalues of BBᵀ for squares a, c on the diagonal and b above it, small first."""
+    half = 0.5 * (a + b - c)
+    large = 0.5 * (a + b + c) + math.sqrt(half * half + c * b)
+    return c * (a / large), large
+
+
+@kernel
+def _choose_shifts(dtype, state):
+    """Guesses at the smallest eigenvalues, mostly from below.
+
+    The smaller eigenvalue of the last 2 × 2 block, less ρ or ρ²/gap, where ρ is the residual of its vector; at least a
+    quarter of the least d; 0 in a new block, of which nothing is known. Lanes that try again have their shift already.
+    """
+    zero, half = zero_lanes(dtype), spread_lanes(dtype.type(0.5))
+    a, b = load_lanes(dtype, state + A_ * UNIT), load_lanes(dtype, state + B_ * UNIT)
+    c, d = load_lanes(dtype, state + C_ * UNIT), load_lanes(dtype, state + D_ * UNIT)
+    top = add_lanes(a, b)
+    product = multiply_lanes(b, c)
+    difference = multiply_lanes(half, subtract_lanes(top, c))
+    root = sqrt_lanes(fma_lanes(difference, difference, product))
+    small = multiply_lanes(c, divide_lanes(a, fma_lanes(half, add_lanes(top, c), root)))
+    rest = subtract_lanes(top, small)
+    weight = divide_lanes(product, fma_lanes(rest, rest, product))
+    residual = multiply_lanes(weight, multiply_lanes(a, d))
+    guess = subtract_lanes(small, sqrt_lanes(residual))
+    gap = fma_lanes(
+        load_lanes(dtype, state + BEFORE_TWO * UNIT), spread_lanes(dtype.type(0.75)), subtract_lanes(zero, small)
+    )
+    better = subtract_lanes(small, divide_lanes(residual, gap))
+    apart = less_lanes(zero, gap) & less_lanes(residual, multiply_lanes(gap, gap)) & less_lanes(guess, better)
+    guess = choose_lanes(apart, better, guess)
+    lowest = load_lanes(dtype, state + LOWEST * UNIT)
+    least = multiply_lanes(spread_lanes(dtype.type(0.25)), lowest)
+    guess = choose_lanes(less_lanes(least, guess), guess, least)
+    guess = choose_lanes(less_lanes(zero, lowest), guess, zero)
+    again = less_lanes(zero, load_lanes(dtype, state + TRIES * UNIT))
+    store_lanes(choose_lanes(again, load_lanes(dtype, state + SHIFT * UNIT), guess), state + SHIFT * UNIT)
+
+
+@kernel
+def _sweep_twice(dtype, first, last, work):
+    """A sweep with the shift and, one row behind it, one without: the chains of both run at the same time.
+
+    Of every lane over its rows START … END, into q_new and e_new, row i of
+    which is row i + 1 there. The second sweep costs nothing, since the processor
+    waits for divisions, and contracts what is left by the smallest eigenvalue over the next.
+    """
+    q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
+    state = address(work.state)
+    start, end = load_lanes(dtype, state + START * UNIT), load_lanes(dtype, state + END * UNIT)
+    shift, tiny = load_lanes(dtype, state + SHIFT * UNIT), load_lanes(dtype, state + TINY * UNIT)
+    zero, one = zero_lanes(dtype), spread_lanes(dtype.type(1))
+    infinite, none = spread_lanes(dtype.type(np.inf)), spread_lanes(dtype.type(-1))
+    index, minus = spread_lanes(dtype.type(first)), subtract_lanes(zero, shift)
+    d, d_second, q_before, e_before = zero, zero, zero, zero
+    failed, lowest, before_two, split = infinite, infinite, infinite, none
+    inside_before, closing_before, starts_before = np.intp(0), np.intp(0), np.intp(0)
+    q_here = load_lanes(dtype, q + first * UNIT)
+    for at in range(first * UNIT, (last + 2) * UNIT, UNIT):
+        after = add_lanes(index, one)
+        begun, open_ = less_lanes(start, after), less_lanes(index, add_lanes(end, one))
+        closing, inside = begun & open_, begun & less_lanes(index, end)
+        starts = closing & less_lanes(index, add_lanes(start, one))
+        e_here, q_next = load_lanes(dtype, e + at), load_lanes(dtype, q + at + UNIT)
+        d = choose_lanes(starts, subtract_lanes(q_here, shift), d)
+        failed = choose_lanes(closing & less_lanes(d, failed), d, failed)
+        total = add_lanes(d, e_here)
+        ratio = divide_lanes(q_next, total)
+        q_first = choose_lanes(closing, choose_lanes(inside, total, d), q_here)
+        e_first = choose_lanes(inside, multiply_lanes(e_here, ratio), e_here)
+        d = fma_lanes(d, ratio, minus)
+
+        d_second = choose_lanes(starts_before, q_before, d_second)
+        before_two = choose_lanes(inside_before, lowest, before_two)  # at END − 1: all d's up to END − 2
+        lowest = choose_lanes(closing_before & less_lanes(d_second, lowest), d_second, lowest)
+        total = add_lanes(d_second, e_before)
+        ratio = divide_lanes(q_first, total)
+        e_second = multiply_lanes(e_before, ratio)
+        store_lanes(choose_lanes(closing_before, choose_lanes(inside_before, total, d_second), q_before), q_new + at)
+        store_lanes(choose_lanes(inside_before, e_second, e_before), e_new + at)
+        split = choose_lanes(inside_before & ~less_lanes(tiny, e_second), subtract_lanes(index, one), split)
+        d_second = multiply_lanes(d_second, ratio)
+
+        index, q_here, q_before, e_before = after, q_next, q_first, e_first
+        inside_before, closing_before, starts_before = inside, closing, starts
+    store_lanes(failed, state + FAILED * UNIT)
+    store_lanes(lowest, state + LOWEST * UNIT)
+    store_lanes(before_two, state + BEFORE_TWO * UNIT)
+    store_lanes(split, state + SPLIT * UNIT)
+
+
+@kernel
+def _accept(dtype, first, last, work):
+    """Keep the sweeps of the lanes without a negative d; a smaller shift for the others."""
+    state, kept = work.state, np.int64(0)
+    for lane in range(LANES):
+        if state[END, lane] < 0:
+            continue
+        if state[FAILED, lane] >= 0:
+            kept |= 1 << lane
+            state[TOTAL, lane] += state[SHIFT, lane]
+            state[TRIES, lane] = 0
+            continue
+        state[TRIES, lane] += 1
+        shift = 0.25 * state[SHIFT, lane]
+        if state[TRIES, lane] == 1:  # when only the last d is negative, this is from below
+            shift = max(shift, (state[SHIFT, lane] + state[FAILED, lane]) * (1 - 2 * EPS))
+        state[SHIFT, lane] = shift if state[TRIES, lane] < 4 else 0.0
+    q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
+    for at in range(first * UNIT, (last + 1) * UNIT, UNIT):
+        store_lanes(choose_lanes(kept, load_lanes(dtype, q_new + at + UNIT), load_lanes(dtype, q + at)), q + at)
+        store_lanes(choose_lanes(kept, load_lanes(dtype, e_new + at + UNIT), load_lanes(dtype, e + at)), e + at)
+
+
+@kernel
+def _sort(values):
+    """Largest first, in place; they nearly are."""
+    for i in range(1, values.size):
+        value, j = values[i], i
+        while j > 0 and values[j - 1] < value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
