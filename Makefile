@@ -26,7 +26,7 @@ test: .venv/test
 ## bench: start-up, memory, steps and ratios to peers; one thread, nothing else should run meanwhile
 bench: .venv/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
-	$(BIN)/python benchmarks/peers.py --write
+	$(BIN)/python benchmarks/table.py --write
 
 ## evidence: the slow proofs (kills at every store write and at random times)
 evidence: .venv/test

@@ -1,54 +1,38 @@
-"""The same training steps by others, each written as its users would, and the table of ratios.
+"""The same training steps by others, each written as its users would write it. `table.py` measures them.
 
-    python benchmarks/peers.py            print the table
-    python benchmarks/peers.py --write    and put it into benchmarks/README.md
-
-All sides run in this process on one thread, one after the other, round after round; a row holds medians over the rounds
-and the ratio peer / lrbias of the same round, so that a machine that slows down slows all of them.
+Every function returns an action without arguments that makes `steps` steps; the first call compiles.
 """
 
-import argparse
-import itertools
 import os
-import platform
-import statistics
-import time
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
-from peak import gigaflops
-from threadpoolctl import threadpool_limits
 
-from lrcore import cpu, layout, tableau, workspace
+import lrbias as lb
+from lrcore import cpu, layout, workspace
 
-ROUNDS, DEPTH, LR = 9, 3, 1e-5
-HERE = Path(__file__).parent
+DEPTH, LR = 3, 1e-5
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-def problem(n, dtype=np.float64):
+def problem(n, dtype=np.float64, depth=DEPTH):
     """Layers W_1 … W_N of norm about 1/2 and a target, n × n."""
     rng = np.random.default_rng(0)
-    layers = [(rng.normal(size=(n, n)) * 0.5 / np.sqrt(n)).astype(dtype) for _ in range(DEPTH)]
+    layers = [(rng.normal(size=(n, n)) * 0.5 / np.sqrt(n)).astype(dtype) for _ in range(depth)]
     return layers, rng.normal(size=(n, n)).astype(dtype)
 
 
-def ours(n, steps, dtype=np.float64):
-    """GD steps by the kernel."""
-    layers, target = problem(n, dtype)
+def ours(n, steps, method=None, dtype=np.float64, depth=DEPTH, threads=1):
+    """By the kernel, as lrbias.train calls it. method: lb.GD or lb.GradientFlow."""
+    layers, target = problem(n, dtype, depth)
     params, widths = layout.flatten(layers, dtype)
-    params, target = layout.aligned_copy(params, dtype), layout.aligned_copy(target, dtype)
-    work, losses = workspace.allocate(widths, dtype), np.empty(steps, dtype)
-    return lambda: cpu.gd_steps(params, widths, target, dtype(LR), losses, work)
+    params, losses = layout.aligned_copy(params, dtype), np.empty(steps, dtype)
+    advance = (method or lb.GD(lr=LR)).stepper(lb.Factorization(target), widths, dtype, threads)
+    return lambda: advance(params, losses)
 
 
 def ours_rk4(n, steps):
-    """RK4 steps by the kernel."""
-    layers, target = problem(n)
-    params, widths = layout.flatten(layers)
-    work, losses = workspace.allocate(widths, stages=4), np.empty(steps)
-    a, b = tableau.RK4.astype(np.float64)
-    return lambda: cpu.rk_steps(params, widths, target, LR, a, b, losses, work)
+    """RK4 steps of the flow by the kernel."""
+    return ours(n, steps, lb.GradientFlow(dt=LR))
 
 
 def with_numpy(n, steps):
@@ -57,25 +41,37 @@ def with_numpy(n, steps):
 
     def run():
         for _ in range(steps):
-            prefixes = [layers[0]]
-            for layer in layers[1:]:
-                prefixes.append(layer @ prefixes[-1])
-            back = prefixes[-1] - target
-            np.sum(back**2)
-            for i in range(DEPTH - 1, 0, -1):
-                gradient = back @ prefixes[i - 1].T
-                back = layers[i].T @ back
-                layers[i] -= LR * gradient
-            layers[0] -= LR * back
+            loss, slopes = numpy_gradients(layers, target)
+            for layer, slope in zip(layers, slopes, strict=True):
+                layer -= LR * slope
+        return loss
 
     return run
 
 
-def with_torch(n, steps):
-    """Eager PyTorch, autograd, SGD without momentum written out."""
+def numpy_gradients(layers, target):
+    """(loss, gradients), W_1 first. The products are those of backpropagation; also right for PyTorch tensors."""
+    prefixes = [layers[0]]
+    for layer in layers[1:]:
+        prefixes.append(layer @ prefixes[-1])
+    back = prefixes[-1] - target
+    loss, slopes = 0.5 * (back**2).sum(), []
+    for i in range(len(layers) - 1, 0, -1):
+        slopes.append(back @ prefixes[i - 1].T)
+        back = layers[i].T @ back
+    return loss, [back, *reversed(slopes)]
+
+
+def _torch():
     import torch
 
     torch.set_num_threads(1)
+    return torch
+
+
+def with_torch(n, steps):
+    """Eager PyTorch, autograd, SGD without momentum written out."""
+    torch = _torch()
     layers, target = problem(n)
     layers = [torch.tensor(layer, requires_grad=True) for layer in layers]
     target = torch.tensor(target)
@@ -94,47 +90,73 @@ def with_torch(n, steps):
     return run
 
 
-def with_jax(n, steps):
-    """JAX in float64: value and gradient, a jitted `lax.scan` over the steps."""
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+def with_torch_compiled(n, steps):
+    """A step with gradients by hand through torch.compile, which needs a C++ compiler."""
+    torch = _torch()
+    layers, target = problem(n)
+    layers, target = [torch.tensor(layer) for layer in layers], torch.tensor(target)
+
+    @torch.compile
+    def step(layers, target):
+        loss, slopes = numpy_gradients(layers, target)
+        return loss, [layer - LR * slope for layer, slope in zip(layers, slopes, strict=True)]
+
+    def run():
+        now = layers
+        for _ in range(steps):
+            _, now = step(now, target)
+
+    return run
+
+
+def _jax():
+    os.environ["XLA_FLAGS"] = ONE_THREAD
     import jax
-    import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
+    return jax
+
+
+def _jax_loss(layers, target):
+    product = layers[0]
+    for layer in layers[1:]:
+        product = layer @ product
+    return 0.5 * ((product - target) ** 2).sum()
+
+
+def with_jax(n, steps):
+    """JAX in float64: value and gradient, a jitted `lax.scan` over the steps."""
+    jax = _jax()
     layers, target = problem(n)
 
-    def loss(layers):
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
-        return 0.5 * jnp.sum((product - target) ** 2)
-
     def step(layers, _):
-        value, slopes = jax.value_and_grad(loss)(layers)
+        value, slopes = jax.value_and_grad(_jax_loss)(layers, target)
         return [layer - LR * slope for layer, slope in zip(layers, slopes, strict=True)], value
 
     run = jax.jit(lambda layers: jax.lax.scan(step, layers, None, length=steps))
-    start = [jnp.asarray(layer) for layer in layers]
+    start = [jax.numpy.asarray(layer) for layer in layers]
     return lambda: jax.block_until_ready(run(start))
 
 
-def ours_batched(n, steps, runs=4096):
-    """Many runs side by side; seconds are per run."""
+# Many runs of one size side by side; times are divided by their number.
+
+
+def ours_batched(n, steps, runs):
+    """The batched kernel: a vector holds one number of each of several runs."""
     layers, target = problem(n)
     params, widths = layout.flatten(layers)
     lanes = layout.lanes(np.float64)
     batch = layout.to_lanes(np.tile(params, (runs, 1)), lanes)
     targets = layout.to_lanes(np.tile(target.ravel(), (runs, 1)), lanes)
-    lr, losses = np.full((runs // lanes, lanes), LR), np.empty((runs // lanes, steps, lanes))
-    statuses, work = np.empty((runs // lanes, lanes), np.int64), workspace.allocate_batch(widths)
+    blocks = len(batch)
+    lr, losses = np.full((blocks, lanes), LR), np.empty((blocks, steps, lanes))
+    statuses, work = np.empty((blocks, lanes), np.int64), workspace.allocate_batch(widths)
     return lambda: cpu.batch_gd_steps(batch, widths, targets, lr, losses, statuses, work)
 
 
-def torch_batched(n, steps, runs=4096):
-    """torch.bmm, gradients by hand."""
-    import torch
-
-    torch.set_num_threads(1)
+def torch_batched(n, steps, runs):
+    """torch.bmm, gradients by hand, updates by baddbmm_."""
+    torch = _torch()
     layers, target = problem(n)
     layers = [torch.tensor(layer).repeat(runs, 1, 1) for layer in layers]
     target = torch.tensor(target).repeat(runs, 1, 1)
@@ -147,102 +169,125 @@ def torch_batched(n, steps, runs=4096):
             back = prefixes[-1] - target
             (back**2).sum(dim=(1, 2))
             for i in range(DEPTH - 1, 0, -1):
-                gradient = torch.bmm(back, prefixes[i - 1].transpose(1, 2))
-                back = torch.bmm(layers[i].transpose(1, 2), back)
-                layers[i] -= LR * gradient
-            layers[0] -= LR * back
+                below = torch.bmm(layers[i].transpose(1, 2), back)
+                layers[i].baddbmm_(back, prefixes[i - 1].transpose(1, 2), alpha=-LR)
+                back = below
+            layers[0].sub_(back, alpha=LR)
 
     return run
 
 
-PEERS = {"NumPy": with_numpy, "PyTorch": with_torch, "JAX": with_jax}
+def jax_batched(n, steps, runs):
+    """JAX: `vmap` over the runs of a jitted `scan`."""
+    jax = _jax()
+    layers, target = problem(n)
+
+    def step(layers, _):
+        value, slopes = jax.value_and_grad(_jax_loss)(layers, target)
+        return [layer - LR * slope for layer, slope in zip(layers, slopes, strict=True)], value
+
+    run = jax.jit(jax.vmap(lambda layers: jax.lax.scan(step, layers, None, length=steps)))
+    start = [jax.numpy.tile(layer, (runs, 1, 1)) for layer in layers]
+    return lambda: jax.block_until_ready(run(start))
 
 
-def seconds(action):
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+# The gradient flow with a fixed step of a four-stage method.
 
 
-def medians(sides):
-    """({name: median seconds}, {name: median ratio to the first side}) over alternating rounds."""
-    first = next(iter(sides))
-    for action in sides.values():
-        action()  # compiles
-    times = [{name: seconds(action) for name, action in sides.items()} for _ in range(ROUNDS)]
-    middle = {name: statistics.median(row[name] for row in times) for name in sides}
-    return middle, {name: statistics.median(row[name] / row[first] for row in times) for name in sides}
+def flow_numpy(n, steps):
+    """RK4 by hand in NumPy."""
+    layers, target = problem(n)
+
+    def slope(layers):
+        return [-g for g in numpy_gradients(layers, target)[1]]
+
+    def run():
+        now = layers
+        for _ in range(steps):
+            now = _rk4(now, slope)
+
+    return run
 
 
-def installed():
-    """{peer: version} of those that can be imported."""
-    found = {}
-    for name, package in (("NumPy", "numpy"), ("PyTorch", "torch"), ("JAX", "jax")):
-        try:
-            found[name] = version(package)
-        except PackageNotFoundError:
-            print(f"{name} is not installed and left out")
-    return found
+def _rk4(layers, slope):
+    def moved(slopes, h):
+        return [layer + h * s for layer, s in zip(layers, slopes, strict=True)]
+
+    k1 = slope(layers)
+    k2 = slope(moved(k1, LR / 2))
+    k3 = slope(moved(k2, LR / 2))
+    k4 = slope(moved(k3, LR))
+    return [layer + LR / 6 * (a + 2 * b + 2 * c + d) for layer, a, b, c, d in zip(layers, k1, k2, k3, k4, strict=True)]
 
 
-def flops(n):
-    """Of one step's products: 3(N−1) of 2n³."""
-    return 3 * (DEPTH - 1) * 2 * n**3
+def flow_scipy(n, steps):
+    """scipy.integrate.solve_ivp, RK45 whose step is held at `LR`: six gradients a step."""
+    from scipy.integrate import solve_ivp
+
+    layers, target = problem(n)
+    shapes = [layer.shape for layer in layers]
+    start = np.concatenate([layer.ravel() for layer in layers])
+
+    def slope(t, flat):
+        parts = np.split(flat, len(shapes))
+        now = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return -np.concatenate([g.ravel() for g in numpy_gradients(now, target)[1]])
+
+    held = {"first_step": LR, "max_step": LR, "rtol": 1e3, "atol": 1e3}
+    return lambda: solve_ivp(slope, (0, steps * LR), start, method="RK45", **held)
 
 
-def steps_for(n):
-    """Steps of one timed call: some milliseconds."""
-    return max(1, min(2000, int(4e-3 / (flops(n) / 5e10 + 1e-6))))
+def flow_jax(n, steps):
+    """RK4 by hand in JAX, jitted `scan`."""
+    jax = _jax()
+    layers, target = problem(n)
+
+    def slope(layers):
+        return [-g for g in jax.grad(_jax_loss)(layers, target)]
+
+    run = jax.jit(lambda layers: jax.lax.scan(lambda y, _: (_rk4(y, slope), None), layers, None, length=steps))
+    start = [jax.numpy.asarray(layer) for layer in layers]
+    return lambda: jax.block_until_ready(run(start))
 
 
-def table(peers):
-    """The lines of the table, as Markdown."""
-    yield f"| GD step, N = {DEPTH}, float64 | µs | % of FMA peak | " + " | ".join(f"{p} ÷ lrbias" for p in peers) + " |"
-    yield "| --- | ---: | ---: |" + " ---: |" * len(peers)
-    for n in (4, 8, 10, 16, 32, 64, 100, 128, 256, 1000):
-        steps = steps_for(n)
-        middle, ratio = medians({"lrbias": ours(n, steps), **{name: PEERS[name](n, steps) for name in peers}})
-        share = flops(n) * steps / middle["lrbias"] / 1e9 / max(gigaflops() for _ in range(20))
-        shown = " | ".join(f"{ratio[name]:.2f}" for name in peers)
-        yield f"| n = {n} | {middle['lrbias'] / steps * 1e6:.2f} | {100 * share:.0f} | {shown} |"
-    yield from ("", "| within lrbias | ratio |", "| --- | ---: |")
-    for n in (8, 100, 256):
-        _, ratio = medians({"gd": ours(n, 20), "rk4": ours_rk4(n, 20)})
-        yield f"| RK4 step ÷ GD step, n = {n} | {ratio['rk4']:.2f} |"
-    _, ratio = medians({"float32": ours(100, 20, np.float32), "float64": ours(100, 20)})
-    yield f"| float64 ÷ float32, n = 100 | {ratio['float64']:.2f} |"
-    if "PyTorch" in peers:
-        yield from ("", "| 4096 batched runs, N = 3, float64 | µs per run and step | torch.bmm ÷ lrbias |")
-        yield "| --- | ---: | ---: |"
-        for n in (4, 8, 16, 32):
-            middle, ratio = medians({"lrbias": ours_batched(n, 5), "torch": torch_batched(n, 5)})
-            yield f"| n = {n} | {middle['lrbias'] / 5 / 4096 * 1e6:.3f} | {ratio['torch']:.1f} |"
+def flow_diffrax(n, steps):
+    """diffrax with the tableau of RK4 and a constant step."""
+    jax = _jax()
+    import diffrax
+
+    thirds = np.array([1 / 6, 1 / 3, 1 / 3, 1 / 6])
+    lower = (np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0]))
+
+    class RK4(diffrax.AbstractERK):
+        tableau = diffrax.ButcherTableau(c=np.array([0.5, 0.5, 1.0]), b_sol=thirds, b_error=np.zeros(4), a_lower=lower)
+        interpolation_cls = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+
+        def order(self, terms):
+            return 4
+
+    layers, target = problem(n)
+    term = diffrax.ODETerm(lambda t, layers, _: [-g for g in jax.grad(_jax_loss)(layers, target)])
+    once = {"saveat": diffrax.SaveAt(t1=True), "max_steps": steps + 1, "adjoint": diffrax.DirectAdjoint()}
+    once["stepsize_controller"] = diffrax.StepTo(jax.numpy.arange(steps + 1) * LR)
+    run = jax.jit(lambda layers: diffrax.diffeqsolve(term, RK4(), 0.0, steps * LR, None, layers, **once).ys)
+    start = [jax.numpy.asarray(layer) for layer in layers]
+    return lambda: jax.block_until_ready(run(start))
 
 
-def machine(peers):
-    """One line about where and with what this was measured."""
-    import llvmlite.binding
+def flow_torchdiffeq(n, steps):
+    """torchdiffeq's rk4 (the 3/8 rule) with a constant step, gradients by hand."""
+    torch = _torch()
+    from torchdiffeq import odeint
 
-    peak = max(gigaflops() for _ in range(50))
-    versions = ", ".join(f"{name} {number}" for name, number in {"numba": version("numba"), **peers}.items())
-    where = f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores, CPython {platform.python_version()}"
-    return f"{where}, {versions}; FMA peak of one core, measured: {peak:.0f} GFLOP/s."
+    layers, target = problem(n)
+    start, target = tuple(torch.tensor(layer) for layer in layers), torch.tensor(target)
+    times = torch.tensor([0.0, steps * LR], dtype=torch.float64)
 
+    def slope(t, layers):
+        return tuple(-g for g in numpy_gradients(list(layers), target)[1])
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    write = parser.parse_args().write
-    lines = []
-    with threadpool_limits(1):
-        peers = installed()
-        for line in itertools.chain([machine(peers), ""], table(peers)):
-            lines.append(line)
-            print(line, flush=True)
-    if write:
-        head = (HERE / "README.md").read_text().split("<!-- results -->")[0]
-        (HERE / "README.md").write_text(head + "<!-- results -->\n\n" + "\n".join(lines) + "\n")
+    def run():
+        with torch.no_grad():
+            odeint(slope, start, times, method="rk4", options={"step_size": LR})
 
-
-if __name__ == "__main__":
-    main()
+    return run

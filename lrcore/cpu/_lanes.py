@@ -62,14 +62,19 @@ def emit_choose(builder, going, new, old):
     return builder.select(lanes, new, old)
 
 
+def _element(kind):
+    """The type of the numbers, from that of a dtype or of a number."""
+    return kind.dtype if isinstance(kind, types.DType) else kind
+
+
 @intrinsic
-def load_lanes(typingctx, dtype, address):
-    """The vector at `address`."""
+def load_lanes(typingctx, kind, address):
+    """The vector at `address`; kind: a dtype, or a number of the same type."""
 
     def codegen(context, builder, signature, arguments):
-        return emit_load(builder, lanes_vector(dtype.dtype), arguments[1])
+        return emit_load(builder, lanes_vector(_element(kind)), arguments[1])
 
-    return Lanes(dtype.dtype)(dtype, types.intp), codegen
+    return Lanes(_element(kind))(kind, types.intp), codegen
 
 
 @intrinsic
@@ -84,14 +89,14 @@ def store_lanes(typingctx, value, address):
 
 
 @intrinsic
-def zero_lanes(typingctx, dtype):
-    """+0 in every lane."""
+def zero_lanes(typingctx, kind):
+    """+0 in every lane; kind as for `load_lanes`."""
 
     def codegen(context, builder, signature, arguments):
-        vector = lanes_vector(dtype.dtype)
+        vector = lanes_vector(_element(kind))
         return ir.Constant(vector, [0.0] * vector.count)
 
-    return Lanes(dtype.dtype)(dtype), codegen
+    return Lanes(_element(kind))(kind), codegen
 
 
 @intrinsic

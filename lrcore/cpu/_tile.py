@@ -10,6 +10,7 @@ from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS
 # there must be at least 8 accumulators (two FMA units, four cycles each) with few loads for each FMA.
 TILE_ROWS = 8 if VECTOR_BITS == 512 else 4
 TILE_VECTORS = 3
+NARROW = 2  # up to so many vectors of B are loaded without what is beyond the width, so B need not be packed
 UNROLL = 4
 
 
@@ -81,23 +82,29 @@ class _Vectors:
             self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, vector, I32(self.bytes), mask)
 
 
-STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
+STORE, UPDATE, RESIDUAL, NEGATE, STAGE = range(5)
 
 
 @intrinsic
-def tile(typingctx, rows, width, count, a, a_row, a_k, b, start, start_row, c, c_row, mode, factor, target, columns):
+def tile(
+    typingctx, rows, width, count, a, a_row, a_k, b, b_row, start, start_row, c, c_row, mode, factor, target, columns
+):
     """One tile of a product, its sums in registers: s_ij = fma(a_ik, b_kj, s_ij) for k = 0 … count−1.
 
     rows ≤ TILE_ROWS; width ≤ TILE_VECTORS vectors; count ≥ 1. Addresses are integers, strides count elements.
-    a_ik at a + i·a_row + k·a_k; b_kj in a packed panel, at b + k·TILE_VECTORS·lanes + j; c_ij and target_ij at
-    i·c_row + j; columns_j at j. The sums start at 0, or where start ≠ 0 at start + i·start_row + j. Then, by `mode`,
+    a_ik at a + i·a_row + k·a_k; b_kj at b + k·b_row + j, whole vectors if there are more than NARROW of them; c_ij and
+    target_ij at i·c_row + j; columns_j at j. The sums start at 0, or where start ≠ 0 at start + i·start_row + j. Then,
+    by `mode`,
 
     STORE     c = s
     UPDATE    c = fma(factor, s, c)
     NEGATE    c = 0 − s
     RESIDUAL  c = s − target;  columns_j = fma(c_ij, c_ij, columns_j), i ascending
+    STAGE     with t = 0 − s and a record (from, to, weight) at `columns`, two integers and a number:
+              c = fma(factor, t, what is `from` bytes behind target)
+              what is `to` bytes behind target = fma(weight, t, target)
 
-    The dtype is that of `factor`. Nothing beyond the width is read or written.
+    The dtype is that of `factor`. Nothing else beyond the width is read or written.
     """
     if not isinstance(factor, types.Float):
         return None
@@ -107,7 +114,7 @@ def tile(typingctx, rows, width, count, a, a_row, a_k, b, start, start_row, c, c
         _Tile(builder, _Vectors(builder, element), arguments).emit()
         return context.get_dummy_value()
 
-    integers = [types.intp] * 12
+    integers = [types.intp] * 13
     return types.void(*integers, factor, types.intp, types.intp), codegen
 
 
@@ -116,9 +123,9 @@ class _Tile:
 
     def __init__(self, builder, vectors, arguments):
         self.builder, self.vectors = builder, vectors
-        (self.rows, self.width, self.count, self.a, self.a_row, self.a_k, self.b) = arguments[:7]
-        (self.start, self.start_row, self.c, self.c_row, self.mode) = arguments[7:12]
-        (self.factor, self.target, self.columns) = arguments[12:]
+        (self.rows, self.width, self.count, self.a, self.a_row, self.a_k, self.b, self.b_row) = arguments[:8]
+        (self.start, self.start_row, self.c, self.c_row, self.mode) = arguments[8:13]
+        (self.factor, self.target, self.columns) = arguments[13:]
 
     def emit(self):
         builder, lanes = self.builder, self.vectors.lanes
@@ -127,7 +134,7 @@ class _Tile:
         self.mask = self.vectors.mask(last)
         size = I64(self.vectors.bytes)
         self.a_step = builder.mul(self.a_k, size)
-        self.b_step = I64(TILE_VECTORS * lanes * self.vectors.bytes)
+        self.b_step = builder.mul(self.b_row, size)
         self.a_rows = [self._opaque(builder.mul(builder.mul(self.a_row, I64(i)), size)) for i in range(5)]
         variant = builder.add(builder.mul(self.rows, I64(TILE_VECTORS + 1)), vectors)
         done = builder.append_basic_block("tile.done")
@@ -232,7 +239,12 @@ class _Tile:
     def _one_k(self, rows, count, state):
         """One k: `count` loads of B, then each number of A times all of them."""
         builder, (a_low, a_high, b_at), sums = self.builder, state[:3], state[3:]
-        b = [self.vectors.load(self._at(b_at, I64(j * self.vectors.lanes))) for j in range(count)]
+        b = [
+            self.vectors.load(
+                self._at(b_at, I64(j * self.vectors.lanes)), self._mask_of(j, count) if count <= NARROW else None
+            )
+            for j in range(count)
+        ]
         new = []
         for i in range(rows):
             a = self.vectors.splat(builder.load(self._row((a_low, a_high), i)))
@@ -246,10 +258,16 @@ class _Tile:
 
     def _finish(self, sums, rows, count):
         builder = self.builder
-        blocks = {mode: builder.append_basic_block("tile.mode") for mode in (STORE, UPDATE, RESIDUAL, NEGATE)}
+        blocks = {mode: builder.append_basic_block("tile.mode") for mode in (STORE, UPDATE, RESIDUAL, NEGATE, STAGE)}
         done = builder.append_basic_block("tile.stored")
         switch = builder.switch(self.mode, blocks[STORE])
-        endings = ((STORE, self._store), (UPDATE, self._update), (RESIDUAL, self._residual), (NEGATE, self._negate))
+        endings = (
+            (STORE, self._store),
+            (UPDATE, self._update),
+            (RESIDUAL, self._residual),
+            (NEGATE, self._negate),
+            (STAGE, self._stage),
+        )
         for mode, emit in endings:
             if mode != STORE:
                 switch.add_case(I64(mode), blocks[mode])
@@ -276,6 +294,22 @@ class _Tile:
     def _negate(self, sums, rows, count):
         zero = self.vectors.zero
         self._store([[self.builder.fsub(zero, value) for value in row] for row in sums], rows, count)
+
+    def _stage(self, sums, rows, count):
+        builder, vectors = self.builder, self.vectors
+        fields = builder.inttoptr(self.columns, I64.as_pointer())
+        source, goal = (builder.load(builder.gep(fields, [I32(i)])) for i in (0, 1))
+        weight = builder.load(builder.inttoptr(builder.add(self.columns, I64(16)), vectors.element.as_pointer()))
+        factor, weight = vectors.splat(self.factor), vectors.splat(weight)
+        source, goal = builder.add(self.target, source), builder.add(self.target, goal)
+        for i in range(rows):
+            for j in range(count):
+                mask = self._mask_of(j, count)
+                slope = builder.fsub(vectors.zero, sums[i][j])
+                base = vectors.load(self._place(self.target, self.c_row, i, j), mask)
+                total = vectors.fma(factor, slope, vectors.load(self._place(source, self.c_row, i, j), mask))
+                vectors.store(total, self._place(self.c, self.c_row, i, j), mask)
+                vectors.store(vectors.fma(weight, slope, base), self._place(goal, self.c_row, i, j), mask)
 
     def _residual(self, sums, rows, count):
         builder = self.builder

@@ -60,9 +60,19 @@ def number(typingctx, address, like):
 
 
 @intrinsic
+def integer(typingctx, address):
+    """The int64 at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], I64.as_pointer()))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
 def put(typingctx, address, value):
-    """Write a number to an address."""
-    if not isinstance(value, types.Float):
+    """Write a number or an int64 to an address."""
+    if not isinstance(value, types.Float) and value != types.intp:
         return None
 
     def codegen(context, builder, signature, arguments):

@@ -8,17 +8,20 @@ that, so `out` may be `params` itself: that is the in-place step.
 
 import numpy as np
 
+from lrcore.cpu._lanes import fma_lanes, load_lanes, spread_lanes, store_lanes, subtract_lanes, zero_lanes
 from lrcore.cpu._target import kernel
-from lrcore.cpu._tile import RESIDUAL, STORE, UPDATE
-from lrcore.cpu._vector import address, fma, number, put
+from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE
+from lrcore.cpu._vector import address, fma, integer, number, put
 from lrcore.cpu.gemm import A_BT, AB, AT_B, meet, places_of, product_at, share
+from lrcore.layout import LANE_BYTES
 
 
 @kernel
 def product(params, widths, out, work):
     """out (n_N, n_0) = W_N ⋯ W_1. Uses work.prefix."""
     if widths.size == 2:
-        out[:, :] = params.reshape(out.shape)
+        for k in range(params.size):  # assigning arrays would take longer to compile than the rest of this function
+            put(address(out) + k * params.itemsize, params[k])
     else:
         _chain(params.dtype.type(1), address(params), widths, address(out), np.intp(0), places_of(work))
 
@@ -35,7 +38,7 @@ def backward(params, widths, factor, out, work):
 
     Uses work.back; leaves work.residual as it was.
     """
-    backward_at(np.intp(UPDATE), factor, address(params), widths, address(out), places_of(work))
+    backward_at(np.intp(UPDATE), factor, address(params), widths, address(out), np.intp(0), places_of(work))
 
 
 @kernel
@@ -46,7 +49,7 @@ def loss_and_gradient(params, widths, target, gradient, work):
     start, end = share(gradient.size, places)
     gradient[start:end] = 0
     meet(places)
-    backward_at(np.intp(UPDATE), one, address(params), widths, address(gradient), places)
+    backward_at(np.intp(UPDATE), one, address(params), widths, address(gradient), np.intp(0), places)
     return loss
 
 
@@ -100,8 +103,16 @@ def _single_layer(one, params, target, widths, places):
 
 
 @kernel
-def backward_at(mode, factor, params, widths, out, places):
-    """The gradients into `out` after `forward_at`. mode UPDATE: out += factor · ∇L; NEGATE: out = −∇L."""
+def backward_at(mode, factor, params, widths, out, base, places):
+    """The gradients into `out` after `forward_at`, by mode.
+
+    UPDATE   out += factor · ∇L
+    NEGATE   out = −∇L
+    STAGE    out = source − factor · ∇L and goal = base − weight · ∇L, where places.record tells how many bytes behind
+             `base` source and goal are, and the weight
+
+    `out` and the goal may be `params` itself: of a layer nothing is read once it is written.
+    """
     depth, inputs, size, none, store = widths.size - 1, widths[0], places.size, np.intp(0), np.intp(STORE)
     offset, prefix, back = np.intp(0), places.prefix_end, places.residual
     for i in range(2, depth + 1):
@@ -110,14 +121,48 @@ def backward_at(mode, factor, params, widths, out, places):
         rows, inner = widths[i], widths[i - 1]
         prefix -= inner * inputs * size
         below = params if i == 2 else prefix
-        layer, goal = params + offset, out + offset
+        layer, goal, origin = params + offset, out + offset, base + offset
         offset -= inner * widths[i - 2] * size
         next_back = places.back + i % 2 * places.back_turn
         product_at(np.intp(AT_B), store, inner, inputs, rows, layer, back, next_back, factor, none, none, places)
-        product_at(np.intp(A_BT), mode, rows, inner, inputs, back, below, goal, factor, none, none, places)
+        product_at(np.intp(A_BT), mode, rows, inner, inputs, back, below, goal, factor, origin, places.record, places)
         back = next_back
     start, end = share(widths[1] * inputs, places)
-    for at in range(start * size, end * size, size):
-        gradient = number(back + at, factor)
-        put(out + at, fma(factor, gradient, number(out + at, factor)) if mode == UPDATE else factor - factor - gradient)
+    first = start * size
+    _first_layer(mode, factor, back + first, out + first, base + first, places.record, (end - start) * size, size)
     meet(places)
+
+
+@kernel
+def _first_layer(mode, factor, gradient, out, base, record, length, size):
+    """What `backward_at` does with the gradient of W_1, which is B_1 itself. Addresses, length in bytes."""
+    at, spread, zero, none = np.intp(0), spread_lanes(factor), zero_lanes(factor), factor - factor
+    source, goal, weight = out, out, factor
+    if mode == STAGE:
+        source, goal, weight = base + integer(record), base + integer(record + 8), number(record + 16, factor)
+    while at + LANE_BYTES <= length:
+        slope = load_lanes(factor, gradient + at)
+        if mode == UPDATE:
+            store_lanes(fma_lanes(spread, slope, load_lanes(factor, out + at)), out + at)
+        else:
+            slope = subtract_lanes(zero, slope)
+            if mode == STAGE:
+                origin = load_lanes(factor, base + at)
+                store_lanes(fma_lanes(spread, slope, load_lanes(factor, source + at)), out + at)
+                store_lanes(fma_lanes(spread_lanes(weight), slope, origin), goal + at)
+            else:
+                store_lanes(slope, out + at)
+        at += LANE_BYTES
+    while at < length:
+        slope = number(gradient + at, factor)
+        if mode == UPDATE:
+            put(out + at, fma(factor, slope, number(out + at, factor)))
+        else:
+            slope = none - slope
+            if mode == STAGE:
+                origin = number(base + at, factor)
+                put(out + at, fma(factor, slope, number(source + at, factor)))
+                put(goal + at, fma(weight, slope, origin))
+            else:
+                put(out + at, slope)
+        at += size

@@ -31,12 +31,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lrcore.cpu._target import kernel
-from lrcore.cpu._tile import STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
+from lrcore.cpu._tile import NARROW, STAGE, STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
 from lrcore.cpu._vector import VECTOR_BITS, address, barrier, stay_apart
 
 AB, AT_B, A_BT = 0, 1, 2
 BLOCK_K = 512
 BLOCK_ROWS = 192
+FEW_ROWS = 32  # up to so many rows of A, a panel of few columns is not worth packing
 
 
 def panel_columns(dtype):
@@ -69,6 +70,7 @@ class Places(NamedTuple):
     columns: int
     panel: int
     sums: int
+    record: int
     meeting: int
     part: int
     parts: int
@@ -88,6 +90,7 @@ def places_of(work):
         address(work.columns),
         address(work.panel),
         address(work.sums),
+        address(work.record),
         address(work.meeting),
         work.part,
         work.parts,
@@ -115,28 +118,35 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
-    mode: STORE, UPDATE, RESIDUAL or NEGATE, see `_tile.tile`. The dtype is that of `factor`.
+    mode: STORE, UPDATE, RESIDUAL, NEGATE or STAGE, see `_tile.tile`. The dtype is that of `factor`.
     """
     stay_apart()
     panel, sums, size = places.panel, places.sums, places.size
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
+    narrow = form != A_BT and n <= NARROW * panel_width // TILE_VECTORS and m <= FEW_ROWS
     block_k = count
     if count > BLOCK_K:  # evenly, so that the last block is not a short one
         blocks = (count + BLOCK_K - 1) // BLOCK_K
         block_k = (count + blocks - 1) // blocks
     a_row, a_k = (np.intp(1), m) if form == AT_B else (count, np.intp(1))
-    for top in range(0, m, BLOCK_ROWS):
+    top = np.intp(0)
+    while top < m:  # a range with a step would begin with a division, which is as long as a tile of a small product
         height = min(BLOCK_ROWS, m - top)
         row_blocks = (height + TILE_ROWS - 1) // TILE_ROWS
         rows, thicker = height, np.intp(0)
         if row_blocks > 1:
             rows, thicker = height // row_blocks, height % row_blocks  # so many blocks have one row more
-        for k in range(0, count, block_k):
+        k = np.intp(0)
+        while k < count:
             length = min(block_k, count - k)
             last = k + length == count
-            for j in range(panel_width * places.part, n, panel_width * places.parts):
+            j = panel_width * places.part
+            while j < n:
                 width = min(panel_width, n - j)
-                if form == A_BT:
+                b_at, b_row = panel, panel_width
+                if narrow:
+                    b_at, b_row = b + k * n * size, n
+                elif form == A_BT:
                     pack_transposed(panel, b + (j * count + k) * size, count, width, length, factor)
                 else:
                     pack(panel, b + (k * n + j) * size, n, width, length, factor)
@@ -152,7 +162,8 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
                         a + (row * a_row + k * a_k) * size,
                         a_row,
                         a_k,
-                        panel,
+                        b_at,
+                        b_row,
                         partial if k > 0 else 0,
                         n,
                         c + offset if last else partial,
@@ -160,9 +171,12 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
                         mode if last else np.intp(STORE),
                         factor,
                         target + offset,
-                        columns + j * size,
+                        columns if mode == STAGE else columns + j * size,
                     )
                     row += tile_rows
+                j += panel_width * places.parts
+            k += block_k
+        top += BLOCK_ROWS
     meet(places)
 
 

@@ -39,7 +39,10 @@ def balancedness(params, widths, out, work):
         work.columns[:n] = 0
         product_at(np.intp(AT_B), np.intp(STORE), n, n, above, upper, upper, gram, one, none, none, places)
         product_at(np.intp(A_BT), np.intp(RESIDUAL), n, n, below, layer, layer, gram, one, gram, places.columns, places)
-        out[i - 1] = math.sqrt(work.columns[:n].sum())
+        total = 0.0
+        for j in range(n):
+            total += work.columns[j]
+        out[i - 1] = math.sqrt(total)
         layer = upper
 
 

@@ -57,9 +57,11 @@ def bidiagonal_values(sizes, work):
     above it, and are overwritten. The bits of what is returned say which lanes did not converge.
     """
     state, dtype = work.state, work.q.dtype
+    largest = np.int64(0)
     for lane in range(LANES):
         _prepare(sizes[lane], lane, work)
-    for _ in range(MOST_SWEEPS * sizes.max()):
+        largest = max(largest, sizes[lane])
+    for _ in range(MOST_SWEEPS * largest):
         first, last = _deflate(work)
         if last < 0:
             break
@@ -70,7 +72,10 @@ def bidiagonal_values(sizes, work):
     for lane in range(LANES):
         values = work.values[: sizes[lane], lane]
         _sort(values)
-        if state[END, lane] >= 0 or not np.isfinite(values.sum()):
+        for value in values:
+            if not np.isfinite(value):
+                failed |= 1 << lane
+        if state[END, lane] >= 0:
             failed |= 1 << lane
     return failed
 
