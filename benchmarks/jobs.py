@@ -11,6 +11,7 @@ import numpy as np
 from peers import numpy_gradients
 
 import lrbias as lb
+from lrcore import cpu, workspace
 
 N, RANK, LR, GAMMA = 100, 10, 1e-3, 1.5
 
@@ -39,6 +40,28 @@ def ours(steps, record, stored=True):
             )
 
     return run
+
+
+def _matrices(n):
+    """Eight of a record at depth 3: product, layers and their gradients; and the vectors that are read of each."""
+    rng = np.random.default_rng(0)
+    layers = [rng.normal(size=(n, n)) * 0.5 / np.sqrt(n) for _ in range(3)]
+    target = rng.normal(size=(n, n))
+    product = layers[2] @ layers[1] @ layers[0]
+    matrices = [product, *layers, product - target, *numpy_gradients(layers, target)[1]]
+    return matrices, [min(n, RANK), 1, 1, 1, 0, 0, 0, 0]
+
+
+def record_svds(n):
+    matrices, counts = _matrices(n)
+    work = workspace.allocate_spectra([matrix.shape for matrix in matrices], counts)
+    return lambda: cpu.spectra(matrices, counts, work)
+
+
+def record_svds_lapack(n):
+    """The same by LAPACK's divide and conquer (gesdd): vectors where some are read, else values alone."""
+    matrices, counts = _matrices(n)
+    return lambda: [np.linalg.svd(m, compute_uv=count > 0) for m, count in zip(matrices, counts, strict=True)]
 
 
 def with_numpy(steps, every):

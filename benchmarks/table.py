@@ -159,6 +159,13 @@ def batches():
         yield row(f"n = {n}", f"{middle['lrbias'] / 5 / RUNS * 1e6:.3f}", *(f"{ratio[name]:.1f}" for name in sides))
 
 
+def svds():
+    yield from head("SVDs of one record, N = 3", "µs", "LAPACK ÷ lrbias")
+    for n in (4, 10, 32, 64, 100, 200, 400):
+        middle, ratio = medians({"lrbias": jobs.record_svds(n), "LAPACK": jobs.record_svds_lapack(n)})
+        yield row(f"n = {n}", f"{middle['lrbias'] * 1e6:.0f}", f"{ratio['LAPACK']:.1f}")
+
+
 def protocol():
     """Whole jobs, with everything that belongs to them: metrics, store, Python."""
     steps = 3000
@@ -186,7 +193,7 @@ def protocol():
     yield from (row(name, f"{ratio[name]:.2f}") for name in others)
 
 
-TABLES = (gd_steps, compiled_steps, within, depths, flows, batches, protocol)
+TABLES = (gd_steps, compiled_steps, within, depths, flows, batches, svds, protocol)
 
 
 def machine():

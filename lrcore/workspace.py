@@ -21,9 +21,9 @@ class Workspace(NamedTuple):
     columns   max n_i, i < N                 per-column sums of squares
     point     P                              where a Runge-Kutta stage is evaluated
     stages    (s, P)                         the slopes of the stages; row 0 for their weighted sum where that is enough
-    record    3, int64                       what a stage hands to the products (`STAGE` in lrcore.cpu._tile)
     panel     see lrcore.cpu.gemm            packed columns of B; aligned to 64 bytes
     sums      see lrcore.cpu.gemm            sums between blocks of k, for large matrices
+    record    3, int64                       what a stage hands to the products (`STAGE` in lrcore.cpu._tile)
     meeting   16, int64                      where the threads of a run wait for each other
     part      which of `parts` threads this workspace belongs to
     parts     how many threads share the run
@@ -36,9 +36,9 @@ class Workspace(NamedTuple):
     columns: np.ndarray
     point: np.ndarray
     stages: np.ndarray
-    record: np.ndarray
     panel: np.ndarray
     sums: np.ndarray
+    record: np.ndarray
     meeting: np.ndarray
     part: int
     parts: int
@@ -58,9 +58,9 @@ def allocate(widths, dtype=np.float64, stages=0):
         columns=layout.aligned(max(inputs, *inner, 0), dtype),
         point=layout.aligned(parameters if stages else 0, dtype),
         stages=layout.aligned((stages, parameters if stages else 0), dtype),
-        record=np.zeros(3, np.int64),
         panel=layout.aligned(gemm.panel_size(np.dtype(dtype)), dtype),
         sums=layout.aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
+        record=np.zeros(3, np.int64),
         meeting=np.zeros(16, np.int64),
         part=0,
         parts=1,

@@ -31,6 +31,31 @@ def test_a_thousand_steps_equal_the_reference(name, widths):
     assert np.abs(losses / expected_losses - 1).max() < 1e-12
 
 
+KUTTA_38 = ([[0, 0, 0, 0], [1 / 3, 0, 0, 0], [-1 / 3, 1, 0, 0], [1, -1, 1, 0]], [1 / 8, 3 / 8, 3 / 8, 1 / 8])
+METHODS = {name: tableau.TABLEAUS[name].astype(np.float64) for name in ("euler", "heun", "rk4")}
+
+
+@pytest.mark.parametrize("widths", [(7, 3, 5), (6, 5), (50, 20, 80, 30)], ids=str)
+@pytest.mark.parametrize("name", [*METHODS, "3/8"])
+def test_every_kind_of_runge_kutta_method_equals_the_reference(name, widths):
+    """Kutta's 3/8 rule looks back to slopes before the last one, so it stores them; the others store none."""
+    a, b = METHODS.get(name, [np.array(part, np.float64) for part in KUTTA_38])
+    params, widths, target, work = make(widths, stages=len(b))
+    expected, losses, expected_losses = params.copy(), np.empty(300), np.empty(300)
+    assert cpu.rk_steps(params, widths, target, 1e-2, a, b, losses, work) == OK
+    assert reference.rk_steps(expected, widths, target, 1e-2, a, b, expected_losses) == OK
+    assert relative(params, expected) < 1e-12
+    assert relative(losses, expected_losses) < 1e-12
+
+
+def test_one_euler_step_is_one_of_gd_bit_for_bit():
+    params, widths, target, work = make((9, 4, 30), stages=1)
+    flowed, losses = params.copy(), np.empty(50)
+    cpu.gd_steps(params, widths, target, 1e-2, losses, work)
+    cpu.rk_steps(flowed, widths, target, 1e-2, *METHODS["euler"], losses, work)
+    assert np.array_equal(params, flowed)
+
+
 @pytest.mark.parametrize("name", ["gd", "rk4"])
 def test_float32_follows_the_reference(name):
     params, widths, target, work = make((7, 3, 5), np.float32, stages=4)
@@ -51,7 +76,7 @@ def test_chunks_do_not_change_bits(name, widths):
     for length in (1, 7, 30, 22):
         part = np.empty(length)
         fresh = workspace.allocate(widths, stages=4)
-        for buffer in fresh[:-3]:
+        for buffer in fresh[:-4]:
             buffer.fill(np.nan)  # nothing may be carried along in scratch
         _steps(cpu, name, params, widths, target, 1e-2, part, fresh)
         pieces.append(part)

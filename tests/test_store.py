@@ -65,6 +65,59 @@ def test_rows_after_a_damaged_chunk_survive(tmp_path):
     assert fingerprint(lb.resume(tmp_path / "run", from_checkpoint=0)) == expected
 
 
+@pytest.fixture
+def killed(tmp_path):
+    """A run whose process ended without a word at step 140, after the commit at 100."""
+    path = tmp_path / "run"
+    record = lb.Record(
+        every=1, metrics={"singular_values": 7, "end": lambda network: os._exit(9) if ended(network) else 0}
+    )
+    whole = lb.train(**settings(200, record=lb.Record(every=1, metrics={"singular_values": 7})))
+    limit = whole.losses[140]
+    target = lb.Factorization(whole.target)
+
+    def ended(network):
+        return 0.5 * np.sum((network.product() - target.target) ** 2) <= limit
+
+    pid = os.fork()
+    if pid == 0:
+        quiet_train(**settings(200, record=record), store=path)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    return path, whole
+
+
+def test_a_killed_run_has_all_that_was_committed(killed):
+    path, whole = killed
+    run = lb.open(path)
+    assert (run.status, run.step) == ("running", 100)
+    assert np.array_equal(run.losses, whole.losses[:101])
+    assert np.array_equal(run["product/singular_values"], whole["product/singular_values"][:15])
+    assert run.check() == []
+    finished = lb.resume(path, metrics={"end": lambda network: 0})
+    assert np.array_equal(finished.losses, whole.losses)
+    assert np.array_equal(finished["product/singular_values"], whole["product/singular_values"])
+    assert not (path / "tail.npz").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+def test_a_damaged_tail_is_named_and_repaired_from_the_start(killed, damage):
+    path, whole = killed
+    tail = path / "tail.npz"
+    if damage == "truncate":
+        tail.write_bytes(tail.read_bytes()[:-10])
+    elif damage == "flip":
+        _flip(tail)
+    else:
+        tail.unlink()
+    assert any("tail.npz" in sentence for sentence in lb.open(path).check())
+    with pytest.raises(lb.StoreError, match=r"tail\.npz.*from_checkpoint=0"):
+        lb.resume(path, metrics={"end": lambda network: 0})
+    repaired = lb.resume(path, metrics={"end": lambda network: 0}, from_checkpoint=0)
+    assert np.array_equal(repaired.losses, whole.losses)
+    assert repaired.check() == []
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
 def test_a_damaged_checkpoint_is_named_with_a_way_out(stored, damage):
     path, _ = stored

@@ -40,10 +40,14 @@ class Column:
 
     def set(self, row, value):
         """Write one row; rows come in order, and may repeat the last ones with the same values."""
-        self._turn_to(row)
         first = row - self.index * self.rows
+        if not 0 <= first < self.rows:
+            self._turn_to(row)
+            first = row - self.index * self.rows
         self.block[first] = self.last = value
-        self._filled, self._dirty = max(self._filled, first + 1), True
+        if first >= self._filled:
+            self._filled = first + 1
+        self._dirty = True
 
     def view(self, row, count):
         """Up to `count` rows from `row` on, to be written in place: as many as the block still holds."""

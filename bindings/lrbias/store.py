@@ -13,7 +13,6 @@ A directory comes into being by one rename, complete with its first checkpoint. 
 `write_file`: temporary file, fsync, rename, fsync of the folder.
 """
 
-import asyncio
 import io
 import json
 import os
@@ -26,7 +25,7 @@ import numpy as np
 import zarr
 from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 
@@ -73,9 +72,7 @@ class DurableStore(LocalStore):
     """Zarr's local store with durable writes, and with an error where a missing chunk would read as fill values."""
 
     async def set(self, key, value):
-        await asyncio.to_thread(self._write, key, value)
-
-    def _write(self, key, value):
+        """In the thread that asks: handing a small file to another one takes longer than writing it."""
         path = self.root / key
         _make_folder(path.parent)
         write_file(path, value.to_bytes())
@@ -266,7 +263,7 @@ class RunWriter(RunFolder):
             shutil.rmtree(draft, ignore_errors=True)
             raise
         writer.path = path
-        writer.open_log(quantities, steps)
+        writer._group, writer._arrays = writer._open_log(), {}
         return writer
 
     @classmethod
@@ -285,7 +282,9 @@ class RunWriter(RunFolder):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _create_arrays(self, quantities, steps):
-        group = zarr.open_group(DurableStore(self.path / "log.zarr"), mode="w")
+        """Made in memory and then written: zarr's steps on the way to a file take longer than all of its files."""
+        files = {}
+        group = zarr.open_group(MemoryStore(files), mode="w")
         for quantity in quantities:
             rows, dtype = chunk_rows(quantity), np.dtype(quantity.dtype)
             group.create_array(
@@ -298,22 +297,31 @@ class RunWriter(RunFolder):
                 compressors=[Crc32cCodec()],
                 attributes={"interval": quantity.interval},
             )
+        for key, content in files.items():
+            path = self.path / "log.zarr" / key
+            _make_folder(path.parent)
+            write_file(path, content.to_bytes())
 
     def open_log(self, quantities, steps):
         """Make ready for rows up to `steps`: arrays grow when a resumed run goes further than planned."""
-        self._group = zarr.open_group(DurableStore(self.path / "log.zarr"), mode="r+")
-        self._arrays = {}
+        self._group, self._arrays = self._open_log(), {}
         for quantity in quantities:
-            array = self._group[quantity.name]
-            rows = capacity(quantity, steps)
+            rows, array = capacity(quantity, steps), self._array(quantity.name)
             if array.shape[0] < rows:
                 array.resize((rows, *quantity.shape))
-            self._arrays[quantity.name] = array.with_config({"write_empty_chunks": True})
+
+    def _open_log(self):
+        return zarr.open_group(DurableStore(self.path / "log.zarr"), mode="r+")
+
+    def _array(self, name):
+        if name not in self._arrays:
+            self._arrays[name] = self._group[name].with_config({"write_empty_chunks": True})
+        return self._arrays[name]
 
     def write_block(self, name, index, block):
         """Write chunk `index` of a quantity as a whole."""
         rows = len(block)
-        self._arrays[name][index * rows : (index + 1) * rows] = block
+        self._array(name)[index * rows : (index + 1) * rows] = block
 
     def write_tail(self, tails):
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
