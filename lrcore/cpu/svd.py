@@ -11,9 +11,9 @@ A matrix with a non-finite entry has NaN for every value and vector: divergence 
 import numpy as np
 import scipy.linalg
 
-from lrcore.cpu.bidiagonal import bidiagonalize, reflect_back
+from lrcore.cpu.bidiagonal import bidiagonalize
 from lrcore.cpu.qds import LANES, bidiagonal_values
-from lrcore.cpu.twisted import bidiagonal_vectors
+from lrcore.cpu.twisted import leading_vectors
 
 LARGEST = 400  # the shorter side from which on LAPACK, whose reduction is blocked, is faster
 CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality and residual are mostly below 1e-13
@@ -43,12 +43,9 @@ def spectra(matrices, counts, work):
 
 def _triplets(matrix, count, scale, values, reduction, lanes):
     """What `spectra` gives for one matrix, or None where it takes LAPACK. values: those of the scaled matrix."""
+    if count and not (scale and leading_vectors(values, CERTAIN, reduction, lanes)):
+        return None
     u, v = reduction.u, reduction.v
-    if count:
-        if not (scale and bidiagonal_vectors(reduction.diagonal, reduction.above, values, u, v, lanes) <= CERTAIN):
-            return None
-        reflect_back(reduction.left, reduction.factors[0], u)
-        reflect_back(reduction.right, reduction.factors[1], v)
     if matrix.shape[0] < matrix.shape[1]:  # the transpose was reduced
         u, v = v, u
     (m, n), dtype = matrix.shape, matrix.dtype

@@ -25,9 +25,23 @@ from lrcore.cpu._lanes import (
 )
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import address
+from lrcore.cpu.bidiagonal import reflect_back
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
+
+
+@kernel
+def leading_vectors(values, limit, work, lanes):
+    """Rows of work.u and work.v: the first singular vectors of the matrix that was reduced in `work`, of length 1.
+
+    values (n,): those of B. Returns whether their error is at most `limit`, see `bidiagonal_vectors`.
+    """
+    if not bidiagonal_vectors(work.diagonal, work.above, values, work.u, work.v, lanes) <= limit:
+        return False
+    reflect_back(work.left, work.factors[0], work.u)
+    reflect_back(work.right, work.factors[1], work.v)
+    return True
 
 
 @kernel
