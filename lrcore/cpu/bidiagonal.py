@@ -38,7 +38,7 @@ from lrcore.cpu._vector import address, number, put
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES, SIZE = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8), np.int64(8)
-SAFETY = 1e10  # squares this much above the smallest number are sums of many that do not vanish
+SAFETY = 1e10  # a sum of squares that is not this much above the smallest number may lack some that vanished
 STRIP_BYTES = 32768  # of a strip: it must stay in the first-level cache from one pass to the next
 
 
@@ -82,8 +82,8 @@ def bidiagonalize(matrix, work, lane, lanes):
     """B of a (m, n) matrix, or of its transpose if m < n: work.diagonal and work.above, divided by the returned scale.
 
     Their squares go to column `lane` of lanes.q and lanes.e. The reflections stay in work.left, work.right and
-    work.factors if the workspace is for vectors. Returns 0 for zero, and NaN where the matrix
-    or the sum of its squares is not finite.
+    work.factors if the workspace is for vectors. Returns 0 for zero, and NaN for what is not finite or has no
+    sum of squares within the range of its numbers.
     """
     scale = _take(matrix, work.matrix)
     if not (np.isfinite(scale) and scale > 0):
@@ -180,7 +180,7 @@ def _reflect(dtype, k, x, count):
     beta = -norm if head > 0 else norm
     factor = one / (head - beta)
     for at in range(first, last, UNIT):
-        store_lanes(fma_lanes(load_lanes(dtype, x + at), spread_lanes(factor), zero_lanes(dtype)), x + at)
+        store_lanes(multiply_lanes(load_lanes(dtype, x + at), spread_lanes(factor)), x + at)
     put(x + k * SIZE, one)
     return (beta - head) / beta, beta, factor
 

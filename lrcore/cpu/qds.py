@@ -1,11 +1,11 @@
 """Singular values of upper bidiagonal matrices, up to eight side by side.
 
-The differential quotient-difference algorithm with shifts (Fernando and Parlett 1994), one
-matrix in each lane. One sweep is a chain of divisions in which each waits for the one before; eight chains
-take as long as one. With q the squares of the diagonal and e those above it, a sweep with shift τ makes q̂, ê of B̂ with
-B̂ᵀB̂ = BBᵀ − τ; q_n tends to the smallest value that is left. No sweep subtracts but the shift itself, so values are
-accurate to rounding, the small ones included. A shift above the smallest value shows as a negative d: such a sweep is
-undone and made again with less. The shifts follow from the last 2 × 2 block, less what the next coupling may take away.
+The differential quotient-difference algorithm with shifts (Fernando and Parlett 1994), one matrix in each lane. A sweep
+is a chain of divisions in which each waits for the one before; eight chains take as long as one. With q the squares of
+the diagonal and e those above it, a sweep with shift τ makes q̂, ê of B̂ with B̂ᵀB̂ = BBᵀ − τ; q_n tends to the smallest
+value that is left. No sweep subtracts but the shift itself, so values are accurate to rounding, small ones included. A
+shift above the smallest value shows as a negative d: such a sweep is undone and made again with less. The shifts follow
+from the last 2 × 2 block, less what the next coupling may take away.
 """
 
 import math
@@ -214,9 +214,8 @@ def _choose_shifts(dtype, state):
 def _sweep_twice(dtype, first, last, work):
     """A sweep with the shift and, one row behind it, one without: the chains of both run at the same time.
 
-    Of every lane over its rows START … END, into q_new and e_new, row i of
-    which is row i + 1 there. The second sweep costs nothing, since the processor
-    waits for divisions, and contracts what is left by the smallest eigenvalue over the next.
+    Of every lane over its rows START … END, into q_new and e_new, where row i is row i + 1. The second sweep costs
+    nothing, since the processor waits for divisions, and contracts the last coupling once more.
     """
     q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
     state = address(work.state)

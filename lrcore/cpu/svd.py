@@ -22,7 +22,7 @@ CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality 
 def spectra(matrices, counts, work):
     """(left (m, c), values (k,), right (n, c)) of each of `matrices`: all values and the first c singular vectors.
 
-    matrices  (m, n) arrays, any dtype; results have the same
+    matrices  (m, n) arrays in C order, float64 or float32; results have the same dtype
     counts    c for each, at most k = min(m, n); 0 for values alone
     work      workspace.allocate_spectra of the same shapes and counts
     """
