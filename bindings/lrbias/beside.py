@@ -14,6 +14,11 @@ from lrbias.metrics import Observation
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured
 
 
+def has_another_core(threads, record):
+    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved."""
+    return len(os.sched_getaffinity(0)) > threads and not record.functions()
+
+
 class MeasureError(Exception):
     """A metric failed at `step`, where the parameters were `params`; the cause is the metric's own exception."""
 
@@ -48,9 +53,8 @@ class Recorder:
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
         self._failure = None
-        alone = len(os.sched_getaffinity(0)) <= threads or bool(setup.record.functions())
         self._thread = None
-        if not alone:
+        if has_another_core(threads, setup.record):
             self._thread = threading.Thread(target=self._work, args=(Observation(setup),), daemon=True)
             self._thread.start()
 

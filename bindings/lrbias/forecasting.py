@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from lrbias.beside import has_another_core
 from lrbias.log import losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.progress import clock
@@ -25,7 +26,7 @@ from lrcore import cpu, layout, workspace
 HORIZON = 50  # how many times `steps` to look ahead for an escape
 MODES = 20
 TIMING_SECONDS = 0.1
-COMMIT_SECONDS = 0.05
+COMMIT_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def forecast(problem, network, method, steps, record=None, checkpoint_every=1000
     modes = min(spectrum.rank, MODES)
     with one_blas_thread():
         escapes = escape_steps(problem, network, method.step_size, steps, modes)
-        seconds, size = _cost(problem, network, method, steps, record, checkpoint_every)
+        seconds, size = cost(problem, network, method, steps, record, checkpoint_every)
     return Forecast(
         steps=steps,
         seconds=seconds,
@@ -142,8 +143,8 @@ def _escape_time(network, value, left, right, horizon):
     return float(solution.t_events[0][0]) if solution.t_events[0].size else None
 
 
-def _cost(problem, network, method, steps, record, checkpoint_every):
-    """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes."""
+def cost(problem, network, method, steps, record, checkpoint_every, alone=False):
+    """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     setup = Setup(problem, network.widths, network.dtype, record, method.step_size)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
@@ -151,16 +152,19 @@ def _cost(problem, network, method, steps, record, checkpoint_every):
     advance = method.stepper(problem, network.widths, network.dtype)
     one = np.empty(1, network.dtype)
     per_step = _seconds(lambda: advance(network.params.copy(), one))
-    seconds = steps * per_step
+    training, measuring = steps * per_step, 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
         per_record = _seconds(lambda due=interval: plan.measure(observation, params, due, lambda *row: None))
-        seconds += steps / interval * per_record
+        measuring += steps / interval * per_record
     commits = steps // checkpoint_every + 1
     quantities = [losses_quantity(network.dtype), *plan.quantities]
     log = sum(
         capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities
     )
+    seconds = training + measuring
+    if not alone and has_another_core(threads=1, record=record):
+        seconds = max(training, seconds / 2)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 

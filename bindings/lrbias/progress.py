@@ -90,3 +90,36 @@ def display(wanted):
     if not wanted:
         return Silent()
     return Live() if sys.stderr.isatty() else Plain()
+
+
+class RunsDisplay:
+    """One line for all runs of a sweep, rewritten on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, wanted, runs, made):
+        self._live = sys.stderr.isatty()
+        self._wanted = self._live if wanted is None else wanted
+        self._runs, self._before, self._made = runs, made, made
+        self._counts = {}
+        self._first = self._last = time.monotonic()
+
+    def update(self, name, status):
+        """A run has ended."""
+        self._made += 1
+        self._counts[status] = self._counts.get(status, 0) + 1
+        now = time.monotonic()
+        if self._wanted and (
+            self._made == self._runs or now - self._last >= (LIVE_INTERVAL if self._live else PLAIN_INTERVAL)
+        ):
+            self._last = now
+            self._show(name, now)
+
+    def _show(self, name, now):
+        speed = (self._made - self._before) / max(now - self._first, 1e-9)
+        others = "".join(f"  {count} {status}" for status, count in self._counts.items() if status != "finished")
+        left = clock((self._runs - self._made) / speed)
+        text = f"run {self._made} of {self._runs}  {speed:.3g} runs/s{others}  {left} left  (last: {name})"
+        print(f"\r\x1b[2K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
+
+    def stop(self):
+        if self._wanted and self._live:
+            print(file=sys.stderr)

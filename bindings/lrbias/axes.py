@@ -1,0 +1,79 @@
+"""What a sweep varies: axes of settings, and the runs that their combinations make."""
+
+import itertools
+import re
+
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.experiment import Experiment
+
+PLAIN = re.compile(r"[^A-Za-z0-9.+-]+")
+LONGEST_NAME = 120
+
+
+def expand(base, over):
+    """{name: settings} of every run, in order: the last axis changes fastest.
+
+    base  keys of an experiment, as in its TOML file
+    over  {key: values}; values that go together are one axis: {"depth,teacher_depth": [(2, 2), (3, 3)]}
+
+    Raises InvalidInput for an axis without values, an unknown key, a key that is fixed or varied twice, a row of the
+    wrong length, two equal runs, and for any run whose settings are not accepted.
+    """
+    require(isinstance(over, dict) and len(over) > 0, "over", over, "at least one axis: {key: list of values}")
+    axes = [_axis(key, values) for key, values in over.items()]
+    keys = [key for names, _ in axes for key in names]
+    for key in keys:
+        require(
+            key in Experiment.model_fields, "over", key, f"keys of an experiment ({', '.join(Experiment.model_fields)})"
+        )
+        require(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
+        require(keys.count(key) == 1, "over", key, "every key in one axis only")
+    runs = {}
+    for chosen in itertools.product(*(rows for _, rows in axes)):
+        varied = dict(zip(keys, itertools.chain(*chosen), strict=True))
+        settings = {**base, **varied}
+        name = run_name(varied)
+        require(name not in runs, "over", shorten(varied), "runs that differ; two of them are the same")
+        try:
+            checked = Experiment(**settings)
+            checked.parts()
+        except InvalidInput as error:
+            raise InvalidInput(f"{error} (in the run {name})") from None
+        runs[name] = settings
+    return runs
+
+
+def varied_keys(over):
+    """The keys that a sweep varies, in order."""
+    return [key.strip() for names in over for key in names.split(",")]
+
+
+def run_name(varied):
+    """A folder name that says what is varied: depth=2,lr=0.001."""
+    return ",".join(f"{key}={PLAIN.sub('_', _shown(value))}" for key, value in varied.items())[:LONGEST_NAME]
+
+
+def listed(values):
+    """A tuple, a range or an array as a list of Python's own values, as JSON gives it back; others as they are."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [listed(value) for value in values] if isinstance(values, (list, tuple, range)) else values
+
+
+def _shown(value):
+    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _axis(key, values):
+    """(keys, rows): one value of every key per row."""
+    require(isinstance(key, str), "over", key, "names of settings")
+    values = listed(values)
+    require(isinstance(values, list), f"over.{key}", values, "a list of values")
+    require(len(values) > 0, f"over.{key}", values, "at least one value")
+    names = [name.strip() for name in key.split(",")]
+    if len(names) == 1:
+        return names, [(value,) for value in values]
+    for row in values:
+        fits = isinstance(row, (list, tuple)) and len(row) == len(names)
+        require(fits, f"over.{key}", row, f"{len(names)} values in each row")
+    return names, [tuple(row) for row in values]

@@ -1,0 +1,89 @@
+"""Where the runs of a sweep are made: one thread each, in processes of their own or in any executor.
+
+A worker that dies is replaced, and what it had begun is begun again, which resumes it: the run directories are the
+queue.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+MOST_DEATHS = 5  # of workers in a row without a run being finished
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_all(task, jobs, workers, executor=None):
+    """Yield (job, result, exception) of task(job) for every job, in the order in which they end.
+
+    workers: number of processes; executor: where else to run, an executor of `concurrent.futures` (what happens there
+    when a worker dies is its own affair). Closing the generator early stops the runs that were begun: they save what
+    they have.
+    """
+    if executor is not None:
+        yield from _drain(executor, task, jobs)
+        return
+    waiting, deaths = list(jobs), 0
+    while waiting:
+        with _one_thread_each(), _processes(min(workers, len(waiting))) as pool:
+            for job, result, error in _drain(pool, task, waiting):
+                if isinstance(error, BrokenProcessPool):
+                    continue  # it is still waiting, and so are all that were lost with it
+                waiting.remove(job)
+                deaths = 0
+                yield job, result, error
+        deaths += 1
+        if waiting and deaths > MOST_DEATHS:
+            for job in waiting:
+                yield job, None, RuntimeError(f"workers died {deaths} times in a row without ending a run")
+            return
+
+
+def _drain(executor, task, jobs):
+    futures = {executor.submit(task, job): job for job in jobs}
+    try:
+        while futures:
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                error = future.exception()
+                yield futures.pop(future), None if error else future.result(), error
+    finally:
+        if futures:
+            for future in futures:
+                future.cancel()
+            for child in multiprocessing.active_children():
+                child.terminate()  # a run that gets SIGTERM saves itself
+
+
+def _processes(count):
+    """Spawned, one core each, so that a run measures in the thread that trains."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_settle, initargs=(context.Value("i", 0),))
+
+
+@contextlib.contextmanager
+def _one_thread_each():
+    """Processes that are spawned inside find these variables before they import NumPy."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+def _settle(numbers):
+    """Take a core of one's own. Between runs Ctrl-C is the parent's; a run that hears it saves itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with numbers.get_lock():
+        mine, numbers.value = numbers.value, numbers.value + 1
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[mine % len(allowed)]})
