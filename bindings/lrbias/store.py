@@ -192,7 +192,8 @@ class RunFolder:
             tail[inner],
             self._read_chunks(name, max(start, first + len(tail)), stop),
         ]
-        return np.concatenate([part for part in parts if len(part)] or parts[:1])
+        parts = [part for part in parts if len(part)] or parts[:1]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _tail(self, name):
         """(first row, rows) of a quantity's last chunk while it is not full; no rows once the run has ended."""
@@ -327,7 +328,7 @@ class RunWriter(RunFolder):
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
         data = io.BytesIO()
         np.savez(data, **{f"{first}:{name}": rows for name, (first, rows) in tails.items()})
-        write_file(self.path / "tail.npz", data.getvalue())
+        write_file(self.path / "tail.npz", data.getbuffer())
 
     def write_checkpoint(self, step, params, widths):
         data = io.BytesIO()
