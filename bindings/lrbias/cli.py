@@ -246,6 +246,74 @@ def resume(
 
 
 @app.command
+def sweep(
+    file: Path,
+    /,
+    *,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    workers: Whole = None,
+    shard: str | None = None,
+    table: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+):
+    """Make a run for every combination of settings. The same command again goes on where it was stopped.
+
+    Parameters
+    ----------
+    file
+        A TOML file with the words of `lrbias run`, and a table [sweep] that gives lists of values to some of them:
+        rank = [5, 10]. Values that go together are one key: "depth,teacher_depth" = [[2, 2], [3, 3]].
+    store
+        The folder of the sweep; by default sweeps/NAME-OF-THE-FILE.
+    workers
+        Processes, each with one thread; by default one for each core.
+    shard
+        i/n: only every n-th run from the i-th on, counted from 0; for job arrays that share the folder.
+    table
+        Write the table of runs to this CSV file, too.
+    dry_run
+        Say how many runs there are and what they will take, and stop.
+    json
+        Print the table as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    from lrbias import experiment
+    from lrbias.progress import clock
+    from lrbias.sweeping import forecast_sweep
+    from lrbias.sweeping import sweep as make_sweep
+
+    base = experiment.read_toml(file)
+    over = base.pop("sweep", {})
+    part = None if shard is None else _parse_shard(shard)
+    if dry_run or not quiet:
+        expected = forecast_sweep(base, over, workers)
+        size, taken = expected["bytes"] / 1e6, clock(expected["seconds"])
+        print(f"{expected['runs']} runs, about {taken} and {size:.0f} MB in all", file=sys.stderr)
+    if dry_run:
+        _show(expected, "", json)
+        return 0
+    made = make_sweep(base, over, store or Path("sweeps") / file.stem, workers, shard=part, progress=not quiet)
+    if table:
+        made.to_csv(table)
+    _show({"path": str(made.path), "runs": made.table()}, str(made), json)
+    failed = [row for row in made.table() if row["status"] == "failed"]
+    for row in failed:
+        _complain(f"{row['run']}: {row['detail']}")
+    return EXIT_STORE if failed else 0
+
+
+def _parse_shard(text):
+    from lrbias.errors import require
+
+    first, slash, count = text.partition("/")
+    require(slash and first.isdecimal() and count.isdecimal(), "shard", text, "i/n, two integers with 0 ≤ i < n")
+    return int(first), int(count)
+
+
+@app.command
 def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
     """Draw the figures of a run, finished or not.
 

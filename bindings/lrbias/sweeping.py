@@ -267,5 +267,5 @@ def forecast_sweep(base, over, workers=None):
             network = whole.student(problem)
             known[kind] = cost(problem, network, method, whole.steps, record, whole.checkpoint_every, alone=True)
         seconds, size = seconds + known[kind][0], size + known[kind][1]
-    workers = cores() if workers is None else workers
+    workers = cores() if workers is None else validate(Count, "workers", workers)
     return {"runs": len(runs), "seconds": seconds / min(workers, len(runs)), "bytes": size}

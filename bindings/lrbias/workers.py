@@ -5,12 +5,15 @@ queue.
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 MOST_DEATHS = 5  # of workers in a row without a run being finished
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -32,13 +35,19 @@ def run_all(task, jobs, workers, executor=None):
         return
     waiting, deaths = list(jobs), 0
     while waiting:
+        others = set(multiprocessing.active_children())
         with _one_thread_each(), _processes(min(workers, len(waiting))) as pool:
-            for job, result, error in _drain(pool, task, waiting):
-                if isinstance(error, BrokenProcessPool):
-                    continue  # it is still waiting, and so are all that were lost with it
-                waiting.remove(job)
-                deaths = 0
-                yield job, result, error
+            try:
+                for job, result, error in _drain(pool, task, waiting):
+                    if isinstance(error, BrokenProcessPool):
+                        continue  # it is still waiting, and so are all that were lost with it
+                    waiting.remove(job)
+                    deaths = 0
+                    yield job, result, error
+            except BaseException:
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()  # a run that gets SIGTERM saves itself
+                raise
         deaths += 1
         if waiting and deaths > MOST_DEATHS:
             for job in waiting:
@@ -55,11 +64,8 @@ def _drain(executor, task, jobs):
                 error = future.exception()
                 yield futures.pop(future), None if error else future.result(), error
     finally:
-        if futures:
-            for future in futures:
-                future.cancel()
-            for child in multiprocessing.active_children():
-                child.terminate()  # a run that gets SIGTERM saves itself
+        for future in futures:
+            future.cancel()
 
 
 def _processes(count):
@@ -81,9 +87,19 @@ def _one_thread_each():
 
 
 def _settle(numbers):
-    """Take a core of one's own. Between runs Ctrl-C is the parent's; a run that hears it saves itself."""
+    """Take a core of one's own and end with the parent. A run that hears Ctrl-C saves itself; between runs it is the
+    parent's affair."""
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with numbers.get_lock():
         mine, numbers.value = numbers.value, numbers.value + 1
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[mine % len(allowed)]})
+
+
+def _end_with_parent():
+    """Ask Linux to kill this process when its parent dies: else it would wait for work, and hold its run, for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it died before this was asked
+            os._exit(1)

@@ -1,0 +1,241 @@
+"""Sweeps: what they expand to, that their runs are those made alone, and that nothing is lost or made twice."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import lrbias as lb
+from lrbias import experiment
+from lrbias.axes import expand
+from lrbias.cli import main
+from lrbias.store import RunWriter
+from lrbias.sweeping import forecast_sweep
+from runs import fingerprint
+
+BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}
+OVER = {"depth": [2, 3], "lr": [0.01, 3.0], "seed": range(2)}
+NAMES = [f"depth={depth},lr={lr},seed={seed}" for depth in (2, 3) for lr in (0.01, 3.0) for seed in (0, 1)]
+
+
+def _here(store, base=BASE, over=OVER, **options):
+    """The sweep, made in a thread of this process."""
+    with ThreadPoolExecutor(1) as executor:
+        return lb.sweep(base, over, store, executor=executor, progress=False, **options)
+
+
+def _alone(settings):
+    whole = experiment.Experiment(**settings)
+    problem = whole.problem()
+    method, record, stop = whole.parts()
+    return lb.train(
+        problem, whole.student(problem), method, whole.steps, record, stop, whole.checkpoint_every, forecast=False
+    )
+
+
+def _times(path):
+    return {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file() and file.name != "lock"}
+
+
+def test_axes_expand_in_order_and_together():
+    over = {"depth,teacher_depth": [(2, 3), (4, 2)], "lr": np.array([0.5, 0.25])}
+    runs = expand({"rank": 1}, over)
+    assert list(runs) == [f"depth={d},teacher_depth={t},lr={lr}" for d, t in ((2, 3), (4, 2)) for lr in (0.5, 0.25)]
+    assert runs["depth=4,teacher_depth=2,lr=0.25"] == {"rank": 1, "depth": 4, "teacher_depth": 2, "lr": 0.25}
+    assert list(expand({}, {"widths": [[5, 7, 6]], "shape": [(6, 5)]})) == ["widths=5x7x6,shape=6x5"]
+
+
+BAD = [
+    ({}, {}, "at least one axis"),
+    ({}, {"rank": []}, "at least one value"),
+    ({}, {"rank": 5}, "a list of values"),
+    ({}, {"rnak": [5]}, "keys of an experiment"),
+    ({"rank": 5}, {"rank": [5]}, "fixed there"),
+    ({}, {"rank": [5], "rank,depth": [[5, 2]]}, "one axis only"),
+    ({}, {"rank,depth": [[5]]}, "2 values in each row"),
+    ({}, {"rank": [5, 5]}, "two of them are the same"),
+    ({}, {"rank": [5, -1]}, "rank = -1 .*in the run rank=-1"),
+    ({"method": "flow"}, {"lr": [0.1]}, "a setting of method flow"),
+]
+
+
+@pytest.mark.parametrize(("base", "over", "said"), BAD, ids=[said for _, _, said in BAD])
+def test_bad_axes_are_refused_before_anything_is_made(base, over, said, tmp_path):
+    with pytest.raises(lb.InvalidInput, match=said):
+        lb.sweep(base, over, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shard", [(0, 0), (2, 2), (-1, 2), 1, (0.5, 2)], ids=str)
+def test_bad_shards_are_refused(shard, tmp_path):
+    with pytest.raises(lb.InvalidInput, match="shard"):
+        lb.sweep(BASE, OVER, tmp_path / "s", shard=shard)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_a_sweep_are_those_made_alone_and_are_made_once(tmp_path):
+    """By two processes, one run in each at a time; diverging runs are rows."""
+    made = lb.sweep(BASE, OVER, tmp_path / "s", workers=2, progress=False)
+    assert made.names == NAMES
+    assert made.counts() == {"finished": 4, "diverged": 4}
+    for name in (NAMES[0], NAMES[5], NAMES[6]):
+        assert fingerprint(made[name]) == fingerprint(_alone(made.settings(name)))
+    before = _times(tmp_path)
+    again = lb.sweep(BASE, OVER, tmp_path / "s", workers=2, progress=False)
+    assert again.table() == made.table() == lb.open_sweep(tmp_path / "s").table()
+    assert _times(tmp_path) == before
+
+
+def test_the_table_says_what_was_varied_and_how_it_ended(tmp_path):
+    made = _here(tmp_path / "s")
+    rows = made.table()
+    assert [row["run"] for row in rows] == NAMES
+    assert [(row["depth"], row["lr"], row["seed"]) for row in rows[:3]] == [(2, 0.01, 0), (2, 0.01, 1), (2, 3.0, 0)]
+    run = made[NAMES[0]]
+    assert rows[0]["last_loss"] == run.losses[-1]
+    assert rows[0]["t"] == pytest.approx(2.0)
+    assert rows[0]["escape_steps"] == run.escape_steps()
+    assert rows[0]["product/effective_rank"] == run["product/effective_rank"][-1]
+    assert rows[2]["status"] == "diverged"
+    made.to_csv(tmp_path / "table.csv")
+    with open(tmp_path / "table.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["run"] for row in read] == NAMES
+    assert float(read[0]["last_loss"]) == rows[0]["last_loss"]
+    assert "8 runs" in repr(made)
+
+
+def test_shards_make_the_sweep_together(tmp_path):
+    first = _here(tmp_path / "s", shard=(0, 3))
+    assert first.counts() == {"finished": 1, "diverged": 2, "missing": 5}
+    for i in (1, 2):
+        last = _here(tmp_path / "s", shard=(i, 3))
+    assert last.counts() == {"finished": 4, "diverged": 4}
+
+
+def test_a_changed_sweep_is_refused_with_the_difference(tmp_path):
+    _here(tmp_path / "s", over={"seed": [1]})
+    with pytest.raises(lb.InvalidInput, match=r"base\.steps is 200 and not 300"):
+        _here(tmp_path / "s", base={**BASE, "steps": 300}, over={"seed": [1]})
+    with pytest.raises(lb.InvalidInput, match=r"over\.seed is \[1\] and not \[1, 2\]"):
+        _here(tmp_path / "s", over={"seed": [1, 2]})
+    with pytest.raises(lb.InvalidInput, match="does not exist yet"):
+        _here(tmp_path, over={"seed": [1]})
+
+
+def test_a_run_that_fails_is_a_row_and_is_tried_again(tmp_path):
+    missing = str(tmp_path / "later.npy")
+    over = {"target": [missing], "seed": [1, 2]}
+    base = {key: BASE[key] for key in ("steps", "gamma")}
+    failed = _here(tmp_path / "s", base, over)
+    assert failed.counts() == {"failed": 2}
+    assert "expected the path of a .npy" in failed.table()[0]["detail"]
+    np.save(missing, np.diag([2.0, 1.0, 0.5]))
+    assert _here(tmp_path / "s", base, over).counts() == {"finished": 2}
+
+
+def test_runs_that_were_killed_are_resumed(tmp_path):
+    """The process of the sweep ends without a word right after the commit of its first run at step 100."""
+    whole = _here(tmp_path / "whole", over={"seed": [1, 2]})
+    pid = os.fork()
+    if pid == 0:
+        commit = RunWriter.commit
+
+        def last(writer, step, *rest):
+            commit(writer, step, *rest)
+            if step == 100:
+                os._exit(9)
+
+        RunWriter.commit = last
+        _here(tmp_path / "s", over={"seed": [1, 2]})
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    killed = lb.open_sweep(tmp_path / "s")
+    assert killed.counts() == {"running": 1, "missing": 1}
+    assert killed.table()[0]["step"] == 100
+    again = _here(tmp_path / "s", over={"seed": [1, 2]})
+    assert [fingerprint(again[name]) for name in again.names] == [fingerprint(whole[name]) for name in whole.names]
+
+
+def _kill_a_worker(path):
+    """Kill a child of this process as soon as the first run has begun."""
+    import multiprocessing
+
+    waiting = threading.Event()
+    while not any(path.glob("runs/*/progress.json")):
+        waiting.wait(0.005)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path):
+    base = {**BASE, "steps": 2000}
+    killer = threading.Thread(target=_kill_a_worker, args=(tmp_path / "s",))
+    killer.start()
+    made = lb.sweep(base, {"seed": range(4)}, tmp_path / "s", workers=2, progress=False)
+    killer.join()
+    assert made.counts() == {"finished": 4}
+    assert fingerprint(made["seed=0"]) == fingerprint(_alone(made.settings("seed=0")))
+
+
+TOML = """
+shape = [6, 5]
+rank = 2
+scale = 3.0
+gamma = 1.0
+steps = 3000
+every = 10
+checkpoint_every = 50
+
+[sweep]
+lr = [0.01, 3.0]
+"depth,teacher_depth" = [[2, 2], [3, 2], [4, 2]]
+"""
+
+
+def test_the_command_survives_the_death_of_its_process(tmp_path):
+    """Killed when some runs are begun; its workers end with it, and the same command makes what is missing."""
+    (tmp_path / "small.toml").write_text(TOML)
+    words = [sys.executable, "-m", "lrbias", "sweep", "small.toml", "-o", "s", "--json", "--workers", "2"]
+    child = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    waiting = threading.Event()
+    while len(list(tmp_path.glob("s/runs/*/progress.json"))) < 2 and child.poll() is None:
+        waiting.wait(0.005)
+    child.kill()
+    child.wait()
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    table = json.loads(answer.stdout)["runs"]
+    assert [row["status"] for row in table] == ["finished"] * 3 + ["diverged"] * 3
+    assert "6 runs, about" in answer.stderr
+    made = lb.open_sweep(tmp_path / "s")
+    assert fingerprint(made[made.names[1]]) == fingerprint(_alone(made.settings(made.names[1])))
+
+
+def test_the_forecast_of_a_sweep(tmp_path, capsys):
+    (tmp_path / "small.toml").write_text(TOML)
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(tmp_path / "small.toml"), "--dry-run", "--json"])
+    assert ended.value.code == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["runs"] == 6
+    assert 0 < facts["seconds"] < 60
+    assert facts["bytes"] > 6 * 3000 * 8
+    assert forecast_sweep(BASE, OVER)["runs"] == 8
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.toml"]
+
+
+@pytest.mark.parametrize("words", [["--shard", "2"], ["--shard", "2/2"], ["--workers", "0"], []], ids=" ".join)
+def test_bad_words_leave_nothing_behind(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(TOML if words else "rank = 3\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "small.toml", "-o", "s", "--quiet", *words])
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.toml"]
