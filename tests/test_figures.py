@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import plots
+from lrbias import drawing, plots
 from runs import settings
 
 
@@ -41,7 +41,7 @@ def test_measured_curves_and_theory_are_in_the_figures(run):
 
 
 def test_colours_keep_their_order_in_grey():
-    luminance = plots._colours(10)[:, :3] @ [0.2126, 0.7152, 0.0722]
+    luminance = drawing.dark_to_light(10)[:, :3] @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
 
 

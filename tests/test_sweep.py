@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import experiment
+from lrbias import experiment, sweep_plots
 from lrbias.axes import expand
 from lrbias.cli import main
 from lrbias.store import RunWriter
@@ -110,6 +110,48 @@ def test_the_table_says_what_was_varied_and_how_it_ended(tmp_path):
     assert [row["run"] for row in read] == NAMES
     assert float(read[0]["last_loss"]) == rows[0]["last_loss"]
     assert "8 runs" in repr(made)
+
+
+def test_the_table_as_an_array(tmp_path):
+    over = {"depth,teacher_depth": [(2, 3), (3, 2)], "lr": [0.01, 3.0], "seed": [4]}
+    made = _here(tmp_path / "s", over=over)
+    array = made.to_xarray()
+    assert dict(array.sizes) == {"depth_teacher_depth": 2, "lr": 2, "seed": 1, "mode": 2}
+    rows = {row["run"]: row for row in made.table()}
+    assert list(array["teacher_depth"].values) == [3, 2]
+    for i, depth in enumerate((2, 3)):
+        for lr in (0.01, 3.0):
+            cell = array.isel(depth_teacher_depth=i).sel(lr=lr, seed=4)
+            row = rows[str(cell["run"].values)]
+            assert (row["depth"], row["lr"]) == (depth, lr)
+            assert cell["last_loss"] == row["last_loss"]
+            assert cell["status"] == row["status"]
+            assert [None if np.isnan(s) else s for s in cell["escape_steps"].values] == row["escape_steps"]
+
+
+def test_figures_of_a_sweep_show_its_runs(tmp_path):
+    made = _here(tmp_path / "s")
+    figure = sweep_plots.curves(made, "loss")
+    assert len(figure.axes) == 4
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
+    assert len(lines) == 8
+    run = made[NAMES[0]]
+    drawn = lines[0]
+    assert np.allclose(drawn.get_xdata(), run.steps[1:] * 0.01)
+    assert np.allclose(drawn.get_ydata(), run.loss[1:])
+    maps = sweep_plots.map_over(made, "product/effective_rank", x="lr", y="depth")
+    images = [axes.images[0].get_array() for axes in maps.axes if axes.images]
+    first = made[NAMES[0]]["product/effective_rank"][-1]
+    assert len(images) == 2
+    assert images[0][0, 0] == first
+    assert np.ma.is_masked(images[0][0, 1]), "a run that diverged has no final rank"
+    with pytest.raises(lb.InvalidInput, match="x = 'steps'"):
+        sweep_plots.map_over(made, x="steps")
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", str(tmp_path / "s"), "-o", str(tmp_path / "figures"), "--format", "png"])
+    assert ended.value.code == 0
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert names >= {"curves-loss", "curves-product-effective_rank", "map-escaped", "map-last_escape_t"}
 
 
 def test_shards_make_the_sweep_together(tmp_path):

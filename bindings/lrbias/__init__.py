@@ -40,7 +40,7 @@ _HOME = {
     "Interrupted": "errors",
     "ForecastWarning": "errors",
 }
-_MODULES = ("metrics", "plots", "theory")
+_MODULES = ("metrics", "plots", "sweep_plots", "theory")
 
 __all__ = [*_HOME, *_MODULES]
 

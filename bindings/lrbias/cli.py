@@ -315,12 +315,12 @@ def _parse_shard(text):
 
 @app.command
 def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
-    """Draw the figures of a run, finished or not.
+    """Draw the figures of a run or of a sweep, finished or not.
 
     Parameters
     ----------
     path
-        The run directory.
+        The run directory or the folder of a sweep.
     output
         Folder for the figures; by default PATH/figures.
     format
@@ -331,7 +331,14 @@ def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")]
     from lrbias.settings import check_formats
 
     formats = check_formats(format or ("png", "pdf"))
-    for written in plots.save(lb.open(path), output or path / "figures", formats):
+    output = output or path / "figures"
+    if (path / "sweep.json").is_file():
+        from lrbias import sweep_plots
+
+        paths = sweep_plots.save(lb.open_sweep(path), output, formats)
+    else:
+        paths = plots.save(lb.open(path), output, formats)
+    for written in paths:
         print(written)
     return 0
 

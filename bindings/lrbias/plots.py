@@ -3,68 +3,18 @@
 Every function returns a matplotlib Figure that belongs to no GUI; `save` writes them all.
 """
 
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from lrbias.drawing import LINES, THEORY, WIDTH, dark_to_light, new_figure, save_figure, styled, thin
 from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
 
-STYLE = {
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "legend.fontsize": 7.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.3,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-}
-THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
-LINES = ("-", "--", "-.", ":")
-MOST_POINTS = 2000
-WIDTH = 6.8  # inches, a text width
-
-
-def _figure(rows=1, columns=1, height=2.6, **options):
-    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _styled(draw):
-    """Draw within our style, whatever the caller's matplotlib settings are."""
-
-    def wrapper(*args, **options):
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **options)
-
-    wrapper.__name__, wrapper.__doc__ = draw.__name__, draw.__doc__
-    return wrapper
-
-
-def _colours(count):
-    """Dark to light, strictly lighter with the index, so that the order survives in grey."""
-    return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 1)))
-
-
-def _thin(steps, values):
-    stride = max(1, len(steps) // MOST_POINTS)
-    return steps[::stride], values[::stride]
-
 
 def _series(run, name):
-    return _thin(run.steps_of(name), run[name])
+    return thin(run.steps_of(name), run[name])
 
 
 def _needs(run, *names):
@@ -80,16 +30,16 @@ def _step_axis(run, axes):
     axes.set_xlim(0, max(run.step, 1))
 
 
-@_styled
+@styled
 def loss(run):
     """Loss of every step, logarithmic; dashed: ½ Σ_{i>k} σ̂_i², the loss of the best rank-k approximation."""
-    figure, grid = _figure(height=3.2)
+    figure, grid = new_figure(height=3.2)
     _draw_loss(run, grid[0, 0])
     return figure
 
 
 def _draw_loss(run, axes):
-    steps, losses = _thin(np.arange(len(run.losses)), run.losses)
+    steps, losses = thin(np.arange(len(run.losses)), run.losses)
     positive = np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
     axes.semilogy(steps, positive, color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
@@ -100,10 +50,10 @@ def _draw_loss(run, axes):
     _step_axis(run, axes)
 
 
-@_styled
+@styled
 def effective_rank(run):
     """Effective rank of the product; dashed: Σ_{i≤k} σ̂_i / σ̂_1, its plateaus when k values are learnt."""
-    figure, grid = _figure(height=3.2)
+    figure, grid = new_figure(height=3.2)
     _draw_effective_rank(run, grid[0, 0])
     return figure
 
@@ -123,10 +73,10 @@ def _draw_effective_rank(run, axes):
     _step_axis(run, axes)
 
 
-@_styled
+@styled
 def singular_values(run):
     """All σ_i of the product, logarithmic; dashed: the target's values; triangles: the forecast of each escape."""
-    figure, grid = _figure(height=4.2)
+    figure, grid = new_figure(height=4.2)
     _draw_singular_values(run, grid[0, 0])
     return figure
 
@@ -139,7 +89,7 @@ def _draw_singular_values(run, axes):
     if values.shape[1] > shown:
         axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
         axes.plot([], [], color="0.7", label="all others")  # a line that can be seen in the legend
-    for i, colour in enumerate(_colours(shown)):
+    for i, colour in enumerate(dark_to_light(shown)):
         axes.semilogy(
             steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None
         )
@@ -180,7 +130,7 @@ def _escapes(run, modes):
         return escape_steps(run.problem, run.checkpoint(0), run.step_size, run.step, modes)
 
 
-@_styled
+@styled
 def layer_ranks(run):
     """Ranks of every layer in its own panel."""
     measures = (
@@ -192,7 +142,7 @@ def layer_ranks(run):
     require(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
     columns = min(run.depth, 3)
     rows = -(-run.depth // columns)
-    figure, grid = _figure(rows, columns, height=2.6, sharey=True)
+    figure, grid = new_figure(rows, columns, height=2.6, sharey=True)
     for i, axes in enumerate(grid.flat, start=1):
         if i > run.depth:
             axes.set_visible(False)
@@ -210,11 +160,11 @@ def layer_ranks(run):
     return figure
 
 
-@_styled
+@styled
 def alignment(run):
     """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
     _needs(run, "product/alignment_left", "product/angles_left")
-    figure, grid = _figure(1, 3, height=3.0)
+    figure, grid = new_figure(1, 3, height=3.0)
     panels = (
         ("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"),
         ("product/alignment_right", r"right: $|\langle v_i, \hat v_i\rangle|$"),
@@ -235,7 +185,7 @@ def alignment(run):
     for side, style in (("left", "-"), ("right", "--")):
         steps, angles = _series(run, f"product/angles_{side}")
         lines = axes.semilogy(steps, np.maximum(angles, 1e-17), linestyle=style, linewidth=0.9)
-        for line, colour in zip(lines, _colours(angles.shape[1]), strict=True):
+        for line, colour in zip(lines, dark_to_light(angles.shape[1]), strict=True):
             line.set_color(colour)
         lines[0].set_label(side)
     axes.set_title("principal angles (radians)")
@@ -246,7 +196,7 @@ def alignment(run):
     return figure
 
 
-@_styled
+@styled
 def overview(run):
     """Singular values, effective rank and loss of one run on one page."""
     _needs(run, "product/singular_values", "product/effective_rank")
@@ -261,16 +211,16 @@ def overview(run):
     return figure
 
 
-@_styled
+@styled
 def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
-    figure, grid = _figure(2, 2, height=2.9, sharex=True)
+    figure, grid = new_figure(2, 2, height=2.9, sharex=True)
     loss_axes, rank_axes, value_axes, difference_axes = grid.flat
-    runs, colours = compared.runs, _colours(len(compared.runs))
+    runs, colours = compared.runs, dark_to_light(len(compared.runs))
     values = compared.runs[0].target_values[: min(compared.runs[0].target_rank, 5)]
     for number, (run, colour) in enumerate(zip(runs, colours, strict=True)):
         look = {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
-        steps, losses = _thin(np.arange(len(run.losses)), run.losses)
+        steps, losses = thin(np.arange(len(run.losses)), run.losses)
         loss_axes.semilogy(steps * run.step_size, np.where(losses > 0, losses, np.nan), label=run.label, **look)
         steps, ranks = _series(run, "product/effective_rank")
         rank_axes.plot(steps * run.step_size, ranks, **look)
@@ -278,7 +228,7 @@ def comparison(compared):
         value_axes.plot(steps * run.step_size, measured[:, : len(values)], **look)
         if run is not compared.reference:
             times, difference = compared.difference(run)
-            times, difference = _thin(times, difference)
+            times, difference = thin(times, difference)
             difference_axes.semilogy(times, np.where(difference > 0, difference, np.nan), **look)
     for value in values:
         value_axes.axhline(value, **THEORY)
@@ -321,19 +271,3 @@ def _recorded(run, figure):
         "loss": (),
     }
     return all(name in run and len(run.steps_of(name)) for name in needed[figure])
-
-
-def save_figure(figure, folder, name, formats):
-    """Write one figure in each format; returns the paths."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.{suffix}" for suffix in formats]
-        with matplotlib.rc_context(STYLE):
-            for path in paths:
-                figure.savefig(path)
-    except OSError as error:
-        raise InvalidInput(
-            f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror})."
-        ) from None
-    return paths

@@ -11,6 +11,8 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
+
 from lrbias import experiment
 from lrbias.axes import expand, listed, varied_keys
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
@@ -62,7 +64,7 @@ class Sweep:
     sweep.names      of all runs, in order; sweep[name] is the Run, sweep.settings(name) its settings
     sweep.varied     the keys that differ between them
     sweep.table()    a dictionary for every run: what is varied, status, losses, ranks, escape steps
-    sweep.to_csv(…)  the same as a file
+    sweep.to_csv(…)  the same as a file, sweep.to_xarray() as an array with an axis for everything that is varied
     """
 
     def __init__(self, path, document, failures=None):
@@ -95,7 +97,7 @@ class Sweep:
         settings = self.settings(name)
         row = {"run": name, **{key: settings[key] for key in self.varied}}
         folder = self.path / "runs" / name
-        empty = dict.fromkeys(("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "escape_steps"))
+        empty = dict.fromkeys((*NUMBERS, "escape_steps"))
         if name in self._failures:
             return {**row, "status": "failed", "detail": self._failures[name], **empty}
         if not (folder / "config.json").is_file():
@@ -124,6 +126,37 @@ class Sweep:
             counts[row["status"]] = counts.get(row["status"], 0) + 1
         return counts
 
+    def to_xarray(self):
+        """The table as an xarray.Dataset (extra `xarray`), a dimension for every axis of the sweep.
+
+        An axis of several settings has its rows as dimension, numbered, and each of its settings as a coordinate.
+        Escape steps have a dimension `mode` more; NaN where a value did not escape.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise InvalidInput("to_xarray needs xarray: pip install 'lrbias[xarray]'.") from None
+        rows, over = self.table(), self._document["over"]
+        dimensions = [key.replace(",", "_") for key in over]
+        shape = [len(values) for values in over.values()]
+        coordinates = {}
+        for (key, values), dimension in zip(over.items(), dimensions, strict=True):
+            names = varied_keys([key])
+            columns = [values] if len(names) == 1 else zip(*values, strict=True)
+            for name, column in zip(names, columns, strict=True):
+                coordinates[name] = (dimension, [_cell(value) for value in column])
+        modes = max((len(row["escape_steps"] or []) for row in rows), default=0)
+        escapes = np.full((len(rows), modes), np.nan)
+        for i, row in enumerate(rows):
+            found = [np.nan if step is None else step for step in row["escape_steps"] or []]
+            escapes[i, : len(found)] = found
+        variables = {"escape_steps": ((*dimensions, "mode"), escapes.reshape(*shape, modes))}
+        for name in ("run", "status", *NUMBERS):
+            kind = object if name in ("run", "status") else float
+            column = np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=kind)
+            variables[name.replace("/", "_")] = (tuple(dimensions), column.reshape(shape))
+        return xarray.Dataset(variables, coordinates)
+
     def to_csv(self, path):
         """Write the table; lists are joined by spaces, what is missing is empty."""
         rows, text = self.table(), io.StringIO(newline="")
@@ -139,6 +172,7 @@ class Sweep:
 
 
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
+NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped")
 
 
 def _last(run, name):

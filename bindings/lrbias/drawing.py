@@ -1,0 +1,73 @@
+"""How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from lrbias.errors import InvalidInput
+
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
+LINES = ("-", "--", "-.", ":")
+MOST_POINTS = 2000
+WIDTH = 6.8  # inches, a text width
+
+
+def new_figure(rows=1, columns=1, height=2.6, **options):
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def styled(draw):
+    """Draw within our style, whatever the caller's matplotlib settings are."""
+
+    def wrapper(*args, **options):
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **options)
+
+    wrapper.__name__, wrapper.__doc__ = draw.__name__, draw.__doc__
+    return wrapper
+
+
+def dark_to_light(count):
+    """Dark to light, strictly lighter with the index, so that the order survives in grey."""
+    return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 1)))
+
+
+def thin(steps, values):
+    stride = max(1, len(steps) // MOST_POINTS)
+    return steps[::stride], values[::stride]
+
+
+def save_figure(figure, folder, name, formats):
+    """Write one figure in each format; returns the paths."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{suffix}" for suffix in formats]
+        with matplotlib.rc_context(STYLE):
+            for path in paths:
+                figure.savefig(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror})."
+        ) from None
+    return paths
