@@ -84,3 +84,16 @@ def test_comparison_refuses_other_targets(run):
     other = lb.train(**settings(problem=lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=4))))
     with pytest.raises(lb.InvalidInput, match="the same target"):
         lb.compare([run, other])
+
+
+def test_gd_tends_to_the_flow_with_the_first_power_of_its_step():
+    """Same start, learning rates over a factor of 16, against RK4 with the smallest of them."""
+    record = lb.Record(every=1, metrics=("singular_values", "effective_rank"))
+    arguments = settings(record=record)
+    runs = [lb.train(**{**arguments, "method": lb.GD(lr=0.016 / 2**k), "steps": 100 * 2**k}) for k in range(5)]
+    flow = lb.train(**{**arguments, "method": lb.GradientFlow(dt=0.001), "steps": 1600})
+    compared = lb.compare([*runs, flow])
+    assert compared.reference is flow
+    assert compared.order() == pytest.approx(1, abs=0.05)
+    assert "lr^1.0" in str(compared)
+    assert lb.compare([runs[0], flow]).order() is None

@@ -1,13 +1,17 @@
 """Sweeps: what they expand to, that their runs are those made alone, and that nothing is lost or made twice."""
 
 import csv
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,3 +285,62 @@ def test_bad_words_leave_nothing_behind(words, tmp_path, capsys, monkeypatch):
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["small.toml"]
+
+
+def _workers_of(pid):
+    """The processes that `pid` started to make runs."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(child) for child in children if b"spawn_main" in _command_of(child)]
+
+
+def _command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _kill_once(words, folder, seconds, whom):
+    """Start the command and kill it, or one of its workers, after a while. Returns whether there was one to kill."""
+    child = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        child.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        victims = [child.pid] if whom == "parent" else _workers_of(child.pid)
+        for victim in victims[:1]:
+            os.kill(victim, signal.SIGKILL)
+        child.wait()
+        return bool(victims)
+
+
+@pytest.mark.evidence
+def test_sweeps_survive_kills_at_random_times(tmp_path):
+    """Thirty kills, of the parent and of workers in turn: the same bits at the end, and no finished run made again."""
+    (tmp_path / "small.toml").write_text(TOML.replace("3000", "4000"))
+    words = [sys.executable, "-m", "lrbias", "sweep", "small.toml", "--quiet", "--workers", "2", "-o"]
+    started = time.monotonic()
+    subprocess.run([*words, "whole"], cwd=tmp_path, check=True)
+    duration = time.monotonic() - started
+    whole = lb.open_sweep(tmp_path / "whole")
+    expected = [fingerprint(whole[name]) for name in whole.names]
+    chance, kills, sweeps = random.Random(1), 0, 0
+    while kills < 30:
+        store, finished = f"s{sweeps}", {}
+        for whom in itertools.islice(itertools.cycle(("parent", "worker")), 3):
+            kills += _kill_once([*words, store], tmp_path, chance.uniform(0.2, 1) * duration, whom)
+            for name in whole.names:
+                folder = tmp_path / store / "runs" / name
+                if (folder / "config.json").is_file() and lb.open(folder).status in ("finished", "diverged"):
+                    times = _times(folder)
+                    assert finished.setdefault(name, times) == times, "a finished run was touched again"
+        subprocess.run([*words, store], cwd=tmp_path, check=True)
+        made = lb.open_sweep(tmp_path / store)
+        assert [fingerprint(made[name]) for name in made.names] == expected
+        for name, times in finished.items():
+            assert _times(tmp_path / store / "runs" / name) == times
+        sweeps += 1
+    print(f"\n{kills} kills in {sweeps} sweeps of {len(expected)} runs: all ended with the same bits")

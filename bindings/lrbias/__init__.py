@@ -28,6 +28,8 @@ _HOME = {
     "resume": "training",
     "Run": "run",
     "open": "run",
+    "plateaus": "plateau",
+    "Plateau": "plateau",
     "sweep": "sweeping",
     "open_sweep": "sweeping",
     "Sweep": "sweeping",

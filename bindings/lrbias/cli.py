@@ -404,7 +404,8 @@ def compare(
     compared = lb.compare([first, *others])
     figures = [str(path) for path in compared.save(output, formats)] if output else []
     text = "\n".join([str(compared), *figures])
-    _show({"runs": compared.table(), "same_start": compared.same_start, "figures": figures}, text, json)
+    facts = {"runs": compared.table(), "order": compared.order(), "same_start": compared.same_start, "figures": figures}
+    _show(facts, text, json)
     return 0
 
 

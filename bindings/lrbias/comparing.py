@@ -50,6 +50,18 @@ class Comparison:
         expected = np.stack([np.interp(times, known_times, column) for column in known.T], axis=1)
         return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
 
+    def order(self):
+        """The slope of ln(largest difference) over ln(step size) of the GD runs, by least squares; None for one run.
+
+        Gradient descent is Euler's method on the gradient flow, so at a fixed time it differs by O(lr): a slope of 1.
+        """
+        runs = [run for run in self.runs if run is not self.reference and run.settings["method"] == "gd"]
+        largest = {run.step_size: float(np.nanmax(self.difference(run)[1])) for run in runs}
+        known = {step: gap for step, gap in largest.items() if np.isfinite(gap) and gap > 0}
+        if len(known) < 2:
+            return None
+        return float(np.polyfit(np.log(list(known)), np.log(list(known.values())), 1)[0])
+
     def table(self):
         """One dictionary a run: what it is, where it ended, and its largest difference from the reference."""
         rows = []
@@ -82,6 +94,9 @@ class Comparison:
             gap = "reference" if row["reference"] else f"{row['largest_difference']:.3e}"
             numbers = f"{row['t']:>8.3g} {row['last_loss']:>11.4g} {row['effective_rank']:>10.3f}  {gap}"
             lines.append(f"{row['method']:<42} {row['status']:<10} {numbers}")
+        order = self.order()
+        if order is not None:
+            lines.append(f"GD differs from the reference by lr^{order:.2f} (Euler's method: 1)")
         lines.append("all runs have the same start" if self.same_start else "the runs do NOT have the same start")
         return "\n".join(lines)
 

@@ -1,12 +1,14 @@
 """Reading a run: while it is written, after it ended, or from memory."""
 
 import functools
+from dataclasses import asdict
 
 import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES
 from lrbias.network import Network
+from lrbias.plateau import plateaus
 from lrbias.problem import Factorization
 from lrbias.store import RunFolder
 from lrcore import layout
@@ -175,6 +177,11 @@ class Run:
         above = values[:, : self.target_rank] > fraction * self.target_values[: self.target_rank]
         return [int(steps[column.argmax()]) if column.any() else None for column in above.T]
 
+    def plateaus(self):
+        """Where the effective rank of the product stayed the same for long: see `lb.plateaus`."""
+        name = "product/effective_rank"
+        return plateaus(self.steps_of(name), self[name])
+
     def to_xarray(self):
         """All recorded quantities as an xarray.Dataset (extra `xarray`); one step coordinate per interval."""
         try:
@@ -223,6 +230,8 @@ class Run:
         }
         if "product/singular_values" in self:
             facts["escape_steps"] = self.escape_steps()
+        if "product/effective_rank" in self:
+            facts["plateaus"] = [asdict(plateau) for plateau in self.plateaus()]
         return facts
 
     def __repr__(self):
@@ -237,6 +246,9 @@ class Run:
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")
+        if facts.get("plateaus"):
+            levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
+            lines.append(f"  effective rank stays at {levels}")
         kept = facts["path"] or "in memory"
         lines.append(f"  {facts['quantities']} quantities, {facts['checkpoints']} checkpoints, store: {kept}")
         return "\n".join(lines)

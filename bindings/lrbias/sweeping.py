@@ -116,6 +116,7 @@ class Sweep:
             "last_loss": facts["last_loss"],
             **{name: _last(run, name) for name in FINAL},
             "escaped": None if escapes is None else sum(step is not None for step in escapes),
+            "plateaus": None if facts.get("plateaus") is None else len(facts["plateaus"]),
             "escape_steps": escapes,
         }
 
@@ -172,7 +173,7 @@ class Sweep:
 
 
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
-NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped")
+NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
 
 
 def _last(run, name):

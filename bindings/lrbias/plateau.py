@@ -1,0 +1,74 @@
+"""Plateaus of a curve: stretches of records in which it hardly changes. The definition is ours.
+
+While gradient descent learns one singular direction after the other, the effective rank of the product first falls to
+about 1 and then climbs in plateaus, at Σ_{i≤k} σ̂_i / σ̂_1 when k values are learnt (the protocol; Chou, Maly, Rauhut).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrbias.errors import require
+
+FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
+SHARE = 0.03  # of the steps made so far that a plateau must last at least
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """From step `start` to step `end` the curve stays near `level`, its mean there."""
+
+    start: int
+    end: int
+    level: float
+
+
+def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
+    """The plateaus of a curve after its first descent, in order.
+
+    steps     (R,) increasing
+    values    (R,) the effective rank, or another curve that falls and then climbs; NaN ends a plateau
+    flatness  how much it may change within one
+    share     how long one lasts at least, as a share of the step where it ends
+
+    What comes before the curve first is within `flatness` of its smallest value is the start, not a plateau; so a curve
+    that has not fallen yet has none. Raises InvalidInput when the lengths differ.
+    """
+    steps, values = np.asarray(steps), np.asarray(values, np.float64)
+    require(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
+    if not np.isfinite(values).any():
+        return []
+    first = int(np.argmax(values <= np.nanmin(values) + flatness))
+    found = []
+    while 0 < first < len(values):
+        last = _reach(values, first, flatness)
+        if steps[last] - steps[first] >= max(share * steps[last], 1):
+            found.append(Plateau(int(steps[first]), int(steps[last]), float(values[first : last + 1].mean())))
+            first = last + 1
+        else:
+            first += 1
+    return _joined(found, flatness)
+
+
+def _reach(values, first, flatness):
+    """The last index up to which the values from `first` on stay within `flatness` of each other."""
+    length = 64
+    while True:  # doubling, so that short stretches cost little
+        rest = values[first : first + length]
+        beyond = ~(np.maximum.accumulate(rest) - np.minimum.accumulate(rest) <= flatness)  # also where it is NaN
+        if beyond.any():
+            return first + max(int(np.argmax(beyond)) - 1, 0)
+        if first + length >= len(values):
+            return len(values) - 1
+        length *= 2
+
+
+def _joined(found, flatness):
+    """Neighbours whose levels differ by less than twice `flatness` are one that was cut by a slow drift."""
+    joined = []
+    for plateau in found:
+        if joined and abs(joined[-1].level - plateau.level) < 2 * flatness:
+            before = joined.pop()
+            plateau = Plateau(before.start, plateau.end, (before.level + plateau.level) / 2)
+        joined.append(plateau)
+    return joined
