@@ -7,8 +7,11 @@ Finished runs are skipped, broken ones are resumed, so a sweep that was killed i
 run that diverges is a row like the others; one that fails says why and is tried again next time.
 """
 
+import contextlib
 import csv
 import io
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -238,16 +241,38 @@ def _make(folder, names, workers, executor, progress):
     jobs = [(str(folder / "runs" / name), document["runs"][name]) for name in waiting]
     results = run_all(make_run, jobs, workers, executor)
     try:
-        for (path, _), result, error in results:
-            name = Path(path).name
-            status, detail = result or ("failed", f"{type(error).__name__}: {error}")
-            if status == "failed":
-                failures[name] = detail
-            shown.update(name, status)
+        with _terminable():
+            for (path, _), result, error in results:
+                name = Path(path).name
+                status, detail = result or ("failed", f"{type(error).__name__}: {error}")
+                if status == "failed":
+                    failures[name] = detail
+                shown.update(name, status)
+    except KeyboardInterrupt as error:
+        number = getattr(error, "signal", signal.SIGINT)
+        kept = f"interrupted; what was made is in {folder}, and the same sweep goes on with it"
+        raise Interrupted(kept, None, number) from None
     finally:
         results.close()
         shown.stop()
     return Sweep(folder, document, failures)
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM is like Ctrl-C, where Python lets us say so: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number, frame):
+        raise Interrupted("terminated", None, number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _has_ended(path):
@@ -256,7 +281,10 @@ def _has_ended(path):
 
 
 def make_run(job):
-    """Train the run of a sweep, or finish it. job: (path, settings). Returns (status, detail); runs in a worker."""
+    """Train the run of a sweep, or finish it. job: (path, settings). Returns (status, detail), in a worker.
+
+    Raises Interrupted when the worker is told to end: the run is saved then.
+    """
     path, settings = Path(job[0]), job[1]
     try:
         if (path / "config.json").is_file():
@@ -279,8 +307,6 @@ def make_run(job):
                 forecast=False,
                 threads=whole.threads,
             )
-    except Interrupted as error:
-        return "interrupted", str(error)
     except Exception as error:  # a row of the table; the other runs go on
         return "failed", f"{type(error).__name__}: {error}"
     return run.status, run.detail

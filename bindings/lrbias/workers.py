@@ -6,6 +6,7 @@ queue.
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,7 @@ def run_all(task, jobs, workers, executor=None):
         others = set(multiprocessing.active_children())
         with _one_thread_each(), _processes(min(workers, len(waiting))) as pool:
             try:
-                for job, result, error in _drain(pool, task, waiting):
+                for job, result, error in _drain(pool, functools.partial(_in_worker, task), waiting):
                     if isinstance(error, BrokenProcessPool):
                         continue  # it is still waiting, and so are all that were lost with it
                     waiting.remove(job)
@@ -66,6 +67,14 @@ def _drain(executor, task, jobs):
     finally:
         for future in futures:
             future.cancel()
+
+
+def _in_worker(task, job):
+    """task(job); a worker that is told to end does so once its run has saved itself, instead of taking the next."""
+    try:
+        return task(job)
+    except KeyboardInterrupt as error:
+        os._exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
 def _processes(count):
