@@ -161,7 +161,7 @@ def batches():
 
 def svds():
     yield from head("SVDs of one record, N = 3", "µs", "LAPACK ÷ lrbias")
-    for n in (4, 10, 32, 64, 100, 200, 400):
+    for n in (4, 10, 32, 64, 100, 200, 400, 800):
         middle, ratio = medians({"lrbias": jobs.record_svds(n), "LAPACK": jobs.record_svds_lapack(n)})
         yield row(f"n = {n}", f"{middle['lrbias'] * 1e6:.0f}", f"{ratio['LAPACK']:.1f}")
 

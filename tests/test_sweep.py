@@ -77,6 +77,38 @@ def test_bad_axes_are_refused_before_anything_is_made(base, over, said, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_a_folder_cannot_have_stay_apart():
+    long = ["x" * 200 + end for end in "ab"]
+    names = list(expand({}, {"target": ["a/b.npy", "a_b.npy", *long]}))
+    assert len(set(names)) == 4
+    assert all("/" not in name and len(name) < 140 for name in names)
+
+
+def test_what_only_python_can_hold_is_refused(tmp_path):
+    for base, executor, said in (
+        ({**BASE, "metrics": {"f": len}}, None, "a TOML file can hold"),
+        (5, None, "base = 5"),
+        (BASE, 3, "executor = 3"),
+    ):
+        with pytest.raises(lb.InvalidInput, match=said):
+            lb.sweep(base, OVER, tmp_path / "s", executor=executor)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_beginning_leaves_no_half_folder(tmp_path, monkeypatch):
+    """The folder appears by one rename; shards that begin together agree on it."""
+    rename = os.rename
+
+    def other_first(draft, path):
+        monkeypatch.undo()
+        _here(path, over={"seed": [1]})  # another shard makes the folder in between
+        rename(draft, path)
+
+    monkeypatch.setattr(os, "rename", other_first)
+    assert _here(tmp_path / "s", over={"seed": [1]}).counts() == {"finished": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+
+
 @pytest.mark.parametrize("shard", [(0, 0), (2, 2), (-1, 2), 1, (0.5, 2)], ids=str)
 def test_bad_shards_are_refused(shard, tmp_path):
     with pytest.raises(lb.InvalidInput, match="shard"):
@@ -276,7 +308,9 @@ def test_the_forecast_of_a_sweep(tmp_path, capsys):
     assert [entry.name for entry in tmp_path.iterdir()] == ["small.toml"]
 
 
-@pytest.mark.parametrize("words", [["--shard", "2"], ["--shard", "2/2"], ["--workers", "0"], []], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--table", "no/t.csv"], ["--shard", "2"], ["--shard", "2/2"], ["--workers", "0"], []], ids=" ".join
+)
 def test_bad_words_leave_nothing_behind(words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(TOML if words else "rank = 3\n")

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import zlib
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.experiment import Experiment
@@ -19,6 +20,7 @@ def expand(base, over):
     Raises InvalidInput for an axis without values, an unknown key, a key that is fixed or varied twice, a row of the
     wrong length, two equal runs, and for any run whose settings are not accepted.
     """
+    require(isinstance(base, dict), "base", base, "a dictionary: keys of an experiment and their values")
     require(isinstance(over, dict) and len(over) > 0, "over", over, "at least one axis: {key: list of values}")
     axes = [_axis(key, values) for key, values in over.items()]
     keys = [key for names, _ in axes for key in names]
@@ -49,8 +51,10 @@ def varied_keys(over):
 
 
 def run_name(varied):
-    """A folder name that says what is varied: depth=2,lr=0.001."""
-    return ",".join(f"{key}={PLAIN.sub('_', _shown(value))}" for key, value in varied.items())[:LONGEST_NAME]
+    """A folder name that says what is varied: depth=2,lr=0.001; with a checksum where it cannot say all of it."""
+    whole = ",".join(f"{key}={_shown(value)}" for key, value in varied.items())
+    name = ",".join(f"{key}={PLAIN.sub('_', _shown(value))}" for key, value in varied.items())[:LONGEST_NAME]
+    return name if name == whole else f"{name},{zlib.crc32(whole.encode()):08x}"
 
 
 def listed(values):

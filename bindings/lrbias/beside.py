@@ -1,6 +1,5 @@
 """Measuring beside the training: on another core, written in order, with bounded memory."""
 
-import os
 import queue
 import threading
 from collections import deque
@@ -10,13 +9,14 @@ import numpy as np
 
 from lrbias.errors import StoreError
 from lrbias.metrics import Observation
+from lrbias.threads import cores
 
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured
 
 
 def has_another_core(threads, record):
     """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved."""
-    return len(os.sched_getaffinity(0)) > threads and not record.functions()
+    return cores() > threads and not record.functions()
 
 
 class MeasureError(Exception):

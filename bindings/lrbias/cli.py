@@ -281,10 +281,12 @@ def sweep(
         Show neither forecast nor progress.
     """
     from lrbias import experiment
+    from lrbias.errors import require
     from lrbias.progress import clock
     from lrbias.sweeping import forecast_sweep
     from lrbias.sweeping import sweep as make_sweep
 
+    require(not table or table.absolute().parent.is_dir(), "table", str(table), "a file in a folder that exists")
     base = experiment.read_toml(file)
     over = base.pop("sweep", {})
     part = None if shard is None else _parse_shard(shard)

@@ -118,16 +118,16 @@ def _stop(given):
 
 
 def _from_checkpoint(path, problem):
-    import zipfile
-
     import numpy as np
+
+    from lrbias.store import DAMAGE
 
     accepted = "the path of a checkpoint (.npz) of a lrbias run"
     require(Path(path).is_file(), "network", path, accepted)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             params, widths = archive["params"], archive["widths"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None

@@ -1,7 +1,7 @@
 """Rows on their way to the store: one block of each quantity in memory, handed on when it is full.
 
-A commit hands on what the blocks hold so far, all of it as one file: the tail. That is 20 times faster than a chunk of
-each quantity. When a run ends its last blocks become chunks like the others.
+A commit hands on what the blocks hold so far, all of it as one file: the tail. A chunk of each quantity would
+take as many files. When a run ends its last blocks become chunks like the others.
 """
 
 import numpy as np

@@ -10,8 +10,12 @@ run that diverges is a row like the others; one that fails says why and is tried
 import contextlib
 import csv
 import io
+import json
+import os
+import shutil
 import signal
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +27,10 @@ from lrbias.progress import RunsDisplay
 from lrbias.run import open as open_run
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_file, write_json
+from lrbias.threads import cores
 from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
-from lrbias.workers import cores, run_all
+from lrbias.workers import run_all
 
 FORMAT = 1
 ENDED = ("finished", "stopped", "diverged")
@@ -43,9 +48,11 @@ def sweep(base, over, store, workers=None, executor=None, shard=None, progress=N
     shard     (i, n): only every n-th run, from the i-th on (0 ≤ i < n), for job arrays that share the folder
     progress  True or False; None shows it on a terminal
 
-    Raises InvalidInput, before anything is made, when any of the runs is not accepted or `store` holds something else.
+    Raises InvalidInput, before anything is made, when the settings of any run are not accepted or `store` holds
+    something else. What only making a run can show, as a target file that is not there, is a row of the table.
     """
     runs = expand(base, over)
+    require(executor is None or hasattr(executor, "submit"), "executor", executor, "one of concurrent.futures, or None")
     workers = cores() if workers is None else validate(Count, "workers", workers)
     chosen = _shard(list(runs), shard)
     folder = _folder(Path(store), base, over, runs)
@@ -209,13 +216,27 @@ def _folder(path, base, over, runs):
         known = read_json(path / "sweep.json")
         _same_sweep(path, known, document)
         return path
+    _check_plain(document)
     check_new(path)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
-        (path / "runs").mkdir(parents=True)
+        (draft / "runs").mkdir(parents=True)
+        write_json(draft / "sweep.json", {**document, "made_with": made_with()})
+        os.rename(draft, path)
     except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if (path / "sweep.json").is_file():  # another shard was quicker
+            return _folder(path, base, over, runs)
         raise InvalidInput(f"store = {str(path)!r} is not accepted: it cannot be made ({error.strerror}).") from None
-    write_json(path / "sweep.json", {**document, "made_with": made_with()})
     return path
+
+
+def _check_plain(document):
+    """Settings go to other processes and into a file, so functions of the user's cannot be among them."""
+    try:
+        json.dumps(document)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"base = … is not accepted: expected values that a TOML file can hold ({error}).") from None
 
 
 def _listed(settings):

@@ -1,6 +1,12 @@
 """How many threads a run uses."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def one_blas_thread():

@@ -19,11 +19,6 @@ MOST_DEATHS = 5  # of workers in a row without a run being finished
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def cores():
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def run_all(task, jobs, workers, executor=None):
     """Yield (job, result, exception) of task(job) for every job, in the order in which they end.
 

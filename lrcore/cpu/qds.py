@@ -3,9 +3,9 @@
 The differential quotient-difference algorithm with shifts (Fernando and Parlett 1994), one matrix in each lane. A sweep
 is a chain of divisions in which each waits for the one before; eight chains take as long as one. With q the squares of
 the diagonal and e those above it, a sweep with shift τ makes q̂, ê of B̂ with B̂ᵀB̂ = BBᵀ − τ; q_n tends to the smallest
-value that is left. No sweep subtracts but the shift itself, so values are accurate to rounding, small ones included. A
-shift above the smallest value shows as a negative d: such a sweep is undone and made again with less. The shifts follow
-from the last 2 × 2 block, less what the next coupling may take away.
+value that is left. No sweep subtracts but the shift itself, so sweeps lose nothing; only couplings below the rounding
+of the largest value are dropped. A shift above the smallest value shows as a negative d: such a sweep is undone and
+made again with less. The shifts follow from the last 2 × 2 block, less what the next coupling may take away.
 """
 
 import math

@@ -1,9 +1,10 @@
 """Singular values and vectors.
 
 `spectra` is made for the metrics of a run: several matrices at once, all of their values, and of some a few leading
-vectors. It goes through our own kernels: `bidiagonal` reduces, `qds` finds the values, `twisted` the vectors. Its
-values have the same bits on every machine. What it cannot certify (values too close for their vectors to be told apart,
-a lane that does not converge) and matrices too large for the caches go to LAPACK, whose bits belong to one machine.
+vectors. It goes through our own kernels: `bidiagonal` reduces, `qds` finds the values, `twisted` the vectors. The
+values that they find have the same bits for every vector width. What they cannot certify (values too close for their
+vectors to be told apart, a lane that does not converge) and matrices larger than was measured go to LAPACK, whose bits
+belong to one machine.
 
 A matrix with a non-finite entry has NaN for every value and vector: divergence is a result, not an exception.
 """
@@ -15,7 +16,7 @@ from lrcore.cpu.bidiagonal import bidiagonalize
 from lrcore.cpu.qds import LANES, bidiagonal_values
 from lrcore.cpu.twisted import leading_vectors
 
-LARGEST = 400  # the shorter side from which on LAPACK, whose reduction is blocked, is faster
+LARGEST = 800  # shorter side; up to here it was measured to be faster than LAPACK, whose reduction is blocked
 CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality and residual are mostly below 1e-13
 
 
