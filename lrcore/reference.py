@@ -151,6 +151,10 @@ def directions(params, gradient, widths, step_size, out):
         out[i, 2] = np.linalg.norm(moved / np.linalg.norm(moved) - layer / np.linalg.norm(layer))
 
 
+def mode_strengths(product, left, right, out):
+    out[0] = np.diag(left.T @ product @ right)
+
+
 def vector_alignment(vectors, teacher, clusters, out):
     for i, (first, last) in enumerate(clusters):
         out[i] = min(np.linalg.norm(teacher[:, first:last].T @ vectors[:, i]), 1.0)
@@ -191,6 +195,7 @@ __all__ = [
     "forward",
     "gd_steps",
     "loss_and_gradient",
+    "mode_strengths",
     "multiply",
     "multiply_at",
     "multiply_bt",

@@ -122,6 +122,18 @@ def test_alignment_ignores_signs_and_rotations_within_a_cluster(rng):
     assert out[1] < 0.999
 
 
+def test_mode_strengths_equal_the_reference(rng):
+    product, left, right = rng.normal(size=(7, 5)), rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
+    out, expected = np.empty((2, 3)), np.empty((2, 3))
+    cpu.mode_strengths(product, left, right, out)
+    reference.mode_strengths(product, left, right, expected)
+    assert np.allclose(out[0], expected[0], rtol=1e-13)
+    u, s, vt = np.linalg.svd(product, full_matrices=False)
+    out = np.empty((2, 5))
+    cpu.mode_strengths(product, u, np.ascontiguousarray(vt.T), out)
+    assert np.allclose(out[0], s, rtol=1e-13)
+
+
 @pytest.mark.parametrize("widths", WIDTHS[1:], ids=str)
 def test_balancedness_and_directions_equal_the_reference(widths, rng):
     params, widths, _, work = make(widths)

@@ -86,6 +86,8 @@ def test_recorded_metrics_equal_their_definitions(run):
     left, _, right = np.linalg.svd(product)
     teacher_left, _, teacher_right = np.linalg.svd(target)
     assert np.allclose(last["product/alignment_left"], np.abs(np.sum(left * teacher_left, axis=0))[:2])
+    expected = np.diag(teacher_left.T @ product @ teacher_right.T)
+    assert np.allclose(last["product/mode_strengths"], expected[:2])
     assert np.allclose(last["product/alignment_right"], np.abs(np.sum(right * teacher_right, axis=1))[:2])
 
 

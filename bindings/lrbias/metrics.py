@@ -62,6 +62,12 @@ class Setup:
         count = self.record.directions or min(spectrum.rank, MOST_DIRECTIONS)
         return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
 
+    @functools.cached_property
+    def modes(self):
+        """(left, right): the target's leading singular vectors, as columns, one pair per compared direction."""
+        spectrum, count = self.problem.spectrum, len(self.clusters)
+        return tuple(np.ascontiguousarray(vectors[:, :count]) for vectors in (spectrum.left, spectrum.right))
+
     def key_name(self, key):
         return "product" if key == PRODUCT else f"layer/{key}"
 
@@ -244,6 +250,14 @@ def _alignment(observation):
     for (vectors, teacher), out in zip(sides, cosines, strict=True):
         cpu.vector_alignment(vectors, teacher, clusters, out)
     return [*cosines, *observation.angles([(vectors, teacher[:, :count]) for vectors, teacher in sides])]
+
+
+@metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.clusters),), "float")])
+def _mode_strengths(observation):
+    """û_iᵀ W v̂_i: how far the product has come along each of the target's directions. Not sorted, unlike σ_i."""
+    out = np.empty((2, len(observation.setup.clusters)))
+    cpu.mode_strengths(observation.matrix(PRODUCT), *observation.setup.modes, out)
+    return [out[0]]
 
 
 @metric("balancedness", _per_pair("balancedness"))

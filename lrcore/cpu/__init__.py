@@ -3,7 +3,7 @@
 from lrcore.cpu.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
-from lrcore.cpu.metrics import balancedness, directions, rank_metrics, vector_alignment
+from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
 from lrcore.cpu.random import normals
 from lrcore.cpu.step import gd_steps, rk_steps
 from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values, spectra
@@ -17,6 +17,7 @@ __all__ = [
     "forward",
     "gd_steps",
     "loss_and_gradient",
+    "mode_strengths",
     "multiply",
     "multiply_at",
     "multiply_bt",

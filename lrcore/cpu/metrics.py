@@ -69,6 +69,24 @@ def directions(params, gradient, widths, step_size, out):
 
 
 @kernel
+def mode_strengths(product, left, right, out):
+    """out[0, i] = u_iᵀ · product · v_i: how much of direction i the product has, with its sign.
+
+    left (m, k), right (n, k): the u_i and v_i as columns, in C order. out (2, k); its second row is scratch.
+    """
+    strength, along = out[0], out[1]
+    strength[:] = 0
+    for row in range(product.shape[0]):
+        along[:] = 0
+        for column in range(product.shape[1]):
+            entry = product[row, column]
+            for i in range(along.size):  # the innermost index, so that directions are the lanes of a vector
+                along[i] += entry * right[column, i]
+        for i in range(strength.size):
+            strength[i] += left[row, i] * along[i]
+
+
+@kernel
 def vector_alignment(vectors, teacher, clusters, out):
     """out[i] = length of the projection of column i of `vectors` on the teacher's columns of cluster i.
 

@@ -1,0 +1,37 @@
+"""The protocol's study: which runs it takes. Ranks, depths and step sizes, GD and gradient flow, several starts.
+
+Matched: n = 100, r, N, η, 50 000 iterations, a record every 10, Gaussian start with σ = w^−γ, GD and RK4 from the same
+starts. Our own choices: γ = 1.1 (the protocol asks for γ > 1), a target of spectral norm 10, and one teacher of depth 3
+for every student: with the student's own depth, as in the protocol, depths would learn different targets and could not
+be compared.
+"""
+
+BASE = {
+    "scale": 10.0,
+    "gamma": 1.1,
+    "teacher_depth": 3,
+    "teacher_seed": 0,
+    "every": 10,
+    "metrics": ["effective_rank", "singular_values", "mode_strengths"],
+}
+RANKS, DEPTHS, STEP_SIZES = [5, 10, 20], [2, 3, 4, 5], [1e-4, 1e-3, 1e-2]
+RECTANGULAR = [  # (shape, widths): wide and tall targets, students that narrow and widen
+    [[100, 50], [50, 100, 100]],
+    [[100, 50], [50, 100, 100, 100]],
+    [[50, 100], [100, 30, 50]],
+    [[50, 100], [100, 60, 30, 50]],
+]
+STEP_KEY = {"gd": "lr", "flow": "dt"}
+
+
+def sweeps(steps=50_000, seeds=3, shape=(100, 100)):
+    """{name: (base, over)} of the sweeps that make up the study. seeds: number of starts."""
+    base = {**BASE, "steps": steps, "checkpoint_every": max(steps // 5, 1)}
+    starts = list(range(1, seeds + 1))
+    made = {}
+    for method, step in STEP_KEY.items():
+        square = {"seed": starts, "rank": RANKS, "depth": DEPTHS, step: STEP_SIZES}
+        made[f"square-{method}"] = {**base, "method": method, "shape": list(shape)}, square
+        rectangular = {"seed": starts[:1], "shape,widths": RECTANGULAR, step: STEP_SIZES[1:]}
+        made[f"rectangular-{method}"] = {**base, "method": method, "rank": 10}, rectangular
+    return made
