@@ -140,7 +140,7 @@ def test_the_table_says_what_was_varied_and_how_it_ended(tmp_path):
     assert rows[0]["escape_steps"] == run.escape_steps()
     assert rows[0]["product/effective_rank"] == run["product/effective_rank"][-1]
     assert rows[2]["status"] == "diverged"
-    made.to_csv(tmp_path / "table.csv")
+    made.write(tmp_path / "table.csv")
     with open(tmp_path / "table.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["run"] for row in read] == NAMES

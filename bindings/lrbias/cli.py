@@ -171,35 +171,22 @@ def run(
     if metrics is not None:
         flags["metrics"] = _parse_metrics(metrics)
     settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
-    problem = settings.problem()
-    student = settings.student(problem)
-    chosen, record, stop = settings.parts()
+    arguments = settings.arguments()
     if store is None:
-        store = Path("runs") / time.strftime(f"{chosen.name}-%Y%m%d-%H%M%S")
+        store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
     check_new(store)
     expected = None
     if dry_run or not quiet:
-        expected = forecast(problem, student, chosen, settings.steps, record, settings.checkpoint_every)
+        expected = forecast(**{key: arguments[key] for key in FORECAST_ARGUMENTS})
         print(expected, file=sys.stderr)
     if dry_run:
         _show(expected.as_dict(), "", json)
         return 0
-    result = train(
-        problem,
-        student,
-        chosen,
-        settings.steps,
-        record,
-        stop,
-        settings.checkpoint_every,
-        store,
-        progress=not quiet,
-        forecast=False,
-        threads=settings.threads,
-    )
+    result = train(**arguments, store=store, progress=not quiet, forecast=False)
     return _finish(result, expected, store / "figures" if figures else None, formats, json)
 
 
+FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every")
 _NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet", "metrics")
 
 
@@ -252,6 +239,7 @@ def sweep(
     *,
     store: Annotated[Path | None, Parameter(alias="-o")] = None,
     workers: Whole = None,
+    scheduler: str | None = None,
     shard: str | None = None,
     table: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -269,10 +257,12 @@ def sweep(
         The folder of the sweep; by default sweeps/NAME-OF-THE-FILE.
     workers
         Processes, each with one thread; by default one for each core.
+    scheduler
+        The address of a running Dask scheduler, tcp://HOST:PORT, whose workers see the same folder.
     shard
-        i/n: only every n-th run from the i-th on, counted from 0; for job arrays that share the folder.
+        i/n: only every n-th run or batch from the i-th on, counted from 0; for job arrays that share the folder.
     table
-        Write the table of runs to this CSV file, too.
+        Write the table of runs to this .csv or .parquet file, too.
     dry_run
         Say how many runs there are and what they will take, and stop.
     json
@@ -281,12 +271,13 @@ def sweep(
         Show neither forecast nor progress.
     """
     from lrbias import experiment
-    from lrbias.errors import require
     from lrbias.progress import clock
     from lrbias.sweeping import forecast_sweep
     from lrbias.sweeping import sweep as make_sweep
+    from lrbias.swept import check_table
 
-    require(not table or table.absolute().parent.is_dir(), "table", str(table), "a file in a folder that exists")
+    if table:
+        check_table(table)
     base = experiment.read_toml(file)
     over = base.pop("sweep", {})
     part = None if shard is None else _parse_shard(shard)
@@ -297,11 +288,13 @@ def sweep(
     if dry_run:
         _show(expected, "", json)
         return 0
-    made = make_sweep(base, over, store or Path("sweeps") / file.stem, workers, shard=part, progress=not quiet)
+    folder = store or Path("sweeps") / file.stem
+    made = make_sweep(base, over, folder, workers, scheduler=scheduler, shard=part, progress=not quiet)
+    rows = made.table()
     if table:
-        made.to_csv(table)
-    _show({"path": str(made.path), "runs": made.table()}, str(made), json)
-    failed = [row for row in made.table() if row["status"] == "failed"]
+        made.write(table, rows)
+    _show({"path": str(made.path), "runs": rows}, str(made), json)
+    failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         _complain(f"{row['run']}: {row['detail']}")
     return EXIT_STORE if failed else 0

@@ -13,6 +13,7 @@ from lrbias.problem import Factorization, load_matrix, teacher
 from lrbias.record import Record, Stop
 from lrbias.settings import Count, Finite, Positive, Seed, Settings, Threads
 
+PATHS = ("target", "network")  # keys that name a file
 OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed")
 INITIAL = ("widths", "depth", "gamma", "seed", "dtype")
@@ -79,16 +80,32 @@ class Experiment(Settings):
                 not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})"
             )
             return _from_checkpoint(self.network, problem)
+        return Network.gaussian(self.layer_widths(problem.shape), self.gamma, self.seed, self.dtype)
+
+    def layer_widths(self, shape):
+        """Widths for a target of `shape`: as given, or hidden layers as wide as the larger side."""
         if self.widths is not None:
-            require("depth" not in given, "depth", self.depth, "either widths or depth, not both")
-            widths = self.widths
-        else:
-            widths = (problem.shape[1], *[max(problem.shape)] * (self.depth - 1), problem.shape[0])
-        return Network.gaussian(widths, self.gamma, self.seed, self.dtype)
+            require("depth" not in self.model_fields_set, "depth", self.depth, "either widths or depth, not both")
+            return self.widths
+        return (shape[1], *[max(shape)] * (self.depth - 1), shape[0])
 
     def parts(self):
         """(method, record, stop)."""
         return parts(self.model_dump(exclude_none=True))
+
+    def arguments(self):
+        """Those of `train` that say what is trained and how; the target and the start are made here."""
+        problem, (method, record, stop) = self.problem(), self.parts()
+        return {
+            "problem": problem,
+            "network": self.student(problem),
+            "method": method,
+            "steps": self.steps,
+            "record": record,
+            "stop": stop,
+            "checkpoint_every": self.checkpoint_every,
+            "threads": self.threads,
+        }
 
 
 def parts(settings):
@@ -161,7 +178,7 @@ def read_toml(path):
         keys = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({error}).") from None
-    for key in ("target", "network"):
+    for key in PATHS:
         if isinstance(keys.get(key), str):
             keys[key] = str(path.parent / keys[key])
     return keys

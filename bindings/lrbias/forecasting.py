@@ -151,11 +151,11 @@ def cost(problem, network, method, steps, record, checkpoint_every, alone=False)
     plan.probe(observation.at(params))
     advance = method.stepper(problem, network.widths, network.dtype)
     one = np.empty(1, network.dtype)
-    per_step = _seconds(lambda: advance(network.params.copy(), one))
+    per_step = seconds_of(lambda: advance(network.params.copy(), one))
     training, measuring = steps * per_step, 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
-        per_record = _seconds(lambda due=interval: plan.measure(observation, params, due, lambda *row: None))
+        per_record = seconds_of(lambda due=interval: plan.measure(observation, params, due, lambda *row: None))
         measuring += steps / interval * per_record
     commits = steps // checkpoint_every + 1
     quantities = [losses_quantity(network.dtype), *plan.quantities]
@@ -168,7 +168,7 @@ def cost(problem, network, method, steps, record, checkpoint_every, alone=False)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 
-def _seconds(action):
+def seconds_of(action):
     """Seconds of one call, compilation and first touch left out."""
     action()
     calls, started = 0, time.perf_counter()

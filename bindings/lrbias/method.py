@@ -17,6 +17,10 @@ def _known_scheme(name):
     return name
 
 
+def _in_lanes(numbers, dtype):
+    return layout.to_lanes(np.array(numbers, dtype), layout.lanes(dtype))
+
+
 class GD(Settings):
     """Gradient descent: W_i ← W_i − lr ∂L/∂W_i, all layers at once.
 
@@ -40,6 +44,15 @@ class GD(Settings):
         lr = np.dtype(dtype).type(self.lr)
         works = workspace.team(widths, dtype, 0, threads)
         return together(lambda params, losses, work: cpu.gd_steps(params, widths, target, lr, losses, work), works)
+
+    @classmethod
+    def batch_stepper(cls, methods, targets, widths, dtype):
+        """steps(params, losses, statuses) for many runs, a method for each; arrays as `layout.to_lanes` makes them."""
+        from lrcore import cpu
+
+        widths, work = layout.as_widths(widths), workspace.allocate_batch(widths, dtype)
+        lr = _in_lanes([method.lr for method in methods], dtype)
+        return lambda params, losses, statuses: cpu.batch_gd_steps(params, widths, targets, lr, losses, statuses, work)
 
     def settings(self):
         return {"method": self.name, "lr": self.lr}
@@ -73,6 +86,18 @@ class GradientFlow(Settings):
         works = workspace.team(widths, dtype, tableau.stages, threads)
         return together(
             lambda params, losses, work: cpu.rk_steps(params, widths, target, dt, a, b, losses, work), works
+        )
+
+    @classmethod
+    def batch_stepper(cls, methods, targets, widths, dtype):
+        """As that of GD; all methods have the same scheme."""
+        from lrcore import cpu
+
+        tableau, widths = TABLEAUS[methods[0].scheme], layout.as_widths(widths)
+        work = workspace.allocate_batch(widths, dtype, tableau.stages)
+        dt, (a, b) = _in_lanes([method.dt for method in methods], dtype), tableau.astype(dtype)
+        return lambda params, losses, statuses: cpu.batch_rk_steps(
+            params, widths, targets, dt, a, b, losses, statuses, work
         )
 
     def settings(self):

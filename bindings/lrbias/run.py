@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from lrbias.batch_file import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES
 from lrbias.network import Network
@@ -19,7 +20,7 @@ def open(path):
 
     Raises InvalidInput when there is no run, StoreError when its files are damaged.
     """
-    folder = RunFolder.existing(path)
+    folder = find_batched(path) or RunFolder.existing(path)
     return Run(folder, folder.config(), folder.target())
 
 

@@ -229,9 +229,9 @@ class RunFolder:
 class RunWriter(RunFolder):
     """The one writer of a run directory. Use `create` or `reopen`, and `close` at the end."""
 
-    def __init__(self, path, lock):
+    def __init__(self, path, held):
         super().__init__(path)
-        self._lock = lock
+        self._lock = held
 
     @classmethod
     def create(cls, path, config, extra_files, target, params, quantities, steps):
@@ -243,7 +243,7 @@ class RunWriter(RunFolder):
             draft.mkdir(exist_ok=True)
         except OSError as error:
             raise _not_writable(path, error) from None
-        writer = cls(draft, _acquire(draft, path))
+        writer = cls(draft, lock(draft / "lock", path))
         try:
             writer._clear()
             (draft / "checkpoints").mkdir()
@@ -271,7 +271,7 @@ class RunWriter(RunFolder):
     def reopen(cls, path):
         """The run at `path` for writing; StoreError when another process writes to it."""
         folder = RunFolder.existing(path)
-        writer = cls(folder.path, _acquire(folder.path, folder.path))
+        writer = cls(folder.path, lock(folder.path / "lock", folder.path))
         for partial in folder.path.rglob("*.partial"):
             partial.unlink()
         return writer
@@ -393,14 +393,15 @@ def _not_writable(path, error):
     )
 
 
-def _acquire(folder, shown):
-    lock = FileLock(folder / "lock")
+def lock(path, shown):
+    """The lock file at `path`, acquired; StoreError when another process holds it. `release` it at the end."""
+    held = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout:
         raise StoreError(
             f"{shown} is being written by another process; wait for it to end, or choose another store."
         ) from None
     except OSError as error:
         raise _not_writable(shown, error) from None
-    return lock
+    return held

@@ -1,10 +1,7 @@
 """init → run a chunk of steps in the kernel → record → repeat."""
 
-import contextlib
 import platform
-import signal
 import subprocess
-import threading
 import time
 import warnings
 from importlib.metadata import version
@@ -13,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lrbias import experiment
+from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
+from lrbias.interrupts import collected
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -102,6 +101,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
 
     The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is.
     """
+    refuse_writing(path)
     writer = RunWriter.reopen(path)
     try:
         config, target = writer.config(), writer.target()
@@ -157,12 +157,11 @@ class _Training:
 
     def config(self, settings):
         """What config.json says beside the format and checksums."""
-        listed = {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in self.quantities}
         return {
             "settings": settings,
             "widths": list(self.setup.widths),
             "target_source": self.setup.problem.source,
-            "quantities": listed,
+            "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
             "made_with": made_with(),
         }
@@ -178,7 +177,7 @@ class _Training:
         self.shown = display(progress)
         try:
             self.shown.start(self.step, self.steps)
-            with _signals() as received:
+            with collected() as received:
                 ending = self._loop(received)
         except StoreError as error:  # what could be written is committed already
             raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
@@ -294,6 +293,11 @@ class _Training:
         return ending
 
 
+def listed_quantities(quantities):
+    """{name: interval, shape, dtype}, as config.json has them."""
+    return {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in quantities}
+
+
 def _default(value, kind, argument):
     value = kind() if value is None else value
     require(isinstance(value, kind), argument, value, f"a {kind.__name__}")
@@ -334,24 +338,3 @@ def _cpu_name():
     import llvmlite.binding
 
     return llvmlite.binding.get_host_cpu_name()
-
-
-@contextlib.contextmanager
-def _signals():
-    """Collect SIGINT and SIGTERM in the list that is yielded. Outside the main thread Python sets no handlers."""
-    received = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def note(number, frame):
-        if received:  # a second Ctrl-C does not wait
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -14,6 +14,9 @@ import sys
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from lrbias.errors import InvalidInput, shorten
+
+CONNECT_SECONDS = 10
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 MOST_DEATHS = 5  # of workers in a row without a run being finished
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -49,6 +52,25 @@ def run_all(task, jobs, workers, executor=None):
             for job in waiting:
                 yield job, None, RuntimeError(f"workers died {deaths} times in a row without ending a run")
             return
+
+
+@contextlib.contextmanager
+def dask_executor(address):
+    """An executor on the Dask cluster whose scheduler is at `address`; Dask itself repeats what a lost worker had."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InvalidInput("scheduler needs Dask: pip install 'lrbias[dask]'.") from None
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInput(
+            f"scheduler = {shorten(address)} is not accepted: expected the address of a running Dask scheduler, "
+            f"tcp://HOST:PORT ({shorten(reason, 120)})."
+        ) from None
+    with client:
+        yield client.get_executor(retries=MOST_DEATHS, pure=False)
 
 
 def _drain(executor, task, jobs):
