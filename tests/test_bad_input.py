@@ -182,6 +182,12 @@ API = {
         "apart from those of loss",
     ),
     "stop": (lambda: lb.Stop(loss=0), "loss = 0", "greater than 0"),
+    "plateaus": (lambda: lb.Stop(plateaus=0), "plateaus = 0", "at least 1"),
+    "plateaus of what": (
+        lambda: lb.train(**settings(record=lb.Record(metrics=()), stop=lb.Stop(plateaus=1))),
+        "record = ()",
+        "effective_rank",
+    ),
     "teacher shape": (lambda: lb.teacher(shape=(3,)), "shape = (3,)", "two integers"),
     "teacher rank": (lambda: lb.teacher(shape=(3, 4), rank=4), "rank = 4", "at most 3"),
     "teacher scale": (lambda: lb.teacher(scale=INF), "scale = inf", "finite"),

@@ -81,3 +81,59 @@ def test_a_run_without_the_rank_has_no_plateaus_in_its_summary():
     assert "plateaus" not in run.summary()
     with pytest.raises(lb.InvalidInput, match="effective_rank"):
         run.plateaus()
+
+
+def _three_values(**changes):
+    """A run that learns three values on three plateaus."""
+    arguments = {
+        "problem": lb.Factorization(lb.spectrum((12, 12), [4.0, 2.0, 1.0], seed=1)),
+        "network": lb.Network.gaussian((12,) * 4, gamma=1.8, seed=2),
+        "method": lb.GD(lr=0.01),
+        "steps": 30_000,
+        "record": lb.Record(metrics=["effective_rank", "singular_values"]),
+        "forecast": False,
+    }
+    return {**arguments, **changes}
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_stopping_on_a_plateau_gives_the_best_approximation_of_its_rank(wanted):
+    arguments = _three_values(stop=lb.Stop(plateaus=wanted))
+    run = lb.train(**arguments)
+    assert (run.status, run.step % 160) == ("stopped", 0)
+    assert run.detail == f"the effective rank has reached its plateau {wanted}"
+    left, values, right = arguments["problem"].spectrum[:3]
+    best = (left[:, :wanted] * values[:wanted]) @ right[:, :wanted].T
+    assert np.linalg.norm(run.network.product() - best) < 0.02 * values[0]
+    assert len(run.plateaus()) == wanted
+
+
+def test_a_run_that_stops_on_a_plateau_is_resumed_with_the_same_bits(tmp_path):
+    """Killed by a metric of the user's at a step before the plateau; then resumed."""
+    whole = lb.train(**_three_values(stop=lb.Stop(plateaus=2)))
+
+    def fails(network):
+        raise RuntimeError("killed")
+
+    class Fails:
+        calls = 0
+
+        def __call__(self, network):
+            self.calls += 1
+            return 0.0 if self.calls < 120 else fails(network)
+
+    metrics = {"effective_rank": 10, "singular_values": 10, "mine": Fails()}
+    record = lb.Record(every=10, metrics=metrics)
+    with pytest.raises(RuntimeError, match="killed"):
+        lb.train(**_three_values(stop=lb.Stop(plateaus=2), record=record, store=tmp_path / "r"))
+    assert lb.open(tmp_path / "r").step < whole.step
+    again = lb.resume(tmp_path / "r", metrics={"mine": lambda network: 0.0})
+    assert again.step == whole.step
+    assert np.array_equal(again.losses, whole.losses)
+    assert np.array_equal(again.network.params, whole.network.params)
+
+
+def test_the_start_is_no_plateau_to_stop_on():
+    """Nothing is learnt within these steps, although the effective rank hardly changes in them."""
+    run = lb.train(**_three_values(steps=400, stop=lb.Stop(plateaus=1)))
+    assert run.status == "finished"

@@ -76,6 +76,7 @@ def run(
     degenerate: float | None = None,
     stop_loss: float | None = None,
     stop_gradient: float | None = None,
+    stop_plateaus: Whole = None,
     store: Annotated[Path | None, Parameter(alias="-o")] = None,
     figures: bool = True,
     format: Words = None,

@@ -53,6 +53,7 @@ class Experiment(Settings):
     degenerate: Any = 1e-3
     stop_loss: Any = None
     stop_gradient: Any = None
+    stop_plateaus: Any = None
 
     def problem(self):
         """The target: from a file, or a teacher made here."""

@@ -11,6 +11,8 @@ import numpy as np
 from lrbias.errors import require
 
 FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
+LEARNT, SETTLED = 0.99, 1e-3  # of the first loss
+CHECKED = 16  # records between two looks at whether a run is to stop
 SHARE = 0.03  # of the steps made so far that a plateau must last at least
 
 
@@ -72,3 +74,40 @@ def _joined(found, flatness):
             plateau = Plateau(before.start, plateau.end, (before.level + plateau.level) / 2)
         joined.append(plateau)
     return joined
+
+
+class PlateauWatch:
+    """Says when `wanted` plateaus have been reached while a run goes on. The same for every way to the same step.
+
+    The effective rank is near 1 as soon as the first mode leads, long before that mode is learnt; and while nothing is
+    learnt it hardly changes either. So the loss has its say here, by our choice: it is below LEARNT of the first one,
+    and in the time that a plateau takes at least it has changed by at most SETTLED of the first one.
+    """
+
+    def __init__(self, wanted, interval):
+        self.wanted, self.interval, self.every = wanted, interval, interval * CHECKED
+        self._ranks, self._losses = [], []
+
+    def restore(self, ranks, losses):
+        """Continue where the log has `ranks`, a record each, and `losses`, one for every step made."""
+        self._ranks, self._losses = [], []
+        for row, rank in enumerate(ranks):
+            self.note_rank(row, rank)
+        self.note_losses(0, losses)
+
+    def note_rank(self, row, value):
+        """Rows come in order, and may repeat the last one."""
+        self._ranks[row:] = [float(value)]
+
+    def note_losses(self, step, losses):
+        """Losses of the steps from `step` on: those of recorded steps are kept."""
+        self._losses += losses[-step % self.interval :: self.interval].tolist()
+
+    def reached(self):
+        losses, rows = self._losses, max(int(SHARE * len(self._losses)), 1)
+        if len(losses) <= rows or losses[-1] > LEARNT * losses[0]:
+            return False
+        if abs(losses[-1] - losses[-1 - rows]) > SETTLED * losses[0]:
+            return False
+        found = plateaus(np.arange(len(self._ranks)) * self.interval, self._ranks)
+        return len(found) >= self.wanted

@@ -101,10 +101,13 @@ class Stop(Settings):
 
     loss: stop at the first step whose loss is at most this.
     gradient: stop at the first recorded step (a multiple of `Record.every`) whose gradient norm is at most this.
+    plateaus: stop on this plateau of the effective rank, as `lb.plateaus` counts them: plateau k is the best rank-k
+        approximation of the target. Looked at every 16th record of effective_rank, which has to be among the metrics.
     """
 
     loss: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
     gradient: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
+    plateaus: Count | None = Field(None, description="an integer of at least 1, or nothing")
 
     def settings(self):
         return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}

@@ -19,6 +19,7 @@ from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
+from lrbias.plateau import PlateauWatch
 from lrbias.problem import Factorization
 from lrbias.progress import display
 from lrbias.record import Record, Stop
@@ -28,6 +29,7 @@ from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
 from lrcore import layout, status
 
+EFFECTIVE_RANK = "product/effective_rank"
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 8
 
@@ -152,8 +154,18 @@ class _Training:
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.plan.probe(self.observation.at(self.params))
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
+        self.watch = self._watch()
         self.chunk = FIRST_CHUNK
         self.loss_reached, self.last_loss = False, float("nan")
+
+    def _watch(self):
+        """A PlateauWatch when the run is to stop on a plateau."""
+        if self.stop.plateaus is None:
+            return None
+        interval = self.record.intervals().get("effective_rank")
+        known = "a Record with the metric effective_rank when Stop(plateaus=…) is given"
+        require(interval is not None, "record", self.record.metrics, known)
+        return PlateauWatch(self.stop.plateaus, interval)
 
     def config(self, settings):
         """What config.json says beside the format and checksums."""
@@ -169,7 +181,7 @@ class _Training:
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
         self.sink, self.log = sink, Log(self.quantities, sink)
-        self.recorder = Recorder(self.plan, self.setup, self.log.set, config["settings"]["threads"])
+        self.recorder = Recorder(self.plan, self.setup, self._write, config["settings"]["threads"])
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
@@ -198,6 +210,9 @@ class _Training:
 
     def _loop(self, received):
         self.log.restore(self.step)
+        if self.watch and self.step:
+            rows = -(-self.step // self.watch.interval)
+            self.watch.restore(self.sink.read(EFFECTIVE_RANK, 0, rows), self.sink.read(LOSSES, 0, self.step))
         self._measure()
         while True:
             ending, detail = self._ending(received)
@@ -217,11 +232,24 @@ class _Training:
             return "stopped", f"the loss is at most {self.stop.loss:g}"
         if self._gradient_reached():
             return "stopped", f"the gradient norm is at most {self.stop.gradient:g}"
+        if self._plateaus_reached():
+            return "stopped", f"the effective rank has reached its plateau {self.stop.plateaus}"
         if self.step >= self.steps:
             return "finished", "all steps were made"
         if received:
             return "interrupted", "interrupted by a signal; resume continues it"
         return None, None
+
+    def _write(self, name, row, value):
+        self.log.set(name, row, value)
+        if self.watch and name == EFFECTIVE_RANK:
+            self.watch.note_rank(row, value)
+
+    def _plateaus_reached(self):
+        if not self.watch or self.step % self.watch.every:
+            return False
+        self.recorder.drain()
+        return self.watch.reached()
 
     def _gradient_reached(self):
         if self.stop.gradient is None or self.step % self.record.every:
@@ -252,6 +280,8 @@ class _Training:
             self.params[:] = before
             self.advance(self.params, losses[:made])
             self.loss_reached = True
+        if self.watch:
+            self.watch.note_losses(self.step, losses[:made])
         self.step += made
         self.last_loss = float(losses[-1])
         fitting = int(len(losses) * CHUNK_SECONDS / max(seconds, 1e-9))
