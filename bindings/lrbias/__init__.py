@@ -33,6 +33,8 @@ _HOME = {
     "sweep": "sweeping",
     "open_sweep": "swept",
     "Sweep": "swept",
+    "reproduce": "reproducing",
+    "read_evidence": "reproducing",
     "compare": "comparing",
     "Comparison": "comparing",
     "forecast": "forecasting",

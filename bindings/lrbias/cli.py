@@ -40,6 +40,7 @@ Whole = Annotated[int | None, Parameter(converter=_whole)]
 Pair = Annotated[tuple[int, int] | None, Parameter(converter=_whole)]
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
 Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=_whole)]
+Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")]
 Json = Annotated[bool, Parameter(negative="")]
 
 
@@ -55,6 +56,7 @@ def run(
     teacher_depth: Whole = None,
     teacher_seed: Whole = None,
     scale: float | None = None,
+    values: Numbers = None,
     network: str | None = None,
     widths: Sizes = None,
     depth: Whole = None,
@@ -106,6 +108,8 @@ def run(
         Seed of the teacher.
     scale
         Spectral norm of the target; 10 for a teacher, as it is for a file.
+    values
+        Singular values of the target, instead of a teacher's.
     network
         Start from this checkpoint (.npz) of a run.
     widths
@@ -148,6 +152,8 @@ def run(
         Stop when the loss is at most this.
     stop_gradient
         Stop when the gradient norm is at most this (looked at every record).
+    stop_plateaus
+        Stop on this plateau of the effective rank.
     store
         The run directory to make; by default runs/METHOD-DATE-TIME.
     figures
@@ -402,6 +408,64 @@ def compare(
     text = "\n".join([str(compared), *figures])
     facts = {"runs": compared.table(), "order": compared.order(), "same_start": compared.same_start, "figures": figures}
     _show(facts, text, json)
+    return 0
+
+
+@app.command
+def reproduce(
+    name: str,
+    /,
+    *,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    steps: Whole = 50_000,
+    seeds: Whole = 3,
+    workers: Whole = None,
+    format: Words = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+):
+    """Make the runs of a study and print the evidence for its claims: statistic, definition, value, verdict.
+
+    The same command again goes on where it was stopped.
+
+    Parameters
+    ----------
+    name
+        protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
+    store
+        The folder of the study; by default reproduced/NAME.
+    steps
+        Iterations of every run.
+    seeds
+        Number of starts.
+    workers
+        Processes, each with one thread; by default one for each core.
+    format
+        Figure formats: png, pdf, svg.
+    dry_run
+        Say how many runs there are and what they will take, and stop.
+    json
+        Print the evidence as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    from lrbias.progress import clock
+    from lrbias.reproducing import forecast_study
+    from lrbias.reproducing import reproduce as make_study
+    from lrbias.settings import check_formats
+
+    formats = check_formats(format or ("png", "pdf"))
+    if dry_run or not quiet:
+        expected = forecast_study(name, steps, seeds, workers)
+        size, taken = expected["bytes"] / 1e6, clock(expected["seconds"])
+        print(f"{expected['runs']} runs, about {taken} and {size:.0f} MB in all", file=sys.stderr)
+    if dry_run:
+        _show(expected, "", json)
+        return 0
+    evidence = make_study(name, store or Path("reproduced") / name, steps, seeds, workers, progress=not quiet)
+    written = [str(path) for path in evidence.save(formats)]
+    _show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
     return 0
 
 

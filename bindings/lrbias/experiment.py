@@ -9,13 +9,14 @@ from pydantic import Field
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.method import METHODS
 from lrbias.network import Network
-from lrbias.problem import Factorization, load_matrix, teacher
+from lrbias.problem import Factorization, load_matrix, spectrum, teacher
 from lrbias.record import Record, Stop
 from lrbias.settings import Count, Finite, Positive, Seed, Settings, Threads
 
 PATHS = ("target", "network")  # keys that name a file
 OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
-TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed")
+TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", "values")
+DEEP = ("rank", "teacher_depth", "scale")  # settings of a deep teacher, which makes its own singular values
 INITIAL = ("widths", "depth", "gamma", "seed", "dtype")
 
 
@@ -29,6 +30,7 @@ class Experiment(Settings):
     teacher_depth: Count | None = Field(None, description="an integer of at least 1")
     teacher_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
     scale: Positive | None = Field(None, description="a finite number greater than 0")
+    values: Any = None
 
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
@@ -65,12 +67,23 @@ class Experiment(Settings):
             source = {"target": self.target, "scale": self.scale, "crop": self.crop and list(self.crop)}
         else:
             require(self.crop is None, "crop", self.crop, "a target file to cut from")
+            if self.values is not None:
+                return self._with_values(given)
             depth = self.teacher_depth or max(self.depth, 2)
             scale = 10.0 if self.scale is None else self.scale
             matrix = teacher(self.shape, self.rank, depth, scale, self.teacher_seed)
             source = {"shape": list(self.shape), "rank": self.rank, "teacher_depth": depth}
             source.update(teacher_seed=self.teacher_seed, scale=scale)
         return Factorization(matrix, {key: value for key, value in source.items() if value is not None})
+
+    def _with_values(self, given):
+        """A target whose singular values are given, between random directions."""
+        extra = sorted(given & set(DEEP))
+        require(not extra, "values", self.values, f"either singular values or a deep teacher ({', '.join(extra)})")
+        matrix = spectrum(self.shape, self.values, self.teacher_seed)
+        values = [float(value) for value in self.values]
+        source = {"shape": list(self.shape), "values": values, "teacher_seed": self.teacher_seed}
+        return Factorization(matrix, source)
 
     def student(self, problem):
         """The initial network: a checkpoint, or Gaussian with hidden layers as wide as the target's larger side."""

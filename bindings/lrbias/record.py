@@ -101,8 +101,9 @@ class Stop(Settings):
 
     loss: stop at the first step whose loss is at most this.
     gradient: stop at the first recorded step (a multiple of `Record.every`) whose gradient norm is at most this.
-    plateaus: stop on this plateau of the effective rank, as `lb.plateaus` counts them: plateau k is the best rank-k
-        approximation of the target. Looked at every 16th record of effective_rank, which has to be among the metrics.
+    plateaus: stop on this plateau of the effective rank, as `lb.plateaus` counts them. When the target's values are far
+        enough apart for each to have one, the network is then the best approximation of that rank. Looked at every 16th
+        record of effective_rank, which has to be among the metrics.
     """
 
     loss: Positive | None = Field(None, description="a finite number greater than 0, or nothing")

@@ -161,7 +161,7 @@ class Sweep:
         file (extra `parquet`). rows: the table, when it is at hand."""
         path = check_table(path)
         rows = self.table() if rows is None else rows
-        write_file(path, _as_csv(rows) if path.suffix == ".csv" else _as_parquet(rows))
+        write_file(path, as_csv(rows) if path.suffix == ".csv" else _as_parquet(rows))
 
     def __repr__(self):
         counts = ", ".join(f"{number} {status}" for status, number in self.counts().items())
@@ -200,7 +200,8 @@ def _arrow():
     return pyarrow
 
 
-def _as_csv(rows):
+def as_csv(rows):
+    """Dictionaries with the same keys as a CSV file: lists joined by spaces, what is missing empty."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
