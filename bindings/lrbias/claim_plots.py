@@ -3,12 +3,15 @@
 import numpy as np
 
 from lrbias.claims import LOSS_LEVELS, RANKS, escape_steps
-from lrbias.drawing import LINES, THEORY, dark_to_light, new_figure, save_figure, styled, thin
+from lrbias.drawing import LINES, THEORY, dark_to_light, new_figure, plain_ticks, save_figure, styled
 from lrbias.theory import learning_rate_limit
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WHOLE_PARTS = ("square", "separated")  # those in which depths have the same target
-STYLES = {"gd": ("GD", {"color": "0.0"}), "flow": ("flow (RK4)", {"color": "0.6", "linestyle": "--"})}
+STYLES = {
+    "gd": ("GD", {"color": "0.0", "linewidth": 0.9, "zorder": 3}),
+    "flow": ("flow (RK4)", {"color": "0.7", "linewidth": 3.0, "zorder": 2}),
+}
 
 
 def save(runs, settings, folder, formats=("png", "pdf")):
@@ -20,12 +23,17 @@ def save(runs, settings, folder, formats=("png", "pdf")):
     return paths + save_figure(depth(settings), folder, "depth", formats)
 
 
-def _largest_steps(runs):
-    """Runs of WHOLE_PARTS at the largest step size of their part: the longest time t."""
-    largest = {}
-    for part, _, run in runs:
-        largest[part] = max(largest.get(part, 0.0), run.step_size)
-    return [(part, target, run) for part, target, run in runs if part in WHOLE_PARTS and run.step_size == largest[part]]
+def _finest(runs):
+    """Runs of WHOLE_PARTS, for each target, depth, method and start the one with the finest records: with the smallest
+    step size of those at which as much is learnt as at any."""
+    best = {}
+    for part, target, run in runs:
+        if part in WHOLE_PARTS:
+            key = target, run.depth, run.settings["method"], run.settings["seed"]
+            score = np.isfinite(escape_steps(run)).sum(), -run.step_size
+            if key not in best or score > best[key][0]:
+                best[key] = score, run
+    return [(target, run) for (target, *_), (_, run) in best.items()]
 
 
 def _in_order(values):
@@ -35,24 +43,27 @@ def _in_order(values):
 @styled
 def plateaus(runs):
     """Effective rank over t for the first start, a row for each target and a column for each depth, GD over flow."""
-    chosen, first = [], {}
-    for part, target, run in _largest_steps(runs):
-        seed = first.setdefault((part, target, run.depth, run.settings["method"]), run.settings["seed"])
-        if run.settings["seed"] == seed:
-            chosen.append((target, run))
+    chosen = _finest(runs)
+    first = min(run.settings["seed"] for _, run in chosen)
+    chosen = [(target, run) for target, run in chosen if run.settings["seed"] == first]
     targets, depths = _in_order(target for target, _ in chosen), sorted({run.depth for _, run in chosen})
-    figure, grid = new_figure(len(targets), len(depths), height=1.7, sharex=True, sharey="row")
+    figure, grid = new_figure(len(targets), len(depths), height=1.7, sharey="row")
     for target, run in chosen:
         panel = grid[targets.index(target), depths.index(run.depth)]
-        steps, ranks = thin(run.steps_of("product/effective_rank"), run["product/effective_rank"])
+        steps, ranks = run.steps_of("product/effective_rank"), run["product/effective_rank"]
         label, style = STYLES[run.settings["method"]]
         panel.plot(steps[1:] * run.step_size, ranks[1:], label=label, **style)
         panel.set(xscale="log", title=f"N = {run.depth}, {target}")
         if run.settings["method"] == "gd":
+            learnt = escape_steps(run)
             levels = np.cumsum(run.target_values[: run.target_rank]) / run.target_values[0]
             for level in levels:
                 panel.axhline(level, **THEORY)
             panel.set_ylim(0, 1.6 * levels[-1])
+            if np.isfinite(learnt).any():
+                panel.set_xlim(learnt.min() * run.step_size / 3, run.step * run.step_size)
+    for panel in grid.flat:
+        plain_ticks(panel.xaxis)
     for panel in grid[-1]:
         panel.set_xlabel(r"$t = \eta\,\cdot$ iteration")
     figure.supylabel(r"effective rank; dashed: $\sum_{i\leq k}\hat\sigma_i/\hat\sigma_1$", fontsize=9)
@@ -62,18 +73,27 @@ def plateaus(runs):
 
 @styled
 def order(runs):
-    """When a mode is learnt against its value, a panel for each depth; GD at its largest step size, all starts."""
-    chosen = [(target, run) for _, target, run in _largest_steps(runs) if run.settings["method"] == "gd"]
+    """When a mode is learnt against its value, a panel for each depth, all starts of GD; dashed: ∝ 1/σ̂_i."""
+    chosen = [(target, run) for target, run in _finest(runs) if run.settings["method"] == "gd"]
     targets, depths = _in_order(target for target, _ in chosen), sorted({run.depth for _, run in chosen})
     figure, grid = new_figure(1, len(depths), height=2.4, sharex=True)
-    shades = dark_to_light(len(targets))
+    shades, known = dark_to_light(len(targets)), {depth: [] for depth in depths}
     for target, run in chosen:
         panel, k = grid[0, depths.index(run.depth)], targets.index(target)
         times = escape_steps(run) * run.step_size
-        values = run.target_values[: len(times)]
+        values, learnt = run.target_values[: len(times)], np.isfinite(times) & (times > 0)
         style = {"color": shades[k], "marker": MARKERS[k % len(MARKERS)], "markersize": 3, "linestyle": "none"}
-        panel.plot(values, np.where(np.isfinite(times) & (times > 0), times, np.nan), label=target, **style)
-        panel.set(xscale="log", yscale="log", title=f"N = {run.depth}", xlabel=r"$\hat\sigma_i$")
+        panel.plot(values[learnt], times[learnt], label=target, **style)
+        known[run.depth] += zip(values[learnt], times[learnt], strict=True)
+    for depth, panel in zip(depths, grid[0], strict=True):
+        panel.set(xscale="log", yscale="log", title=f"N = {depth}", xlabel=r"$\hat\sigma_i$")
+        if known[depth]:
+            values, times = np.array(known[depth]).T
+            ends = np.array([values.min(), values.max()])
+            panel.plot(
+                ends, np.exp(np.median(np.log(times * values))) / ends, label=r"$\propto 1/\hat\sigma_i$", **THEORY
+            )
+        plain_ticks(panel.xaxis, panel.yaxis)
     grid[0, 0].set_ylabel(r"$t$ at which $\hat u_i^\top W\hat v_i > \hat\sigma_i/2$")
     _legend(figure, grid)
     return figure
@@ -118,7 +138,7 @@ def depth(settings):
         style = {"color": shades[k], "marker": MARKERS[k % len(MARKERS)], "markersize": 3.5, "linestyle": LINES[k % 4]}
         panel.plot(depths, list(s.detail["ranks"].values()), label=s.target, **style)
         panel.set_title(f"loss = {s.detail['loss_level']:g} of the first")
-        panel.set_xticks(depths)
+        panel.set_xticks(sorted({int(depth) for row in rows for depth in row.detail["ranks"]}))
     for panel, name in zip(grid[:, 0], names, strict=True):
         panel.set_ylabel(name.replace("σ_i > 0.01 σ_1", r"$\sigma_i > 0.01\,\sigma_1$"))
     for panel in grid[-1]:

@@ -102,7 +102,8 @@ def order_of_learning(run):
     escapes = escape_steps(run)
     if not np.isfinite(escapes).any() or len(escapes) < 3:
         return None
-    return _concordance(run.target_values[: len(escapes)], -np.minimum(escapes, np.finfo(float).max))
+    values = np.round(run.target_values[: len(escapes)] / run.target_values[0], 6)  # equal ones differ by rounding
+    return _concordance(values, -np.minimum(escapes, np.finfo(float).max))
 
 
 def _concordance(x, y):

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbias.errors import InvalidInput
 
@@ -55,6 +56,14 @@ def dark_to_light(count):
 def thin(steps, values):
     stride = max(1, len(steps) // MOST_POINTS)
     return steps[::stride], values[::stride]
+
+
+def plain_ticks(*axes):
+    """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure, folder, name, formats):
