@@ -86,14 +86,20 @@ def test_comparison_refuses_other_targets(run):
         lb.compare([run, other])
 
 
-def test_gd_tends_to_the_flow_with_the_first_power_of_its_step():
+def test_gd_tends_to_the_flow_with_the_first_power_of_its_step(tmp_path):
     """Same start, learning rates over a factor of 16, against RK4 with the smallest of them."""
     record = lb.Record(every=1, metrics=("singular_values", "effective_rank"))
     arguments = settings(record=record)
     runs = [lb.train(**{**arguments, "method": lb.GD(lr=0.016 / 2**k), "steps": 100 * 2**k}) for k in range(5)]
-    flow = lb.train(**{**arguments, "method": lb.GradientFlow(dt=0.001), "steps": 1600})
+    flow = lb.train(**{**arguments, "method": lb.GradientFlow(dt=0.001), "steps": 1600, "checkpoint_every": 400})
     compared = lb.compare([*runs, flow])
     assert compared.reference is flow
     assert compared.order() == pytest.approx(1, abs=0.05)
     assert "lr^1.0" in str(compared)
+    times, gaps = compared.distance(runs[1])
+    assert times.tolist() == pytest.approx([0.4, 0.8, 1.2, 1.6])
+    gap = np.linalg.norm(runs[1].checkpoint(50).product() - flow.checkpoint(400).product())
+    assert gaps[0] == pytest.approx(gap / np.linalg.norm(flow.target))
+    assert compared.order(compared.distance) == pytest.approx(1, abs=0.05)
+    assert [path.name for path in compared.save(tmp_path, ("png",))] == ["comparison.png", "order.png"]
     assert lb.compare([runs[0], flow]).order() is None

@@ -406,7 +406,8 @@ def compare(
     compared = lb.compare([first, *others])
     figures = [str(path) for path in compared.save(output, formats)] if output else []
     text = "\n".join([str(compared), *figures])
-    facts = {"runs": compared.table(), "order": compared.order(), "same_start": compared.same_start, "figures": figures}
+    orders = {"order": compared.order(), "order_at_checkpoints": compared.order(compared.distance)}
+    facts = {"runs": compared.table(), **orders, "same_start": compared.same_start, "figures": figures}
     _show(facts, text, json)
     return 0
 

@@ -6,7 +6,7 @@ Every function returns a matplotlib Figure that belongs to no GUI; `save` writes
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrbias.drawing import LINES, THEORY, WIDTH, dark_to_light, new_figure, save_figure, styled, thin
+from lrbias.drawing import LINES, THEORY, WIDTH, dark_to_light, new_figure, plain_ticks, save_figure, styled, thin
 from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
 from lrbias.settings import check_formats
@@ -241,6 +241,31 @@ def comparison(compared):
         axes.set_xlabel("t = step size · iteration")
     start = "same start" if compared.same_start else "DIFFERENT starts"
     figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, title=start)
+    return figure
+
+
+@styled
+def order_of_gd(compared):
+    """Distance of gradient descent from the reference over the learning rate; dashed: slope 1, Euler's method."""
+    figure, grid = new_figure(height=3.2)
+    axes = grid[0, 0]
+    kinds = (
+        (r"$\max_t \|W - W_{\mathrm{ref}}\|_F / \|\hat W\|_F$ at checkpoints", compared.distance, "s", "0.0"),
+        (r"$\max_{t,i} |\Delta\sigma_i| / \hat\sigma_1$ at records", compared.difference, "o", "0.5"),
+    )
+    for label, measure, marker, colour in kinds:
+        known = compared.gaps(measure)
+        if known:
+            rates, gaps = np.array(list(known)), np.array(list(known.values()))
+            slope = compared.order(measure)
+            label += "" if slope is None else f", slope {slope:.2f}"
+            axes.loglog(rates, gaps, marker=marker, color=colour, label=label)
+            axes.loglog(rates, gaps[-1] * rates / rates[-1], **THEORY)
+    axes.set_xlabel("learning rate $\\eta$")
+    axes.set_ylabel("distance from the reference")
+    axes.set_title(f"up to t = {compared.horizon:g}; dashed: slope 1")
+    plain_ticks(axes.xaxis)
+    axes.legend()
     return figure
 
 
