@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from lrbias.errors import InvalidInput, shorten
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 5
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 MOST_DEATHS = 5  # of workers in a row without a run being finished
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
