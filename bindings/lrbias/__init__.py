@@ -35,6 +35,7 @@ _HOME = {
     "Sweep": "swept",
     "reproduce": "reproducing",
     "read_evidence": "reproducing",
+    "report": "reporting",
     "compare": "comparing",
     "Comparison": "comparing",
     "forecast": "forecasting",

@@ -1,9 +1,11 @@
 """Figures of the evidence for the protocol's claims: what was measured, with theory and targets drawn over it."""
 
+import functools
+
 import numpy as np
 
 from lrbias.claims import LOSS_LEVELS, RANKS, escape_steps
-from lrbias.drawing import LINES, THEORY, dark_to_light, new_figure, plain_ticks, save_figure, styled
+from lrbias.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_figure, styled
 from lrbias.theory import learning_rate_limit
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -16,11 +18,15 @@ STYLES = {
 
 def save(runs, settings, folder, formats=("png", "pdf")):
     """Write every figure; returns the paths. runs: (part, target, Run); settings: what `claims.judge` made of them."""
+    figures = available(runs, settings)
+    return [path for name, draw, _ in figures for path in save_figure(draw(), folder, name, formats)]
+
+
+def available(runs, settings):
+    """(name, function without arguments, caption) of every figure."""
     made = [run for run in runs if run[2].status != "diverged"]
-    paths = save_figure(plateaus(made), folder, "plateaus", formats)
-    paths += save_figure(order(made), folder, "order", formats)
-    paths += save_figure(smoothness(made, settings), folder, "smoothness", formats)
-    return paths + save_figure(depth(settings), folder, "depth", formats)
+    figures = {plateaus: (made,), order: (made,), smoothness: (made, settings), depth: (settings,)}
+    return [(draw.__name__, functools.partial(draw, *given), caption(draw)) for draw, given in figures.items()]
 
 
 def _finest(runs):

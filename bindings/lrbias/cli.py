@@ -413,6 +413,33 @@ def compare(
 
 
 @app.command
+def report(
+    first: Path,
+    /,
+    *others: Path,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("report.html"),
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+):
+    """Write one self-contained HTML page about runs, sweeps or studies.
+
+    Parameters
+    ----------
+    first
+        A run directory, the folder of a sweep, or that of a study made by `lrbias reproduce`.
+    others
+        More of them; runs of one target are compared.
+    output
+        The page to write.
+    quiet
+        Show no progress.
+    """
+    from lrbias.reporting import report as write_report
+
+    print(write_report([first, *others], output, progress=not quiet))
+    return 0
+
+
+@app.command
 def reproduce(
     name: str,
     /,

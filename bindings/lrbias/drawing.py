@@ -28,7 +28,7 @@ STYLE = {
 }
 THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
 LINES = ("-", "--", "-.", ":")
-MOST_POINTS = 2000
+MOST_POINTS, FIRST_POINTS = 2000, 500
 WIDTH = 6.8  # inches, a text width
 
 
@@ -53,9 +53,17 @@ def dark_to_light(count):
     return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 1)))
 
 
+def caption(draw):
+    """The first paragraph of a drawing function's docstring, for a page that shows the figure."""
+    return " ".join(draw.__doc__.split("\n\n")[0].split())
+
+
 def thin(steps, values):
+    """At most about MOST_POINTS + FIRST_POINTS of the points: the first ones, where much happens, and even ones."""
     stride = max(1, len(steps) // MOST_POINTS)
-    return steps[::stride], values[::stride]
+    first = min(FIRST_POINTS, len(steps)) if stride > 1 else 0
+    kept = np.union1d(np.arange(first), np.arange(0, len(steps), stride))
+    return steps[kept], values[kept]
 
 
 def plain_ticks(*axes):

@@ -3,14 +3,29 @@
 Every function returns a matplotlib Figure that belongs to no GUI; `save` writes them all.
 """
 
+import functools
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrbias.drawing import LINES, THEORY, WIDTH, dark_to_light, new_figure, plain_ticks, save_figure, styled, thin
+from lrbias.drawing import (
+    LINES,
+    THEORY,
+    WIDTH,
+    caption,
+    dark_to_light,
+    new_figure,
+    plain_ticks,
+    save_figure,
+    styled,
+    thin,
+)
 from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
+
+EARLY = 0.05  # of a run
 
 
 def _series(run, name):
@@ -26,8 +41,18 @@ def _needs(run, *names):
 
 
 def _step_axis(run, axes):
+    """Iterations; where everything is learnt early in the run, logarithmic after that."""
     axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration)")
+    last = max((step for step in _measured_escapes(run) if step is not None), default=run.step)
+    if last < EARLY * run.step:
+        axes.set_xscale("symlog", linthresh=max(2 * last, 1), linscale=2)
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, max(run.step, 1))
+
+
+def _measured_escapes(run):
+    name = "product/singular_values"
+    return run.escape_steps() if name in run and len(run.steps_of(name)) else []
 
 
 @styled
@@ -282,8 +307,13 @@ FIGURES = {
 def save(run, folder, formats=("png", "pdf")):
     """Write every figure for which the run has the data; returns the paths. The folder is made when missing."""
     check_formats(formats)
-    available = {name: draw for name, draw in FIGURES.items() if _recorded(run, name)}
-    return [path for name, draw in available.items() for path in save_figure(draw(run), folder, name, formats)]
+    return [path for name, draw, _ in available(run) for path in save_figure(draw(), folder, name, formats)]
+
+
+def available(run):
+    """(name, function without arguments, caption) of every figure for which the run has the data."""
+    chosen = [(name, draw) for name, draw in FIGURES.items() if _recorded(run, name)]
+    return [(name, functools.partial(draw, run), caption(draw)) for name, draw in chosen]
 
 
 def _recorded(run, figure):

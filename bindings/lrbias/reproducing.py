@@ -67,6 +67,11 @@ class Evidence:
     counts: dict
     settings: list
 
+    @property
+    def about(self):
+        """What was matched and what is our own choice."""
+        return protocol.__doc__.split("\n\n", 1)[1].strip()
+
     def table(self):
         """A dictionary for each statistic and part of the study: medians over the settings of each depth, verdicts."""
         rows = []
@@ -101,7 +106,7 @@ class Evidence:
         return [*(self.store / name for name in written), *figures]
 
     def __str__(self):
-        lines = ["# The protocol's four claims", "", protocol.__doc__.split("\n\n", 1)[1].strip(), ""]
+        lines = ["# The protocol's four claims", "", self.about, ""]
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
         lines += [f"{sum(self.counts.values())} runs: {counts}.", ""]
         rows = self.table()

@@ -1,13 +1,16 @@
 """Figures of a sweep: curves in small multiples, coloured by a setting, and maps over two settings."""
 
+import functools
 import itertools
+import math
 
 import matplotlib
 import numpy as np
 
-from lrbias.drawing import LINES, dark_to_light, new_figure, save_figure, styled, thin
+from lrbias.drawing import LINES, caption, dark_to_light, new_figure, save_figure, styled, thin
 from lrbias.errors import require, shorten
 
+MOST_CURVES = 400  # runs; more lines than that show nothing
 MOST_PANELS = 5  # in each direction
 CURVES = {
     "product/effective_rank": "effective rank of the product",
@@ -25,22 +28,31 @@ LOGARITHMIC = ("loss", "last_loss", "last_escape_t")
 
 def save(sweep, folder, formats=("png", "pdf")):
     """Write every figure that the sweep has rows for; returns the paths."""
-    paths = []
+    return [path for name, draw, _ in available(sweep) for path in save_figure(draw(), folder, name, formats)]
+
+
+def available(sweep):
+    """(name, function without arguments, caption) of every figure that the sweep has rows for."""
+    rows, axes, made = sweep.table(), len(_axes(sweep)) - 1, []  # one axis stands for no setting
     for quantity in CURVES:
-        if _recorded(sweep, quantity):
-            name = "curves-" + quantity.replace("/", "-")
-            paths += save_figure(curves(sweep, quantity), folder, name, formats)
-    if len(_axes(sweep)) > 1:
-        for value in MAPS:
-            if any(_value(row, value) is not None for row in sweep.table()):
-                name = "map-" + value.replace("/", "-")
-                paths += save_figure(map_over(sweep, value), folder, name, formats)
-    return paths
+        if len(rows) <= MOST_CURVES and _recorded(sweep, quantity):
+            name = f"curves-{quantity.replace('/', '-')}"
+            made.append((name, functools.partial(curves, sweep, quantity), f"{quantity}: {caption(curves)}"))
+    for value in MAPS:
+        if axes > 1 and any(_value(row, value) is not None for row in rows) and _panels(sweep) <= MOST_PANELS**2:
+            name = f"map-{value.replace('/', '-')}"
+            made.append((name, functools.partial(map_over, sweep, value), f"{value}: {caption(map_over)}"))
+    return made
+
+
+def _panels(sweep):
+    """How many panels a map over the last two settings has."""
+    return math.prod(len(values) for values in list(_axes(sweep).values())[:-3])
 
 
 @styled
 def curves(sweep, quantity="product/effective_rank", rows=None, columns=None, colour=None):
-    """A quantity of every run over t = step size · iteration, in panels.
+    """A line for every run over t = step size · iteration; panels and colours by setting.
 
     rows, columns, colour: the settings that choose the panel's row and column and the colour of a line; by default the
     first, the second and the last that vary. Runs that differ in other settings share a panel and a colour.
@@ -87,7 +99,7 @@ def _finish_curves(figure, grid, axes, rows, columns, quantity):
 
 @styled
 def map_over(sweep, value="product/effective_rank", x=None, y=None):
-    """A column of the sweep's table as a map over two settings; a panel for every combination of the others.
+    """A column of the sweep's table as a map over two settings; a panel for each combination of the others.
 
     x, y: the settings along the axes, by default the last and the one before it. Numbers are written into the fields;
     an empty field has no value: the run is missing, diverged, or nothing passed.

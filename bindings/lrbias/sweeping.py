@@ -24,13 +24,11 @@ from lrbias.interrupts import terminable
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
-from lrbias.swept import FORMAT, Sweep
+from lrbias.swept import ENDED, FORMAT, Sweep
 from lrbias.threads import cores
 from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
 from lrbias.workers import dask_executor, run_all
-
-ENDED = ("finished", "stopped", "diverged")
 
 
 def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None):

@@ -17,6 +17,7 @@ FORMAT = 1
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
 NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
+ENDED = ("finished", "stopped", "diverged")
 TABLES = (".csv", ".parquet")
 
 
@@ -40,6 +41,7 @@ class Sweep:
 
     def __init__(self, path, document, failures=None):
         self.path, self._document, self._failures = path, document, failures or {}
+        self._ended = {}  # rows of runs that have ended, and stay as they are
         self._batch_of = {name: number for number, names in document.get("batches", {}).items() for name in names}
 
     @property
@@ -49,6 +51,16 @@ class Sweep:
     @property
     def varied(self):
         return varied_keys(self._document["over"])
+
+    @property
+    def base(self):
+        """The keys that all runs share, as they were given."""
+        return self._document["base"]
+
+    @property
+    def info(self):
+        """Versions and machine that the sweep was begun with."""
+        return self._document["made_with"]
 
     def settings(self, name):
         require(name in self._document["runs"], "name", name, f"a run of this sweep ({shorten(self.names)})")
@@ -92,6 +104,14 @@ class Sweep:
         return list(self._of_all(self._row).values())
 
     def _row(self, name):
+        if name not in self._ended:
+            row = self._describe(name)
+            if row["status"] not in ENDED:
+                return row
+            self._ended[name] = row
+        return dict(self._ended[name])
+
+    def _describe(self, name):
         row = {"run": name, **{key: self.settings(name)[key] for key in self.varied}}
         empty = dict.fromkeys((*NUMBERS, *LISTS))
         run = None if name in self._failures else self._known(name)

@@ -1,0 +1,246 @@
+"""One self-contained HTML page about runs, sweeps and studies: figures, settings, tables with links, versions.
+
+Nothing in the page is fetched from anywhere and nothing runs in it, so it can be mailed, archived and printed.
+"""
+
+import base64
+import functools
+import io
+from pathlib import Path
+
+import matplotlib
+
+from lrbias import claim_plots, plots, sweep_plots
+from lrbias.batch_file import find_batched
+from lrbias.claims import CLAIMS, DEFINITIONS
+from lrbias.comparing import compare
+from lrbias.drawing import STYLE, caption
+from lrbias.errors import InvalidInput, require
+from lrbias.progress import RunsDisplay, clock
+from lrbias.reproducing import VERDICTS, read_evidence
+from lrbias.run import open as open_run
+from lrbias.store import write_file
+from lrbias.swept import open_sweep
+
+MOST_RUNS = 60  # of a sweep that get a section of their own
+MOST_ROWS = 1000  # of a table
+WHOLE_PAGE_DPI, SMALL_DPI = 180, 130
+COLOURS = 128  # of a figure's palette: lines and letters need no more, and files are a third of the size
+COLUMNS = ("status", "step", "last_loss", "product/effective_rank", "escaped", "plateaus", "elapsed_s")
+HEADS = {
+    "product/effective_rank": "effective rank",
+    "last_loss": "loss",
+    "escaped": "values learnt",
+    "elapsed_s": "time",
+}
+
+
+def report(paths, output, progress=None):
+    """Write the page `output` about `paths` (run directories, sweeps, studies of `lrbias reproduce`); returns its path.
+
+    Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
+    of these or `output` cannot be written.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
+    output = Path(output)
+    require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
+    require(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
+    parts = [_Part(path) for path in paths]
+    shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
+    sections = [section for part in parts for section in part.sections(shown)]
+    runs = [part.run for part in parts if part.run is not None]
+    if len(runs) == len(parts) > 1:
+        sections.insert(0, _comparison(runs))
+    shown.stop()
+    write_file(output, _render(sections).encode())
+    return output
+
+
+class _Part:
+    """What one path holds: a run, a sweep or a study."""
+
+    def __init__(self, path):
+        self.path, self.run, self.sweep, self.evidence = Path(path), None, None, None
+        if (self.path / "sweep.json").is_file():
+            self.sweep = open_sweep(self.path)
+        elif any(self.path.glob("*/sweep.json")):
+            self.evidence = read_evidence(self.path)
+        else:
+            known = find_batched(self.path) or (self.path / "config.json").is_file()
+            require(known, "path", str(path), "a run directory, a sweep or a study")
+            self.run = open_run(path)
+
+    @property
+    def figures(self):
+        """About how many will be drawn."""
+        return len(self._detailed()) + 5 if self.sweep else 5
+
+    def sections(self, shown):
+        if self.sweep:
+            yield from self._of_sweep(shown)
+        elif self.evidence:
+            yield _of_study(self.path, self.evidence)
+        else:
+            yield _of_run(self.run, _name(self.path), plots.available(self.run), dpi=WHOLE_PAGE_DPI)
+        shown.update(str(self.path), "finished")
+
+    def _detailed(self):
+        return self.sweep.names if len(self.sweep) <= MOST_RUNS else []
+
+    def _of_sweep(self, shown):
+        made, rows = self.sweep, self.sweep.table()
+        name, detailed = _name(self.path), self._detailed()
+        fixed = {key: value for key, value in made.base.items() if value is not None}
+        notes = [f"{len(made)} runs over {', '.join(made.varied)}: {_counts(made.counts())}."]
+        if not detailed:
+            notes.append(f"Runs have no sections of their own in a sweep of more than {MOST_RUNS}.")
+        if len(rows) > MOST_ROWS:
+            notes.append(f"The table shows the first {MOST_ROWS} runs; `lrbias sweep --table` writes all of them.")
+        heads = ["run", *made.varied, *(HEADS.get(column, column) for column in COLUMNS)]
+        table = {"heads": heads, "rows": [self._cells(row, name, detailed) for row in rows[:MOST_ROWS]]}
+        yield {
+            "id": _anchor(name),
+            "title": f"Sweep {name}",
+            "notes": notes,
+            "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in sweep_plots.available(made)],
+            "tables": [table],
+            "details": [("Settings that all runs share", _facts(fixed)), ("Made with", _facts(made.info))],
+        }
+        for row in rows if detailed else []:
+            if row["status"] not in ("missing", "failed"):
+                run = made[row["run"]]
+                section = _of_run(run, row["run"], plots.available(run)[:1], SMALL_DPI)
+                yield {**section, "id": _anchor(f"{name}-{row['run']}"), "back": _anchor(name), "level": 3}
+            shown.update(row["run"], row["status"])
+
+    def _cells(self, row, name, detailed):
+        begun = row["status"] not in ("missing", "failed")
+        link = _anchor(f"{name}-{row['run']}") if detailed and begun else None
+        varied = [{"text": _text(row[key])} for key in self.sweep.varied]
+        numbers = [{"text": _number(row[column], column), "kind": _kind(column, row)} for column in COLUMNS]
+        return [{"text": row["run"], "link": link}, *varied, *numbers]
+
+
+def _of_run(run, name, figures, dpi):
+    facts = run.summary()
+    notes = [f"{run.label}, widths {' → '.join(map(str, run.widths))}: {run.status} at step {run.step}; {run.detail}."]
+    if facts["last_loss"] is not None:
+        notes.append(f"Loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {clock(run.elapsed)} of training.")
+    if "escape_steps" in facts:
+        learnt = ", ".join("—" if step is None else str(step) for step in facts["escape_steps"])
+        notes.append(f"Singular values pass half of the target's at step {learnt}.")
+    if facts.get("plateaus"):
+        levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
+        notes.append(f"The effective rank stays at {levels}.")
+    return {
+        "id": _anchor(name),
+        "title": f"Run {name}",
+        "notes": notes,
+        "figures": [_figure(draw, text, dpi) for _, draw, text in figures],
+        "tables": [],
+        "details": [("Settings", _facts(run.settings)), ("Made with", _facts(run.info))],
+    }
+
+
+def _of_study(path, evidence):
+    tables = []
+    for claim, sentence in CLAIMS.items():
+        rows = [row for row in evidence.table() if row["claim"] == claim]
+        depths = sorted({depth for row in rows for depth in row["by_depth"]})
+        heads = ["statistic", "targets", *(f"N = {depth}" for depth in depths), "median", *VERDICTS, "verdict"]
+        cells = []
+        for row in rows:
+            numbers = [_number(row["by_depth"].get(depth)) for depth in depths] + [_number(row["median"])]
+            numbers += [str(row[verdict]) for verdict in VERDICTS]
+            named = [{"text": row["statistic"]}, {"text": row["part"]}]
+            verdict = {"text": row["verdict"], "kind": row["verdict"].replace(" ", "-")}
+            cells.append([*named, *({"text": number, "kind": "number"} for number in numbers), verdict])
+        tables.append({"title": sentence, "text": DEFINITIONS[claim], "heads": heads, "rows": cells})
+    figures = claim_plots.available(evidence.runs, evidence.settings)
+    return {
+        "id": _anchor(_name(path)),
+        "title": f"Study {_name(path)}",
+        "notes": [evidence.about, f"Runs: {_counts(evidence.counts)}."],
+        "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in figures],
+        "tables": tables,
+        "details": [("Made with", _facts(evidence.runs[0][2].info))] if evidence.runs else [],
+    }
+
+
+def _comparison(runs):
+    """A section with the runs side by side, or with the reason why they cannot be."""
+    section = {"id": "comparison", "title": "Comparison", "figures": [], "tables": [], "details": []}
+    try:
+        compared = compare(runs)
+    except InvalidInput as error:
+        return {**section, "notes": [str(error)]}
+    drawers = [plots.comparison] if compared.order() is None else [plots.comparison, plots.order_of_gd]
+    heads = ["run", "status", "t", "loss", "effective rank", "max |Δσ|/σ̂₁", "max ‖ΔW‖/‖Ŵ‖"]
+    rows = []
+    for row in compared.table():
+        gaps = [row["largest_difference"], row["largest_distance"]]
+        numbers = [row["t"], row["last_loss"], row["effective_rank"], *gaps]
+        cells = [{"text": _number(number), "kind": "number"} for number in numbers]
+        name = row["method"] + (" (reference)" if row["reference"] else "")
+        rows.append([{"text": name, "link": _anchor(_name(row["run"]))}, {"text": row["status"]}, *cells])
+    same = "All runs have the same start." if compared.same_start else "The runs do not have the same start."
+    drawn = [_figure(functools.partial(draw, compared), caption(draw), WHOLE_PAGE_DPI) for draw in drawers]
+    return {**section, "notes": [same], "figures": drawn, "tables": [{"heads": heads, "rows": rows}]}
+
+
+def _figure(draw, text, dpi):
+    """What draw() makes, as a data URL, with its caption."""
+    from PIL import Image
+
+    data, small = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        draw().savefig(data, format="png", dpi=dpi)
+    image = Image.open(data).convert("RGB").quantize(COLOURS)
+    image.save(small, format="png", optimize=True)
+    source = "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
+    return {"source": source, "caption": text, "width": image.width, "height": image.height}
+
+
+def _render(sections):
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("lrbias", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    tops = [section for section in sections if section.get("level") != 3]
+    return environment.get_template("report.html.j2").render(sections=sections, tops=tops)
+
+
+def _name(path):
+    return Path(path).resolve().name
+
+
+def _anchor(name):
+    return "".join(character if character.isalnum() else "-" for character in name)
+
+
+def _facts(settings):
+    return [(key, _text(value)) for key, value in settings.items()]
+
+
+def _counts(counts):
+    return ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def _text(value):
+    if isinstance(value, (list, tuple)):
+        return " × ".join(map(str, value)) if len(value) < 12 else f"{len(value)} values"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(value, column=None):
+    if value is None:
+        return "—"
+    if column == "elapsed_s":
+        return clock(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _kind(column, row):
+    return row["status"] if column == "status" else "number"

@@ -1,0 +1,153 @@
+"""The report: one page that needs nothing else, with working links and the numbers of the runs."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lrbias as lb
+from lrbias import protocol
+from lrbias.cli import main
+from runs import settings
+
+BASE = {"shape": [20, 18], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}
+VOID = ("meta", "link", "img", "br")
+
+
+class Page(HTMLParser):
+    """Ids, links, images, tables as lists of rows, and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.images, self.tables, self.text = [], [], [], [], ""
+        self._open = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        if tag == "a":
+            self.links.append(attributes["href"])
+        if tag == "img":
+            assert attributes["alt"]
+            self.images.append(attributes["src"])
+        assert tag not in ("script", "iframe", "object")
+        assert not any(name.startswith("on") for name in attributes)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if "td" in self._open or "th" in self._open:
+            self.tables[-1][-1][-1] += data
+
+
+def _page(path):
+    text = path.read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:|#)", text), "only what is in the page itself"
+    assert "http" not in text
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    for source in page.images:
+        image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+        assert len(np.unique(np.asarray(image.convert("L")))) > 4, "something is drawn"
+    return page
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    store = tmp_path_factory.mktemp("sweep") / "s<1>"
+    return lb.sweep(BASE, {"depth": [2, 3], "lr": [0.01, 3.0]}, store, workers=2, progress=False)
+
+
+def test_a_sweep_on_one_page(made, tmp_path):
+    page = _page(lb.report(made.path, tmp_path / "r.html"))
+    assert "4 runs over depth, lr: 2 finished, 2 diverged." in page.text
+    table = next(rows for rows in page.tables if rows[0][0] == "run")
+    assert table[0][:5] == ["run", "depth", "lr", "status", "step"]
+    assert [row[0] for row in table[1:]] == made.names
+    for row, cells in zip(made.table(), table[1:], strict=True):
+        assert cells[3] == row["status"]
+        assert cells[5] == f"{row['last_loss']:.4g}"
+    assert len(page.images) == len(lb.sweep_plots.available(made)) + 4
+    assert sum(link == "#s-1-" for link in page.links) == 4, "every run links back to the table"
+    assert lb.__version__ in page.text
+    assert ["gamma", "1"] in [row for rows in page.tables for row in rows]
+
+
+def test_runs_of_one_target_are_compared(tmp_path):
+    runs = []
+    for name, method in (("a", lb.GD(lr=0.02)), ("b", lb.GD(lr=0.01)), ("c", lb.GradientFlow(dt=0.02))):
+        arguments = settings(method=method, store=tmp_path / name, steps=100)
+        runs.append(lb.train(**arguments).path)
+    page = _page(lb.report(runs, tmp_path / "r.html"))
+    assert "All runs have the same start." in page.text
+    table = page.tables[0]
+    assert [row[0] for row in table[1:]] == [
+        "GD, lr = 0.02",
+        "GD, lr = 0.01",
+        "gradient flow (rk4), dt = 0.02 (reference)",
+    ]
+    assert table[3][5:] == ["—", "—"]
+    other = lb.train(**settings(problem=lb.Factorization(np.eye(6, 5)), store=tmp_path / "d")).path
+    page = _page(lb.report([runs[0], other], tmp_path / "r.html"))
+    assert "expected runs that all have the same target" in page.text
+
+
+def test_a_study_on_one_page(tmp_path, monkeypatch):
+    base = {**BASE, "metrics": protocol.BASE["metrics"], "teacher_depth": 2}
+    sweeps = {
+        f"square-{method}": ({**base, "method": method}, {"depth": [2, 3, 4], step: [0.02]})
+        for method, step in protocol.STEP_KEY.items()
+    }
+    monkeypatch.setattr(protocol, "sweeps", lambda steps, seeds: sweeps)
+    evidence = lb.reproduce("protocol", tmp_path / "study", progress=False)
+    page = _page(lb.report(tmp_path / "study", tmp_path / "r.html"))
+    assert len(page.images) == 4
+    rows = [row for rows in page.tables for row in rows if row[0] == "τ_b of value and time"]
+    assert rows == [["τ_b of value and time", "square", *rows[0][2:-1], evidence.table()[1]["verdict"]]]
+
+
+def test_many_runs_have_a_table_only(tmp_path):
+    small = {**BASE, "shape": [5, 5], "steps": 4}
+    made = lb.sweep(small, {"seed": range(1010)}, tmp_path / "s", workers=2, progress=False)
+    page = _page(lb.report(made.path, tmp_path / "r.html"))
+    assert "first 1000 runs" in page.text
+    assert len(next(rows for rows in page.tables if rows[0][0] == "run")) == 1001
+    assert (tmp_path / "r.html").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere"], "path = 'nowhere' is not accepted: expected a run directory, a sweep"),
+        ([".", "-o", "r.html"], "path = '.' is not accepted"),
+        (["SWEEP", "-o", "no/r.html"], "output = 'no/r.html' is not accepted"),
+        (["SWEEP", "-o", "r.pdf"], "output = 'r.pdf' is not accepted"),
+    ],
+    ids=["nowhere", "empty folder", "no folder", "pdf"],
+)
+def test_bad_words_are_refused(words, sentence, made, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", *(str(made.path) if word == "SWEEP" else word for word in words)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"lrbias: {sentence}")
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
