@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import batching
-from lrbias.batch_file import read_batch
 from lrbias.cli import main
 from lrbias.experiment import Experiment
-from lrbias.sweeping import forecast_sweep
+from lrbias.sweeps import batching
+from lrbias.sweeps.batch_file import read_batch
+from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 
 PLAIN = {"shape": [6, 5], "scale": 3.0, "gamma": 0.8, "steps": 230, "every": 20, "checkpoint_every": 50}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import claims, protocol
 from lrbias.cli import main
 from lrbias.experiment import Experiment
-from lrbias.reproducing import read_evidence
+from lrbias.studies import claims, protocol
+from lrbias.studies.reproducing import read_evidence
 
 METRICS = protocol.BASE["metrics"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import drawing, plots
+from lrbias.figures import drawing, plots
 from runs import settings
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import lrbias as lb
-from lrbias import protocol
 from lrbias.cli import main
+from lrbias.studies import protocol
 from runs import settings
 
 BASE = {"shape": [20, 18], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import experiment, sweep_plots
-from lrbias.axes import expand
+from lrbias import experiment
 from lrbias.cli import main
+from lrbias.figures import sweep_plots
 from lrbias.store import RunWriter
-from lrbias.sweeping import forecast_sweep
+from lrbias.sweeps.axes import expand
+from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 
 BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}

@@ -30,11 +30,11 @@ _HOME = {
     "open": "run",
     "plateaus": "plateau",
     "Plateau": "plateau",
-    "sweep": "sweeping",
-    "open_sweep": "swept",
-    "Sweep": "swept",
-    "reproduce": "reproducing",
-    "read_evidence": "reproducing",
+    "sweep": "sweeps.making",
+    "open_sweep": "sweeps.reading",
+    "Sweep": "sweeps.reading",
+    "reproduce": "studies.reproducing",
+    "read_evidence": "studies.reproducing",
     "report": "reporting",
     "compare": "comparing",
     "Comparison": "comparing",
@@ -45,7 +45,7 @@ _HOME = {
     "Interrupted": "errors",
     "ForecastWarning": "errors",
 }
-_MODULES = ("metrics", "plots", "sweep_plots", "theory")
+_MODULES = {"metrics": "metrics", "plots": "figures.plots", "sweep_plots": "figures.sweep_plots", "theory": "theory"}
 
 __all__ = [*_HOME, *_MODULES]
 
@@ -54,7 +54,7 @@ def __getattr__(name):
     if name in _HOME:
         value = getattr(importlib.import_module(f"lrbias.{_HOME[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"lrbias.{name}")
+        value = importlib.import_module(f"lrbias.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'lrbias' has no attribute {name!r}")
     globals()[name] = value

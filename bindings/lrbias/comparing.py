@@ -114,7 +114,7 @@ class Comparison:
 
     def save(self, folder, formats=("png", "pdf")):
         """Write the figures: the runs side by side and, with two learning rates, their order; returns the paths."""
-        from lrbias import plots
+        from lrbias.figures import plots
 
         check_formats(formats)
         paths = plots.save_figure(plots.comparison(self), folder, "comparison", formats)

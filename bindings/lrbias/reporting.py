@@ -10,17 +10,18 @@ from pathlib import Path
 
 import matplotlib
 
-from lrbias import claim_plots, plots, sweep_plots
-from lrbias.batch_file import find_batched
-from lrbias.claims import CLAIMS, DEFINITIONS
 from lrbias.comparing import compare
-from lrbias.drawing import STYLE, caption
 from lrbias.errors import InvalidInput, require
+from lrbias.figures import plots, sweep_plots
+from lrbias.figures.drawing import STYLE, caption
 from lrbias.progress import RunsDisplay, clock
-from lrbias.reproducing import VERDICTS, read_evidence
 from lrbias.run import open as open_run
 from lrbias.store import write_file
-from lrbias.swept import open_sweep
+from lrbias.studies import claim_plots
+from lrbias.studies.claims import CLAIMS, DEFINITIONS
+from lrbias.studies.reproducing import VERDICTS, read_evidence
+from lrbias.sweeps.batch_file import find_batched
+from lrbias.sweeps.reading import open_sweep
 
 MOST_RUNS = 60  # of a sweep that get a section of their own
 MOST_ROWS = 1000  # of a table

@@ -7,8 +7,8 @@ import math
 import matplotlib
 import numpy as np
 
-from lrbias.drawing import LINES, caption, dark_to_light, new_figure, save_figure, styled, thin
 from lrbias.errors import require, shorten
+from lrbias.figures.drawing import LINES, caption, dark_to_light, new_figure, save_figure, styled, thin
 
 MOST_CURVES = 400  # runs; more lines than that show nothing
 MOST_PANELS = 5  # in each direction

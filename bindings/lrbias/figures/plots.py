@@ -8,7 +8,8 @@ import functools
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrbias.drawing import (
+from lrbias.errors import InvalidInput, require
+from lrbias.figures.drawing import (
     LINES,
     THEORY,
     WIDTH,
@@ -20,7 +21,6 @@ from lrbias.drawing import (
     styled,
     thin,
 )
-from lrbias.errors import InvalidInput, require
 from lrbias.forecasting import MODES, escape_steps
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread

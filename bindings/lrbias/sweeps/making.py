@@ -15,20 +15,20 @@ import signal
 import uuid
 from pathlib import Path
 
-from lrbias.axes import expand, listed
-from lrbias.batch_file import batch_path
-from lrbias.batching import make_batch, plan_batches
 from lrbias.errors import Interrupted, InvalidInput, require, shorten
 from lrbias.experiment import PATHS, Experiment
 from lrbias.interrupts import terminable
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
-from lrbias.swept import ENDED, FORMAT, Sweep
+from lrbias.sweeps.axes import expand, listed
+from lrbias.sweeps.batch_file import batch_path
+from lrbias.sweeps.batching import make_batch, plan_batches
+from lrbias.sweeps.reading import ENDED, FORMAT, Sweep
+from lrbias.sweeps.workers import dask_executor, run_all
 from lrbias.threads import cores
 from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
-from lrbias.workers import dask_executor, run_all
 
 
 def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None):
@@ -208,8 +208,8 @@ def make_run(job):
 
 def forecast_sweep(base, over, workers=None):
     """{runs, seconds, bytes}: what a sweep will take, from timing a few steps for each kind of network and method."""
-    from lrbias.batching import batched_cost
     from lrbias.forecasting import cost
+    from lrbias.sweeps.batching import batched_cost
 
     runs = expand(base, over)
     batched = {name for names in plan_batches(runs).values() for name in names}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.axes import varied_keys
-from lrbias.batch_file import batch_path, member_at
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.store import read_json, write_file
+from lrbias.sweeps.axes import varied_keys
+from lrbias.sweeps.batch_file import batch_path, member_at
 
 FORMAT = 1
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
@@ -186,20 +186,6 @@ class Sweep:
     def __repr__(self):
         counts = ", ".join(f"{number} {status}" for status, number in self.counts().items())
         return f"Sweep over {', '.join(self.varied)}: {len(self)} runs ({counts}), store: {self.path}"
-
-
-FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
-NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
-
-
-def _last(run, name):
-    return run[name][-1].item() if name in run and len(run.steps_of(name)) else None
-
-
-def _cell(value):
-    if isinstance(value, (list, tuple)):
-        return " ".join("" if entry is None else str(entry) for entry in value)
-    return value
 
 
 def check_table(path):

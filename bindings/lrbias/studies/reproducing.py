@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias import claims, protocol
-from lrbias.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
 from lrbias.errors import require
 from lrbias.settings import Count, check_formats, validate
 from lrbias.store import write_file
-from lrbias.sweeping import forecast_sweep, sweep
-from lrbias.swept import as_csv, open_sweep
+from lrbias.studies import claims, protocol
+from lrbias.studies.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
+from lrbias.sweeps.making import forecast_sweep, sweep
+from lrbias.sweeps.reading import as_csv, open_sweep
 
 STUDIES = ("protocol",)
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
@@ -91,7 +91,7 @@ class Evidence:
 
     def save(self, formats=("png", "pdf")):
         """Write evidence.md, evidence.csv, evidence.json and the figures into the store; returns the paths."""
-        from lrbias import claim_plots
+        from lrbias.studies import claim_plots
 
         check_formats(formats)
         rows = [{**s.as_dict(), "detail": json.dumps(s.detail)} for s in self.settings]

@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from lrbias.claims import LOSS_LEVELS, RANKS, escape_steps
-from lrbias.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_figure, styled
+from lrbias.figures.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_figure, styled
+from lrbias.studies.claims import LOSS_LEVELS, RANKS, escape_steps
 from lrbias.theory import learning_rate_limit
 
 MARKERS = ("o", "s", "^", "D", "v", "P")

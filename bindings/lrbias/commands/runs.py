@@ -1,0 +1,354 @@
+"""The commands about single runs: run, resume, plot, info, compare."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lrbias.commands.console import EXIT_DIVERGED, EXIT_STORE, Flag, Numbers, Pair, Sizes, Whole, Words, show
+
+
+def run(
+    file: Path | None = None,
+    /,
+    *,
+    target: str | None = None,
+    crop: Pair = None,
+    shape: Pair = None,
+    rank: Whole = None,
+    teacher_depth: Whole = None,
+    teacher_seed: Whole = None,
+    scale: float | None = None,
+    values: Numbers = None,
+    network: str | None = None,
+    widths: Sizes = None,
+    depth: Whole = None,
+    gamma: float | None = None,
+    seed: Whole = None,
+    dtype: str | None = None,
+    method: str | None = None,
+    lr: float | None = None,
+    dt: float | None = None,
+    scheme: str | None = None,
+    steps: Whole = None,
+    checkpoint_every: Whole = None,
+    threads: Whole = None,
+    every: Whole = None,
+    metrics: Words = None,
+    directions: Whole = None,
+    numerical_threshold: float | None = None,
+    relative_threshold: float | None = None,
+    degenerate: float | None = None,
+    stop_loss: float | None = None,
+    stop_gradient: float | None = None,
+    stop_plateaus: Whole = None,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    figures: bool = True,
+    format: Words = None,
+    dry_run: Flag = False,
+    json: Flag = False,
+    quiet: Flag = False,
+):
+    """Train a network on a target, log everything, draw the figures.
+
+    Without arguments: the protocol's run (n = 100, rank 10, depth 3, GD with lr = 1e-3, 50 000 steps).
+
+    Parameters
+    ----------
+    file
+        A TOML file with the same words as these flags; flags win over it.
+    target
+        Fit this matrix: .npy, .csv, .tsv, .txt or an image (read as grey).
+    crop
+        Rows and columns to cut from the middle of the target file.
+    shape
+        Rows and columns of the teacher's matrix.
+    rank
+        Rank of the teacher.
+    teacher_depth
+        Depth of the teacher; by default that of the network, at least 2.
+    teacher_seed
+        Seed of the teacher.
+    scale
+        Spectral norm of the target; 10 for a teacher, as it is for a file.
+    values
+        Singular values of the target, instead of a teacher's.
+    network
+        Start from this checkpoint (.npz) of a run.
+    widths
+        Layer widths n_0 … n_N; n_0 columns and n_N rows of the target.
+    depth
+        Number of layers, all as wide as the target's larger side.
+    gamma
+        Gaussian start with standard deviation w^-gamma, w the width of a layer.
+    seed
+        Seed of the start.
+    dtype
+        float64 or float32.
+    method
+        gd (gradient descent) or flow (gradient flow).
+    lr
+        Learning rate of gd.
+    dt
+        Time step of flow.
+    scheme
+        Scheme of flow: rk4, heun or euler.
+    steps
+        Number of iterations.
+    checkpoint_every
+        Iterations between checkpoints.
+    threads
+        Threads that share the products of a step; pays from about n = 200 on.
+    every
+        Iterations between records.
+    metrics
+        Metrics to record: names, name=interval, all or none.
+    directions
+        How many leading singular directions are compared with the target's.
+    numerical_threshold
+        numerical_rank counts singular values above it.
+    relative_threshold
+        relative_rank counts singular values above it times the largest.
+    degenerate
+        Target values closer than this, relatively, share one subspace.
+    stop_loss
+        Stop when the loss is at most this.
+    stop_gradient
+        Stop when the gradient norm is at most this (looked at every record).
+    stop_plateaus
+        Stop on this plateau of the effective rank.
+    store
+        The run directory to make; by default runs/METHOD-DATE-TIME.
+    figures
+        Draw the figures into STORE/figures at the end.
+    format
+        Figure formats: png, pdf, svg.
+    dry_run
+        Show the forecast and stop.
+    json
+        Print facts as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
+    from lrbias import experiment
+    from lrbias.forecasting import forecast
+    from lrbias.settings import check_formats
+    from lrbias.store import check_new
+    from lrbias.training import train
+
+    formats = check_formats(format or ("png", "pdf"))
+    if metrics is not None:
+        flags["metrics"] = _parse_metrics(metrics)
+    settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
+    arguments = settings.arguments()
+    if store is None:
+        store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
+    check_new(store)
+    expected = None
+    if dry_run or not quiet:
+        expected = forecast(**{key: arguments[key] for key in FORECAST_ARGUMENTS})
+        print(expected, file=sys.stderr)
+    if dry_run:
+        show(expected.as_dict(), "", json)
+        return 0
+    result = train(**arguments, store=store, progress=not quiet, forecast=False)
+    return _finish(result, expected, store / "figures" if figures else None, formats, json)
+
+
+FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every")
+_NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet", "metrics")
+
+
+def resume(
+    path: Path,
+    /,
+    *,
+    steps: Whole = None,
+    from_checkpoint: Whole = None,
+    threads: Whole = None,
+    figures: bool = True,
+    format: Words = None,
+    json: Flag = False,
+    quiet: Flag = False,
+):
+    """Continue a run that was killed or interrupted, or take a finished one further.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    steps
+        Total number of iterations; by default as many as were planned.
+    from_checkpoint
+        Start from this checkpoint instead of the last one; later rows are recomputed with the same bits.
+    threads
+        Threads that share the products of a step; by default as before.
+    figures
+        Draw the figures into PATH/figures at the end.
+    format
+        Figure formats: png, pdf, svg.
+    json
+        Print facts as JSON on stdout.
+    quiet
+        Show no progress.
+    """
+    from lrbias.settings import check_formats
+    from lrbias.training import resume as resume_run
+
+    formats = check_formats(format or ("png", "pdf"))
+    result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet, threads=threads)
+    return _finish(result, None, path / "figures" if figures else None, formats, json)
+
+
+def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
+    """Draw the figures of a run or of a sweep, finished or not.
+
+    Parameters
+    ----------
+    path
+        The run directory or the folder of a sweep.
+    output
+        Folder for the figures; by default PATH/figures.
+    format
+        Figure formats: png, pdf, svg.
+    """
+    import lrbias as lb
+    from lrbias.figures import plots
+    from lrbias.settings import check_formats
+
+    formats = check_formats(format or ("png", "pdf"))
+    output = output or path / "figures"
+    if (path / "sweep.json").is_file():
+        from lrbias.figures import sweep_plots
+
+        paths = sweep_plots.save(lb.open_sweep(path), output, formats)
+    else:
+        paths = plots.save(lb.open(path), output, formats)
+    for written in paths:
+        print(written)
+    return 0
+
+
+def info(path: Path, /, *, check: Flag = False, json: Flag = False):
+    """Say what a run is and how far it got.
+
+    Parameters
+    ----------
+    path
+        The run directory.
+    check
+        Read everything that was committed and verify its checksums.
+    json
+        Print facts as JSON on stdout.
+    """
+    import lrbias as lb
+
+    opened = lb.open(path)
+    damaged = opened.check() if check else []
+    if damaged:
+        show({"path": str(path), "damaged": damaged}, "\n".join(damaged), json)
+        return EXIT_STORE
+    facts = opened.summary()
+    if check:
+        facts["damaged"] = []
+    if json:
+        facts.update(settings=opened.settings, made_with=opened.info, names=opened.names)
+    intact = "\n  everything that was committed is intact" if check else ""
+    show(facts, repr(opened) + intact, json)
+    return 0
+
+
+def compare(
+    first: Path,
+    /,
+    *others: Path,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    format: Words = None,
+    json: Flag = False,
+):
+    """Compare runs of one target over t = step size · iteration, GD against flow.
+
+    Parameters
+    ----------
+    first
+        A run directory.
+    others
+        One or more others.
+    output
+        Folder for the figure; by default none is drawn.
+    format
+        Figure formats: png, pdf, svg.
+    json
+        Print the table as JSON on stdout.
+    """
+    import lrbias as lb
+    from lrbias.settings import check_formats
+
+    formats = check_formats(format or ("png", "pdf"))
+    compared = lb.compare([first, *others])
+    figures = [str(path) for path in compared.save(output, formats)] if output else []
+    text = "\n".join([str(compared), *figures])
+    orders = {"order": compared.order(), "order_at_checkpoints": compared.order(compared.distance)}
+    facts = {"runs": compared.table(), **orders, "same_start": compared.same_start, "figures": figures}
+    show(facts, text, json)
+    return 0
+
+
+def _merge(keys, flags):
+    """File and flags; a flag takes out the keys of the file that it makes meaningless."""
+    replaced = {"widths": ("depth",), "depth": ("widths",)}
+    if flags.get("method", keys.get("method")) != keys.get("method"):
+        replaced["method"] = ("lr", "dt", "scheme")
+    dropped = {key for flag, others in replaced.items() if flag in flags for key in others}
+    return {**{key: value for key, value in keys.items() if key not in dropped}, **flags}
+
+
+def _parse_metrics(words):
+    if list(words) in (["all"], ["none"]):
+        return "all" if words[0] == "all" else ()
+    if not any("=" in word for word in words):
+        return words
+    from lrbias.errors import require
+
+    chosen = {}
+    for word in words:
+        name, _, interval = word.partition("=")
+        require(interval.isdecimal(), "metrics", word, "names, or name=interval for every one")
+        chosen[name] = int(interval)
+    return chosen
+
+
+def _finish(result, expected, figures, formats, as_json):
+    """Figures, facts and the exit code at the end of a run."""
+    facts = result.summary()
+    if expected is not None:
+        facts["forecast_escape_steps"] = expected.escape_steps
+    written = []
+    if figures:
+        from lrbias.figures import plots
+
+        written = [str(path) for path in plots.save(result, figures, formats)]
+    facts["figures"] = written
+    lines = [repr(result), *_escape_table(facts)]
+    if written:
+        lines.append(f"figures: {figures}")
+    show(facts, "\n".join(lines), as_json)
+    if result.status == "diverged":
+        print(f"lrbias: diverged: {result.detail}.", file=sys.stderr)
+        return EXIT_DIVERGED
+    return 0
+
+
+def _escape_table(facts):
+    measured, expected = facts.get("escape_steps"), facts.get("forecast_escape_steps")
+    if not measured or not expected:
+        return []
+    lines = ["  mode   σᵢ > σ̂ᵢ/2 at step   forecast"]
+    for i, (step, forecast) in enumerate(zip(measured, expected, strict=False), start=1):
+        lines.append(
+            f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}"
+        )
+    return lines

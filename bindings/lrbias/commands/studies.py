@@ -1,0 +1,158 @@
+"""The commands about many runs: sweep, reproduce, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lrbias.commands.console import EXIT_STORE, Flag, Whole, Words, complain, show, show_forecast
+
+
+def sweep(
+    file: Path,
+    /,
+    *,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    workers: Whole = None,
+    scheduler: str | None = None,
+    shard: str | None = None,
+    table: Path | None = None,
+    dry_run: Flag = False,
+    json: Flag = False,
+    quiet: Flag = False,
+):
+    """Make a run for every combination of settings. The same command again goes on where it was stopped.
+
+    Parameters
+    ----------
+    file
+        A TOML file with the words of `lrbias run`, and a table [sweep] that gives lists of values to some of them:
+        rank = [5, 10]. Values that go together are one key: "depth,teacher_depth" = [[2, 2], [3, 3]].
+    store
+        The folder of the sweep; by default sweeps/NAME-OF-THE-FILE.
+    workers
+        Processes, each with one thread; by default one for each core.
+    scheduler
+        The address of a running Dask scheduler, tcp://HOST:PORT, whose workers see the same folder.
+    shard
+        i/n: only every n-th run or batch from the i-th on, counted from 0; for job arrays that share the folder.
+    table
+        Write the table of runs to this .csv or .parquet file, too.
+    dry_run
+        Say how many runs there are and what they will take, and stop.
+    json
+        Print the table as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    from lrbias import experiment
+    from lrbias.sweeps.making import forecast_sweep
+    from lrbias.sweeps.making import sweep as make_sweep
+    from lrbias.sweeps.reading import check_table
+
+    if table:
+        check_table(table)
+    base = experiment.read_toml(file)
+    over = base.pop("sweep", {})
+    part = None if shard is None else _parse_shard(shard)
+    if dry_run or not quiet:
+        show_forecast(forecast_sweep(base, over, workers), json, only=dry_run)
+    if dry_run:
+        return 0
+    folder = store or Path("sweeps") / file.stem
+    made = make_sweep(base, over, folder, workers, scheduler=scheduler, shard=part, progress=not quiet)
+    rows = made.table()
+    if table:
+        made.write(table, rows)
+    show({"path": str(made.path), "runs": rows}, str(made), json)
+    failed = [row for row in rows if row["status"] == "failed"]
+    for row in failed:
+        complain(f"{row['run']}: {row['detail']}")
+    return EXIT_STORE if failed else 0
+
+
+def _parse_shard(text):
+    from lrbias.errors import require
+
+    first, slash, count = text.partition("/")
+    require(slash and first.isdecimal() and count.isdecimal(), "shard", text, "i/n, two integers with 0 ≤ i < n")
+    return int(first), int(count)
+
+
+def report(
+    first: Path,
+    /,
+    *others: Path,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("report.html"),
+    quiet: Flag = False,
+):
+    """Write one self-contained HTML page about runs, sweeps or studies.
+
+    Parameters
+    ----------
+    first
+        A run directory, the folder of a sweep, or that of a study made by `lrbias reproduce`.
+    others
+        More of them; runs of one target are compared.
+    output
+        The page to write.
+    quiet
+        Show no progress.
+    """
+    from lrbias.reporting import report as write_report
+
+    print(write_report([first, *others], output, progress=not quiet))
+    return 0
+
+
+def reproduce(
+    name: str,
+    /,
+    *,
+    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    steps: Whole = 50_000,
+    seeds: Whole = 3,
+    workers: Whole = None,
+    format: Words = None,
+    dry_run: Flag = False,
+    json: Flag = False,
+    quiet: Flag = False,
+):
+    """Make the runs of a study and print the evidence for its claims: statistic, definition, value, verdict.
+
+    The same command again goes on where it was stopped.
+
+    Parameters
+    ----------
+    name
+        protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
+    store
+        The folder of the study; by default reproduced/NAME.
+    steps
+        Iterations of every run.
+    seeds
+        Number of starts.
+    workers
+        Processes, each with one thread; by default one for each core.
+    format
+        Figure formats: png, pdf, svg.
+    dry_run
+        Say how many runs there are and what they will take, and stop.
+    json
+        Print the evidence as JSON on stdout.
+    quiet
+        Show neither forecast nor progress.
+    """
+    from lrbias.settings import check_formats
+    from lrbias.studies.reproducing import forecast_study
+    from lrbias.studies.reproducing import reproduce as make_study
+
+    formats = check_formats(format or ("png", "pdf"))
+    if dry_run or not quiet:
+        show_forecast(forecast_study(name, steps, seeds, workers), json, only=dry_run)
+    if dry_run:
+        return 0
+    evidence = make_study(name, store or Path("reproduced") / name, steps, seeds, workers, progress=not quiet)
+    written = [str(path) for path in evidence.save(formats)]
+    show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
+    return 0

@@ -1,0 +1,1 @@
+"""Studies that are reproduced: their runs, the claims that they test, and the evidence."""
