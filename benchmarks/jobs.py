@@ -16,9 +16,9 @@ from lrcore import cpu, workspace
 N, RANK, LR, GAMMA = 100, 10, 1e-3, 1.5
 
 
-def _setting():
+def _setting(depth=3):
     target = lb.teacher(shape=(N, N), rank=RANK, depth=3, scale=10.0, seed=0)
-    return target, lb.Network.gaussian((N,) * 4, gamma=GAMMA, seed=1)
+    return target, lb.Network.gaussian((N,) * (depth + 1), gamma=GAMMA, seed=1)
 
 
 def ours(steps, record, stored=True):
@@ -69,13 +69,13 @@ def with_numpy(steps, every):
     return lambda: _job(np, [layer.copy() for layer in network.layers], target, steps, every)
 
 
-def with_torch(steps, every):
+def with_torch(steps, every, depth=3, threads=1):
     import torch
 
-    torch.set_num_threads(1)
-    target, network = _setting()
+    target, network = _setting(depth)
 
     def run():
+        torch.set_num_threads(threads)
         with torch.no_grad():
             _job(torch, [torch.tensor(layer) for layer in network.layers], torch.tensor(target), steps, every)
 
