@@ -22,6 +22,7 @@ from lrbias.cli import main
 from lrbias.figures import sweep_plots
 from lrbias.store import RunWriter
 from lrbias.sweeps.axes import expand
+from lrbias.sweeps.batch_file import read_batch
 from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 
@@ -352,10 +353,30 @@ def _kill_once(words, folder, seconds, whom):
         return bool(victims)
 
 
+BATCHED = TOML.replace(
+    '"depth,teacher_depth" = [[2, 2], [3, 2], [4, 2]]', "seed = [" + ", ".join(map(str, range(24))) + "]"
+)
+
+
+def _ended(store, made):
+    """{file: time} of what belongs to runs that have ended, in their directories or batches."""
+    times = {}
+    for name, status in made.statuses().items():
+        if status in ("finished", "diverged"):
+            times.update(_times(store / "runs" / name))
+    for batch in store.glob("batches/*.npz"):
+        if all(member["status"] != "running" for member in read_batch(batch).document["members"]):
+            times[batch] = batch.stat().st_mtime_ns
+    return times
+
+
 @pytest.mark.evidence
-def test_sweeps_survive_kills_at_random_times(tmp_path):
+@pytest.mark.parametrize(
+    "toml", [TOML.replace("3000", "4000"), BATCHED.replace("3000", "6000")], ids=["alone", "batched"]
+)
+def test_sweeps_survive_kills_at_random_times(toml, tmp_path):
     """Thirty kills, of the parent and of workers in turn: the same bits at the end, and no finished run made again."""
-    (tmp_path / "small.toml").write_text(TOML.replace("3000", "4000"))
+    (tmp_path / "small.toml").write_text(toml)
     words = [sys.executable, "-m", "lrbias", "sweep", "small.toml", "--quiet", "--workers", "2", "-o"]
     started = time.monotonic()
     subprocess.run([*words, "whole"], cwd=tmp_path, check=True)
@@ -364,18 +385,18 @@ def test_sweeps_survive_kills_at_random_times(tmp_path):
     expected = [fingerprint(whole[name]) for name in whole.names]
     chance, kills, sweeps = random.Random(1), 0, 0
     while kills < 30:
-        store, finished = f"s{sweeps}", {}
+        store, finished = tmp_path / f"s{sweeps}", {}
         for whom in itertools.islice(itertools.cycle(("parent", "worker")), 3):
-            kills += _kill_once([*words, store], tmp_path, chance.uniform(0.2, 1) * duration, whom)
-            for name in whole.names:
-                folder = tmp_path / store / "runs" / name
-                if (folder / "config.json").is_file() and lb.open(folder).status in ("finished", "diverged"):
-                    times = _times(folder)
-                    assert finished.setdefault(name, times) == times, "a finished run was touched again"
-        subprocess.run([*words, store], cwd=tmp_path, check=True)
-        made = lb.open_sweep(tmp_path / store)
+            kills += _kill_once([*words, store.name], tmp_path, chance.uniform(0.2, 1) * duration, whom)
+            if not (store / "sweep.json").is_file():
+                continue
+            now = _ended(store, lb.open_sweep(store))
+            assert {path: now[path] for path in finished} == finished, "a finished run was touched again"
+            finished = now
+        subprocess.run([*words, store.name], cwd=tmp_path, check=True)
+        made = lb.open_sweep(store)
         assert [fingerprint(made[name]) for name in made.names] == expected
-        for name, times in finished.items():
-            assert _times(tmp_path / store / "runs" / name) == times
+        now = _ended(store, made)
+        assert {path: now[path] for path in finished} == finished
         sweeps += 1
     print(f"\n{kills} kills in {sweeps} sweeps of {len(expected)} runs: all ended with the same bits")
