@@ -27,10 +27,12 @@ test: .venv/test
 bench: .venv/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
 	$(BIN)/python benchmarks/table.py --write
+	$(BIN)/python benchmarks/sweeps.py --whole --write
 
-## evidence: the slow proofs (kills at every store write and at random times)
+## evidence: the slow proofs (kills at every store write and at random times), then the protocol's study (about an hour)
 evidence: .venv/test
 	$(BIN)/python -m pytest -m evidence -s
+	$(BIN)/lrbias reproduce protocol --store reproduced/protocol
 
 .venv/created:
 	$(PYTHON) -m venv .venv
@@ -45,4 +47,4 @@ evidence: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv .cache runs build dist
+	rm -rf .venv .cache runs sweeps reproduced build dist
