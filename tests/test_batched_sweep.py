@@ -1,5 +1,6 @@
 """Sweeps of small networks: trained side by side and kept in few files, every run is the one that is trained alone."""
 
+import json
 import os
 
 import numpy as np
@@ -127,6 +128,28 @@ def test_a_run_in_a_batch_has_a_path_like_any_other(tmp_path, capsys):
     assert "is kept in a batch" in capsys.readouterr().err
     with pytest.raises(lb.InvalidInput, match="expected a run directory"):
         lb.open(tmp_path / "s/runs/seed=99")
+
+
+def test_what_a_sweep_is(tmp_path, capsys):
+    lb.sweep(BASE, {"seed": range(9)}, tmp_path / "s", workers=1, progress=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["info", str(tmp_path / "s"), "--check", "--json"])
+    assert ended.value.code == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == {
+        "path": str(tmp_path / "s"),
+        "varied": ["seed"],
+        "runs": 9,
+        "finished": 9,
+        "damaged": [],
+    }
+    file = tmp_path / "s/batches/0000.npz"
+    data = bytearray(file.read_bytes())
+    data[data.index(read_batch(file)["params"].tobytes()) - 3000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(SystemExit) as ended:
+        main(["info", str(tmp_path / "s"), "--check"])
+    assert ended.value.code == 1
 
 
 def test_a_damaged_batch_is_named(tmp_path):

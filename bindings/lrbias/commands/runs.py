@@ -233,12 +233,12 @@ def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")]
 
 
 def info(path: Path, /, *, check: Flag = False, json: Flag = False):
-    """Say what a run is and how far it got.
+    """Say what a run or a sweep is and how far it got.
 
     Parameters
     ----------
     path
-        The run directory.
+        The run directory or the folder of a sweep.
     check
         Read everything that was committed and verify its checksums.
     json
@@ -246,6 +246,8 @@ def info(path: Path, /, *, check: Flag = False, json: Flag = False):
     """
     import lrbias as lb
 
+    if (path / "sweep.json").is_file():
+        return _sweep_info(lb.open_sweep(path), check, json)
     opened = lb.open(path)
     damaged = opened.check() if check else []
     if damaged:
@@ -259,6 +261,19 @@ def info(path: Path, /, *, check: Flag = False, json: Flag = False):
     intact = "\n  everything that was committed is intact" if check else ""
     show(facts, repr(opened) + intact, json)
     return 0
+
+
+def _sweep_info(made, check, json):
+    """The same for a sweep. Only runs that are begun can be checked."""
+    begun = [name for name, status in made.statuses().items() if status not in ("missing", "failed")]
+    damaged = [sentence for name in begun for sentence in made[name].check()] if check else []
+    facts = {"path": str(made.path), "varied": made.varied, "runs": len(made), **made.counts()}
+    text = repr(made)
+    if check:
+        facts["damaged"] = damaged
+        text += "\n" + ("\n".join(damaged) or "  everything that was committed is intact")
+    show(facts, text, json)
+    return EXIT_STORE if damaged else 0
 
 
 def compare(

@@ -22,7 +22,7 @@ VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 def reproduce(name="protocol", store="reproduced/protocol", steps=50_000, seeds=3, workers=None, progress=None):
     """Make the runs of a study, as far as they are not made yet, and return the Evidence.
 
-    name     "protocol": 244 runs with its three starts, about 50 minutes on two cores
+    name     "protocol": 256 runs with its three starts, about 50 minutes on two cores
     store    a folder, which holds one sweep for each part of the study; started again it goes on
     steps, seeds   iterations of every run and number of starts: fewer give a quicker and weaker study
     """
