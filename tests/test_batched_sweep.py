@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias.batch_file import read_batch
 from lrbias.cli import main
 from lrbias.experiment import Experiment
 from lrbias.sweeps import batching
-from lrbias.sweeps.batch_file import read_batch
 from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 

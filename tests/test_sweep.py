@@ -18,11 +18,11 @@ import pytest
 
 import lrbias as lb
 from lrbias import experiment
+from lrbias.batch_file import read_batch
 from lrbias.cli import main
 from lrbias.figures import sweep_plots
 from lrbias.store import RunWriter
 from lrbias.sweeps.axes import expand
-from lrbias.sweeps.batch_file import read_batch
 from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
+from lrbias.batch_file import find_batched
 from lrbias.comparing import compare
 from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
@@ -20,7 +21,6 @@ from lrbias.store import write_file
 from lrbias.studies import claim_plots
 from lrbias.studies.claims import CLAIMS, DEFINITIONS
 from lrbias.studies.reproducing import VERDICTS, read_evidence
-from lrbias.sweeps.batch_file import find_batched
 from lrbias.sweeps.reading import open_sweep
 
 MOST_RUNS = 60  # of a sweep that get a section of their own

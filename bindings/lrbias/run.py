@@ -5,13 +5,13 @@ from dataclasses import asdict
 
 import numpy as np
 
+from lrbias.batch_file import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES
 from lrbias.network import Network
 from lrbias.plateau import plateaus
 from lrbias.problem import Factorization
 from lrbias.store import RunFolder
-from lrbias.sweeps.batch_file import find_batched
 from lrcore import layout
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lrbias import experiment
+from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
@@ -25,7 +26,6 @@ from lrbias.record import Record, Stop
 from lrbias.run import Run
 from lrbias.settings import Count, Threads, validate
 from lrbias.store import RunWriter, check_new
-from lrbias.sweeps.batch_file import refuse_writing
 from lrbias.threads import one_blas_thread
 from lrcore import layout, status
 

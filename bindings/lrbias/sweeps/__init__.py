@@ -1,1 +1,1 @@
-"""Many runs: what varies, where they are made, how small ones share a batch, and reading them."""
+"""Many runs: what varies, where they are made, how small ones are trained side by side, and reading them."""

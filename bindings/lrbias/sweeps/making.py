@@ -15,6 +15,7 @@ import signal
 import uuid
 from pathlib import Path
 
+from lrbias.batch_file import batch_path
 from lrbias.errors import Interrupted, InvalidInput, require, shorten
 from lrbias.experiment import PATHS, Experiment
 from lrbias.interrupts import terminable
@@ -22,7 +23,6 @@ from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
 from lrbias.sweeps.axes import expand, listed
-from lrbias.sweeps.batch_file import batch_path
 from lrbias.sweeps.batching import make_batch, plan_batches
 from lrbias.sweeps.reading import ENDED, FORMAT, Sweep
 from lrbias.sweeps.workers import dask_executor, run_all

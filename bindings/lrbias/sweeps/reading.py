@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lrbias.batch_file import batch_path, member_at
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.store import read_json, write_file
 from lrbias.sweeps.axes import varied_keys
-from lrbias.sweeps.batch_file import batch_path, member_at
 
 FORMAT = 1
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
