@@ -43,11 +43,10 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     scheduler  the address of a running Dask scheduler instead, "tcp://HOST:PORT" (extra `dask`)
     shard      (i, n): only every n-th run, or batch of runs, from the i-th on (0 ≤ i < n), for job arrays that share
                the folder
+    progress   True or False; None shows it on a terminal
 
     Networks of at most 16 neurons a layer are trained many at a time by the batched kernels, and kept in a file for
     each batch; every run has the bits that it has alone.
-
-    progress   True or False; None shows it on a terminal
 
     Raises InvalidInput, before anything is made, when the settings of any run are not accepted or `store` holds
     something else. What only making a run can show, as a target file that is not there, is a row of the table.
