@@ -32,7 +32,7 @@ bench: .venv/bench
 ## evidence: the slow proofs (kills at every store write and at random times), then the protocol's study (about an hour)
 evidence: .venv/test
 	$(BIN)/python -m pytest -m evidence -s
-	$(BIN)/lrbias reproduce protocol --store reproduced/protocol
+	$(BIN)/lrbias reproduce protocol
 
 .venv/created:
 	$(PYTHON) -m venv .venv

@@ -29,6 +29,7 @@ STYLE = {
 THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
 LINES = ("-", "--", "-.", ":")
 MOST_POINTS, FIRST_POINTS = 2000, 500
+CROWDED = 150  # from this ratio of its ends on a logarithmic axis has numbers at powers of ten only
 WIDTH = 6.8  # inches, a text width
 
 
@@ -69,7 +70,8 @@ def thin(steps, values):
 def plain_ticks(*axes):
     """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
     for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < CROWDED * low else (1,)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
