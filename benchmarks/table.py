@@ -9,6 +9,7 @@ of them.
 """
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import os
@@ -26,6 +27,7 @@ from peak import gigaflops
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
+from lrbias.reduced import reduce
 
 ROUNDS = 9
 RUNS = 10_000
@@ -166,6 +168,27 @@ def svds():
         yield row(f"n = {n}", f"{middle['lrbias'] * 1e6:.0f}", f"{ratio['LAPACK']:.1f}")
 
 
+def short_forms():
+    """What training costs where the structure of target and start is used, against whole layers."""
+    n, depth, rank, steps, whole = 100, 3, 5, 20_000, 20
+    symmetric = lb.spectrum((n, rank), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1)
+    cases = {
+        "diagonal": (symmetric @ symmetric.T / 10, lb.Network.perturbed(n, depth, 0.1, 0.04)),
+        f"compressed, rank {rank}": (
+            lb.spectrum((n, n), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1),
+            lb.Network.orthogonal((n,) * (depth + 1), 0.1, seed=2),
+        ),
+    }
+    yield from head(f"GD step, n = {n}, N = {depth}", "µs", "whole layers ÷ short form")
+    for name, (target, network) in cases.items():
+        problem, method = lb.Factorization(target), lb.GD(lr=1e-4)
+        short, several = reduce(problem, network, method), np.empty(steps)
+        dense, one, params = method.stepper(problem, network.widths, np.float64), np.empty(whole), network.params.copy()
+        sides = {"short": functools.partial(short.advance, several), "whole": lambda d=dense, p=params, o=one: d(p, o)}
+        middle, ratio = medians(sides)
+        yield row(name, f"{middle['short'] / steps * 1e6:.3f}", f"{ratio['whole'] * steps / whole:.0f}")
+
+
 def protocol():
     """Whole jobs, with everything that belongs to them: metrics, store, Python."""
     steps = 3000
@@ -193,7 +216,7 @@ def protocol():
     yield from (row(name, f"{ratio[name]:.2f}") for name in others)
 
 
-TABLES = (gd_steps, compiled_steps, within, depths, flows, batches, svds, protocol)
+TABLES = (gd_steps, compiled_steps, within, depths, flows, batches, svds, short_forms, protocol)
 
 
 def machine():

@@ -89,6 +89,37 @@ def rk_steps(params, widths, target, dt, a, b, losses, work=None):
     return OK
 
 
+def diagonal_gd_steps(modes, target, weights, lr, losses, work=None):
+    for k in range(losses.size):
+        losses[k], slopes = _diagonal_gradient(modes, target, weights)
+        if not np.isfinite(losses[k]):
+            return DIVERGED
+        modes -= lr * slopes
+    return OK
+
+
+def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work=None):
+    for k in range(losses.size):
+        slopes = []
+        for s in range(b.size):
+            point = modes + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(modes))
+            loss, gradient = _diagonal_gradient(point, target, weights)
+            if s == 0:
+                losses[k] = loss
+                if not np.isfinite(loss):
+                    return DIVERGED
+            slopes.append(-gradient)
+        modes += dt * sum(b[s] * slopes[s] for s in range(b.size))
+    return OK
+
+
+def _diagonal_gradient(modes, target, weights):
+    """½ Σ w_j (Π_i d_ij − λ_j)², and of every mode (Π_{l≠i} d_lj)(Π_l d_lj − λ_j): its weight is left out."""
+    residual = np.prod(modes, axis=0) - target
+    others = [np.prod(np.delete(modes, i, axis=0), axis=0) for i in range(len(modes))]
+    return modes.dtype.type(0.5) * np.sum(weights * residual**2), np.stack(others) * residual
+
+
 def singular_values(matrix):
     if not np.isfinite(matrix).all():
         return np.full(min(matrix.shape), np.nan, matrix.dtype)
@@ -109,6 +140,12 @@ def spectra(matrices, counts, work=None):
         left, values, right = singular_triplets(matrix)
         results.append((left[:, :count], values, right[:, :count]))
     return results
+
+
+def entries_in_basis(matrix, vectors):
+    inside = np.array([[u @ matrix @ v for v in vectors.T] for u in vectors.T])
+    diagonal = np.diag(inside).copy()
+    return diagonal, np.sqrt((inside**2).sum() - (diagonal**2).sum())
 
 
 def principal_angles(pairs, work=None):
@@ -191,7 +228,10 @@ __all__ = [
     "balancedness",
     "batch_gd_steps",
     "batch_rk_steps",
+    "diagonal_gd_steps",
+    "diagonal_rk_steps",
     "directions",
+    "entries_in_basis",
     "forward",
     "gd_steps",
     "loss_and_gradient",

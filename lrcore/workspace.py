@@ -122,6 +122,26 @@ def allocate_batch(widths, dtype=np.float64, stages=0):
     )
 
 
+class DiagonalWorkspace(NamedTuple):
+    """Scratch for `lrcore.cpu.diagonal`: n modes of N layers.
+
+    prefix (N, n) products from the first layer on; back (n,) residual; point (N, n), stages (s, N, n): empty without
+    stages
+    """
+
+    prefix: np.ndarray
+    back: np.ndarray
+    point: np.ndarray
+    stages: np.ndarray
+
+
+def allocate_diagonal(depth, size, dtype=np.float64, stages=0):
+    """A DiagonalWorkspace; `stages` as for `allocate`."""
+    inner = (depth, size) if stages else (0, 0)
+    shapes = ((depth, size), (size,), inner, (stages, *inner))
+    return DiagonalWorkspace(*(layout.aligned(shape, dtype) for shape in shapes))
+
+
 class ReductionWorkspace(NamedTuple):
     """Scratch for the reduction of one matrix to a bidiagonal one; its longer side is m, the shorter n.
 

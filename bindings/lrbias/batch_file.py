@@ -132,6 +132,7 @@ class MemberFolder:
             "widths": document["widths"],
             "quantities": document["layouts"][member["layout"]],
             "functions": [],
+            "reduced": None,
             "made_with": document["made_with"],
         }
 

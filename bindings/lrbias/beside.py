@@ -20,11 +20,14 @@ def has_another_core(threads, record):
 
 
 class MeasureError(Exception):
-    """A metric failed at `step`, where the parameters were `params`; the cause is the metric's own exception."""
+    """A metric failed at `step`, where the parameters were `params` (and what is trained in their place `state`).
 
-    def __init__(self, step, params):
+    The cause is the metric's own exception.
+    """
+
+    def __init__(self, step, params, state):
         super().__init__(f"a metric failed at step {step}")
-        self.step, self.params = step, params
+        self.step, self.params, self.state = step, params, state
 
 
 @dataclass
@@ -32,6 +35,7 @@ class _Snapshot:
     """The parameters at a step, and the rows that were measured there once it is done."""
 
     params: np.ndarray
+    state: np.ndarray | None
     step: int
     rows: list = field(default_factory=list)
     error: Exception | None = None
@@ -58,15 +62,18 @@ class Recorder:
             self._thread = threading.Thread(target=self._work, args=(Observation(setup),), daemon=True)
             self._thread.start()
 
-    def measure(self, params, step):
-        """Measure, or queue a snapshot of `params`. Raises MeasureError or StoreError, also for earlier steps."""
+    def measure(self, params, step, state=None):
+        """Measure, or queue a snapshot of `params` (and of `state`, for a failure).
+
+        Raises MeasureError or StoreError, also for earlier steps.
+        """
         if not self._plan.due(step):
             return
         if self._thread is None:
-            self._waiting.append(_Snapshot(params, step))
+            self._waiting.append(_Snapshot(params, state, step))
             self._take(self._waiting[0], self._observation)
         else:
-            snapshot = _Snapshot(params.copy(), step)
+            snapshot = _Snapshot(params.copy(), None if state is None else state.copy(), step)
             self._waiting.append(snapshot)
             self._ready.put(snapshot)
             while len(self._waiting) > SNAPSHOTS and self._failure is None:
@@ -120,7 +127,7 @@ class Recorder:
         while self._waiting and self._waiting[0].done and self._failure is None:
             snapshot = self._waiting[0]
             if snapshot.error is not None:
-                self._failure = MeasureError(snapshot.step, snapshot.params.copy())
+                self._failure = MeasureError(snapshot.step, snapshot.params.copy(), snapshot.state)
                 self._failure.__cause__ = snapshot.error
                 return
             try:

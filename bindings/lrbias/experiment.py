@@ -17,7 +17,14 @@ PATHS = ("target", "network")  # keys that name a file
 OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", "values")
 DEEP = ("rank", "teacher_depth", "scale")  # settings of a deep teacher, which makes its own singular values
-INITIAL = ("widths", "depth", "gamma", "seed", "dtype")
+INITIAL = ("widths", "depth", "init", "gamma", "seed", "alpha", "beta", "dtype")
+STARTS = {  # and the keys that each has of its own
+    "gaussian": ("gamma", "seed"),
+    "identical": ("alpha",),
+    "perturbed": ("alpha", "beta"),
+    "orthogonal": ("alpha", "seed"),
+    "balanced": ("alpha", "seed"),
+}
 
 
 class Experiment(Settings):
@@ -35,7 +42,10 @@ class Experiment(Settings):
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
     depth: Count = Field(3, description="an integer of at least 1")
+    init: Any = "gaussian"
     gamma: Finite = Field(1.1, description="a finite number")
+    alpha: Positive = Field(0.1, description="a finite number greater than 0")
+    beta: Positive = Field(0.05, description="a finite number greater than 0")
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
     dtype: Any = Field("float64", description="float64 or float32")
 
@@ -47,6 +57,7 @@ class Experiment(Settings):
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
     threads: Threads = Field(1, description="an integer from 1 to 256")
+    compress: Any = "auto"
     every: Any = 10
     metrics: Any = "all"
     numerical_threshold: Any = 1e-6
@@ -86,7 +97,7 @@ class Experiment(Settings):
         return Factorization(matrix, source)
 
     def student(self, problem):
-        """The initial network: a checkpoint, or Gaussian with hidden layers as wide as the target's larger side."""
+        """The initial network: a checkpoint, or made here, with hidden layers as wide as the target's larger side."""
         given = self.model_fields_set
         if self.network is not None:
             extra = sorted(given & set(INITIAL))
@@ -94,7 +105,20 @@ class Experiment(Settings):
                 not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})"
             )
             return _from_checkpoint(self.network, problem)
-        return Network.gaussian(self.layer_widths(problem.shape), self.gamma, self.seed, self.dtype)
+        return self._start(self.layer_widths(problem.shape))
+
+    def _start(self, widths):
+        known = isinstance(self.init, str) and self.init in STARTS
+        require(known, "init", self.init, "one of " + ", ".join(STARTS))
+        own = STARTS[self.init]
+        for key in sorted({key for keys in STARTS.values() for key in keys} - set(own)):
+            accepted = f"a setting of another init than {self.init}, which has {' and '.join(own)}"
+            require(key not in self.model_fields_set, key, getattr(self, key), accepted)
+        chosen = {key: getattr(self, key) for key in own}
+        if self.init not in ("identical", "perturbed"):
+            return getattr(Network, self.init)(widths, **chosen, dtype=self.dtype)
+        require(len(set(widths)) == 1, "init", self.init, f"one for layers that are not all square, as {tuple(widths)}")
+        return getattr(Network, self.init)(widths[0], len(widths) - 1, **chosen, dtype=self.dtype)
 
     def layer_widths(self, shape):
         """Widths for a target of `shape`: as given, or hidden layers as wide as the larger side."""
@@ -119,6 +143,7 @@ class Experiment(Settings):
             "stop": stop,
             "checkpoint_every": self.checkpoint_every,
             "threads": self.threads,
+            "compress": self.compress,
         }
 
 

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from lrbias import theory
 from lrbias.beside import has_another_core
 from lrbias.log import losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.progress import clock
 from lrbias.record import Record
+from lrbias.reduced import reduce
 from lrbias.store import capacity
 from lrbias.theory import learning_rate_limit
 from lrbias.threads import one_blas_thread
@@ -61,7 +63,7 @@ class Forecast:
         return "\n".join(lines)
 
 
-def forecast(problem, network, method, steps, record=None, checkpoint_every=1000):
+def forecast(problem, network, method, steps, record=None, checkpoint_every=1000, compress="auto"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
     record = Record() if record is None else record
     problem.check(network)
@@ -69,7 +71,7 @@ def forecast(problem, network, method, steps, record=None, checkpoint_every=1000
     modes = min(spectrum.rank, MODES)
     with one_blas_thread():
         escapes = escape_steps(problem, network, method.step_size, steps, modes)
-        seconds, size = cost(problem, network, method, steps, record, checkpoint_every)
+        seconds, size = cost(problem, network, method, steps, record, checkpoint_every, compress)
     return Forecast(
         steps=steps,
         seconds=seconds,
@@ -96,6 +98,7 @@ def _warnings(problem, network, method, steps, escapes):
     limit = learning_rate_limit(problem.spectrum.values[0], network.depth)
     if method.name == "gd" and method.step_size >= limit:
         found.append(f"lr = {method.step_size:g} is not below {limit:.4g}, the stability limit 2/(N σ_1^(2 - 2/N))")
+    found += _warnings_of_theorems(problem, network, method)
     first = min((step for step in escapes if step is not None), default=None)
     if escapes and (first is None or first > steps):
         when = f"step {first}" if first is not None else f"a step beyond {HORIZON * steps}"
@@ -103,6 +106,26 @@ def _warnings(problem, network, method, steps, escapes):
             f"no mode is expected to escape within {steps} steps: the first does at about {when}; "
             "a larger start (smaller gamma) or step size is needed"
         )
+    return found
+
+
+def _warnings_of_theorems(problem, network, method):
+    """What keeps the theorems of Chou et al. from holding, for the starts that they are about."""
+    start = network.settings()
+    if method.name != "gd" or start.get("init") not in ("identical", "perturbed"):
+        return []
+    alpha, depth, norm, found = start["alpha"], network.depth, problem.spectrum.values[0], []
+    if not problem.symmetric:
+        found.append("the target is not symmetric, so the theorems about this start do not apply")
+    perturbed = start["init"] == "perturbed"
+    limit = (theory.perturbed_limit if perturbed else theory.identical_limit)(norm, depth, alpha)
+    if method.step_size >= limit:
+        found.append(
+            f"lr = {method.step_size:g} is not below {limit:.4g}, up to which recovery is proven for this start"
+        )
+    if perturbed and start["beta"] >= theory.largest_perturbation(depth, alpha):
+        largest = theory.largest_perturbation(depth, alpha)
+        found.append(f"beta = {start['beta']:g} is not below {largest:.4g}, up to which recovery is proven")
     return found
 
 
@@ -143,15 +166,13 @@ def _escape_time(network, value, left, right, horizon):
     return float(solution.t_events[0][0]) if solution.t_events[0].size else None
 
 
-def cost(problem, network, method, steps, record, checkpoint_every, alone=False):
+def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", alone=False):
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     setup = Setup(problem, network.widths, network.dtype, record, method.step_size)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
     plan.probe(observation.at(params))
-    advance = method.stepper(problem, network.widths, network.dtype)
-    one = np.empty(1, network.dtype)
-    per_step = seconds_of(lambda: advance(network.params.copy(), one))
+    per_step = _seconds_per_step(problem, network, method, compress)
     training, measuring = steps * per_step, 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
@@ -166,6 +187,15 @@ def cost(problem, network, method, steps, record, checkpoint_every, alone=False)
     if not alone and has_another_core(threads=1, record=record):
         seconds = max(training, seconds / 2)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
+
+
+def _seconds_per_step(problem, network, method, compress):
+    reduced = reduce(problem, network, method) if compress == "auto" else None
+    if reduced is not None:
+        several = np.empty(100)
+        return seconds_of(lambda: reduced.advance(several)) / several.size
+    advance, one = method.stepper(problem, network.widths, network.dtype), np.empty(1, network.dtype)
+    return seconds_of(lambda: advance(network.params.copy(), one))
 
 
 def seconds_of(action):

@@ -120,8 +120,8 @@ class MemorySink:
         joined = np.concatenate([blocks[index] for index in sorted(blocks)])
         return joined[start:stop]
 
-    def write_checkpoint(self, step, params, widths):
-        self._checkpoints[step] = params.copy()
+    def write_checkpoint(self, step, arrays, widths):
+        self._checkpoints[step] = arrays["params"].copy()
 
     def checkpoint(self, step):
         return self._checkpoints[step].copy()

@@ -68,6 +68,13 @@ class Setup:
         spectrum, count = self.problem.spectrum, len(self.clusters)
         return tuple(np.ascontiguousarray(vectors[:, :count]) for vectors in (spectrum.left, spectrum.right))
 
+    @property
+    def has_basis(self):
+        """Whether entries in the target's eigenvectors are measured: a symmetric target, or a square one on request."""
+        asked = self.record.metrics
+        named = not isinstance(asked, str) and "eigenvalues_in_basis" in asked
+        return self.problem.symmetric or (named and len(set(self.problem.shape)) == 1)
+
     def key_name(self, key):
         return "product" if key == PRODUCT else f"layer/{key}"
 
@@ -258,6 +265,20 @@ def _mode_strengths(observation):
     out = np.empty((2, len(observation.setup.clusters)))
     cpu.mode_strengths(observation.matrix(PRODUCT), *observation.setup.modes, out)
     return [out[0]]
+
+
+def _basis_quantities(setup):
+    if not setup.has_basis:
+        return []
+    return [("product/eigenvalues_in_basis", (setup.problem.shape[0],), "float"), ("product/off_diagonal", (), "float")]
+
+
+@metric("eigenvalues_in_basis", _basis_quantities)
+def _eigenvalues_in_basis(observation):
+    """The diagonal of VᵀWV and the Frobenius norm of the rest, V the eigenvectors of the target's symmetric part."""
+    if not observation.setup.has_basis:
+        return []
+    return list(cpu.entries_in_basis(observation.matrix(PRODUCT), observation.setup.problem.eigen.vectors))
 
 
 @metric("balancedness", _per_pair("balancedness"))

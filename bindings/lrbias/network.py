@@ -5,15 +5,17 @@ import itertools
 import numpy as np
 
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.problem import as_matrix, gaussian
-from lrbias.settings import Count, Finite, Seed, validate
+from lrbias.problem import as_matrix, gaussian, orthonormal
+from lrbias.settings import Count, Finite, Positive, Seed, validate
 from lrcore import layout, random
 
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
 
 class Network:
-    """A deep linear network. Make one with `Network.gaussian` or `Network.from_layers`.
+    """A deep linear network.
+
+    Make one with `Network.gaussian`, `.identical`, `.perturbed`, `.orthogonal`, `.balanced` or `.from_layers`.
 
     params   the flat parameter vector, W_1 first
     widths   (n_0, …, n_N); layer i has shape (n_i, n_{i−1})
@@ -46,6 +48,66 @@ class Network:
             params, _ = layout.flatten(layers, DTYPES[dtype])
         require(np.isfinite(params).all(), "gamma", gamma, f"an exponent whose w^-gamma is finite in {dtype}")
         settings = {"widths": list(widths), "gamma": gamma, "seed": seed, "dtype": dtype}
+        return cls(params, widths, settings)
+
+    @classmethod
+    def identical(cls, n, depth, alpha, dtype="float64"):
+        """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
+        settings = {"init": "identical", "alpha": validate(Positive, "alpha", alpha)}
+        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Count, "depth", depth), dtype, settings)
+
+    @classmethod
+    def perturbed(cls, n, depth, alpha, beta, dtype="float64"):
+        """W_1 = (α − β)I and the other layers αI. Raises InvalidInput unless 0 < beta < alpha.
+
+        Chou et al.: the perturbation lets gradient descent recover negative eigenvalues, too.
+        """
+        alpha, beta = validate(Positive, "alpha", alpha), validate(Positive, "beta", beta)
+        require(beta < alpha, "beta", beta, f"less than alpha, {alpha:g}")
+        scales = [alpha - beta] + [alpha] * (validate(Count, "depth", depth) - 1)
+        return cls._scaled_identities(n, depth, scales, dtype, {"init": "perturbed", "alpha": alpha, "beta": beta})
+
+    @classmethod
+    def _scaled_identities(cls, n, depth, scales, dtype, settings):
+        n = validate(Count, "n", n)
+        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        params, widths = layout.flatten([scale * np.eye(n) for scale in scales], DTYPES[dtype])
+        return cls(params, widths, {**settings, "widths": [n] * (depth + 1), "dtype": dtype})
+
+    @classmethod
+    def orthogonal(cls, widths, alpha, seed=0, dtype="float64"):
+        """Layers α times a random orthogonal matrix (orthonormal columns or rows where a layer is not square).
+
+        Layer i is stream i of `seed`. Raises InvalidInput unless alpha > 0.
+        """
+        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        alpha = validate(Positive, "alpha", alpha)
+        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        layers = [alpha * _orthogonal(shape, seed, i) for i, shape in enumerate(layout.shapes(widths), start=1)]
+        params, _ = layout.flatten(layers, DTYPES[dtype])
+        settings = {"init": "orthogonal", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
+        return cls(params, widths, settings)
+
+    @classmethod
+    def balanced(cls, widths, alpha, seed=0, dtype="float64"):
+        """A random product of spectral norm α^N, shared evenly: W_{i+1}ᵀW_{i+1} = W_iW_iᵀ (Arora et al. 2018).
+
+        The product is a Gaussian matrix of the rank that the narrowest layer allows; every layer has the N-th roots of
+        its singular values, between orthonormal directions that fit those of its neighbours. Raises InvalidInput
+        unless alpha > 0.
+        """
+        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        alpha = validate(Positive, "alpha", alpha)
+        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        depth, rank = len(widths) - 1, min(widths)
+        left, values, right = np.linalg.svd(gaussian((widths[-1], widths[0]), seed, 0, random.NETWORK), False)
+        roots = alpha * (values[:rank] / values[0]) ** (1 / depth)
+        sides = [right[:rank].T]
+        sides += [_orthogonal((n, rank), seed, i) for i, n in enumerate(widths[1:-1], start=1)]
+        sides.append(left[:, :rank])
+        layers = [(above * roots) @ below.T for below, above in itertools.pairwise(sides)]
+        params, _ = layout.flatten(layers, DTYPES[dtype])
+        settings = {"init": "balanced", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
         return cls(params, widths, settings)
 
     @classmethod
@@ -97,6 +159,13 @@ class Network:
     def __repr__(self):
         arrows = " → ".join(str(n) for n in self.widths)
         return f"Network({arrows}, {self.dtype}, {self.params.size} parameters)"
+
+
+def _orthogonal(shape, seed, stream):
+    """A random matrix with orthonormal columns, or rows when there are fewer of them."""
+    rows, columns = shape
+    tall = orthonormal(max(shape), min(shape), seed, stream, random.NETWORK)
+    return tall if rows >= columns else tall.T
 
 
 def as_widths(widths):

@@ -12,6 +12,7 @@ from lrcore import random
 from lrcore.layout import as_widths, shapes
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")
+SYMMETRIC = 1e-13  # of the largest entry
 TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -47,8 +48,8 @@ def spectrum(shape, values, seed=0):
     values = as_vector("values", values)
     require(len(values) <= min(outputs, inputs), "values", values, f"at most {min(outputs, inputs)} singular values")
     require((values >= 0).all(), "values", values, "singular values that are at least 0")
-    left = _orthonormal(outputs, len(values), seed, stream=1)
-    right = _orthonormal(inputs, len(values), seed, stream=2)
+    left = orthonormal(outputs, len(values), seed, stream=1, domain=random.ROTATION)
+    right = orthonormal(inputs, len(values), seed, stream=2, domain=random.ROTATION)
     return (left * values) @ right.T
 
 
@@ -61,8 +62,9 @@ def gaussian(shape, seed, stream, domain):
     return out.reshape(shape)
 
 
-def _orthonormal(rows, columns, seed, stream):
-    q, r = np.linalg.qr(gaussian((rows, columns), seed, stream, random.ROTATION))
+def orthonormal(rows, columns, seed, stream, domain):
+    """(rows, columns ≤ rows): random orthonormal columns, uniformly distributed."""
+    q, r = np.linalg.qr(gaussian((rows, columns), seed, stream, domain))
     return q * np.sign(np.diag(r))  # makes the distribution uniform and the signs independent of LAPACK
 
 
@@ -184,6 +186,13 @@ class Spectrum(NamedTuple):
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 
+class Eigen(NamedTuple):
+    """Eigenvalues (n,), largest absolute value first and λ before −λ, and their vectors (n, n) as columns."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+
+
 class Factorization:
     """The loss L = ½‖W_N ⋯ W_1 − target‖_F².
 
@@ -207,6 +216,23 @@ class Factorization:
         left, values, vt = np.linalg.svd(self.target, full_matrices=False)
         rank = int((values > max(self.shape) * np.finfo(np.float64).eps * values[0]).sum())
         return Spectrum(left, values, vt.T, rank)
+
+    @functools.cached_property
+    def symmetric(self):
+        """Whether the target is, up to rounding."""
+        if len(set(self.shape)) > 1:
+            return False
+        largest = np.abs(self.target).max()
+        return bool(np.abs(self.target - self.target.T).max() <= SYMMETRIC * largest)
+
+    @functools.cached_property
+    def eigen(self):
+        """Eigen of the symmetric part (Ŵ + Ŵᵀ)/2 of a square target."""
+        require(len(set(self.shape)) == 1, "target", f"<an array of shape {self.shape}>", "a square matrix")
+        values, vectors = np.linalg.eigh((self.target + self.target.T) / 2)
+        sizes = np.round(np.abs(values) / max(np.abs(values).max(), np.finfo(float).tiny), 12)  # those of ±λ are equal
+        order = np.lexsort((-values, -sizes))
+        return Eigen(values[order], vectors[:, order])
 
     def settings(self):
         """How to have the target again, as keys of an experiment file in the run directory: a teacher is made again,

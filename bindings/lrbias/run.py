@@ -51,6 +51,11 @@ class Run:
         return self._config["settings"]
 
     @property
+    def reduced(self):
+        """How fewer numbers were trained than the layers have: "diagonal", "compressed", or None for whole layers."""
+        return self._config.get("reduced")
+
+    @property
     def info(self):
         """Versions, machine and promise level that the run was made with."""
         return self._config["made_with"]
@@ -224,6 +229,7 @@ class Run:
             "widths": list(self.widths),
             "target_shape": list(self.target.shape),
             "target_rank": self.target_rank,
+            "reduced": self.reduced,
             "first_loss": ends[0],
             "last_loss": ends[1],
             "checkpoints": len(self.checkpoints),
@@ -239,7 +245,8 @@ class Run:
         facts = self.summary()
         lines = [
             f"Run: {facts['method']}, widths {' → '.join(map(str, self.widths))}, "
-            f"{facts['status']} at step {self.step} of {facts['steps']}",
+            f"{facts['status']} at step {self.step} of {facts['steps']}"
+            + (f", trained in {self.reduced} form" if self.reduced else ""),
             f"  {facts['detail']}",
         ]
         if facts["last_loss"] is not None:

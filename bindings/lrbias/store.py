@@ -168,12 +168,12 @@ class RunFolder:
         """Steps that have a checkpoint file, in order."""
         return sorted(int(file.stem.split("-")[1]) for file in (self.path / "checkpoints").glob("step-*.npz"))
 
-    def checkpoint(self, step):
-        """The flat parameter vector at `step`; StoreError when the file is missing or damaged."""
+    def checkpoint(self, step, name="params"):
+        """The flat parameter vector at `step`, or another array; StoreError when the file is missing or damaged."""
         path = self.checkpoint_path(step)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return archive["params"]
+                return archive[name]
         except FileNotFoundError:
             problem = "is missing"
         except DAMAGE as error:
@@ -234,8 +234,11 @@ class RunWriter(RunFolder):
         self._lock = held
 
     @classmethod
-    def create(cls, path, config, extra_files, target, params, quantities, steps):
-        """A new run directory at `path`, complete with its first checkpoint; nothing is left behind on failure."""
+    def create(cls, path, config, extra_files, target, start, quantities, steps):
+        """A new run directory at `path`, complete with its first checkpoint; nothing is left behind on failure.
+
+        start: the arrays of that checkpoint, as for `write_checkpoint`.
+        """
         path = check_new(path)
         draft = path.with_name(f".{path.name}.new")
         try:
@@ -253,7 +256,7 @@ class RunWriter(RunFolder):
             for name, text in extra_files.items():
                 write_file(draft / name, text.encode())
             writer._create_arrays(quantities, steps)
-            writer.write_checkpoint(0, params, config["widths"])
+            writer.write_checkpoint(0, start, config["widths"])
             write_json(draft / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
             config = {**config, "format": FORMAT, "target_crc32": zlib.crc32(data.getvalue())}
             write_json(draft / "config.json", config)
@@ -330,9 +333,10 @@ class RunWriter(RunFolder):
         np.savez(data, **{f"{first}:{name}": rows for name, (first, rows) in tails.items()})
         write_file(self.path / "tail.npz", data.getbuffer())
 
-    def write_checkpoint(self, step, params, widths):
+    def write_checkpoint(self, step, arrays, widths):
+        """arrays: "params", the flat parameter vector, and "state" when other numbers are trained in its place."""
         data = io.BytesIO()
-        np.savez(data, params=params, widths=np.asarray(widths, np.int64), step=np.int64(step))
+        np.savez(data, **arrays, widths=np.asarray(widths, np.int64), step=np.int64(step))
         write_file(self.checkpoint_path(step), data.getvalue())
 
     def commit(self, step, checkpoint, status, detail, intervals, elapsed):

@@ -1,6 +1,20 @@
-"""Closed forms and bounds. Sources: Saxe et al. 2014; Cohen et al. 2021 for the stability limit; seeds' notation."""
+"""Closed forms and bounds.
+
+Sources: Saxe et al. 2014 and Arora et al. 2018 for the modes of a balanced, aligned start; Cohen et al. 2021 for the
+limit of stability; Chou, Gieshoff, Maly and Rauhut for identical and perturbed initialisations. In their theorems
+W_i = αI (identical), or W_1 = (α − β)I and the others αI (perturbed), and the target is symmetric with eigenvalues λ_i.
+"""
 
 import math
+
+import numpy as np
+from scipy.integrate import quad, solve_ivp
+from scipy.optimize import brentq
+
+from lrbias.errors import require
+from lrbias.settings import Count, Finite, Positive, validate
+
+BRANCHES = ("negative", "from above", "late", "early, fine", "early, coarse")
 
 
 def sharpness(top_value, depth):
@@ -17,3 +31,129 @@ def saxe(t, value, initial):
     """A mode's singular value at time t, depth 2, balanced and aligned start: s e^{2st} / (e^{2st} − 1 + s/u_0)."""
     growth = math.exp(-2 * value * t)
     return value / (1 - growth + value / initial * growth)
+
+
+def mode(t, value, initial, depth):
+    """A mode's singular value u at the times t (increasing, from 0), balanced and aligned start, any depth:
+    du/dt = N u^{2 − 2/N} (s − u), u(0) = initial > 0. Integrated to relative 1e-10."""
+    t = np.atleast_1d(np.asarray(t, np.float64))
+    power = 2 - 2 / depth
+
+    def slope(_, u):
+        return depth * np.maximum(u, 0) ** power * (value - u)
+
+    end = max(t[-1], np.finfo(float).tiny)
+    return solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14).y[0]
+
+
+def escape_time(value, initial, depth, fraction=0.5):
+    """The time at which a mode passes `fraction` of its value: ∫ du / (N u^{2 − 2/N} (s − u)) from `initial` on."""
+    goal = fraction * value
+    if initial >= goal:
+        return 0.0
+    power = 1 - 2 / depth  # in x = ln u, so that the integrand is tame where u is small
+    found, _ = quad(lambda x: math.exp(-power * x) / (depth * (value - math.exp(x))), math.log(initial), math.log(goal))
+    return found
+
+
+def representation_cost(values, depth):
+    """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
+    return depth * float((np.asarray(values, np.float64) ** (2 / depth)).sum())
+
+
+def perturbed_constant(depth):
+    """The largest real solution c of 1 = (c − 1) c^{N−1}, between 1 and 2."""
+    return 2.0 if depth == 1 else brentq(lambda c: (c - 1) * c ** (depth - 1) - 1, 1.0, 2.0, xtol=1e-15)
+
+
+def identical_limit(norm, depth, alpha):
+    """Learning rates below it recover every λ ≥ 0 from W_i = αI (Theorem 2.2): 1 / ((3N − 2) M^{2N−2}).
+
+    norm: ‖target‖₂; M = max(α, norm^{1/N}).
+    """
+    return 1 / ((3 * depth - 2) * _scale(norm, depth, alpha) ** (2 * depth - 2))
+
+
+def eigenvalue_limit(eigenvalue, depth, alpha):
+    """The same for one eigenvalue (Theorem 2.1): 1 / (2N M^{2N−2}) for λ ≥ 0, 1 / ((3N − 2) M^{2N−2}) for λ < 0."""
+    factor = 2 * depth if eigenvalue >= 0 else 3 * depth - 2
+    return 1 / (factor * _scale(abs(eigenvalue), depth, alpha) ** (2 * depth - 2))
+
+
+def perturbed_limit(norm, depth, alpha):
+    """Learning rates below it recover every λ from the perturbed start (Theorem 3.1): 1 / (9N (cM)^{2N−2})."""
+    return 1 / (9 * depth * (perturbed_constant(depth) * _scale(norm, depth, alpha)) ** (2 * depth - 2))
+
+
+def largest_perturbation(depth, alpha):
+    """β has to be below it: β / (c − 1) < α."""
+    return (perturbed_constant(depth) - 1) * alpha
+
+
+def recovered(eigenvalues, perturbed):
+    """What gradient descent recovers of them: every one from a perturbed start, max(λ, 0) from an identical one."""
+    eigenvalues = np.asarray(eigenvalues, np.float64)
+    return eigenvalues.copy() if perturbed else np.maximum(eigenvalues, 0)
+
+
+def _scale(norm, depth, alpha):
+    return max(alpha, norm ** (1 / depth))
+
+
+def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
+    """T_N^Id: an upper bound of the first step k with |d_k − max(λ, 0)^{1/N}| ≤ ε, from W_i = αI (Theorem 2.1).
+
+    The steps are at most ⌈T_N^Id⌉. The theorem's text leaves T^+ and T^− undefined; they are taken to be the travel
+    times of the gradient flow, T^+ = ∫ dx / (x^{N−1} (λ − x^N)), and T^− = ln(α/ε) for N = 2 and
+    (ε^{2−N} − α^{2−N})/(N − 2) above: our reading, which the tests hold against measured steps in all branches.
+
+    Raises InvalidInput unless N ≥ 2, α > 0, 0 < ε < |α − max(λ, 0)^{1/N}| and lr is below `eigenvalue_limit`.
+    """
+    eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Count, "depth", depth)
+    alpha, lr, epsilon = (
+        validate(Positive, name, v) for name, v in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon))
+    )
+    require(depth >= 2, "depth", depth, "an integer of at least 2")
+    limit, distance = eigenvalue_limit(eigenvalue, depth, alpha), abs(alpha - max(eigenvalue, 0) ** (1 / depth))
+    require(lr < limit, "lr", lr, f"less than {limit:.6g}, the limit of the theorem")
+    require(epsilon < distance, "epsilon", epsilon, f"less than {distance:.6g}, the distance from the start")
+    branch = recovery_branch(eigenvalue, depth, alpha, epsilon)
+    root, share = max(eigenvalue, 0.0) ** (1 / depth), (depth - 1) / (2 * depth - 1)
+    if branch == "negative":
+        return _time_down(epsilon, alpha, depth) / (lr * -eigenvalue)
+    if branch == "from above":
+        return _time_up(eigenvalue, root + epsilon, alpha, depth) / lr
+    rate = abs(math.log(1 - lr * depth * (share * eigenvalue) ** (2 - 2 / depth)))
+    if branch == "late":
+        return math.log((root - alpha) / epsilon) / rate
+    lost = math.ceil(share ** (1 - 1 / depth) * (root / alpha) ** (depth - 1))
+    if branch == "early, coarse":
+        return _time_up(eigenvalue, root - epsilon, alpha, depth) / lr + lost
+    turn = abs(math.log(1 - share ** (1 / depth)))
+    first = _time_up(eigenvalue, (share * eigenvalue) ** (1 / depth), alpha, depth)
+    return first / lr + lost + (math.log(root / epsilon) - turn) / rate
+
+
+def recovery_branch(eigenvalue, depth, alpha, epsilon):
+    """Which of the five cases of the bound applies: one of BRANCHES."""
+    share, start = (depth - 1) / (2 * depth - 1), alpha**depth
+    if eigenvalue < 0:
+        return "negative"
+    if eigenvalue < start:
+        return "from above"
+    if share * eigenvalue < start:
+        return "late"
+    return "early, fine" if epsilon < (1 - share ** (1 / depth)) * eigenvalue ** (1 / depth) else "early, coarse"
+
+
+def _time_up(eigenvalue, end, start, depth):
+    """T^+: how long the flow takes from `start` to `end`, both on the same side of λ^{1/N}."""
+    found, _ = quad(lambda x: 1 / (x ** (depth - 1) * (eigenvalue - x**depth)), start, end, epsrel=1e-10, limit=200)
+    return found
+
+
+def _time_down(end, start, depth):
+    """T^−: how long |λ| times the flow takes from `start` down to `end` for λ < 0, its own decay left out."""
+    if depth == 2:
+        return math.log(start / end)
+    return (end ** (2 - depth) - start ** (2 - depth)) / (depth - 2)

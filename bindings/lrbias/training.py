@@ -23,6 +23,7 @@ from lrbias.plateau import PlateauWatch
 from lrbias.problem import Factorization
 from lrbias.progress import display
 from lrbias.record import Record, Stop
+from lrbias.reduced import reduce
 from lrbias.run import Run
 from lrbias.settings import Count, Threads, validate
 from lrbias.store import RunWriter, check_new
@@ -46,6 +47,7 @@ def train(
     progress=None,
     forecast=True,
     threads=1,
+    compress="auto",
 ):
     """Train `network` on `problem` and return the Run.
 
@@ -60,6 +62,8 @@ def train(
     progress          True or False; None shows progress on a terminal
     forecast          warn (ForecastWarning) when the step size is unstable or nothing is expected to happen in `steps`
     threads           how many threads share the products of a step, with the same bits; pays from about n = 200 on
+    compress          "auto" trains fewer numbers where target and start allow it exactly (see `lrbias.reduced`; the run
+                      says so in `run.reduced`), "off" always trains whole layers; they differ by rounding
 
     A loss that is no longer finite ends the run with status "diverged"; that is a result, not an error. Ctrl-C and
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
@@ -72,6 +76,7 @@ def train(
     steps = validate(Count, "steps", steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
+    require(compress in ("auto", "off"), "compress", compress, "auto or off")
     problem.check(network)
     if store is not None:
         check_new(store)
@@ -80,16 +85,18 @@ def train(
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
     with one_blas_thread():
-        training = _Training(problem, network.widths, network.params, method, record, stop, threads)
+        reduced = reduce(problem, network, method) if compress == "auto" else None
+        training = _Training(problem, network.widths, network.params, method, record, stop, threads, reduced)
         settings = experiment.describe(problem, network, method, record, stop)
-        settings.update(steps=steps, checkpoint_every=checkpoint_every, threads=threads)
+        settings.update(steps=steps, checkpoint_every=checkpoint_every, threads=threads, compress=compress)
         config = training.config(settings)
         if store is None:
             sink = MemorySink()
-            sink.write_checkpoint(0, network.params, network.widths)
+            sink.write_checkpoint(0, {"params": network.params}, network.widths)
         else:
             toml = {"experiment.toml": experiment.to_toml(settings)}
-            sink = RunWriter.create(store, config, toml, problem.target, network.params, training.quantities, steps)
+            start = {"params": network.params, **training.state()}
+            sink = RunWriter.create(store, config, toml, problem.target, start, training.quantities, steps)
         return training.go(sink, config, 0, progress)
 
 
@@ -137,8 +144,12 @@ def _continue(writer, config, target, start, metrics, progress):
     if made_with() != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
     with one_blas_thread():
-        params = writer.checkpoint(start)
-        training = _Training(Factorization(target), config["widths"], params, method, record, stop, settings["threads"])
+        problem, params, reduced = Factorization(target), writer.checkpoint(start), None
+        if config["reduced"]:  # the basis is that of the start, the state that of the checkpoint
+            reduced = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
+            reduced.state[:] = writer.checkpoint(start, "state")
+        threads = settings["threads"]
+        training = _Training(problem, config["widths"], params, method, record, stop, threads, reduced)
         writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
         return training.go(writer, config, start, progress)
@@ -147,10 +158,13 @@ def _continue(writer, config, target, start, metrics, progress):
 class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
-    def __init__(self, problem, widths, params, method, record, stop, threads):
+    def __init__(self, problem, widths, params, method, record, stop, threads, reduced=None):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
+        self.reduced = reduced
         self.setup = Setup(problem, widths, params.dtype, record, method.step_size)
-        self.advance = method.stepper(problem, widths, params.dtype, threads)
+        steps = None if reduced else method.stepper(problem, widths, params.dtype, threads)
+        self.trained = reduced.state if reduced else self.params
+        self.advance = reduced.advance if reduced else lambda losses: steps(self.params, losses)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.plan.probe(self.observation.at(self.params))
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
@@ -175,8 +189,13 @@ class _Training:
             "target_source": self.setup.problem.source,
             "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
+            "reduced": self.reduced.name if self.reduced else None,
             "made_with": made_with(),
         }
+
+    def state(self):
+        """What a checkpoint holds beside the layers: the numbers that are trained in their place."""
+        return {"state": self.reduced.state} if self.reduced else {}
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
@@ -195,6 +214,8 @@ class _Training:
             raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
         except MeasureError as error:  # for one, in a function of the user's; training may be further by now
             self.step, self.params[:] = error.step, error.params
+            if self.reduced:
+                self.reduced.state[:] = error.state
             self.recorder.close()
             self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
             raise error.__cause__ from None
@@ -267,9 +288,9 @@ class _Training:
     def _make_steps(self, count):
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
         losses = self.log.columns[LOSSES].view(self.step, count)
-        before = self.params.copy() if self.stop.loss is not None else None
+        before = self.trained.copy() if self.stop.loss is not None else None
         started = time.perf_counter()
-        code = self.advance(self.params, losses)
+        code = self.advance(losses)
         seconds = time.perf_counter() - started
         if code != status.OK:
             self.step += int(np.argmin(np.isfinite(losses)))
@@ -277,9 +298,11 @@ class _Training:
         made = len(losses)
         if before is not None and (losses <= self.stop.loss).any():
             made = int(np.argmax(losses <= self.stop.loss))
-            self.params[:] = before
-            self.advance(self.params, losses[:made])
+            self.trained[:] = before
+            self.advance(losses[:made])
             self.loss_reached = True
+        if self.reduced:
+            self.reduced.expand(self.params)
         if self.watch:
             self.watch.note_losses(self.step, losses[:made])
         self.step += made
@@ -289,7 +312,7 @@ class _Training:
         return code
 
     def _measure(self):
-        self.recorder.measure(self.params, self.step)
+        self.recorder.measure(self.params, self.step, self.reduced.state if self.reduced else None)
 
     def _commit(self, ending, detail):
         """Flush rows, write a checkpoint, then make both count. A loss that is not finite is divergence instead."""
@@ -302,7 +325,7 @@ class _Training:
             self.sink.write_tail(self.log.tails())
         else:
             self.log.flush()
-        self.sink.write_checkpoint(self.step, self.params, self.setup.widths)
+        self.sink.write_checkpoint(self.step, {"params": self.params, **self.state()}, self.setup.widths)
         self.checkpoint = self.step
         return self._progress(ending, detail)
 

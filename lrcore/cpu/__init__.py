@@ -2,18 +2,22 @@
 
 from lrcore.cpu.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
+from lrcore.cpu.diagonal import diagonal_gd_steps, diagonal_rk_steps
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
 from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
 from lrcore.cpu.random import normals
 from lrcore.cpu.step import gd_steps, rk_steps
-from lrcore.cpu.svd import principal_angles, singular_triplets, singular_values, spectra
+from lrcore.cpu.svd import entries_in_basis, principal_angles, singular_triplets, singular_values, spectra
 
 __all__ = [
     "backward",
     "balancedness",
     "batch_gd_steps",
     "batch_rk_steps",
+    "diagonal_gd_steps",
+    "diagonal_rk_steps",
     "directions",
+    "entries_in_basis",
     "forward",
     "gd_steps",
     "loss_and_gradient",

@@ -84,6 +84,13 @@ def singular_triplets(matrix):
     return u, values, vt.T
 
 
+def entries_in_basis(matrix, vectors):
+    """(diagonal of Vᵀ · matrix · V, Frobenius norm of the rest). matrix (n, n); vectors (n, k): V, orthonormal."""
+    inside = vectors.T @ matrix @ vectors
+    diagonal = np.diag(inside).copy()
+    return diagonal, np.linalg.norm(inside - np.diag(diagonal))
+
+
 def principal_angles(pairs, work):
     """Principal angles in radians, smallest first, between the spans of the orthonormal columns of each pair.
 

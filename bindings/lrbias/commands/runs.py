@@ -25,7 +25,10 @@ def run(
     network: str | None = None,
     widths: Sizes = None,
     depth: Whole = None,
+    init: str | None = None,
     gamma: float | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
     seed: Whole = None,
     dtype: str | None = None,
     method: str | None = None,
@@ -35,6 +38,7 @@ def run(
     steps: Whole = None,
     checkpoint_every: Whole = None,
     threads: Whole = None,
+    compress: str | None = None,
     every: Whole = None,
     metrics: Words = None,
     directions: Whole = None,
@@ -81,8 +85,14 @@ def run(
         Layer widths n_0 … n_N; n_0 columns and n_N rows of the target.
     depth
         Number of layers, all as wide as the target's larger side.
+    init
+        How the network starts: gaussian, identical, perturbed, orthogonal or balanced.
     gamma
-        Gaussian start with standard deviation w^-gamma, w the width of a layer.
+        Of a gaussian start: standard deviation w^-gamma, w the width of a layer.
+    alpha
+        Of the other starts: the scale of every layer.
+    beta
+        Of a perturbed start: W_1 = (alpha - beta) I, the other layers alpha I.
     seed
         Seed of the start.
     dtype
@@ -101,6 +111,8 @@ def run(
         Iterations between checkpoints.
     threads
         Threads that share the products of a step; pays from about n = 200 on.
+    compress
+        auto: train fewer numbers where target and start allow it exactly; off: always whole layers.
     every
         Iterations between records.
     metrics
@@ -158,7 +170,7 @@ def run(
     return _finish(result, expected, store / "figures" if figures else None, formats, json)
 
 
-FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every")
+FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every", "compress")
 _NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet", "metrics")
 
 

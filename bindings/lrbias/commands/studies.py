@@ -110,8 +110,8 @@ def reproduce(
     /,
     *,
     store: Annotated[Path | None, Parameter(alias="-o")] = None,
-    steps: Whole = 50_000,
-    seeds: Whole = 3,
+    steps: Whole = None,
+    seeds: Whole = None,
     workers: Whole = None,
     format: Words = None,
     dry_run: Flag = False,
@@ -126,12 +126,13 @@ def reproduce(
     ----------
     name
         protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
+        chou: recovery of eigenvalues from identical and perturbed starts (Chou et al.), theory over measured curves.
     store
         The folder of the study; by default reproduced/NAME.
     steps
-        Iterations of every run.
+        Of the protocol: iterations of every run, 50 000.
     seeds
-        Number of starts.
+        Of the protocol: number of starts, 3.
     workers
         Processes, each with one thread; by default one for each core.
     format
@@ -152,7 +153,7 @@ def reproduce(
         show_forecast(forecast_study(name, steps, seeds, workers), json, only=dry_run)
     if dry_run:
         return 0
-    evidence = make_study(name, store or Path("reproduced") / name, steps, seeds, workers, progress=not quiet)
+    evidence = make_study(name, store, steps, seeds, workers, progress=not quiet)
     written = [str(path) for path in evidence.save(formats)]
     show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
     return 0

@@ -1,4 +1,4 @@
-"""`lrbias reproduce protocol`: the runs of the study, the evidence for its four claims, and figures of it."""
+"""`lrbias reproduce`: the runs of a study, and for the protocol the evidence for its four claims."""
 
 import json
 from dataclasses import dataclass
@@ -10,37 +10,52 @@ import numpy as np
 from lrbias.errors import require
 from lrbias.settings import Count, check_formats, validate
 from lrbias.store import write_file
-from lrbias.studies import claims, protocol
+from lrbias.studies import chou, claims, protocol
 from lrbias.studies.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
+from lrbias.studies.tables import markdown
 from lrbias.sweeps.making import forecast_sweep, sweep
 from lrbias.sweeps.reading import as_csv, open_sweep
 
-STUDIES = ("protocol",)
+STUDIES = ("protocol", "chou")
+STEPS, SEEDS = 50_000, 3
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
 
-def reproduce(name="protocol", store="reproduced/protocol", steps=50_000, seeds=3, workers=None, progress=None):
-    """Make the runs of a study, as far as they are not made yet, and return the Evidence.
+def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None, progress=None):
+    """Make the runs of a study, as far as they are not made yet, and return what they show.
 
-    name     "protocol": 256 runs with its three starts, about 50 minutes on two cores
-    store    a folder, which holds one sweep for each part of the study; started again it goes on
-    steps, seeds   iterations of every run and number of starts: fewer give a quicker and weaker study
+    name     "protocol": 256 runs with its three starts, about an hour on two cores; returns Evidence
+             "chou": recovery of eigenvalues in deep matrix factorization, seconds; returns a chou.Recovery
+    store    a folder, by default reproduced/NAME; started again the study goes on
+    steps, seeds   of the protocol: iterations of every run (50 000) and number of starts (3); fewer give a quicker and
+             weaker study
     """
-    require(name in STUDIES, "name", name, " or ".join(STUDIES))
-    steps, seeds = validate(Count, "steps", steps), validate(Count, "seeds", seeds)
+    steps, seeds = _check(name, steps, seeds)
+    store = Path("reproduced") / name if store is None else Path(store)
+    if name == "chou":
+        return chou.study(store, progress)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
-        sweep(base, over, Path(store) / part, workers, progress=progress)
+        sweep(base, over, store / part, workers, progress=progress)
     return read_evidence(store)
 
 
-def forecast_study(name="protocol", steps=50_000, seeds=3, workers=None):
-    """{runs, seconds, bytes} of `reproduce`."""
+def _check(name, steps, seeds):
     require(name in STUDIES, "name", name, " or ".join(STUDIES))
+    for argument, value in (("steps", steps), ("seeds", seeds)):
+        require(value is None or name == "protocol", argument, value, "nothing for a study whose runs are fixed")
+    steps, seeds = STEPS if steps is None else steps, SEEDS if seeds is None else seeds
+    return validate(Count, "steps", steps), validate(Count, "seeds", seeds)
+
+
+def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
+    """{runs, seconds, bytes} of `reproduce`."""
+    steps, seeds = _check(name, steps, seeds)
     total = {"runs": 0, "seconds": 0.0, "bytes": 0}
-    for base, over in protocol.sweeps(steps, seeds).values():
-        part = forecast_sweep(base, over, workers)
-        total = {key: total[key] + part[key] for key in total}
-    return total
+    if name == "chou":
+        parts = [chou.expected()]
+    else:
+        parts = [forecast_sweep(base, over, workers) for base, over in protocol.sweeps(steps, seeds).values()]
+    return {key: sum(part[key] for part in parts) for key in total}
 
 
 def read_evidence(store):
@@ -113,13 +128,13 @@ class Evidence:
         for claim, sentence in CLAIMS.items():
             depths = sorted({depth for row in rows if row["claim"] == claim for depth in row["by_depth"]})
             heads = ["statistic", "targets", *(f"N = {depth}" for depth in depths), "median", *VERDICTS, "verdict"]
-            lines += [f"## {sentence}", "", DEFINITIONS[claim], "", _line(heads), _line(["---"] * len(heads))]
+            cells = []
             for row in rows:
                 if row["claim"] == claim:
                     numbers = [_shown(row["by_depth"].get(depth)) for depth in depths] + [_shown(row["median"])]
                     verdicts = [str(row[verdict]) for verdict in VERDICTS]
-                    lines.append(_line([row["statistic"], row["part"], *numbers, *verdicts, f"**{row['verdict']}**"]))
-            lines.append("")
+                    cells.append([row["statistic"], row["part"], *numbers, *verdicts, f"**{row['verdict']}**"])
+            lines += [f"## {sentence}", "", DEFINITIONS[claim], "", *markdown(heads, cells), ""]
         lines += ["A column N gives the median over the settings of that depth; the columns after it count settings."]
         return "\n".join(lines)
 
@@ -139,7 +154,3 @@ def _median(settings):
 
 def _shown(value):
     return "—" if value is None else f"{value:.3g}"
-
-
-def _line(cells):
-    return "| " + " | ".join(cells) + " |"

@@ -23,6 +23,7 @@ from lrbias.training import CHUNK_SECONDS, FIRST_CHUNK, listed_quantities, made_
 from lrcore import layout, status
 
 WIDEST = 16  # up to here eight runs side by side were measured to be faster than one after the other
+SHORTENED = ("identical", "perturbed", "orthogonal")  # starts that lrbias.reduced knows a short cut for
 FEWEST, MOST = 8, 64  # runs in a batch: at least the lanes of a vector
 BATCHES = 8  # at least as many for a kind of run, so that several workers have something to do
 MOST_BYTES = 64 << 20  # that a batch keeps in memory and saves as one file
@@ -52,6 +53,8 @@ def _kind(whole):
     """What runs of one batch have in common, None for a run that is trained alone."""
     method, record, stop = whole.parts()
     if whole.target is not None or whole.network is not None or stop.settings() or whole.threads > 1:
+        return None
+    if whole.init in SHORTENED and whole.compress == "auto":
         return None
     widths = tuple(whole.layer_widths(whole.shape))
     if max(widths) > WIDEST:
@@ -111,7 +114,9 @@ class Member:
             whole.checkpoint_every,
         )
         self.settings = experiment.describe(self.problem, arguments["network"], self.method, self.record)
-        self.settings.update(steps=self.steps, checkpoint_every=self.checkpoint_every, threads=1)
+        self.settings.update(
+            steps=self.steps, checkpoint_every=self.checkpoint_every, threads=1, compress=whole.compress
+        )
         setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method.step_size)
         self.observation, self.plan = Observation(setup), Plan(setup)
         self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])

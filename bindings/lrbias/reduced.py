@@ -1,0 +1,150 @@
+"""Exact short cuts: when the target and the start have a structure that training keeps, fewer numbers are trained.
+
+Diagonal. All layers and a symmetric target have the same eigenvectors V: W_i = V D_i Vᵀ. Every gradient then is
+diagonal in V, too, and each mode is a chain of N numbers (Chou et al.).
+
+Compressed. All layers are multiples of orthogonal matrices, W_i = c_i Q_i, and the target Û S V̂ᵀ has a low rank r.
+Let B_0 be an orthonormal basis of the span of V̂ and (Q_N ⋯ Q_1)ᵀ Û, and B_i = Q_i B_{i−1}. Then B_iᵀ W_i B_{i−1}
+trains like a network of its own on B_Nᵀ Ŵ B_0, at most 2r × 2r, and on what is perpendicular W_i stays a multiple of
+Q_i: one more chain of N numbers, for a target value 0, which occurs n − 2r times (Yaras et al. 2023).
+
+Both are equal to training the whole layers up to rounding, which is where they differ from it.
+"""
+
+import numpy as np
+
+from lrcore import cpu, layout, workspace
+from lrcore.status import DIVERGED, OK
+from lrcore.tableau import TABLEAUS
+
+TOLERANCE = 1e-13  # of the largest entry: how exactly the structure has to be there
+RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
+
+
+def reduce(problem, network, method):
+    """The short cut for this training, or None where there is none (or it would not be shorter)."""
+    if len(set(network.widths)) > 1 or network.dtype != np.float64:
+        return None
+    return Diagonal.of(problem, network, method) or Compressed.of(problem, network, method)
+
+
+class Diagonal:
+    """state (N, ≥ n): the layers in the basis `vectors` of the target, filled up with zeros to whole vectors."""
+
+    name = "diagonal"
+
+    def __init__(self, vectors, target, state, method):
+        self.vectors, self.state = vectors, _padded(state)
+        self.advance = _chains(self.state, target, np.ones(len(target)), method)
+
+    @classmethod
+    def of(cls, problem, network, method):
+        if not problem.symmetric:
+            return None
+        values, vectors = problem.eigen
+        seen = [vectors.T @ layer @ vectors for layer in network.layers]
+        state = np.stack([np.diag(layer) for layer in seen])
+        beside = max(np.abs(layer - np.diag(row)).max() for layer, row in zip(seen, state, strict=True))
+        if beside > TOLERANCE * max(np.abs(state).max(), np.finfo(float).tiny):
+            return None
+        return cls(vectors, values, state, method)
+
+    def expand(self, params):
+        """Write the layers into the flat vector `params`."""
+        for row, layer in zip(self.state, layout.layers(params, self._widths), strict=True):
+            layer[:] = (self.vectors * row[: len(self.vectors)]) @ self.vectors.T
+
+    @property
+    def _widths(self):
+        return (len(self.vectors),) * (len(self.state) + 1)
+
+
+class Compressed:
+    """state: a small network's flat parameters, then (N, a vector) the multiples of the orthogonal matrices."""
+
+    name = "compressed"
+
+    def __init__(self, bases, rotations, target, state, method):
+        self.bases, self._rotations, self.state = bases, rotations, state
+        size, inner = bases[0].shape
+        depth = len(bases) - 1
+        widths, self._rest = layout.as_widths((inner,) * (depth + 1)), size - inner
+        self._small = state[: layout.size(widths)]
+        self._outside = state[layout.size(widths) :].reshape(depth, -1)
+        self._widths = widths
+        small = Small(target)
+        self._inside = method.stepper(small, tuple(widths), np.float64)
+        weights = np.array([float(self._rest)])
+        self._around = _chains(self._outside, np.zeros(1), weights, method)
+        self._losses = np.empty(0)
+
+    @classmethod
+    def of(cls, problem, network, method):
+        layers = network.layers
+        scales = [np.linalg.norm(layer, 2) for layer in layers]
+        if min(scales) == 0:
+            return None
+        rotations = [layer / scale for layer, scale in zip(layers, scales, strict=True)]
+        identity = np.eye(network.widths[0])
+        if any(np.abs(q.T @ q - identity).max() > TOLERANCE * len(identity) for q in rotations):
+            return None
+        whole, spectrum = identity, problem.spectrum
+        for q in rotations:
+            whole = q @ whole
+        directions = np.hstack([spectrum.right[:, : spectrum.rank], whole.T @ spectrum.left[:, : spectrum.rank]])
+        left, values, _ = np.linalg.svd(directions, full_matrices=False)
+        inner = int((values > RANK_TOLERANCE * values[0]).sum())
+        if inner == 0 or 2 * inner > len(identity):
+            return None
+        bases = [left[:, :inner]]
+        for q in rotations:
+            bases.append(q @ bases[-1])
+        params = np.concatenate([(scale * np.eye(inner)).ravel() for scale in scales])
+        target = bases[-1].T @ problem.target @ bases[0]
+        around = _padded(np.array(scales)[:, None])
+        return cls(bases, rotations, target, np.concatenate([params, around.ravel()]), method)
+
+    def advance(self, losses):
+        """Both parts, and the sum of their losses; the losses before the one that is not finite count."""
+        if self._losses.size < losses.size:
+            self._losses = np.empty(losses.size)
+        around = self._losses[: losses.size]
+        codes = self._inside(self._small, losses), self._around(around)
+        losses += around
+        return OK if codes == (OK, OK) else DIVERGED
+
+    def expand(self, params):
+        """Write the layers into the flat vector `params`: W_i = B_i w_i B_{i−1}ᵀ + ρ_i (Q_i − B_i B_{i−1}ᵀ)."""
+        size = len(self.bases[0])
+        small, whole = layout.layers(self._small, self._widths), layout.layers(params, (size,) * len(self.bases))
+        for i, layer in enumerate(whole):
+            above, below, scale = self.bases[i + 1], self.bases[i], self._outside[i, 0]
+            layer[:] = above @ (small[i] - scale * np.eye(len(small[i]))) @ below.T + scale * self._rotations[i]
+
+
+class Small:
+    """What a method's stepper asks of a problem: the target."""
+
+    def __init__(self, target):
+        self.target = target
+
+
+def _padded(array):
+    """A copy in which the last axis is filled up with zeros to whole vectors."""
+    lanes = layout.lanes(np.float64)
+    copy = layout.aligned((*array.shape[:-1], -(-array.shape[-1] // lanes) * lanes), np.float64)
+    copy[...] = 0
+    copy[..., : array.shape[-1]] = array
+    return copy
+
+
+def _chains(modes, target, weights, method):
+    """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
+    target, weights = _padded(target), _padded(weights)
+    scheme = getattr(method, "scheme", None)
+    if scheme is None:
+        work = workspace.allocate_diagonal(*modes.shape)
+        return lambda losses: cpu.diagonal_gd_steps(modes, target, weights, method.lr, losses, work)
+    tableau = TABLEAUS[scheme]
+    work = workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
+    return lambda losses: cpu.diagonal_rk_steps(modes, target, weights, method.dt, tableau.a, tableau.b, losses, work)

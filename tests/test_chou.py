@@ -1,0 +1,107 @@
+"""The examples of deep matrix factorization: what is recovered, when, and the figures of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lrbias as lb
+from lrbias import theory
+from lrbias.cli import main
+from lrbias.studies import chou
+
+
+@pytest.fixture(scope="module")
+def recovery(tmp_path_factory):
+    return chou.study(tmp_path_factory.mktemp("study") / "chou", progress=False)
+
+
+def test_the_examples_are_those_of_the_report():
+    """(5.2) as printed; (5.1) but for its entry (4, 4), which is misprinted."""
+    second = np.array([[-3, 4, -8, 4], [4, -1, 10, 6], [-8, 10, 3, 2], [4, 6, 2, 7]]) / 3
+    assert np.allclose(chou.target(2), second)
+    first = np.array([[7, 10, -12, 2], [10, 10, 15, 5], [-12, 15, 12, 3], [2, 5, 3, -15]]) / 3
+    wrong = ~np.isclose(chou.target(1), first)
+    assert np.argwhere(wrong).tolist() == [[3, 3]]
+    assert chou.target(1)[3, 3] == pytest.approx(22 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("example-1-identical", (10, 7, 5, 0)),
+        ("example-1-perturbed", (10, 7, 5, -5)),
+        ("example-2-identical", (5, 3, 0, 0)),
+        ("example-2-perturbed", (5, 3, -1, -5)),
+    ],
+)
+def test_eigenvalues_are_recovered(name, values, recovery):
+    run = recovery.runs[name]
+    assert run.reduced == "diagonal"
+    final = run["product/eigenvalues_in_basis"][-1]
+    known = run.problem.eigen.values
+    expected = theory.recovered(known, perturbed=name.endswith("perturbed"))
+    assert sorted(np.round(expected, 9)) == sorted(values)
+    assert np.abs(final - expected).max() < 1e-6
+    assert run["product/off_diagonal"].max() < 1e-12
+
+
+def test_dominant_eigenvalues_are_recovered_first(recovery):
+    """By the step at which half of |λ| is reached: larger ones first, and of ±5 the positive one."""
+    run = recovery.runs["example-1-perturbed"]
+    steps = dict(zip(np.round(run.problem.eigen.values), chou.half_steps(run), strict=True))
+    assert steps[10] < steps[7] < steps[5] < steps[-5]
+    run = recovery.runs["example-2-perturbed"]
+    steps = dict(zip(np.round(run.problem.eigen.values), chou.half_steps(run), strict=True))
+    assert steps[5] < steps[3] < steps[-5] < steps[-1]
+    halves = [recovery.runs[f"depth-{depth}"] for depth in (2, 3, 4, 5)]
+    traced = [chou.half_steps(run)[1] for run in halves]
+    assert traced == sorted(traced)
+
+
+def test_the_bound_holds_for_the_examples(recovery):
+    for example in (1, 2):
+        run = recovery.runs[f"example-{example}-identical"]
+        layers = np.abs(run["product/eigenvalues_in_basis"]) ** (1 / 3)
+        goals = np.maximum(run.problem.eigen.values, 0) ** (1 / 3)
+        steps = run.steps_of("product/eigenvalues_in_basis")
+        for i, bound in enumerate(chou.bounds(run, 0.01)):
+            close = np.abs(layers[:, i] - goals[i]) <= 0.01
+            if bound <= run.step:
+                assert close.any()
+                assert steps[close.argmax()] <= bound + 10
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_stopping_on_a_plateau_gives_the_best_approximation(wanted):
+    """Example 1, perturbed start. Its values 5 and −5 are of one size: the third plateau has the positive one."""
+    problem = lb.Factorization(chou.target(1))
+    network = lb.Network.perturbed(4, 3, chou.ALPHA, chou.BETA)
+    record = lb.Record(every=10, metrics=("effective_rank",))
+    run = lb.train(problem, network, lb.GD(lr=chou.LR), 20_000, record, lb.Stop(plateaus=wanted), forecast=False)
+    assert run.status == "stopped"
+    values, vectors = np.linalg.eigh(problem.target)
+    kept = np.argsort(-values)[:wanted]
+    best = (vectors[:, kept] * values[kept]) @ vectors[:, kept].T
+    assert np.linalg.norm(run.network.product() - best) < 0.01 * np.linalg.norm(best)
+
+
+def test_the_study_is_written_down(recovery, capsys):
+    words = ["reproduce", "chou", "-o", str(recovery.store), "--format", "png", "--json", "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["runs"].values()) == {"finished"}
+    figures = {path.stem for path in (recovery.store / "figures").iterdir()}
+    assert figures == {*(f"figure-5.{k}{side}" for k in (1, 2, 3, 4) for side in "ab"), "not-symmetric", "random"}
+    text = (recovery.store / "recovery.md").read_text()
+    assert "misprint" in text
+    assert text.count("| example-") == 4
+
+
+def test_settings_of_another_study_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lb.InvalidInput, match="seeds = 2 is not accepted"):
+        lb.reproduce("chou", seeds=2)
+    assert list(tmp_path.iterdir()) == []
