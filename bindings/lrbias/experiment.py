@@ -11,7 +11,7 @@ from lrbias.method import METHODS
 from lrbias.network import Network
 from lrbias.problem import Factorization, load_matrix, spectrum, teacher
 from lrbias.record import Record, Stop
-from lrbias.settings import Count, Finite, Positive, Seed, Settings, Threads
+from lrbias.settings import Compress, Count, Finite, Positive, Seed, Settings, Threads
 
 PATHS = ("target", "network")  # keys that name a file
 OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
@@ -57,7 +57,7 @@ class Experiment(Settings):
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
     threads: Threads = Field(1, description="an integer from 1 to 256")
-    compress: Any = "auto"
+    compress: Compress = Field("auto", description="auto or off")
     every: Any = 10
     metrics: Any = "all"
     numerical_threshold: Any = 1e-6

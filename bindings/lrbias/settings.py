@@ -1,7 +1,7 @@
 """Frozen, validated settings, and how a refused value is reported."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -23,6 +23,7 @@ Positive = Annotated[Number, Field(gt=0, description="a finite number greater th
 Finite = Annotated[Number, Field(description="a finite number")]
 Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at least 1")]
 Threads = Annotated[Integer, Field(ge=1, le=256, description="an integer from 1 to 256")]
+Compress = Annotated[Literal["auto", "off"], Field(description="auto or off")]
 Seed = Annotated[Integer, Field(ge=0, lt=2**64, description="an integer from 0 to 2^64 - 1")]
 File = Annotated[Path, Field(description="the path of a file")]
 

@@ -25,7 +25,7 @@ from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run
-from lrbias.settings import Count, Threads, validate
+from lrbias.settings import Compress, Count, Threads, validate
 from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
 from lrcore import layout, status
@@ -76,7 +76,7 @@ def train(
     steps = validate(Count, "steps", steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
-    require(compress in ("auto", "off"), "compress", compress, "auto or off")
+    compress = validate(Compress, "compress", compress)
     problem.check(network)
     if store is not None:
         check_new(store)

@@ -31,7 +31,8 @@ def available(recovery):
         ("figure-5.3b", by_depth, ([made[f"depth-{depth}"] for depth in (1, 2, 3, 4, 5)],)),
         ("figure-5.4a", rank_and_eigenvalues, (made["example-1-perturbed"],)),
         ("figure-5.4b", rank_and_error, (made["example-1-perturbed"],)),
-        ("not-symmetric", without_symmetry, (made["not-symmetric"],)),
+        ("not-symmetric-1", without_symmetry, (made["not-symmetric-1"],)),
+        ("not-symmetric-2", without_symmetry, (made["not-symmetric-2"],)),
         ("random", recovered, (made["random"],)),
     ]
     return [(name, functools.partial(draw, *given), caption(draw)) for name, draw, given in figures]

@@ -7,4 +7,4 @@ def markdown(heads, rows):
 
 
 def _line(cells):
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
