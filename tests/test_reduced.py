@@ -205,3 +205,8 @@ def test_limits_of_the_theorems_are_warned_of():
         warnings.simplefilter("always")
         lb.train(problem, lb.Network.identical(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
     assert [str(w.message) for w in caught] == []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bent = lb.Factorization(SYMMETRIC + np.triu(np.ones((4, 4)), 1))
+        lb.train(bent, lb.Network.identical(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
+    assert any("the target is not symmetric" in str(w.message) for w in caught)

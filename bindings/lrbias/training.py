@@ -145,7 +145,7 @@ def _continue(writer, config, target, start, metrics, progress):
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
     with one_blas_thread():
         problem, params, reduced = Factorization(target), writer.checkpoint(start), None
-        if config["reduced"]:  # the basis is that of the start, the state that of the checkpoint
+        if config.get("reduced"):  # the basis is that of the start, the state that of the checkpoint
             reduced = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
             reduced.state[:] = writer.checkpoint(start, "state")
         threads = settings["threads"]
