@@ -67,6 +67,16 @@ def thin(steps, values):
     return steps[kept], values[kept]
 
 
+def shared_legend(figure, grid):
+    """One legend below all panels, every label once."""
+    known = {}
+    for panel in grid.flat:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            known.setdefault(label, handle)
+    if known:
+        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6))
+
+
 def plain_ticks(*axes):
     """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
     for axis in axes:

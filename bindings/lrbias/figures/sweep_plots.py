@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from lrbias.errors import require, shorten
-from lrbias.figures.drawing import LINES, caption, dark_to_light, new_figure, save_figure, styled, thin
+from lrbias.figures.drawing import LINES, caption, dark_to_light, new_figure, save_figure, shared_legend, styled, thin
 
 MOST_CURVES = 400  # runs; more lines than that show nothing
 MOST_PANELS = 5  # in each direction
@@ -90,11 +90,7 @@ def _finish_curves(figure, grid, axes, rows, columns, quantity):
         if i == grid.shape[0] - 1:
             panel.set_xlabel("$t$ = step size · iteration")
     figure.supylabel(CURVES[quantity], fontsize=9)
-    known = {}
-    for panel in grid.flat:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            known.setdefault(label, handle)
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6))
+    shared_legend(figure, grid)
 
 
 @styled

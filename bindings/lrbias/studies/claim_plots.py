@@ -4,7 +4,17 @@ import functools
 
 import numpy as np
 
-from lrbias.figures.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_figure, styled
+from lrbias.figures.drawing import (
+    LINES,
+    THEORY,
+    caption,
+    dark_to_light,
+    new_figure,
+    plain_ticks,
+    save_figure,
+    shared_legend,
+    styled,
+)
 from lrbias.studies.claims import LOSS_LEVELS, RANKS, escape_steps
 from lrbias.theory import learning_rate_limit
 
@@ -73,7 +83,7 @@ def plateaus(runs):
     for panel in grid[-1]:
         panel.set_xlabel(r"$t = \eta\,\cdot$ iteration")
     figure.supylabel(r"effective rank; dashed: $\sum_{i\leq k}\hat\sigma_i/\hat\sigma_1$", fontsize=9)
-    _legend(figure, grid)
+    shared_legend(figure, grid)
     return figure
 
 
@@ -101,7 +111,7 @@ def order(runs):
             )
         plain_ticks(panel.xaxis, panel.yaxis)
     grid[0, 0].set_ylabel(r"$t$ at which $\hat u_i^\top W\hat v_i > \hat\sigma_i/2$")
-    _legend(figure, grid)
+    shared_legend(figure, grid)
     return figure
 
 
@@ -124,7 +134,7 @@ def smoothness(runs, settings):
             xscale="log", title=statistic, xlabel=r"$\eta\,/\,\eta_{\max}$, with $\eta_{\max} = 2/(N\sigma_1^{2-2/N})$"
         )
     grid[0, 0].set_ylabel("above 1: the flow is smoother")
-    _legend(figure, grid)
+    shared_legend(figure, grid)
     return figure
 
 
@@ -149,15 +159,5 @@ def depth(settings):
         panel.set_ylabel(name.replace("σ_i > 0.01 σ_1", r"$\sigma_i > 0.01\,\sigma_1$"))
     for panel in grid[-1]:
         panel.set_xlabel("depth N")
-    _legend(figure, grid)
+    shared_legend(figure, grid)
     return figure
-
-
-def _legend(figure, grid):
-    """One legend for all panels."""
-    known = {}
-    for panel in grid.flat:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            known.setdefault(label, handle)
-    if known:
-        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6))
