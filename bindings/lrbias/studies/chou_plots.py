@@ -53,8 +53,9 @@ def _curves(run, axes):
 
 
 def _legend(run, axes):
-    """Where the curves are not: before they rise, or long after."""
-    axes.legend(loc="center left" if run.step > LONG else "center right")
+    """Where the curves are not: before they rise, or long after. The lines of theory end behind it."""
+    place = "center left" if run.step > LONG else "center right"
+    axes.legend(loc=place, frameon=True, edgecolor="none", framealpha=1.0)
 
 
 def _title(run):
@@ -124,7 +125,7 @@ def rank_and_eigenvalues(run):
     for value in run.problem.eigen.values:
         grid[1, 0].axhline(value, **THEORY)
     grid[1, 0].set_ylabel(r"diagonal of $V^\top W V$")
-    grid[1, 0].legend(loc="center right")
+    _legend(run, grid[1, 0])
     grid[0, 0].set_title(_title(run))
     return figure
 
