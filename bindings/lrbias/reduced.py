@@ -8,7 +8,9 @@ Let B_0 be an orthonormal basis of the span of V̂ and (Q_N ⋯ Q_1)ᵀ Û, and 
 trains like a network of its own on B_Nᵀ Ŵ B_0, at most 2r × 2r, and on what is perpendicular W_i stays a multiple of
 Q_i: one more chain of N numbers, for a target value 0, which occurs n − 2r times (Yaras et al. 2023).
 
-Both are equal to training the whole layers up to rounding, which is where they differ from it.
+Both are equal to training the whole layers up to rounding. Where the structure is unstable (an identical start against
+a negative eigenvalue at depth 2), whole layers leave it by their rounding after some time; the short form never does.
+The bases come from LAPACK, so the bits of these runs are those of one machine.
 """
 
 import numpy as np
@@ -80,12 +82,13 @@ class Compressed:
 
     @classmethod
     def of(cls, problem, network, method):
-        layers = network.layers
-        scales = [np.linalg.norm(layer, 2) for layer in layers]
-        if min(scales) == 0:
+        layers, size = network.layers, network.widths[0]
+        scales = [np.linalg.norm(layer) / np.sqrt(size) for layer in layers]
+        columns = [np.linalg.norm(layer, axis=0) for layer in layers]  # most networks can be told apart by these
+        if any(s == 0 or np.abs(c - s).max() > 1e-9 * s for s, c in zip(scales, columns, strict=True)):
             return None
         rotations = [layer / scale for layer, scale in zip(layers, scales, strict=True)]
-        identity = np.eye(network.widths[0])
+        identity = np.eye(size)
         if any(np.abs(q.T @ q - identity).max() > TOLERANCE * len(identity) for q in rotations):
             return None
         whole, spectrum = identity, problem.spectrum

@@ -30,6 +30,7 @@ from lrbias.store import RunWriter, check_new
 from lrbias.threads import one_blas_thread
 from lrcore import layout, status
 
+PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
 EFFECTIVE_RANK = "product/effective_rank"
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 8
@@ -141,8 +142,10 @@ def _continue(writer, config, target, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
-    if made_with() != config["made_with"]:  # another machine or version: its bits may differ, so say so
-        config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with()}]
+    if (
+        made_with(config.get("reduced")) != config["made_with"]
+    ):  # another machine or version: its bits may differ, so say so
+        config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with(config.get("reduced"))}]
     with one_blas_thread():
         problem, params, reduced = Factorization(target), writer.checkpoint(start), None
         if config.get("reduced"):  # the basis is that of the start, the state that of the checkpoint
@@ -190,7 +193,7 @@ class _Training:
             "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
             "reduced": self.reduced.name if self.reduced else None,
-            "made_with": made_with(),
+            "made_with": made_with(self.reduced),
         }
 
     def state(self):
@@ -357,8 +360,8 @@ def _default(value, kind, argument):
     return value
 
 
-def made_with():
-    """Versions, commit, machine and the promise level of a run."""
+def made_with(reduced=None):
+    """Versions, commit, machine and the promise level of a run; reduced: its short form, if it has one."""
     from lrbias import __version__
 
     names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
@@ -369,7 +372,7 @@ def made_with():
         **{name: version(name) for name in names},
         "system": platform.platform(),
         "cpu": _cpu_name(),
-        "promise": "portable for losses and parameters from the same start; machine for what goes through an SVD",
+        "promise": "machine" if reduced else PORTABLE,
     }
 
 
