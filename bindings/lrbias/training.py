@@ -142,10 +142,9 @@ def _continue(writer, config, target, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
-    if (
-        made_with(config.get("reduced")) != config["made_with"]
-    ):  # another machine or version: its bits may differ, so say so
-        config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **made_with(config.get("reduced"))}]
+    here = made_with(config.get("reduced"))
+    if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
+        config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **here}]
     with one_blas_thread():
         problem, params, reduced = Factorization(target), writer.checkpoint(start), None
         if config.get("reduced"):  # the basis is that of the start, the state that of the checkpoint
