@@ -123,6 +123,14 @@ def test_a_study_on_one_page(tmp_path, monkeypatch):
     assert rows == [["τ_b of value and time", "square", *rows[0][2:-1], evidence.table()[1]["verdict"]]]
 
 
+def test_a_folder_of_runs_on_one_page(tmp_path):
+    for name in ("b", "a"):
+        lb.train(**settings(store=tmp_path / "runs" / name, steps=60))
+    page = _page(lb.report(tmp_path / "runs", tmp_path / "r.html"))
+    assert page.links == ["#a", "#b"]
+    assert len(page.images) == 2 * len(lb.plots.available(lb.open(tmp_path / "runs/a")))
+
+
 def test_many_runs_have_a_table_only(tmp_path):
     small = {**BASE, "shape": [5, 5], "steps": 4}
     made = lb.sweep(small, {"seed": range(1010)}, tmp_path / "s", workers=2, progress=False)
@@ -135,7 +143,7 @@ def test_many_runs_have_a_table_only(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nowhere"], "path = 'nowhere' is not accepted: expected a run directory, a sweep"),
+        (["nowhere"], "path = 'nowhere' is not accepted: expected a run directory, a folder"),
         ([".", "-o", "r.html"], "path = '.' is not accepted"),
         (["SWEEP", "-o", "no/r.html"], "output = 'no/r.html' is not accepted"),
         (["SWEEP", "-o", "r.pdf"], "output = 'r.pdf' is not accepted"),

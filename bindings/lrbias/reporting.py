@@ -37,7 +37,7 @@ HEADS = {
 
 
 def report(paths, output, progress=None):
-    """Write the page `output` about `paths` (run directories, sweeps, studies of `lrbias reproduce`); returns its path.
+    """Write the page `output` about `paths` (runs, folders of runs, sweeps, studies); returns its path.
 
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
     of these or `output` cannot be written.
@@ -59,29 +59,37 @@ def report(paths, output, progress=None):
 
 
 class _Part:
-    """What one path holds: a run, a sweep or a study."""
+    """What one path holds: a run, a sweep, a study, or a folder of runs."""
 
     def __init__(self, path):
         self.path, self.run, self.sweep, self.evidence = Path(path), None, None, None
+        self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
             self.sweep = open_sweep(self.path)
         elif any(self.path.glob("*/sweep.json")):
             self.evidence = read_evidence(self.path)
+        elif not (self.path / "config.json").is_file() and any(self.path.glob("*/config.json")):
+            self.others = sorted(entry.parent for entry in self.path.glob("*/config.json"))
         else:
             known = find_batched(self.path) or (self.path / "config.json").is_file()
-            require(known, "path", str(path), "a run directory, a sweep or a study")
+            require(known, "path", str(path), "a run directory, a folder of them, a sweep or a study")
             self.run = open_run(path)
 
     @property
     def figures(self):
         """About how many will be drawn."""
-        return len(self._detailed()) + 5 if self.sweep else 5
+        return len(self._detailed()) + 5 if self.sweep else 5 * max(len(self.others), 1)
 
     def sections(self, shown):
         if self.sweep:
             yield from self._of_sweep(shown)
         elif self.evidence:
             yield _of_study(self.path, self.evidence)
+        elif self.others:
+            for path in self.others:
+                run = open_run(path)
+                yield _of_run(run, _name(path), plots.available(run), dpi=SMALL_DPI)
+                shown.update(str(path), "finished")
         else:
             yield _of_run(self.run, _name(self.path), plots.available(self.run), dpi=WHOLE_PAGE_DPI)
         shown.update(str(self.path), "finished")

@@ -91,7 +91,7 @@ def report(
     Parameters
     ----------
     first
-        A run directory, the folder of a sweep, or that of a study made by `lrbias reproduce`.
+        A run directory, a folder of them, the folder of a sweep, or that of a study made by `lrbias reproduce`.
     others
         More of them; runs of one target are compared.
     output
