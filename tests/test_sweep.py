@@ -198,6 +198,8 @@ def test_shards_make_the_sweep_together(tmp_path):
     for i in (1, 2):
         last = _here(tmp_path / "s", shard=(i, 3))
     assert last.counts() == {"finished": 4, "diverged": 4}
+    for name in NAMES:
+        assert fingerprint(last[name]) == fingerprint(_alone(last.settings(name)))
 
 
 def test_a_changed_sweep_is_refused_with_the_difference(tmp_path):
