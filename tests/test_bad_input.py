@@ -67,6 +67,7 @@ CLI = {
     "shape too short": ("run --shape 5", "--shape", "2"),
     "teacher depth": ("run --shape 5 4 --rank 2 --teacher-depth 1", "depth = 1", "at least 2"),
     "teacher seed": ("run --teacher-seed=-1", "teacher_seed = -1", "0 to 2^64"),
+    "plateaus of what": ("run --stop-plateaus 1 --metrics stable_rank", "metrics = ('stable_rank',)", "effective_rank"),
     "init": ("run --init zero", "init = 'zero'", "one of gaussian, identical"),
     "alpha": ("run --init identical --alpha 0", "alpha = 0.0", "greater than 0"),
     "beta": ("run --init perturbed --alpha 0.1 --beta 0.1", "beta = 0.1", "less than alpha, 0.1"),
@@ -196,7 +197,7 @@ API = {
     "plateaus": (lambda: lb.Stop(plateaus=0), "plateaus = 0", "at least 1"),
     "plateaus of what": (
         lambda: lb.train(**settings(record=lb.Record(metrics=()), stop=lb.Stop(plateaus=1))),
-        "record = ()",
+        "metrics = ()",
         "effective_rank",
     ),
     "teacher shape": (lambda: lb.teacher(shape=(3,)), "shape = (3,)", "two integers"),

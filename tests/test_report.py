@@ -85,7 +85,7 @@ def test_a_sweep_on_one_page(made, tmp_path):
         assert cells[3] == row["status"]
         assert cells[5] == f"{row['last_loss']:.4g}"
     assert len(page.images) == len(lb.sweep_plots.available(made)) + 4
-    assert sum(link == "#s-1-" for link in page.links) == 4, "every run links back to the table"
+    assert sum(link == "#part1" for link in page.links) == 4, "every run links back to the table"
     assert lb.__version__ in page.text
     assert ["gamma", "1"] in [row for rows in page.tables for row in rows]
 
@@ -127,8 +127,18 @@ def test_a_folder_of_runs_on_one_page(tmp_path):
     for name in ("b", "a"):
         lb.train(**settings(store=tmp_path / "runs" / name, steps=60))
     page = _page(lb.report(tmp_path / "runs", tmp_path / "r.html"))
-    assert page.links == ["#a", "#b"]
+    assert page.links == ["#part1-run1", "#part1-run2"]
     assert len(page.images) == 2 * len(lb.plots.available(lb.open(tmp_path / "runs/a")))
+
+
+def test_a_folder_of_sweeps_and_equal_names_on_one_page(made, tmp_path):
+    """Two sweeps, and two runs that are called alike: every link leads to its own place."""
+    for name in ("a", "b"):
+        lb.sweep({**BASE, "steps": 20}, {"seed": [1, 2]}, tmp_path / "sweeps" / name, workers=1, progress=False)
+        lb.train(**settings(store=tmp_path / name / "same", steps=60))
+    page = _page(lb.report([tmp_path / "sweeps", tmp_path / "a/same", tmp_path / "b/same"], tmp_path / "r.html"))
+    assert page.links[:4] == ["#part1", "#part2", "#part3", "#part4"]
+    assert page.ids.index("part1-run2") < page.ids.index("part2")
 
 
 def test_many_runs_have_a_table_only(tmp_path):

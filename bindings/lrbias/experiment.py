@@ -163,7 +163,9 @@ def parts(settings):
     own.setdefault(OWN[name][0], 1e-3)
     record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
     stop = {key: settings[f"stop_{key}"] for key in Stop.model_fields if f"stop_{key}" in settings}
-    return METHODS[name](**own), record, _stop(stop)
+    stop = _stop(stop)
+    stop.check(record)
+    return METHODS[name](**own), record, stop
 
 
 def _stop(given):
@@ -192,12 +194,12 @@ def _from_checkpoint(path, problem):
     return network
 
 
-def describe(*parts):
-    """The settings of problem, network, method, record and stop as flat keys of an `Experiment`."""
+def describe(*parts, **others):
+    """The settings of problem, network, method, record and stop, and others, as flat keys of an `Experiment`."""
     settings = {}
     for part in parts:
         settings.update(part.settings())
-    return settings
+    return {**settings, **others}
 
 
 def to_toml(settings):

@@ -54,6 +54,13 @@ class GD(Settings):
         lr = _in_lanes([method.lr for method in methods], dtype)
         return lambda params, losses, statuses: cpu.batch_gd_steps(params, widths, targets, lr, losses, statuses, work)
 
+    def chain_stepper(self, modes, target, weights):
+        """steps(losses) -> status for independent chains of numbers, changing `modes` (see `lrcore.cpu.diagonal`)."""
+        from lrcore import cpu
+
+        work = workspace.allocate_diagonal(*modes.shape)
+        return lambda losses: cpu.diagonal_gd_steps(modes, target, weights, self.lr, losses, work)
+
     def settings(self):
         return {"method": self.name, "lr": self.lr}
 
@@ -99,6 +106,14 @@ class GradientFlow(Settings):
         return lambda params, losses, statuses: cpu.batch_rk_steps(
             params, widths, targets, dt, a, b, losses, statuses, work
         )
+
+    def chain_stepper(self, modes, target, weights):
+        """As that of GD."""
+        from lrcore import cpu
+
+        tableau = TABLEAUS[self.scheme]
+        (a, b), work = tableau.astype(modes.dtype), workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
+        return lambda losses: cpu.diagonal_rk_steps(modes, target, weights, self.dt, a, b, losses, work)
 
     def settings(self):
         return {"method": self.name, "dt": self.dt, "scheme": self.scheme}

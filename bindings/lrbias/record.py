@@ -110,5 +110,10 @@ class Stop(Settings):
     gradient: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
     plateaus: Count | None = Field(None, description="an integer of at least 1, or nothing")
 
+    def check(self, record):
+        """InvalidInput unless `record` (a Record) measures what this looks at."""
+        measured = self.plateaus is None or "effective_rank" in record.intervals()
+        require(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
+
     def settings(self):
         return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}

@@ -15,9 +15,9 @@ The bases come from LAPACK, so the bits of these runs are those of one machine.
 
 import numpy as np
 
-from lrcore import cpu, layout, workspace
+from lrbias.problem import Factorization
+from lrcore import layout
 from lrcore.status import DIVERGED, OK
-from lrcore.tableau import TABLEAUS
 
 TOLERANCE = 1e-13  # of the largest entry: how exactly the structure has to be there
 RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
@@ -25,7 +25,7 @@ RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 def reduce(problem, network, method):
     """The short cut for this training, or None where there is none (or it would not be shorter)."""
-    if len(set(network.widths)) > 1 or network.dtype != np.float64:
+    if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None
     return Diagonal.of(problem, network, method) or Compressed.of(problem, network, method)
 
@@ -74,8 +74,7 @@ class Compressed:
         self._small = state[: layout.size(widths)]
         self._outside = state[layout.size(widths) :].reshape(depth, -1)
         self._widths = widths
-        small = Small(target)
-        self._inside = method.stepper(small, tuple(widths), np.float64)
+        self._inside = method.stepper(Factorization(target), tuple(widths), np.float64)
         weights = np.array([float(self._rest)])
         self._around = _chains(self._outside, np.zeros(1), weights, method)
         self._losses = np.empty(0)
@@ -125,13 +124,6 @@ class Compressed:
             layer[:] = above @ (small[i] - scale * np.eye(len(small[i]))) @ below.T + scale * self._rotations[i]
 
 
-class Small:
-    """What a method's stepper asks of a problem: the target."""
-
-    def __init__(self, target):
-        self.target = target
-
-
 def _padded(array):
     """A copy in which the last axis is filled up with zeros to whole vectors."""
     lanes = layout.lanes(np.float64)
@@ -143,11 +135,4 @@ def _padded(array):
 
 def _chains(modes, target, weights, method):
     """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
-    target, weights = _padded(target), _padded(weights)
-    scheme = getattr(method, "scheme", None)
-    if scheme is None:
-        work = workspace.allocate_diagonal(*modes.shape)
-        return lambda losses: cpu.diagonal_gd_steps(modes, target, weights, method.lr, losses, work)
-    tableau = TABLEAUS[scheme]
-    work = workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
-    return lambda losses: cpu.diagonal_rk_steps(modes, target, weights, method.dt, tableau.a, tableau.b, losses, work)
+    return method.chain_stepper(modes, _padded(target), _padded(weights))

@@ -19,8 +19,7 @@ from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.store import write_file
 from lrbias.studies import claim_plots
-from lrbias.studies.claims import CLAIMS, DEFINITIONS
-from lrbias.studies.reproducing import VERDICTS, read_evidence
+from lrbias.studies.reproducing import is_study, read_evidence
 from lrbias.sweeps.reading import open_sweep
 
 MOST_RUNS = 60  # of a sweep that get a section of their own
@@ -37,7 +36,7 @@ HEADS = {
 
 
 def report(paths, output, progress=None):
-    """Write the page `output` about `paths` (runs, folders of runs, sweeps, studies); returns its path.
+    """Write the page `output` about `paths` (runs, sweeps, folders of either, studies); returns its path.
 
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
     of these or `output` cannot be written.
@@ -47,10 +46,11 @@ def report(paths, output, progress=None):
     output = Path(output)
     require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
     require(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
-    parts = [_Part(path) for path in paths]
+    paths = [found for path in paths for found in _expanded(Path(path))]
+    parts = [_Part(path, f"part{number}") for number, path in enumerate(paths, start=1)]
     shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
     sections = [section for part in parts for section in part.sections(shown)]
-    runs = [part.run for part in parts if part.run is not None]
+    runs = [part for part in parts if part.run is not None]
     if len(runs) == len(parts) > 1:
         sections.insert(0, _comparison(runs))
     shown.stop()
@@ -58,15 +58,21 @@ def report(paths, output, progress=None):
     return output
 
 
+def _expanded(path):
+    """The path, or the sweeps in it when it is a folder of those."""
+    alone = (path / "sweep.json").is_file() or is_study(path)
+    return [path] if alone else sorted(entry.parent for entry in path.glob("*/sweep.json")) or [path]
+
+
 class _Part:
     """What one path holds: a run, a sweep, a study, or a folder of runs."""
 
-    def __init__(self, path):
-        self.path, self.run, self.sweep, self.evidence = Path(path), None, None, None
+    def __init__(self, path, anchor):
+        self.path, self.anchor, self.run, self.sweep, self.evidence = path, anchor, None, None, None
         self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
             self.sweep = open_sweep(self.path)
-        elif any(self.path.glob("*/sweep.json")):
+        elif is_study(self.path):
             self.evidence = read_evidence(self.path)
         elif not (self.path / "config.json").is_file() and any(self.path.glob("*/config.json")):
             self.others = sorted(entry.parent for entry in self.path.glob("*/config.json"))
@@ -84,14 +90,14 @@ class _Part:
         if self.sweep:
             yield from self._of_sweep(shown)
         elif self.evidence:
-            yield _of_study(self.path, self.evidence)
+            yield _of_study(self.path, self.evidence, self.anchor)
         elif self.others:
-            for path in self.others:
+            for number, path in enumerate(self.others, start=1):
                 run = open_run(path)
-                yield _of_run(run, _name(path), plots.available(run), dpi=SMALL_DPI)
+                yield _of_run(run, _name(path), f"{self.anchor}-run{number}", plots.available(run), dpi=SMALL_DPI)
                 shown.update(str(path), "finished")
         else:
-            yield _of_run(self.run, _name(self.path), plots.available(self.run), dpi=WHOLE_PAGE_DPI)
+            yield _of_run(self.run, _name(self.path), self.anchor, plots.available(self.run), dpi=WHOLE_PAGE_DPI)
         shown.update(str(self.path), "finished")
 
     def _detailed(self):
@@ -107,9 +113,11 @@ class _Part:
         if len(rows) > MOST_ROWS:
             notes.append(f"The table shows the first {MOST_ROWS} runs; `lrbias sweep --table` writes all of them.")
         heads = ["run", *made.varied, *(HEADS.get(column, column) for column in COLUMNS)]
-        table = {"heads": heads, "rows": [self._cells(row, name, detailed) for row in rows[:MOST_ROWS]]}
+        anchors = {row["run"]: f"{self.anchor}-run{number}" for number, row in enumerate(rows, start=1)}
+        linked = anchors if detailed else {}
+        table = {"heads": heads, "rows": [self._cells(row, linked) for row in rows[:MOST_ROWS]]}
         yield {
-            "id": _anchor(name),
+            "id": self.anchor,
             "title": f"Sweep {name}",
             "notes": notes,
             "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in sweep_plots.available(made)],
@@ -119,19 +127,19 @@ class _Part:
         for row in rows if detailed else []:
             if row["status"] not in ("missing", "failed"):
                 run = made[row["run"]]
-                section = _of_run(run, row["run"], plots.available(run)[:1], SMALL_DPI)
-                yield {**section, "id": _anchor(f"{name}-{row['run']}"), "back": _anchor(name), "level": 3}
+                section = _of_run(run, row["run"], anchors[row["run"]], plots.available(run)[:1], SMALL_DPI)
+                yield {**section, "back": self.anchor, "level": 3}
             shown.update(row["run"], row["status"])
 
-    def _cells(self, row, name, detailed):
+    def _cells(self, row, anchors):
         begun = row["status"] not in ("missing", "failed")
-        link = _anchor(f"{name}-{row['run']}") if detailed and begun else None
+        link = anchors.get(row["run"]) if begun else None
         varied = [{"text": _text(row[key])} for key in self.sweep.varied]
         numbers = [{"text": _number(row[column], column), "kind": _kind(column, row)} for column in COLUMNS]
         return [{"text": row["run"], "link": link}, *varied, *numbers]
 
 
-def _of_run(run, name, figures, dpi):
+def _of_run(run, name, anchor, figures, dpi):
     facts = run.summary()
     notes = [f"{run.label}, widths {' → '.join(map(str, run.widths))}: {run.status} at step {run.step}; {run.detail}."]
     if facts["last_loss"] is not None:
@@ -143,7 +151,7 @@ def _of_run(run, name, figures, dpi):
         levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
         notes.append(f"The effective rank stays at {levels}.")
     return {
-        "id": _anchor(name),
+        "id": anchor,
         "title": f"Run {name}",
         "notes": notes,
         "figures": [_figure(draw, text, dpi) for _, draw, text in figures],
@@ -152,23 +160,16 @@ def _of_run(run, name, figures, dpi):
     }
 
 
-def _of_study(path, evidence):
+def _of_study(path, evidence, anchor):
     tables = []
-    for claim, sentence in CLAIMS.items():
-        rows = [row for row in evidence.table() if row["claim"] == claim]
-        depths = sorted({depth for row in rows for depth in row["by_depth"]})
-        heads = ["statistic", "targets", *(f"N = {depth}" for depth in depths), "median", *VERDICTS, "verdict"]
-        cells = []
-        for row in rows:
-            numbers = [_number(row["by_depth"].get(depth)) for depth in depths] + [_number(row["median"])]
-            numbers += [str(row[verdict]) for verdict in VERDICTS]
-            named = [{"text": row["statistic"]}, {"text": row["part"]}]
-            verdict = {"text": row["verdict"], "kind": row["verdict"].replace(" ", "-")}
-            cells.append([*named, *({"text": number, "kind": "number"} for number in numbers), verdict])
-        tables.append({"title": sentence, "text": DEFINITIONS[claim], "heads": heads, "rows": cells})
+    for sentence, definition, heads, cells in evidence.tables():
+        rows = [[*map(_cell, row[:2]), *(_cell(text, "number") for text in row[2:-1])] for row in cells]
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(_cell(cell[-1], cell[-1].replace(" ", "-")))
+        tables.append({"title": sentence, "text": definition, "heads": heads, "rows": rows})
     figures = claim_plots.available(evidence.runs, evidence.settings)
     return {
-        "id": _anchor(_name(path)),
+        "id": anchor,
         "title": f"Study {_name(path)}",
         "notes": [evidence.about, f"Runs: {_counts(evidence.counts)}."],
         "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in figures],
@@ -177,22 +178,22 @@ def _of_study(path, evidence):
     }
 
 
-def _comparison(runs):
-    """A section with the runs side by side, or with the reason why they cannot be."""
+def _comparison(parts):
+    """A section with the runs of `parts` side by side, or with the reason why they cannot be."""
     section = {"id": "comparison", "title": "Comparison", "figures": [], "tables": [], "details": []}
     try:
-        compared = compare(runs)
+        compared = compare([part.run for part in parts])
     except InvalidInput as error:
         return {**section, "notes": [str(error)]}
     drawers = [plots.comparison] if compared.order() is None else [plots.comparison, plots.order_of_gd]
     heads = ["run", "status", "t", "loss", "effective rank", "max |Δσ|/σ̂₁", "max ‖ΔW‖/‖Ŵ‖"]
     rows = []
-    for row in compared.table():
+    for part, row in zip(parts, compared.table(), strict=True):
         gaps = [row["largest_difference"], row["largest_distance"]]
         numbers = [row["t"], row["last_loss"], row["effective_rank"], *gaps]
         cells = [{"text": _number(number), "kind": "number"} for number in numbers]
         name = row["method"] + (" (reference)" if row["reference"] else "")
-        rows.append([{"text": name, "link": _anchor(_name(row["run"]))}, {"text": row["status"]}, *cells])
+        rows.append([{"text": name, "link": part.anchor}, {"text": row["status"]}, *cells])
     same = "All runs have the same start." if compared.same_start else "The runs do not have the same start."
     drawn = [_figure(functools.partial(draw, compared), caption(draw), WHOLE_PAGE_DPI) for draw in drawers]
     return {**section, "notes": [same], "figures": drawn, "tables": [{"heads": heads, "rows": rows}]}
@@ -225,8 +226,8 @@ def _name(path):
     return Path(path).resolve().name
 
 
-def _anchor(name):
-    return "".join(character if character.isalnum() else "-" for character in name)
+def _cell(text, kind=None):
+    return {"text": text, "kind": kind}
 
 
 def _facts(settings):

@@ -37,6 +37,7 @@ def mode(t, value, initial, depth):
     """A mode's singular value u at the times t (increasing, from 0), balanced and aligned start, any depth:
     du/dt = N u^{2 − 2/N} (s − u), u(0) = initial > 0. Integrated to relative 1e-10."""
     t = np.atleast_1d(np.asarray(t, np.float64))
+    initial = validate(Positive, "initial", initial)
     power = 2 - 2 / depth
 
     def slope(_, u):
@@ -48,7 +49,7 @@ def mode(t, value, initial, depth):
 
 def escape_time(value, initial, depth, fraction=0.5):
     """The time at which a mode passes `fraction` of its value: ∫ du / (N u^{2 − 2/N} (s − u)) from `initial` on."""
-    goal = fraction * value
+    initial, goal = validate(Positive, "initial", initial), fraction * validate(Positive, "value", value)
     if initial >= goal:
         return 0.0
     power = 1 - 2 / depth  # in x = ln u, so that the integrand is tame where u is small

@@ -74,6 +74,7 @@ def train(
     require(isinstance(network, Network), "network", network, "a Network")
     require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD or GradientFlow")
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
+    stop.check(record)
     steps = validate(Count, "steps", steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
@@ -88,8 +89,8 @@ def train(
     with one_blas_thread():
         reduced = reduce(problem, network, method) if compress == "auto" else None
         training = _Training(problem, network.widths, network.params, method, record, stop, threads, reduced)
-        settings = experiment.describe(problem, network, method, record, stop)
-        settings.update(steps=steps, checkpoint_every=checkpoint_every, threads=threads, compress=compress)
+        others = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads, "compress": compress}
+        settings = experiment.describe(problem, network, method, record, stop, **others)
         config = training.config(settings)
         if store is None:
             sink = MemorySink()
@@ -178,10 +179,7 @@ class _Training:
         """A PlateauWatch when the run is to stop on a plateau."""
         if self.stop.plateaus is None:
             return None
-        interval = self.record.intervals().get("effective_rank")
-        known = "a Record with the metric effective_rank when Stop(plateaus=…) is given"
-        require(interval is not None, "record", self.record.metrics, known)
-        return PlateauWatch(self.stop.plateaus, interval)
+        return PlateauWatch(self.stop.plateaus, self.record.intervals()["effective_rank"])
 
     def config(self, settings):
         """What config.json says beside the format and checksums."""

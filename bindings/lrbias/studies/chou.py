@@ -17,7 +17,6 @@ from lrbias.method import GD
 from lrbias.network import Network
 from lrbias.problem import Factorization
 from lrbias.record import Record
-from lrbias.run import open as open_run
 from lrbias.settings import check_formats
 from lrbias.store import write_file
 from lrbias.studies.tables import markdown
@@ -92,11 +91,6 @@ def study(store, progress=None):
         else:
             found[name] = train(**arguments, store=path, progress=progress, forecast=False)
     return Recovery(store, found)
-
-
-def read(store):
-    """The Recovery of the runs under `store`."""
-    return Recovery(Path(store), {name: open_run(Path(store) / name) for name in runs()})
 
 
 @dataclass

@@ -38,8 +38,9 @@ from 0.99: in part (no difference).""",
     "depth": """\
 Kendall's τ_b between depth and a rank of the product, over all starts, divided by the largest that the ties allow, with
 the sign that makes 1 "deeper is lower". The rank is the number of σ_i > 0.01 σ_1, or the effective rank (to two
-decimals). It is taken at the same loss (the first record at or below 1/2, 1/5, 1/20 of the first loss) or at the same t
-(the end of the run), among the depths that got there; three at least. From 0.9: holds; from 0.5: in part.""",
+decimals). It is taken at the same loss (the first record at or below 1/2, 1/5, 1/20 of the first loss), or at the same
+t (the end of the run) where half of the first loss is reached; among the depths that got there, three at least. From
+0.9: holds; from 0.5: in part.""",
 }
 
 
@@ -120,10 +121,11 @@ def curvatures(run, last):
 
 
 def smoothness(gd, flow):
-    """(ratio for ln(loss), ratio for the effective rank) of GD to the flow from the same start."""
+    """(ratio for ln(loss), ratio for the effective rank) of GD to the flow from the same start; None for a flow without
+    any curvature."""
     last = min(_first_below(run.losses, FLOOR * run.losses[0]) for run in (gd, flow))
     (loss, rank), (loss_of_flow, rank_of_flow) = curvatures(gd, last), curvatures(flow, last)
-    return loss / loss_of_flow, rank / rank_of_flow
+    return (loss / loss_of_flow if loss_of_flow else None), (rank / rank_of_flow if rank_of_flow else None)
 
 
 def _first_below(losses, level):
@@ -166,7 +168,7 @@ def _smoother(groups):
         learnt = [run for run in members if np.isfinite(escape_steps(run)).any()]
         ratios = [smoothness(run, flows[_start(run)]) for run in learnt if _start(run) in flows]
         for i, name in enumerate(("ln(loss)", "effective rank")):
-            values = [pair[i] for pair in ratios]
+            values = _known(pair[i] for pair in ratios)
             statistic = f"curvature of {name}, GD / flow"
             yield Setting("smoothness", statistic, *place, values, _verdict(values, 1 + SAME, 1 - SAME))
 
@@ -186,8 +188,11 @@ def _effective_rank(run, row):
 
 
 def _record(run, level):
-    """The first record at which the loss is at most `level` of the first one, None if it never is; level None: the
-    last record, if anything was learnt."""
+    """The first record at which the loss is at most `level` of the first one, None if it never is.
+
+    level None: the last record, None for a run that has not come down to half of the first loss: what has learnt
+    nothing has the rank of its start.
+    """
     steps = run.steps_of("product/effective_rank")
     below = run.losses[steps] <= (LOSS_LEVELS[0] if level is None else level) * run.losses[0]
     if not below.any() or (level is None and run.status != "finished"):

@@ -40,6 +40,9 @@ def sweeps(steps=50_000, seeds=3):
     return made
 
 
+NAMES = [f"{part}-{method}" for part in PARTS for method in STEP_KEY]  # of the sweeps
+
+
 def target_label(settings):
     """How the target of a run of the study is called in tables and figures."""
     if "values" in settings:

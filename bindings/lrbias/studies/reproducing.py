@@ -24,7 +24,7 @@ VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None, progress=None):
     """Make the runs of a study, as far as they are not made yet, and return what they show.
 
-    name     "protocol": 256 runs with its three starts, about an hour on two cores; returns Evidence
+    name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
              "chou": recovery of eigenvalues in deep matrix factorization, seconds; returns a chou.Recovery
     store    a folder, by default reproduced/NAME; started again the study goes on
     steps, seeds   of the protocol: iterations of every run (50 000) and number of starts (3); fewer give a quicker and
@@ -58,10 +58,16 @@ def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
     return {key: sum(part[key] for part in parts) for key in total}
 
 
+def is_study(path):
+    """Whether there is a sweep of the protocol's study in the folder."""
+    return any((Path(path) / name / "sweep.json").is_file() for name in protocol.NAMES)
+
+
 def read_evidence(store):
     """The Evidence of the runs in the sweeps under `store`, as far as they are made."""
-    sweeps = {path.parent.name: open_sweep(path.parent) for path in sorted(Path(store).glob("*/sweep.json"))}
-    require(len(sweeps) > 0, "store", str(store), "a folder that `lrbias reproduce` made")
+    require(is_study(store), "store", str(store), "a folder that `lrbias reproduce protocol` made")
+    paths = [Path(store) / name for name in sorted(protocol.NAMES)]
+    sweeps = {path.name: open_sweep(path) for path in paths if (path / "sweep.json").is_file()}
     runs = []
     for name, made in sweeps.items():
         ended = [run for run, status in made.statuses().items() if status in ("finished", "diverged")]
@@ -100,6 +106,20 @@ class Evidence:
             rows.append({**named, "median": median, "by_depth": medians, **counts, "verdict": overall(members)})
         return rows
 
+    def tables(self):
+        """(claim, its definition, heads, rows of texts) for each claim; the last cell of a row is its verdict."""
+        rows = self.table()
+        for claim, sentence in CLAIMS.items():
+            mine = [row for row in rows if row["claim"] == claim]
+            depths = sorted({depth for row in mine for depth in row["by_depth"]})
+            heads = ["statistic", "targets", *(f"N = {depth}" for depth in depths), "median", *VERDICTS, "verdict"]
+            cells = []
+            for row in mine:
+                numbers = [_shown(row["by_depth"].get(depth)) for depth in depths] + [_shown(row["median"])]
+                counts = [str(row[verdict]) for verdict in VERDICTS]
+                cells.append([row["statistic"], row["part"], *numbers, *counts, row["verdict"]])
+            yield sentence, DEFINITIONS[claim], heads, cells
+
     def as_dict(self):
         """What `--json` prints."""
         return {"runs": self.counts, "table": self.table(), "settings": [s.as_dict() for s in self.settings]}
@@ -124,17 +144,9 @@ class Evidence:
         lines = ["# The protocol's four claims", "", self.about, ""]
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
         lines += [f"{sum(self.counts.values())} runs: {counts}.", ""]
-        rows = self.table()
-        for claim, sentence in CLAIMS.items():
-            depths = sorted({depth for row in rows if row["claim"] == claim for depth in row["by_depth"]})
-            heads = ["statistic", "targets", *(f"N = {depth}" for depth in depths), "median", *VERDICTS, "verdict"]
-            cells = []
-            for row in rows:
-                if row["claim"] == claim:
-                    numbers = [_shown(row["by_depth"].get(depth)) for depth in depths] + [_shown(row["median"])]
-                    verdicts = [str(row[verdict]) for verdict in VERDICTS]
-                    cells.append([row["statistic"], row["part"], *numbers, *verdicts, f"**{row['verdict']}**"])
-            lines += [f"## {sentence}", "", DEFINITIONS[claim], "", *markdown(heads, cells), ""]
+        for sentence, definition, heads, cells in self.tables():
+            cells = [[*row[:-1], f"**{row[-1]}**"] for row in cells]
+            lines += [f"## {sentence}", "", definition, "", *markdown(heads, cells), ""]
         lines += ["A column N gives the median over the settings of that depth; the columns after it count settings."]
         return "\n".join(lines)
 

@@ -106,17 +106,12 @@ class Member:
 
     def __init__(self, name, whole):
         arguments = whole.arguments()
+        network, others = arguments["network"], ("steps", "checkpoint_every", "threads", "compress")
         self.name, self.problem, self.method = name, arguments["problem"], arguments["method"]
-        self.params, self.record = arguments["network"].params, arguments["record"]
-        self.widths, self.steps, self.checkpoint_every = (
-            arguments["network"].widths,
-            whole.steps,
-            whole.checkpoint_every,
-        )
-        self.settings = experiment.describe(self.problem, arguments["network"], self.method, self.record)
-        self.settings.update(
-            steps=self.steps, checkpoint_every=self.checkpoint_every, threads=1, compress=whole.compress
-        )
+        self.params, self.widths, self.record = network.params, network.widths, arguments["record"]
+        self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
+        parts = self.problem, network, self.method, self.record
+        self.settings = experiment.describe(*parts, **{key: arguments[key] for key in others})
         setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method.step_size)
         self.observation, self.plan = Observation(setup), Plan(setup)
         self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])
@@ -232,8 +227,7 @@ class _BatchTraining:
 
     def _make_steps(self):
         due = min((self.step // interval + 1) * interval for interval in self.intervals)
-        count = min(due, self.steps) - self.step
-        count = min(count, self.chunk)
+        count = min(due - self.step, self.steps - self.step, self.chunk)
         blocks, _, lanes = self.params.shape
         losses = np.empty((blocks, count, lanes), self.losses.dtype)
         statuses = np.empty((blocks, lanes), np.int64)
