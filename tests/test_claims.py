@@ -128,6 +128,14 @@ def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys, monkeypatch):
         assert f"## {sentence}" in text
 
 
+def test_a_study_too_short_to_learn_anything_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "sweeps", _small_study)
+    evidence = lb.reproduce("protocol", tmp_path / "study", steps=25, seeds=1, progress=False)
+    assert {row["verdict"] for row in evidence.table()} == {"not judged"}
+    assert len(evidence.save(("png",))) == 7
+    assert "**not judged**" in str(evidence)
+
+
 def test_the_protocol_has_the_runs_that_it_asks_for():
     sweeps = protocol.sweeps()
     base, over = sweeps["square-gd"]

@@ -92,7 +92,7 @@ def order(runs):
     """When a mode is learnt against its value, a panel for each depth, all starts of GD; dashed: ∝ 1/σ̂_i."""
     chosen = [(target, run) for target, run in _finest(runs) if run.settings["method"] == "gd"]
     targets, depths = _in_order(target for target, _ in chosen), sorted({run.depth for _, run in chosen})
-    figure, grid = new_figure(1, len(depths), height=2.4, sharex=True)
+    figure, grid = new_figure(1, len(depths), height=2.4)
     shades, known = dark_to_light(len(targets)), {depth: [] for depth in depths}
     for target, run in chosen:
         panel, k = grid[0, depths.index(run.depth)], targets.index(target)
@@ -102,13 +102,15 @@ def order(runs):
         panel.plot(values[learnt], times[learnt], label=target, **style)
         known[run.depth] += zip(values[learnt], times[learnt], strict=True)
     for depth, panel in zip(depths, grid[0], strict=True):
-        panel.set(xscale="log", yscale="log", title=f"N = {depth}", xlabel=r"$\hat\sigma_i$")
-        if known[depth]:
-            values, times = np.array(known[depth]).T
-            ends = np.array([values.min(), values.max()])
-            panel.plot(
-                ends, np.exp(np.median(np.log(times * values))) / ends, label=r"$\propto 1/\hat\sigma_i$", **THEORY
-            )
+        panel.set(title=f"N = {depth}", xlabel=r"$\hat\sigma_i$")
+        if not known[depth]:  # an empty axis has no logarithmic scale
+            panel.text(0.5, 0.5, "none learnt", ha="center", transform=panel.transAxes)
+            continue
+        values, times = np.array(known[depth]).T
+        ends = np.array([values.min(), values.max()])
+        middle = np.exp(np.median(np.log(times * values)))
+        panel.plot(ends, middle / ends, label=r"$\propto 1/\hat\sigma_i$", **THEORY)
+        panel.set(xscale="log", yscale="log")
         plain_ticks(panel.xaxis, panel.yaxis)
     grid[0, 0].set_ylabel(r"$t$ at which $\hat u_i^\top W\hat v_i > \hat\sigma_i/2$")
     shared_legend(figure, grid)
