@@ -192,6 +192,17 @@ def test_figures_of_a_sweep_show_its_runs(tmp_path):
     assert names >= {"curves-loss", "curves-product-effective_rank", "map-escaped", "map-last_escape_t"}
 
 
+def test_figures_of_a_sweep_in_which_everything_diverges_at_once(tmp_path):
+    made = _here(tmp_path / "s", over={"lr": [1e6, 1e7], "gamma,seed": [(0.2, 1), (0.3, 2)]}, base=_without("gamma"))
+    assert made.counts() == {"diverged": 4}
+    assert len(sweep_plots.save(made, tmp_path / "figures", ("png",))) >= 2
+    assert lb.report(made.path, tmp_path / "r.html").stat().st_size > 10_000
+
+
+def _without(key):
+    return {name: value for name, value in BASE.items() if name != key}
+
+
 def test_shards_make_the_sweep_together(tmp_path):
     first = _here(tmp_path / "s", shard=(0, 3))
     assert first.counts() == {"finished": 1, "diverged": 2, "missing": 5}

@@ -29,6 +29,7 @@ STYLE = {
 THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
 LINES = ("-", "--", "-.", ":")
 MOST_POINTS, FIRST_POINTS = 2000, 500
+LARGEST = 1e100  # on a logarithmic axis: ticks around numbers near the end of their range overflow
 CROWDED = 150  # from this ratio of its ends on a logarithmic axis has numbers at powers of ten only
 WIDTH = 6.8  # inches, a text width
 
@@ -65,6 +66,19 @@ def thin(steps, values):
     first = min(FIRST_POINTS, len(steps)) if stride > 1 else 0
     kept = np.union1d(np.arange(first), np.arange(0, len(steps), stride))
     return steps[kept], values[kept]
+
+
+def positive(values):
+    """`values` for a logarithmic axis: NaN, which leaves a gap, for what has no place there."""
+    return np.where((values > 0) & (values < LARGEST), values, np.nan)
+
+
+def log_axes(grid, x=False, y=False):
+    """Logarithmic axes for all panels, unless none has anything to show: matplotlib refuses to draw those."""
+    for wanted, k, scale in ((x, 0, "xscale"), (y, 1, "yscale")):
+        if wanted and any(np.isfinite(panel.dataLim.minpos[k]) for panel in grid.flat):
+            for panel in grid.flat:
+                panel.set(**{scale: "log"})
 
 
 def shared_legend(figure, grid):

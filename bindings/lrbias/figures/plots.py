@@ -17,6 +17,7 @@ from lrbias.figures.drawing import (
     dark_to_light,
     new_figure,
     plain_ticks,
+    positive,
     save_figure,
     styled,
     thin,
@@ -65,8 +66,7 @@ def loss(run):
 
 def _draw_loss(run, axes):
     steps, losses = thin(np.arange(len(run.losses)), run.losses)
-    positive = np.where(np.isfinite(losses) & (losses > 0), losses, np.nan)
-    axes.semilogy(steps, positive, color="black", label="measured")
+    axes.semilogy(steps, positive(losses), color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
     for k, level in enumerate(levels):
         axes.axhline(level, label=r"best rank-$k$ approximation" if k == 0 else None, **THEORY)
@@ -110,7 +110,7 @@ def _draw_singular_values(run, axes):
     _needs(run, "product/singular_values")
     steps, values = _series(run, "product/singular_values")
     shown = min(run.target_rank, MODES)
-    floor = np.where(values > 0, values, np.nan)
+    floor = positive(values)
     if values.shape[1] > shown:
         axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
         axes.plot([], [], color="0.7", label="all others")  # a line that can be seen in the legend
@@ -246,7 +246,7 @@ def comparison(compared):
     for number, (run, colour) in enumerate(zip(runs, colours, strict=True)):
         look = {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
         steps, losses = thin(np.arange(len(run.losses)), run.losses)
-        loss_axes.semilogy(steps * run.step_size, np.where(losses > 0, losses, np.nan), label=run.label, **look)
+        loss_axes.semilogy(steps * run.step_size, positive(losses), label=run.label, **look)
         steps, ranks = _series(run, "product/effective_rank")
         rank_axes.plot(steps * run.step_size, ranks, **look)
         steps, measured = _series(run, "product/singular_values")
@@ -254,7 +254,7 @@ def comparison(compared):
         if run is not compared.reference:
             times, difference = compared.difference(run)
             times, difference = thin(times, difference)
-            difference_axes.semilogy(times, np.where(difference > 0, difference, np.nan), **look)
+            difference_axes.semilogy(times, positive(difference), **look)
     for value in values:
         value_axes.axhline(value, **THEORY)
     loss_axes.set_ylabel(r"loss $\frac{1}{2}\|W - \hat W\|_F^2$")

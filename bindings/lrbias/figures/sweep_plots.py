@@ -8,7 +8,18 @@ import matplotlib
 import numpy as np
 
 from lrbias.errors import require, shorten
-from lrbias.figures.drawing import LINES, caption, dark_to_light, new_figure, save_figure, shared_legend, styled, thin
+from lrbias.figures.drawing import (
+    LINES,
+    caption,
+    dark_to_light,
+    log_axes,
+    new_figure,
+    positive,
+    save_figure,
+    shared_legend,
+    styled,
+    thin,
+)
 
 MOST_CURVES = 400  # runs; more lines than that show nothing
 MOST_PANELS = 5  # in each direction
@@ -76,15 +87,14 @@ def curves(sweep, quantity="product/effective_rank", rows=None, columns=None, co
 def _curve(run, quantity):
     steps, values = thin(run.steps_of(quantity), run[quantity])
     if quantity in LOGARITHMIC:
-        values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        values = positive(values)
     inside = steps > 0  # the axis is logarithmic
     return steps[inside] * run.step_size, values[inside]
 
 
 def _finish_curves(figure, grid, axes, rows, columns, quantity):
+    log_axes(grid, x=True, y=quantity in LOGARITHMIC)
     for (i, j), panel in np.ndenumerate(grid):
-        panel.set_xscale("log")
-        panel.set_yscale("log" if quantity in LOGARITHMIC else "linear")
         titles = [_label(name, axes[name][k]) for name, k in ((rows, i), (columns, j)) if name]
         panel.set_title(", ".join(titles), fontsize=7.5)
         if i == grid.shape[0] - 1:
