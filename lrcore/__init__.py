@@ -3,6 +3,7 @@
     layout     layer widths <-> one flat parameter vector
     workspace  every scratch buffer of the kernels, allocated once
     status     what a kernel returns, and the sentence that each code means
+    objective  what a kernel minimises beside a whole target: entries, measurements, how they are drawn
     tableau    explicit Runge-Kutta methods as data
     formulas   formulas on scalars and short vectors, compiled by each target for itself
     random     counter-based random numbers
@@ -12,6 +13,6 @@
 Importing this package compiles nothing and does not import Numba: `lrcore.cpu` does, and compiles on first call.
 """
 
-from lrcore import layout, status, tableau, workspace
+from lrcore import layout, objective, status, tableau, workspace
 
-__all__ = ["layout", "status", "tableau", "workspace"]
+__all__ = ["layout", "objective", "status", "tableau", "workspace"]

@@ -15,7 +15,7 @@ WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 ROUNDS = 10
 
 # Domains keep uses apart that share a seed: a teacher and a student of seed 0 have nothing in common.
-TEACHER, NETWORK, ROTATION = 1, 2, 3
+TEACHER, NETWORK, ROTATION, SAMPLE, OBSERVED = 1, 2, 3, 4, 5
 
 
 def philox(c0, c1, c2, c3, k0, k1):
@@ -32,3 +32,8 @@ def philox(c0, c1, c2, c3, k0, k1):
 def uniform(high, low):
     """A float64 in (0, 1], multiple of 2^−53, from two 32-bit words. Never 0, so that its logarithm exists."""
     return ((high << np.uint64(21)) + (low >> np.uint64(11)) + np.uint64(1)) * 1.1102230246251565e-16
+
+
+def below(word, count):
+    """An integer from 0 to count − 1 (count ≤ 2^32) from a 32-bit word; its probability is 1/count up to 2^−32."""
+    return (word * count) >> SHIFT

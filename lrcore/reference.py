@@ -6,7 +6,7 @@ Written to be read and to be right. Nothing here is fast; tests hold each target
 import numpy as np
 
 from lrcore import layout
-from lrcore.random import MASK, SHIFT, philox, uniform
+from lrcore.random import MASK, SAMPLE, SHIFT, below, philox, uniform
 from lrcore.status import DIVERGED, OK
 
 
@@ -223,14 +223,129 @@ def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work=Non
         params[i, :, j] = run
 
 
+def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work=None):
+    """The loss of an Objective with λ Σ ‖W_i‖², each gradient from its definition."""
+    product_now = np.empty(objective.target.shape, params.dtype)
+    product(params, widths, product_now)
+    if len(objective.matrices):
+        differences = objective.matrices @ product_now.ravel() - objective.values
+        slope = objective.weight * (differences @ objective.matrices).reshape(product_now.shape)
+        loss = objective.weight * np.sum(differences**2)
+    else:
+        slope = objective.weights * (product_now - objective.target)
+        loss = np.sum(slope * (product_now - objective.target))
+    gradient[:] = _pulled_back(params, widths, slope) + 2 * ridge * params
+    return params.dtype.type(0.5) * loss + ridge * np.sum(params**2)
+
+
+def _pulled_back(params, widths, slope):
+    """The gradient of every layer, as one flat vector, from ∂L/∂W."""
+    matrices, found = layout.layers(params, widths), np.empty_like(params)
+    for i, part in enumerate(layout.layers(found, widths)):
+        above = _chain(matrices[i + 1 :], widths[i + 1], params.dtype)
+        part[:] = above.T @ slope @ _chain(matrices[:i], widths[0], params.dtype).T
+    return found
+
+
+def objective_gd_steps(params, widths, objective, rates, ridges, losses, work=None):
+    gradient = np.empty_like(params)
+    for k in range(losses.size):
+        losses[k] = objective_loss_and_gradient(params, widths, objective, ridges[k], gradient)
+        if not np.isfinite(losses[k]):
+            return DIVERGED
+        params -= rates[k] * gradient
+    return OK
+
+
+def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, work=None):
+    (a, b), gradient = tableau, np.empty_like(params)
+    for k in range(losses.size):
+        slopes = []
+        for s in range(b.size):
+            point = params + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(params))
+            loss = objective_loss_and_gradient(point, widths, objective, ridge, gradient)
+            if s == 0:
+                losses[k] = loss
+                if not np.isfinite(loss):
+                    return DIVERGED
+            slopes.append(-gradient)
+        params += dt * sum(b[s] * slopes[s] for s in range(b.size))
+    return OK
+
+
+def draws(seed, domain, first, replacement, order, out):
+    count, seed, domain = order.size - 1, np.uint64(seed), np.uint64(domain)
+    numbers = first + np.arange(out.size)
+    if replacement:
+        full = np.ones(out.size, np.uint64)
+        block = (numbers // 4).astype(np.uint64)
+        key = (seed & MASK) * full, (seed >> SHIFT) * full
+        words = np.stack(philox(block & MASK, block >> SHIFT, 0 * full, domain * full, *key))
+        out[:] = below(words[numbers % 4, np.arange(out.size)], np.uint64(count))
+        return
+    epochs = {epoch: _permutation(seed, domain, epoch, count) for epoch in np.unique(numbers // count).tolist()}
+    out[:] = [epochs[number // count][number % count] for number in numbers.tolist()]
+
+
+def _permutation(seed, domain, epoch, count):
+    order, stream = list(range(count)), np.uint64(epoch + 1)
+    for k in range(count - 1, 0, -1):
+        counter = (np.uint64(k), stream >> SHIFT, stream & MASK, domain)
+        other = int(below(philox(*counter, seed & MASK, seed >> SHIFT)[0], np.uint64(k + 1)))
+        order[k], order[other] = order[other], order[k]
+    return order
+
+
+def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=None):
+    """Each step from the gradient of a sampled loss, formed as a whole matrix ∂L/∂W with few entries that are not 0."""
+    product_now, count = np.empty((widths[-1], widths[0]), params.dtype), entries.rows.size
+    for k in range(losses.size):
+        chosen = _batch(sampling, count, sampling.first + k)
+        product(params, widths, product_now)
+        where = entries.rows[chosen], entries.columns[chosen]
+        differences = product_now[where] - entries.values[chosen]
+        losses[k] = params.dtype.type(0.5) * entries.weight * np.mean(differences**2)
+        if not np.isfinite(losses[k]):
+            return DIVERGED
+        slope = np.zeros_like(product_now)
+        np.add.at(slope, where, entries.weight * differences / params.dtype.type(chosen.size))
+        params -= rates[k] * (_pulled_back(params, widths, slope) + 2 * ridges[k] * params)
+    return OK
+
+
+def _batch(sampling, count, step):
+    """The entries that a step draws: `batch` draws, or as many as are left of an epoch."""
+    size, order = sampling.batch, np.zeros(count + 1, np.int64)
+    first = step * size
+    if not sampling.replacement:
+        epoch, place = divmod(step, -(-count // size))
+        first, size = epoch * count + place * size, min(size, count - place * size)
+    chosen = np.empty(size, np.int64)
+    draws(sampling.seed, SAMPLE, first, sampling.replacement, order, chosen)
+    return chosen
+
+
+def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work=None):
+    for i, j in np.argwhere(statuses == OK):
+        run, found = params[i, :, j].copy(), np.full(factors.shape[1], np.nan, params.dtype)
+        own = entries._replace(**{name: getattr(entries, name)[i, :, j] for name in ("rows", "columns", "values")})
+        seed = sampling._replace(seed=sampling.seed[i, j])
+        rates, ridges = lr[i, j] * factors[0], ridge[i, j] * factors[1]
+        statuses[i, j] = sgd_steps(run, widths, own, rates, ridges, seed, found)
+        losses[i, j] = found[np.isfinite(found)].sum() / max(np.isfinite(found).sum(), 1)
+        params[i, :, j] = run
+
+
 __all__ = [
     "backward",
     "balancedness",
     "batch_gd_steps",
     "batch_rk_steps",
+    "batch_sgd_steps",
     "diagonal_gd_steps",
     "diagonal_rk_steps",
     "directions",
+    "draws",
     "entries_in_basis",
     "forward",
     "gd_steps",
@@ -240,10 +355,14 @@ __all__ = [
     "multiply_at",
     "multiply_bt",
     "normals",
+    "objective_gd_steps",
+    "objective_loss_and_gradient",
+    "objective_rk_steps",
     "principal_angles",
     "product",
     "rank_metrics",
     "rk_steps",
+    "sgd_steps",
     "singular_triplets",
     "singular_values",
     "spectra",

@@ -122,6 +122,85 @@ def allocate_batch(widths, dtype=np.float64, stages=0):
     )
 
 
+DRAWS_AHEAD = 256  # of the entries that stochastic steps see
+
+
+class SGDWorkspace(NamedTuple):
+    """Scratch for stochastic steps on single entries; B is the batch size, m the number of entries.
+
+    forward, back  (B, n_1 + … + n_{N−1})   f_1 … f_{N−1} and b_1 … b_{N−1} of every entry of a batch
+    residual       (B,)
+    order          (m + 1,), int64          the last permutation, and one more than its number (see `cpu.draws`)
+    drawn          (≥ B,), int64            entries drawn ahead
+    """
+
+    forward: np.ndarray
+    back: np.ndarray
+    residual: np.ndarray
+    order: np.ndarray
+    drawn: np.ndarray
+
+
+def allocate_sgd(widths, entries, batch=1, dtype=np.float64):
+    """An SGDWorkspace for networks of `widths`; entries: their number m."""
+    ends = batch, sum(int(n) for n in widths[1:-1])
+    return SGDWorkspace(
+        forward=layout.aligned(ends, dtype),
+        back=layout.aligned(ends, dtype),
+        residual=layout.aligned(batch, dtype),
+        order=np.zeros(entries + 1, np.int64),
+        drawn=np.empty(max(DRAWS_AHEAD, batch), np.int64),
+    )
+
+
+class BatchSGDWorkspace(NamedTuple):
+    """Scratch for one block of runs under stochastic steps. The lanes are the last index unless said otherwise.
+
+    forward, back  (B, n_1 + … + n_{N−1} or 1), as in `SGDWorkspace`
+    residual, goal (B,)                     the values that are aimed at
+    rows, columns  (B,), int64              how far into the layers the chosen row and column lie, in bytes
+    total, rate, decay   ()                 sum of squares, −η · weight / batch, 1 − 2ηλ
+    made           (), int64                steps before a run ended
+    order, drawn   (lanes, m + 1), (lanes, ≥ B), int64: lanes first
+    """
+
+    forward: np.ndarray
+    back: np.ndarray
+    residual: np.ndarray
+    goal: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    total: np.ndarray
+    rate: np.ndarray
+    decay: np.ndarray
+    made: np.ndarray
+    order: np.ndarray
+    drawn: np.ndarray
+
+
+def allocate_batch_sgd(widths, entries, batch=1, dtype=np.float64):
+    """A BatchSGDWorkspace; it does not depend on the number of runs."""
+    lanes, ends = layout.lanes(dtype), max(sum(int(n) for n in widths[1:-1]), 1)
+
+    def buffer(*shape, kind=dtype):
+        return layout.aligned((*shape, lanes), kind)
+
+    return BatchSGDWorkspace(
+        forward=buffer(batch, ends),
+        back=buffer(batch, ends),
+        residual=buffer(batch),
+        goal=buffer(batch),
+        rows=buffer(batch, kind=np.int64),
+        columns=buffer(batch, kind=np.int64),
+        total=buffer(),
+        rate=buffer(),
+        decay=buffer(),
+        made=buffer(kind=np.int64),
+        order=np.zeros((lanes, entries + 1), np.int64),
+        drawn=np.empty((lanes, max(DRAWS_AHEAD, batch)), np.int64),
+    )
+
+
 class DiagonalWorkspace(NamedTuple):
     """Scratch for `lrcore.cpu.diagonal`: n modes of N layers.
 

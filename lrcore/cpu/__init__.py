@@ -1,11 +1,14 @@
 """The kernels for the CPU. Every name stands in `lrcore.reference` too, with the same parameters."""
 
 from lrcore.cpu.batch import batch_gd_steps, batch_rk_steps
+from lrcore.cpu.batch_sgd import batch_sgd_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
 from lrcore.cpu.diagonal import diagonal_gd_steps, diagonal_rk_steps
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
 from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
-from lrcore.cpu.random import normals
+from lrcore.cpu.objective import objective_gd_steps, objective_loss_and_gradient, objective_rk_steps
+from lrcore.cpu.random import draws, normals
+from lrcore.cpu.sgd import sgd_steps
 from lrcore.cpu.step import gd_steps, rk_steps
 from lrcore.cpu.svd import entries_in_basis, principal_angles, singular_triplets, singular_values, spectra
 
@@ -14,9 +17,11 @@ __all__ = [
     "balancedness",
     "batch_gd_steps",
     "batch_rk_steps",
+    "batch_sgd_steps",
     "diagonal_gd_steps",
     "diagonal_rk_steps",
     "directions",
+    "draws",
     "entries_in_basis",
     "forward",
     "gd_steps",
@@ -26,10 +31,14 @@ __all__ = [
     "multiply_at",
     "multiply_bt",
     "normals",
+    "objective_gd_steps",
+    "objective_loss_and_gradient",
+    "objective_rk_steps",
     "principal_angles",
     "product",
     "rank_metrics",
     "rk_steps",
+    "sgd_steps",
     "singular_triplets",
     "singular_values",
     "spectra",

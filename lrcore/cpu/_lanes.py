@@ -213,3 +213,50 @@ def less_lanes(typingctx, a, b):
         return builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), I64)
 
     return types.intp(a, b), codegen
+
+
+def _pointers(builder, vector, base, offsets):
+    """A pointer for each lane: `base` plus the int64 at the address `offsets`, which holds one per lane."""
+    integers = ir.VectorType(I64, vector.count)
+    each = builder.load(builder.inttoptr(offsets, integers.as_pointer()), align=8)
+    places = builder.add(_spread_integer(builder, integers, base), each)
+    return builder.inttoptr(places, ir.VectorType(vector.element.as_pointer(), vector.count))
+
+
+def _spread_integer(builder, integers, value):
+    undefined = ir.Constant(integers, ir.Undefined)
+    order = ir.Constant(ir.VectorType(I32, integers.count), [0] * integers.count)
+    return builder.shuffle_vector(builder.insert_element(undefined, value, I32(0)), undefined, order)
+
+
+@intrinsic
+def gather_lanes(typingctx, kind, base, offsets):
+    """In each lane the number at `base` plus that lane's int64 at the address `offsets`; kind as for `load_lanes`."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = lanes_vector(_element(kind))
+        pointers = _pointers(builder, vector, arguments[1], arguments[2])
+        everywhere = ir.Constant(ir.VectorType(I1, vector.count), [1] * vector.count)
+        kinds = [pointers.type, I32, everywhere.type, vector]
+        name = f"llvm.masked.gather.v{vector.count}f{_element(kind).bitwidth}.v{vector.count}p0"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, kinds), name)
+        return builder.call(function, [pointers, I32(4), everywhere, ir.Constant(vector, ir.Undefined)])
+
+    return Lanes(_element(kind))(kind, types.intp, types.intp), codegen
+
+
+@intrinsic
+def lanes_at(typingctx, kind, offsets, place):
+    """The lanes whose int64 at the address `offsets` is that of their number in the vector at `place`, as bits."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = lanes_vector(_element(kind))
+        integers = ir.VectorType(I64, vector.count)
+        each = builder.load(builder.inttoptr(arguments[1], integers.as_pointer()), align=8)
+        size = LANE_BYTES // vector.count
+        steps = ir.Constant(integers, [lane * size for lane in range(vector.count)])
+        own = builder.add(_spread_integer(builder, integers, arguments[2]), steps)
+        bits = builder.icmp_signed("==", each, own)
+        return builder.zext(builder.bitcast(bits, ir.IntType(vector.count)), I64)
+
+    return types.intp(kind, types.intp, types.intp), codegen

@@ -60,6 +60,14 @@ def number(typingctx, address, like):
 
 
 @intrinsic
+def size_of(typingctx, like):
+    """Bytes of a number of the type of `like`."""
+    if not isinstance(like, types.Float):
+        return None
+    return types.intp(like), lambda context, builder, signature, arguments: I64(like.bitwidth // 8)
+
+
+@intrinsic
 def integer(typingctx, address):
     """The int64 at an address."""
 

@@ -1,0 +1,246 @@
+"""Stochastic gradient descent on the entries of a matrix: rank-one steps, O(N n²) each, in which no product is formed.
+
+Entry (r, c) of W_N ⋯ W_1 needs f_1 = W_1 e_c, f_i = W_i f_{i−1}, and its gradient b_{N−1} = W_Nᵀ e_r, b_{i−1} = W_iᵀ b_i:
+∂/∂W_i is b_i f_{i−1}ᵀ, which for the first layer is one column and for the last one row. Every layer is multiplied by
+1 − 2ηλ in the pass that updates it. Nothing is carried from step to step but the parameters: the draws of step k depend
+on the seed and on k alone (see `lrcore.cpu.random.draws`).
+
+Bits: every element of f and b is one chain of FMAs from +0, the inner index ascending; a new weight is
+fma(g b_q, f_p, decay · w) for the first entry of a batch and fma(g b_q, f_p, w) for the others.
+"""
+
+import numpy as np
+
+from lrcore.cpu._lanes import fma_lanes, load_lanes, multiply_lanes, spread_lanes, store_lanes, zero_lanes
+from lrcore.cpu._target import kernel
+from lrcore.cpu._vector import address, fma, number, put, size_of
+from lrcore.cpu.random import draws
+from lrcore.layout import LANE_BYTES
+from lrcore.random import SAMPLE
+from lrcore.status import DIVERGED, OK
+
+UNIT = np.int64(LANE_BYTES)
+DOMAIN = np.uint64(SAMPLE)
+
+@kernel
+def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
+    """W_i ← (1 − 2ηλ) W_i − η · weight · mean over the batch of (W_rc − Ŵ_rc) ∂W_rc/∂W_i, all layers from the old point.
+
+    entries: an `Entries`; sampling: a `Sampling`. rates, ridges: η and λ of every step. losses[k] is the mean of weight · ½ (W_rc − Ŵ_rc)² over the batch of step k,
+    without the ridge. Without replacement the last batch of an epoch may be smaller. `params` and `losses` are written.
+    """
+    one, start, size = params.dtype.type(1), address(params), work.forward.shape[1] * params.itemsize
+    half, two, entry_count = one / (one + one), one + one, entries.rows.size
+    f, b, filled, place = address(work.forward), address(work.back), np.int64(0), np.int64(0)
+    for k in range(losses.size):
+        step = sampling.first + k
+        if place == filled:
+            filled, place = _draw_ahead(step, losses.size - k, entry_count, sampling, work), np.int64(0)
+        count = batch_size(step, entry_count, sampling)
+        total, number_of = one - one, params.dtype.type(count)
+        for s in range(count):
+            entry = work.drawn[place + s]
+            where = entries.rows[entry], entries.columns[entry]
+            found = _ends(one, start, widths, where, f + s * size, b + s * size)
+            work.residual[s] = found - entries.values[entry]
+            total += work.residual[s] * work.residual[s]
+        losses[k] = half * entries.weight * total / number_of
+        if not np.isfinite(losses[k]):
+            return DIVERGED
+        decay, rate = one - two * rates[k] * ridges[k], -(rates[k] * entries.weight / number_of)
+        for s in range(count):
+            entry = work.drawn[place + s]
+            where = entries.rows[entry], entries.columns[entry]
+            scale = decay if s == 0 else one
+            _update(rate * work.residual[s], scale, s == 0, start, widths, where, (f + s * size, b + s * size))
+        place += count
+    return OK
+
+
+@kernel
+def _draw_ahead(step, left, count, sampling, work):
+    """Draws for as many of the `left` steps from `step` on as the buffer holds; returns how many they are."""
+    here, ahead = first_draw(step, count, sampling), min(max(work.drawn.size // sampling.batch, 1), left)
+    filled = first_draw(step + ahead, count, sampling) - here
+    draws(sampling.seed, DOMAIN, here, sampling.replacement, work.order, work.drawn[:filled])
+    return filled
+
+
+@kernel
+def first_draw(step, count, sampling):
+    """The number of the first draw of a step: an epoch without replacement is `count` draws, its last batch the rest."""
+    if sampling.replacement:
+        return step * sampling.batch
+    per_epoch = (count + sampling.batch - 1) // sampling.batch
+    return step // per_epoch * count + step % per_epoch * sampling.batch
+
+
+@kernel
+def batch_size(step, count, sampling):
+    """How many entries step `step` draws."""
+    return first_draw(step + 1, count, sampling) - first_draw(step, count, sampling)
+
+
+# Below, params, f and b are addresses; numbers have the type of `one` or `factor`.
+
+
+@kernel
+def _ends(one, params, widths, where, f, b):
+    """f_1 … f_{N−1} and b_1 … b_{N−1}, one after the other; returns W_rc."""
+    row, column = where
+    depth, inputs, size, zero = widths.size - 1, widths[0], size_of(one), one - one
+    if depth == 1:
+        return number(params + (row * inputs + column) * size, one)
+    for q in range(widths[1]):
+        put(f + q * size, number(params + (q * inputs + column) * size, one))
+    layer = params + widths[1] * inputs * size
+    here = f
+    for i in range(2, depth):
+        after = here + widths[i - 1] * size
+        _times(one, layer, here, widths[i], widths[i - 1], after)
+        layer += widths[i] * widths[i - 1] * size
+        here = after
+    last, inner = layer + row * widths[depth - 1] * size, widths[depth - 1]
+    found = zero
+    for p in range(inner):
+        found = fma(number(last + p * size, one), number(here + p * size, one), found)
+    back = b + (here - f)
+    for p in range(inner):
+        put(back + p * size, number(last + p * size, one))
+    for i in range(depth - 1, 1, -1):
+        layer -= widths[i] * widths[i - 1] * size
+        before = back - widths[i - 1] * size
+        _times_transposed(one, layer, back, widths[i], widths[i - 1], before)
+        back = before
+    return found
+
+
+@kernel
+def _times(one, matrix, x, rows, columns, out):
+    """out = A x: eight rows at a time, each a chain over the columns."""
+    size, zero = size_of(one), one - one
+    stride, q = columns * size, 0
+    while q + 8 <= rows:
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
+        at = matrix + q * stride
+        for p in range(columns):
+            value, here = number(x + p * size, one), at + p * size
+            s0 = fma(number(here, one), value, s0)
+            s1 = fma(number(here + stride, one), value, s1)
+            s2 = fma(number(here + 2 * stride, one), value, s2)
+            s3 = fma(number(here + 3 * stride, one), value, s3)
+            s4 = fma(number(here + 4 * stride, one), value, s4)
+            s5 = fma(number(here + 5 * stride, one), value, s5)
+            s6 = fma(number(here + 6 * stride, one), value, s6)
+            s7 = fma(number(here + 7 * stride, one), value, s7)
+        put(out + q * size, s0)
+        put(out + (q + 1) * size, s1)
+        put(out + (q + 2) * size, s2)
+        put(out + (q + 3) * size, s3)
+        put(out + (q + 4) * size, s4)
+        put(out + (q + 5) * size, s5)
+        put(out + (q + 6) * size, s6)
+        put(out + (q + 7) * size, s7)
+        q += 8
+    while q < rows:
+        total = zero
+        for p in range(columns):
+            total = fma(number(matrix + q * stride + p * size, one), number(x + p * size, one), total)
+        put(out + q * size, total)
+        q += 1
+
+
+@kernel
+def _times_transposed(one, matrix, x, rows, columns, out):
+    """out = Aᵀ x: four vectors of columns at a time, then one, then single columns, each a chain over the rows."""
+    size = size_of(one)
+    stride, at, end = columns * size, np.int64(0), columns * size
+    while at + 4 * UNIT <= end:
+        s0 = s1 = s2 = s3 = zero_lanes(one)
+        here = matrix + at
+        for q in range(rows):
+            value = spread_lanes(number(x + q * size, one))
+            s0 = fma_lanes(load_lanes(one, here), value, s0)
+            s1 = fma_lanes(load_lanes(one, here + UNIT), value, s1)
+            s2 = fma_lanes(load_lanes(one, here + 2 * UNIT), value, s2)
+            s3 = fma_lanes(load_lanes(one, here + 3 * UNIT), value, s3)
+            here += stride
+        store_lanes(s0, out + at)
+        store_lanes(s1, out + at + UNIT)
+        store_lanes(s2, out + at + 2 * UNIT)
+        store_lanes(s3, out + at + 3 * UNIT)
+        at += 4 * UNIT
+    while at + UNIT <= end:
+        total = zero_lanes(one)
+        for q in range(rows):
+            value = spread_lanes(number(x + q * size, one))
+            total = fma_lanes(load_lanes(one, matrix + at + q * stride), value, total)
+        store_lanes(total, out + at)
+        at += UNIT
+    while at < end:
+        total = one - one
+        for q in range(rows):
+            total = fma(number(matrix + at + q * stride, one), number(x + q * size, one), total)
+        put(out + at, total)
+        at += size
+
+
+@kernel
+def _update(factor, decay, fresh, params, widths, where, ends):
+    """layer i = decay · layer i + factor · b_i f_{i−1}ᵀ; decay is 1 unless `fresh`."""
+    (row, column), (f, b) = where, ends
+    depth, inputs, size = widths.size - 1, widths[0], size_of(factor)
+    if fresh:
+        _scale(decay, params, widths[1] * inputs * size)
+    if depth == 1:
+        at = params + (row * inputs + column) * size
+        put(at, number(at, factor) + factor)
+        return
+    for q in range(widths[1]):
+        at = params + (q * inputs + column) * size
+        put(at, fma(factor, number(b + q * size, factor), number(at, factor)))
+    layer = params + widths[1] * inputs * size
+    for i in range(2, depth):
+        b += widths[i - 1] * size
+        for q in range(widths[i]):
+            stride = widths[i - 1] * size
+            _scale_and_add(decay, factor * number(b + q * size, factor), f, layer, stride)
+            layer += stride
+        f += widths[i - 1] * size
+    stride = widths[depth - 1] * size
+    if fresh:
+        _scale(decay, layer, widths[depth] * stride)
+    _add_scaled(factor, f, layer + row * stride, widths[depth - 1])
+
+
+@kernel
+def _scale(factor, at, length):
+    """Multiply what lies in `length` bytes from `at` on."""
+    end, spread = at + length, spread_lanes(factor)
+    while at + UNIT <= end:
+        store_lanes(multiply_lanes(spread, load_lanes(factor, at)), at)
+        at += UNIT
+    while at < end:
+        put(at, factor * number(at, factor))
+        at += size_of(factor)
+
+
+@kernel
+def _scale_and_add(scale, factor, x, out, length):
+    """out = scale · out + factor · x, the first product rounded by itself; `length` in bytes."""
+    at, first, second = np.int64(0), spread_lanes(scale), spread_lanes(factor)
+    while at + UNIT <= length:
+        old = multiply_lanes(first, load_lanes(factor, out + at))
+        store_lanes(fma_lanes(second, load_lanes(factor, x + at), old), out + at)
+        at += UNIT
+    while at < length:
+        put(out + at, fma(factor, number(x + at, factor), scale * number(out + at, factor)))
+        at += size_of(factor)
+
+
+@kernel
+def _add_scaled(factor, x, out, count):
+    """out += factor · x."""
+    size = size_of(factor)
+    for p in range(count):
+        put(out + p * size, fma(factor, number(x + p * size, factor), number(out + p * size, factor)))

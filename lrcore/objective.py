@@ -1,0 +1,65 @@
+"""What a training kernel minimises, as data: which entries or measurements of the product are compared with which values.
+
+The kernels of `lrcore.cpu.objective` take an `Objective`, those of `lrcore.cpu.sgd` the `Entries` of one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lrcore import layout
+
+
+class Objective(NamedTuple):
+    """L = ½ Σ_ij weights_ij (W_ij − target_ij)² for `matrices` with no rows, else ½ weight Σ_k (⟨A_k, W⟩ − values_k)².
+
+    target    (n_N, n_0)
+    weights   (n_N, n_0), ≥ 0; 0 where nothing is observed
+    matrices  (K, n_N·n_0), a measurement A_k per row
+    values    (K,)
+    weight    of every measurement
+    product   (n_N·n_0,) for measurements: scratch
+    """
+
+    target: np.ndarray
+    weights: np.ndarray
+    matrices: np.ndarray
+    values: np.ndarray
+    weight: float
+    product: np.ndarray
+
+
+def weighted(target, weights, dtype=np.float64):
+    """The Objective of single entries; the arrays are copied."""
+    none, zero = np.empty((0, target.size), dtype), np.empty(0, dtype)
+    copies = layout.aligned_copy(target, dtype), layout.aligned_copy(weights, dtype)
+    return Objective(*copies, none, zero, np.dtype(dtype).type(1), zero)
+
+
+def measured(matrices, values, weight=1.0, dtype=np.float64):
+    """The Objective of measurements; matrices (K, n_N, n_0)."""
+    flat = layout.aligned_copy(matrices.reshape(len(matrices), -1), dtype)
+    nothing = np.zeros(matrices.shape[1:], dtype)
+    scratch, factor = layout.aligned(flat.shape[1], dtype), np.dtype(dtype).type(weight)
+    return Objective(nothing, nothing, flat, np.array(values, dtype), factor, scratch)
+
+
+class Entries(NamedTuple):
+    """The observed entries: rows, columns (m,), values (m,); weight: the factor of every entry's ½ residual²."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+    weight: float
+
+
+class Sampling(NamedTuple):
+    """Which entries step `first` and the ones after it draw: `batch` of them each, with replacement or not.
+
+    The draws of a step depend on it and on `seed` (uint64) alone.
+    """
+
+    seed: np.uint64
+    first: int
+    batch: int
+    replacement: bool

@@ -1,0 +1,197 @@
+"""Single-entry SGD: against its definition, autograd, the mean gradient; the same bits in pieces and in a batch."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lrcore import cpu, layout, objective, random, reference, workspace
+from lrcore.objective import Entries, Sampling
+from lrcore.status import DIVERGED, OK
+from networks import WIDTHS, make, relative
+
+SMALL = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (10, 10, 10, 10), (3, 5, 1, 4, 2, 6), (1, 1), (20, 18, 35, 9)]
+SAMPLINGS = [(1, True), (1, False), (3, True), (5, False)]  # (batch, replacement)
+
+
+def entries_of(target, count, seed=0, weight=1.0):
+    """`count` entries of a matrix, or all of them."""
+    chosen = np.random.default_rng(seed).permutation(target.size)[:count]
+    rows, columns = np.unravel_index(chosen, target.shape)
+    return Entries(rows, columns, target[rows, columns], target.dtype.type(weight))
+
+
+def train(side, params, widths, entries, rates, ridges, sampling, pieces=None):
+    """(params, losses, status); pieces: steps of each call."""
+    params, losses, first = params.copy(), np.full(rates.size, np.nan, params.dtype), sampling.first
+    work = workspace.allocate_sgd(widths, entries.rows.size, sampling.batch, params.dtype)
+    for steps in pieces or [rates.size]:
+        part, now = slice(first - sampling.first, first - sampling.first + steps), sampling._replace(first=first)
+        status = side.sgd_steps(params, widths, entries, rates[part], ridges[part], now, losses[part], work)
+        first += steps
+    return params, losses, status
+
+
+def case(widths, count=12, dtype=np.float64, steps=40):
+    params, widths, target, _ = make(widths, dtype)
+    rng = np.random.default_rng(5)
+    entries = entries_of(target, min(count, target.size), weight=1.5)
+    return params, widths, entries, rng.uniform(0.01, 0.1, steps).astype(dtype), rng.uniform(0, 0.1, steps).astype(dtype)
+
+
+@pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
+@pytest.mark.parametrize("widths", SMALL + WIDTHS[4:5], ids=str)
+def test_steps_equal_the_reference(widths, batch, replacement):
+    params, widths, entries, rates, ridges = case(widths)
+    sampling = Sampling(np.uint64(7), 11, min(batch, entries.rows.size), replacement)
+    found = train(cpu, params, widths, entries, rates, ridges, sampling)
+    expected = train(reference, params, widths, entries, rates, ridges, sampling)
+    assert found[2] == expected[2] == OK
+    assert relative(found[0], expected[0]) < 1e-12
+    assert relative(found[1], expected[1]) < 1e-12
+
+
+@pytest.mark.parametrize("widths", SMALL, ids=str)
+def test_one_step_equals_autograd(widths):
+    """One entry with ridge: the step is that of PyTorch's SGD on ½ (W_rc − Ŵ_rc)² + λ Σ ‖W_i‖²."""
+    torch = pytest.importorskip("torch")
+    params, widths, entries, _, _ = case(widths)
+    entries, lr, ridge, sampling = entries._replace(weight=1.0), 0.3, 0.05, Sampling(np.uint64(1), 4, 1, True)
+    layers = [torch.tensor(layer, requires_grad=True) for layer in layout.layers(params, widths)]
+    drawn = np.empty(1, np.int64)
+    cpu.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 1, np.int64), drawn)
+    product = layers[0]
+    for layer in layers[1:]:
+        product = layer @ product
+    residual = product[int(entries.rows[drawn[0]]), int(entries.columns[drawn[0]])] - entries.values[drawn[0]]
+    (0.5 * residual**2 + ridge * sum((layer**2).sum() for layer in layers)).backward()
+    expected = params - lr * np.concatenate([layer.grad.numpy().ravel() for layer in layers])
+    found, losses, _ = train(cpu, params, widths, entries, np.array([lr]), np.array([ridge]), sampling)
+    assert relative(found, expected) < 1e-12
+    assert losses[0] == pytest.approx(0.5 * float(residual.detach()) ** 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("widths", SMALL, ids=str)
+def test_the_mean_of_all_single_steps_is_the_step_of_the_mean_loss(widths):
+    params, widths, target, _ = make(widths)
+    entries, lr, ridge = entries_of(target, 9), np.array([0.2]), np.array([0.01])
+    count = entries.rows.size
+    steps = []
+    for k in range(count):
+        alone = Entries(*(part[k : k + 1] for part in entries[:3]), 1.0)
+        steps.append(train(cpu, params, widths, alone, lr, ridge, Sampling(np.uint64(0), 0, 1, True))[0])
+    weights = np.zeros_like(target)
+    weights[entries.rows, entries.columns] = 1 / count
+    goal, losses, whole = objective.weighted(target, weights), np.empty(1), params.copy()
+    cpu.objective_gd_steps(whole, widths, goal, lr, ridge, losses, workspace.allocate(widths))
+    assert relative(np.mean(steps, axis=0), whole) < 1e-12
+    batch = Sampling(np.uint64(0), 0, count, False)  # all entries without replacement: the same step
+    assert relative(train(cpu, params, widths, entries, lr, ridge, batch)[0], whole) < 1e-12
+
+
+@pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
+def test_bits_do_not_depend_on_the_length_of_the_calls(batch, replacement):
+    params, widths, entries, rates, ridges = case((10, 10, 10, 10), steps=700)
+    sampling = Sampling(np.uint64(7), 5, batch, replacement)
+    whole = train(cpu, params, widths, entries, rates, ridges, sampling)
+    pieces = train(cpu, params, widths, entries, rates, ridges, sampling, [1, 2, 3, 294, 400])
+    assert np.array_equal(whole[0], pieces[0])
+    assert np.array_equal(whole[1], pieces[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
+@pytest.mark.parametrize("widths", SMALL, ids=str)
+def test_runs_of_a_batch_have_the_bits_that_they_have_alone(widths, batch, replacement, dtype):
+    """Every run has its own start, entries, rates and seed; one of them diverges."""
+    runs, steps, rng = 19, 60, np.random.default_rng(1)
+    base, widths, target, _ = make(widths, dtype)
+    count = min(11, target.size)
+    batch = min(batch, count)
+    own = [entries_of((target * rng.normal()).astype(dtype), count, seed) for seed in range(runs)]
+    params = (base + 0.1 * rng.normal(size=(runs, base.size))).astype(dtype)
+    lr, ridge = rng.uniform(0.01, 0.1, runs).astype(dtype), rng.uniform(0, 0.05, runs).astype(dtype)
+    lr[3] = 1e4 if len(widths) > 2 else np.finfo(dtype).max
+    factors = rng.uniform(0.5, 1, (2, steps)).astype(dtype)
+    seeds = rng.integers(0, 2**63, runs).astype(np.uint64)
+    found = _train_batch(cpu, params, widths, own, (lr, ridge, factors), (seeds, batch, replacement), [25, 35])
+    codes = []
+    for i in range(runs):
+        sampling = Sampling(seeds[i], 100, batch, replacement)
+        alone = train(cpu, params[i], widths, own[i], lr[i] * factors[0], ridge[i] * factors[1], sampling)
+        np.testing.assert_array_equal(found[0][i], alone[0])
+        codes.append(alone[2])
+        if alone[2] == OK:
+            assert found[1][i] == pytest.approx(alone[1][25:].mean(), rel=1e-4 if dtype == np.float32 else 1e-12)
+    assert np.array_equal(found[2], codes)
+    assert codes[3] == DIVERGED
+    assert codes.count(OK) == runs - 1
+
+
+def _train_batch(side, params, widths, own, rates, sampling, pieces):
+    """(params, losses of the last call, statuses), a row per run."""
+    (lr, ridge, factors), (seeds, batch, replacement), runs = rates, sampling, len(params)
+    lanes = layout.lanes(params.dtype)
+    rows, columns, values = (np.stack([getattr(e, name) for e in own]) for name in ("rows", "columns", "values"))
+    blocked = [layout.to_lanes(array, lanes) for array in (rows.astype("i4"), columns.astype("i4"), values)]
+    entries, made = Entries(*blocked, own[0].weight), layout.to_lanes(params, lanes)
+    lr, ridge, seeds = (layout.to_lanes(array, lanes) for array in (lr, ridge, seeds))
+    work = workspace.allocate_batch_sgd(widths, rows.shape[1], batch, params.dtype)
+    statuses, first = np.full(lr.shape, OK), 100
+    for steps in pieces:
+        losses = np.zeros(lr.shape, params.dtype)
+        part, now = factors[:, first - 100 : first - 100 + steps], Sampling(seeds, first, batch, replacement)
+        side.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
+        first += steps
+    return tuple(layout.from_lanes(array, runs) for array in (made, losses, statuses))
+
+
+def test_a_batch_equals_the_reference():
+    base, widths, target, _ = make((4, 3, 5))
+    own = [entries_of(target, 7, seed) for seed in range(3)]
+    params = np.stack([base * scale for scale in (1, 0.5, -1)])
+    rates = np.array([0.1, 0.05, 0.02]), np.array([0.0, 0.1, 0.02]), np.ones((2, 30))
+    for sampling in ((np.arange(3, dtype=np.uint64), 2, True), (np.arange(3, dtype=np.uint64), 3, False)):
+        found, expected = (
+            _train_batch(side, params, widths, own, rates, sampling, [10, 20]) for side in (cpu, reference)
+        )
+        assert relative(found[0], expected[0]) < 1e-12
+        assert relative(found[1], expected[1]) < 1e-12
+
+
+@pytest.mark.parametrize("side", [cpu, reference])
+def test_a_loss_that_is_not_finite_ends_the_call_and_changes_nothing(side):
+    params, widths, entries, rates, ridges = case((4, 4, 4))
+    start = params * 1e200
+    with np.errstate(all="ignore"):
+        found, losses, status = train(side, start, widths, entries, rates, ridges, Sampling(np.uint64(0), 0, 1, True))
+    assert status == DIVERGED
+    assert np.array_equal(found, start)
+    assert np.isnan(losses[1:]).all()
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 40), (13, 9), (2**34 + 3, 30)])
+@pytest.mark.parametrize("replacement", [True, False])
+def test_draws_equal_the_reference(first, count, replacement):
+    found, expected = np.empty(count, np.int64), np.empty(count, np.int64)
+    name = np.uint64(2**63 + 9), np.uint64(4)
+    cpu.draws(*name, first, replacement, np.zeros(8, np.int64), found)
+    reference.draws(*name, first, replacement, np.zeros(8, np.int64), expected)
+    assert np.array_equal(found, expected)
+
+
+def test_draws_with_replacement_are_uniform_and_independent():
+    out, count = np.empty(60_000, np.int64), 10
+    cpu.draws(np.uint64(3), np.uint64(4), 0, True, np.zeros(count + 1, np.int64), out)
+    assert stats.chisquare(np.bincount(out, minlength=count)).pvalue > 1e-4
+    pairs = np.bincount(out[:-1] * count + out[1:], minlength=count * count)
+    assert stats.chisquare(pairs).pvalue > 1e-4
+
+
+def test_draws_without_replacement_are_fresh_uniform_permutations():
+    out, count = np.empty(6 * 20_000, np.int64), 6
+    cpu.draws(np.uint64(3), np.uint64(4), 0, False, np.zeros(count + 1, np.int64), out)
+    epochs = out.reshape(-1, count)
+    assert (np.sort(epochs) == np.arange(count)).all()
+    _, counts = np.unique(epochs, axis=0, return_counts=True)
+    assert counts.size == 720
+    assert stats.chisquare(counts).pvalue > 1e-4
