@@ -29,7 +29,9 @@ def test_rk4_against_gd(benchmark, method):
 @pytest.mark.parametrize("metrics", ["all", "singular_values", "effective_rank", "balancedness", "gradient_norm"])
 def test_record(benchmark, metrics):
     network = lb.Network.gaussian((100,) * 4, seed=1)
-    setup = Setup(lb.Factorization(lb.teacher()), network.widths, network.dtype, lb.Record(metrics=metrics), 1e-3)
+    setup = Setup(
+        lb.Factorization(lb.teacher()), network.widths, network.dtype, lb.Record(metrics=metrics), lb.GD(lr=1e-3)
+    )
     observation, plan = Observation(setup), Plan(setup)
     with one_blas_thread():
         benchmark(plan.measure, observation, network.params, 0, lambda name, row, value: None)

@@ -1,4 +1,4 @@
-"""What a training kernel minimises, as data: which entries or measurements of the product are compared with which values.
+"""What a training kernel minimises, as data: which entries or measurements of the product are to have which values.
 
 The kernels of `lrcore.cpu.objective` take an `Objective`, those of `lrcore.cpu.sgd` the `Entries` of one.
 """

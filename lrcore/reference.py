@@ -274,7 +274,7 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
 
 
 def draws(seed, domain, first, replacement, order, out):
-    count, seed, domain = order.size - 1, np.uint64(seed), np.uint64(domain)
+    count, seed, domain = order.size - 2, np.uint64(seed), np.uint64(domain)
     numbers = first + np.arange(out.size)
     if replacement:
         full = np.ones(out.size, np.uint64)
@@ -290,8 +290,8 @@ def draws(seed, domain, first, replacement, order, out):
 def _permutation(seed, domain, epoch, count):
     order, stream = list(range(count)), np.uint64(epoch + 1)
     for k in range(count - 1, 0, -1):
-        counter = (np.uint64(k), stream >> SHIFT, stream & MASK, domain)
-        other = int(below(philox(*counter, seed & MASK, seed >> SHIFT)[0], np.uint64(k + 1)))
+        counter = (np.uint64(k // 4), stream >> SHIFT, stream & MASK, domain)
+        other = int(below(philox(*counter, seed & MASK, seed >> SHIFT)[k % 4], np.uint64(k + 1)))
         order[k], order[other] = order[other], order[k]
     return order
 
@@ -315,7 +315,7 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=Non
 
 def _batch(sampling, count, step):
     """The entries that a step draws: `batch` draws, or as many as are left of an epoch."""
-    size, order = sampling.batch, np.zeros(count + 1, np.int64)
+    size, order = sampling.batch, np.zeros(count + 2, np.int64)
     first = step * size
     if not sampling.replacement:
         epoch, place = divmod(step, -(-count // size))

@@ -122,7 +122,7 @@ def allocate_batch(widths, dtype=np.float64, stages=0):
     )
 
 
-DRAWS_AHEAD = 256  # of the entries that stochastic steps see
+DRAWS_AHEAD = 32  # of the entries that stochastic steps see
 
 
 class SGDWorkspace(NamedTuple):
@@ -130,7 +130,7 @@ class SGDWorkspace(NamedTuple):
 
     forward, back  (B, n_1 + … + n_{N−1})   f_1 … f_{N−1} and b_1 … b_{N−1} of every entry of a batch
     residual       (B,)
-    order          (m + 1,), int64          the last permutation, and one more than its number (see `cpu.draws`)
+    order          (m + 2,), int64          the last permutation and its name (see `cpu.draws`)
     drawn          (≥ B,), int64            entries drawn ahead
     """
 
@@ -148,7 +148,7 @@ def allocate_sgd(widths, entries, batch=1, dtype=np.float64):
         forward=layout.aligned(ends, dtype),
         back=layout.aligned(ends, dtype),
         residual=layout.aligned(batch, dtype),
-        order=np.zeros(entries + 1, np.int64),
+        order=np.zeros(entries + 2, np.int64),
         drawn=np.empty(max(DRAWS_AHEAD, batch), np.int64),
     )
 
@@ -157,19 +157,21 @@ class BatchSGDWorkspace(NamedTuple):
     """Scratch for one block of runs under stochastic steps. The lanes are the last index unless said otherwise.
 
     forward, back  (B, n_1 + … + n_{N−1} or 1), as in `SGDWorkspace`
-    residual, goal (B,)                     the values that are aimed at
-    rows, columns  (B,), int64              how far into the layers the chosen row and column lie, in bytes
+    residual       (B,)
+    rows, columns, goals   (≥ B,)           of entries drawn ahead: how far into the last and the first layer the row
+                                            and the column lie, in bytes (int64), and the values that are aimed at
     total, rate, decay   ()                 sum of squares, −η · weight / batch, 1 − 2ηλ
     made           (), int64                steps before a run ended
-    order, drawn   (lanes, m + 1), (lanes, ≥ B), int64: lanes first
+    order          (lanes, m + 2), int64    lanes first
+    drawn          (≥ B,), int64            without lanes
     """
 
     forward: np.ndarray
     back: np.ndarray
     residual: np.ndarray
-    goal: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    goals: np.ndarray
     total: np.ndarray
     rate: np.ndarray
     decay: np.ndarray
@@ -180,7 +182,8 @@ class BatchSGDWorkspace(NamedTuple):
 
 def allocate_batch_sgd(widths, entries, batch=1, dtype=np.float64):
     """A BatchSGDWorkspace; it does not depend on the number of runs."""
-    lanes, ends = layout.lanes(dtype), max(sum(int(n) for n in widths[1:-1]), 1)
+    ends, ahead = max(sum(int(n) for n in widths[1:-1]), 1), max(DRAWS_AHEAD, batch)
+    lanes = layout.lanes(dtype)
 
     def buffer(*shape, kind=dtype):
         return layout.aligned((*shape, lanes), kind)
@@ -189,15 +192,15 @@ def allocate_batch_sgd(widths, entries, batch=1, dtype=np.float64):
         forward=buffer(batch, ends),
         back=buffer(batch, ends),
         residual=buffer(batch),
-        goal=buffer(batch),
-        rows=buffer(batch, kind=np.int64),
-        columns=buffer(batch, kind=np.int64),
+        rows=buffer(ahead, kind=np.int64),
+        columns=buffer(ahead, kind=np.int64),
+        goals=buffer(ahead),
         total=buffer(),
         rate=buffer(),
         decay=buffer(),
         made=buffer(kind=np.int64),
-        order=np.zeros((lanes, entries + 1), np.int64),
-        drawn=np.empty((lanes, max(DRAWS_AHEAD, batch)), np.int64),
+        order=np.zeros((lanes, entries + 2), np.int64),
+        drawn=np.empty(ahead, np.int64),
     )
 
 

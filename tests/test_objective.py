@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from lrbias.threads import together
 from lrcore import cpu, layout, objective, reference, tableau, workspace
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
-from lrbias.threads import together
 
 SMALL = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (3, 5, 1, 4, 2, 6), (1, 1)]
 
@@ -31,7 +31,9 @@ def test_loss_and_gradient_equal_the_reference_and_differences(widths, kind):
     goal, ridge = goals(target)[kind], 0.02
     found, expected = np.empty_like(params), np.empty_like(params)
     loss = cpu.objective_loss_and_gradient(params, widths, goal, ridge, found, work)
-    assert loss == pytest.approx(reference.objective_loss_and_gradient(params, widths, goal, ridge, expected), rel=1e-12)
+    assert loss == pytest.approx(
+        reference.objective_loss_and_gradient(params, widths, goal, ridge, expected), rel=1e-12
+    )
     assert relative(found, expected) < 1e-12
     for k in np.linspace(0, params.size - 1, min(params.size, 20)).astype(int):  # a parabola along one weight
         ends = []
@@ -98,7 +100,8 @@ def test_threads_make_the_same_bits():
         trained, losses = params.copy(), np.empty(10)
         works = workspace.team(widths, threads=threads)
         steps = together(
-            lambda params, losses, work: cpu.objective_gd_steps(params, widths, goal, rates, ridges, losses, work), works
+            lambda params, losses, _, work: cpu.objective_gd_steps(params, widths, goal, rates, ridges, losses, work),
+            works,
         )
         assert steps(trained, losses) == OK
         found.append((trained, losses))

@@ -35,7 +35,13 @@ def case(widths, count=12, dtype=np.float64, steps=40):
     params, widths, target, _ = make(widths, dtype)
     rng = np.random.default_rng(5)
     entries = entries_of(target, min(count, target.size), weight=1.5)
-    return params, widths, entries, rng.uniform(0.01, 0.1, steps).astype(dtype), rng.uniform(0, 0.1, steps).astype(dtype)
+    return (
+        params,
+        widths,
+        entries,
+        rng.uniform(0.01, 0.1, steps).astype(dtype),
+        rng.uniform(0, 0.1, steps).astype(dtype),
+    )
 
 
 @pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
@@ -58,7 +64,7 @@ def test_one_step_equals_autograd(widths):
     entries, lr, ridge, sampling = entries._replace(weight=1.0), 0.3, 0.05, Sampling(np.uint64(1), 4, 1, True)
     layers = [torch.tensor(layer, requires_grad=True) for layer in layout.layers(params, widths)]
     drawn = np.empty(1, np.int64)
-    cpu.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 1, np.int64), drawn)
+    cpu.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 2, np.int64), drawn)
     product = layers[0]
     for layer in layers[1:]:
         product = layer @ product
@@ -174,14 +180,23 @@ def test_a_loss_that_is_not_finite_ends_the_call_and_changes_nothing(side):
 def test_draws_equal_the_reference(first, count, replacement):
     found, expected = np.empty(count, np.int64), np.empty(count, np.int64)
     name = np.uint64(2**63 + 9), np.uint64(4)
-    cpu.draws(*name, first, replacement, np.zeros(8, np.int64), found)
-    reference.draws(*name, first, replacement, np.zeros(8, np.int64), expected)
+    cpu.draws(*name, first, replacement, np.zeros(9, np.int64), found)
+    reference.draws(*name, first, replacement, np.zeros(9, np.int64), expected)
     assert np.array_equal(found, expected)
+
+
+def test_a_permutation_that_is_kept_is_not_taken_for_that_of_another_seed():
+    order, found = np.zeros(9, np.int64), []
+    for seed in (1, 2, 1):
+        found.append(np.empty(7, np.int64))
+        cpu.draws(np.uint64(seed), np.uint64(4), 0, False, order, found[-1])
+    assert not np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
 
 
 def test_draws_with_replacement_are_uniform_and_independent():
     out, count = np.empty(60_000, np.int64), 10
-    cpu.draws(np.uint64(3), np.uint64(4), 0, True, np.zeros(count + 1, np.int64), out)
+    cpu.draws(np.uint64(3), np.uint64(4), 0, True, np.zeros(count + 2, np.int64), out)
     assert stats.chisquare(np.bincount(out, minlength=count)).pvalue > 1e-4
     pairs = np.bincount(out[:-1] * count + out[1:], minlength=count * count)
     assert stats.chisquare(pairs).pvalue > 1e-4
@@ -189,7 +204,7 @@ def test_draws_with_replacement_are_uniform_and_independent():
 
 def test_draws_without_replacement_are_fresh_uniform_permutations():
     out, count = np.empty(6 * 20_000, np.int64), 6
-    cpu.draws(np.uint64(3), np.uint64(4), 0, False, np.zeros(count + 1, np.int64), out)
+    cpu.draws(np.uint64(3), np.uint64(4), 0, False, np.zeros(count + 2, np.int64), out)
     epochs = out.reshape(-1, count)
     assert (np.sort(epochs) == np.arange(count)).all()
     _, counts = np.unique(epochs, axis=0, return_counts=True)

@@ -22,6 +22,10 @@ class ForecastWarning(UserWarning):
     """A run is likely to show nothing: its learning rate is unstable, or no mode escapes within its steps."""
 
 
+class DataWarning(UserWarning):
+    """The data leave something open: a row or a column without any observed entry, a graph that is not connected."""
+
+
 def require(condition, argument, value, accepted):
     """Raise InvalidInput unless `condition`: "argument = value is not accepted: expected …"."""
     if not condition:

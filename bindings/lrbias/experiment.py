@@ -6,15 +6,16 @@ from typing import Any
 
 from pydantic import Field
 
+from lrbias.completion import Completion, Sensing, load_observed
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.method import METHODS
+from lrbias.method import METHODS, OWN
 from lrbias.network import Network
 from lrbias.problem import Factorization, load_matrix, spectrum, teacher
 from lrbias.record import Record, Stop
 from lrbias.settings import Compress, Count, Finite, Positive, Seed, Settings, Threads
 
-PATHS = ("target", "network")  # keys that name a file
-OWN = {"gd": ("lr",), "flow": ("dt", "scheme")}
+PATHS = ("target", "network", "observed")  # keys that name a file
+STEP_SIZE = 1e-3
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", "values")
 DEEP = ("rank", "teacher_depth", "scale")  # settings of a deep teacher, which makes its own singular values
 INITIAL = ("widths", "depth", "init", "gamma", "seed", "alpha", "beta", "dtype")
@@ -39,6 +40,12 @@ class Experiment(Settings):
     scale: Positive | None = Field(None, description="a finite number greater than 0")
     values: Any = None
 
+    observed: str | None = Field(None, description="the path of a mask, or of a file with measurements")
+    fraction: Any = None
+    entries: Any = None
+    mask_seed: Any = 0
+    mean: Any = False
+
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
     depth: Count = Field(3, description="an integer of at least 1")
@@ -49,10 +56,16 @@ class Experiment(Settings):
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
     dtype: Any = Field("float64", description="float64 or float32")
 
-    method: Any = Field("gd", description="gd or flow")
+    method: Any = Field("gd", description="gd, flow or sgd")
     lr: Any = None
     dt: Any = None
     scheme: Any = None
+    ridge: Any = None
+    lr_schedule: Any = None
+    ridge_schedule: Any = None
+    batch: Any = None
+    replacement: Any = None
+    sampling_seed: Any = None
 
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
@@ -64,11 +77,40 @@ class Experiment(Settings):
     relative_threshold: Any = 1e-3
     directions: Any = None
     degenerate: Any = 1e-3
+    absorbing_balance: Any = None
+    absorbing_slack: Any = None
+    absorbing_alpha: Any = None
+    absorbing_bound: Any = None
     stop_loss: Any = None
     stop_gradient: Any = None
     stop_plateaus: Any = None
 
+    @property
+    def sees_part(self):
+        """Whether the loss sees only entries or measurements of the target."""
+        return any(value is not None for value in (self.observed, self.fraction, self.entries))
+
     def problem(self):
+        """The loss: a whole target, some entries of it, or measurements."""
+        whole, mean = self._whole_target(), self.mean
+        if not self.sees_part:
+            for key in ("mean", "mask_seed"):
+                given = getattr(self, key)
+                require(not given, key, given, "a setting of observed entries: fraction, entries or observed")
+            return whole
+        if self.observed is None:
+            drawn = {"fraction": self.fraction, "entries": self.entries, "seed": self.mask_seed}
+            return Completion(whole.target, mean=mean, source=whole.source, **drawn)
+        require(
+            "mask_seed" not in self.model_fields_set, "mask_seed", self.mask_seed, "nothing beside a file of entries"
+        )
+        found, count = load_observed(self.observed), (self.fraction, self.entries)
+        require(count == (None, None), "observed", self.observed, "either a file or fraction or entries")
+        if "matrices" in found:
+            return Sensing(found["matrices"], found["values"], whole.target if found["truth_known"] else None, mean)
+        return Completion(whole.target, found["mask"], mean=mean, source=whole.source)
+
+    def _whole_target(self):
         """The target: from a file, or a teacher made here."""
         given = self.model_fields_set
         if self.target is not None:
@@ -151,21 +193,18 @@ def parts(settings):
     """(method, record, stop) from flat keys."""
     name = settings.get("method", "gd")
     require(isinstance(name, str) and name in METHODS, "method", name, " or ".join(METHODS))
-    for other, keys in OWN.items():
-        for key in keys:
-            require(
-                other == name or key not in settings,
-                key,
-                settings.get(key),
-                f"a setting of method {name} ({', '.join(OWN[name])})",
-            )
-    own = {key: settings[key] for key in OWN[name] if key in settings}
-    own.setdefault(OWN[name][0], 1e-3)
+    for key in sorted({key for keys in OWN.values() for key in keys} - set(OWN[name])):
+        accepted = f"a setting of method {name} ({', '.join(OWN[name])})"
+        require(settings.get(key) is None, key, settings.get(key), accepted)
+    own = {key: settings[key] for key in OWN[name] if settings.get(key) is not None}
+    own.setdefault("lr" if "lr" in OWN[name] else "dt", STEP_SIZE)
     record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
     stop = {key: settings[f"stop_{key}"] for key in Stop.model_fields if f"stop_{key}" in settings}
     stop = _stop(stop)
     stop.check(record)
-    return METHODS[name](**own), record, stop
+    method = METHODS[name](**own)
+    stop.check_method(method)
+    return method, record, stop
 
 
 def _stop(given):

@@ -40,7 +40,7 @@ class Forecast:
     seconds: float
     bytes: int
     step_size: float
-    step_size_limit: float
+    step_size_limit: float | None
     values: list
     escape_steps: list
     warnings: list
@@ -52,9 +52,11 @@ class Forecast:
         lines = [
             f"expected time   {clock(self.seconds)} for {self.steps} steps",
             f"size on disk    {self.bytes / 1e6:.1f} MB",
-            f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}",
-            "modes           value     escapes at step",
         ]
+        if self.step_size_limit is None:  # only a loss that sees the whole target has modes that are known beforehand
+            return "\n".join([*lines, *(f"warning: {sentence}" for sentence in self.warnings)])
+        lines.append(f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}")
+        lines.append("modes           value     escapes at step")
         for i, (value, step) in enumerate(zip(self.values, self.escape_steps, strict=True), start=1):
             shown = f"{step}" if step is not None else f"after {HORIZON * self.steps}"
             late = "" if step is None or step <= self.steps else "  (beyond this run)"
@@ -67,8 +69,8 @@ def forecast(problem, network, method, steps, record=None, checkpoint_every=1000
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
     record = Record() if record is None else record
     problem.check(network)
-    spectrum = problem.spectrum
-    modes = min(spectrum.rank, MODES)
+    spectrum, known = problem.spectrum, _has_forecast(problem, method)
+    modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread():
         escapes = escape_steps(problem, network, method.step_size, steps, modes)
         seconds, size = cost(problem, network, method, steps, record, checkpoint_every, compress)
@@ -77,15 +79,29 @@ def forecast(problem, network, method, steps, record=None, checkpoint_every=1000
         seconds=seconds,
         bytes=size,
         step_size=method.step_size,
-        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth),
+        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth) if known else None,
         values=[float(value) for value in spectrum.values[:modes]],
         escape_steps=escapes,
-        warnings=_warnings(problem, network, method, steps, escapes),
+        warnings=_warnings(problem, network, method, steps, escapes) if known else _warnings_of_data(problem),
     )
+
+
+def _has_forecast(problem, method):
+    """Whether limits and escapes are those of the theory: a whole target, plain descent."""
+    return problem.plain and method.plain
+
+
+def _warnings_of_data(problem):
+    parts = problem.facts().get("components", 1)
+    if parts == 1:
+        return []
+    return [f"the graph of observed entries has {parts} parts; nothing determines the entries between them"]
 
 
 def first_warnings(problem, network, method, steps):
     """The warnings of a forecast, without its costs: only the leading mode is followed."""
+    if not _has_forecast(problem, method):
+        return _warnings_of_data(problem)
     if problem.spectrum.rank == 0:
         return ["the target is zero: there is nothing to learn"]
     with one_blas_thread():
@@ -168,7 +184,7 @@ def _escape_time(network, value, left, right, horizon):
 
 def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", alone=False):
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
-    setup = Setup(problem, network.widths, network.dtype, record, method.step_size)
+    setup = Setup(problem, network.widths, network.dtype, record, method)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
     plan.probe(observation.at(params))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrbias import theory
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.network import Network
 from lrcore import cpu, layout, workspace
@@ -48,9 +49,9 @@ class Metric:
 class Setup:
     """What stays the same during a run: shapes, the target's directions, thresholds."""
 
-    def __init__(self, problem, widths, dtype, record, step_size):
+    def __init__(self, problem, widths, dtype, record, method):
         self.problem, self.widths, self.dtype, self.record = problem, tuple(widths), np.dtype(dtype), record
-        self.step_size = step_size
+        self.method = method
         self.depth = layout.depth(widths)
         self.layers = range(1, self.depth + 1)
         self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
@@ -71,9 +72,18 @@ class Setup:
     @property
     def has_basis(self):
         """Whether entries in the target's eigenvectors are measured: a symmetric target, or a square one on request."""
+        square = len(set(self.problem.shape)) == 1
+        return self.problem.symmetric or (self.names("eigenvalues_in_basis") and square)
+
+    @functools.cached_property
+    def errors(self):
+        """Names of the errors that the problem knows: "train", "hidden"."""
+        return list(self.problem.errors(self.problem.target))
+
+    def names(self, metric):
+        """Whether a metric was asked for by its name."""
         asked = self.record.metrics
-        named = not isinstance(asked, str) and "eigenvalues_in_basis" in asked
-        return self.problem.symmetric or (named and len(set(self.problem.shape)) == 1)
+        return not isinstance(asked, str) and metric in asked
 
     def key_name(self, key):
         return "product" if key == PRODUCT else f"layer/{key}"
@@ -86,15 +96,20 @@ class Observation:
         self.setup = setup
         self._widths = layout.as_widths(setup.widths)
         self._work = workspace.allocate(self._widths, setup.dtype)
+        self._whole = setup.problem.plain and setup.method.ridge == 0
+        self._goal = None if self._whole else setup.problem.objective(setup.dtype)
         self._target = setup.problem.target.astype(setup.dtype)
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
         self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
         self._spectra_work, self._angles_work = {}, None
         self._known, self._needs = {}, {}
 
-    def at(self, params, needs=None):
-        """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors."""
-        self.params, self._needs = params, needs or {}
+    def at(self, params, step=0, needs=None):
+        """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors.
+
+        The loss and the gradient have the ridge of that step.
+        """
+        self.params, self.step, self._needs = params, step, needs or {}
         self._known = {}
         return self
 
@@ -113,7 +128,7 @@ class Observation:
         if key == PRODUCT:
             return self._once("product", self._form_product)
         if key == ("gradient", PRODUCT):
-            return self.matrix(PRODUCT) - self._target
+            return self._once("slope", self._form_slope)
         if isinstance(key, tuple):
             return self._once("slopes", lambda: layout.layers(self.gradient, self.setup.widths))[key[1] - 1]
         return self._once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
@@ -127,8 +142,16 @@ class Observation:
         """The loss; computes the gradient with it."""
         return self._once("loss", self._form_gradient)
 
+    def _form_slope(self):
+        product = self.matrix(PRODUCT)
+        return product - self._target if self._whole else self.setup.problem.slope(product).astype(self.setup.dtype)
+
     def _form_gradient(self):
-        return cpu.loss_and_gradient(self.params, self._widths, self._target, self._gradient, self._work)
+        if self._whole:
+            return cpu.loss_and_gradient(self.params, self._widths, self._target, self._gradient, self._work)
+        ridge = self.setup.dtype.type(self.setup.method.ridges(self.step, 1)[0])
+        arguments = self.params, self._widths, self._goal, ridge, self._gradient, self._work
+        return cpu.objective_loss_and_gradient(*arguments)
 
     @property
     def gradient(self):
@@ -183,7 +206,7 @@ class Observation:
 
     def _measure_directions(self):
         out = np.empty((self.setup.depth, 3))
-        cpu.directions(self.params, self.gradient, self._widths, self.setup.step_size, out)
+        cpu.directions(self.params, self.gradient, self._widths, self.setup.method.step_size, out)
         return out
 
 
@@ -325,6 +348,39 @@ def _direction_change(observation):
     return observation.directions()[:, 2]
 
 
+@metric("errors", lambda setup: [(f"{name}_error", (), "float") for name in setup.errors])
+def _errors(observation):
+    """Root mean squares of W − Ŵ over the observed entries and over the hidden ones; nothing for a whole target."""
+    if not observation.setup.errors:
+        return []
+    return list(observation.setup.problem.errors(observation.matrix(PRODUCT)).values())
+
+
+def _cost_quantities(setup):
+    return [("product/representation_cost", (), "float"), ("squared_norm", (), "float")]
+
+
+@metric("representation_cost", _cost_quantities, needs=lambda setup: {PRODUCT: 0})
+def _representation_cost(observation):
+    """N Σ σ_i^(2/N), the least Σ ‖W_i‖² of all networks with this product; and Σ ‖W_i‖² of this one."""
+    cost = theory.representation_cost(observation.values(PRODUCT), observation.setup.depth)
+    return [cost, np.sum(observation.params**2)]
+
+
+def _absorbing_quantities(setup):
+    return [("absorbing_rank", (), "int")] if setup.names("absorbing_rank") else []
+
+
+@metric("absorbing_rank", _absorbing_quantities, needs=lambda setup: dict.fromkeys(setup.layers, 0))
+def _absorbing_rank(observation):
+    """The smallest r with the network in B_r (see `lrbias.absorbing`), −1 for none; only when named."""
+    setup = observation.setup
+    if not setup.names("absorbing_rank"):
+        return []
+    sets = setup.record.absorbing_sets()
+    return [sets.rank([observation.values(i) for i in setup.layers], observation.balancedness())]
+
+
 class Plan:
     """Which metrics are due at a step, and the quantities they write."""
 
@@ -371,7 +427,7 @@ class Plan:
         names = tuple(entry[0].name for entry in due)
         if names not in self._needs:
             self._needs[names] = self._merge(entry[0].needs(self.setup) for entry in due)
-        observation.at(params, self._needs[names])
+        observation.at(params, step, self._needs[names])
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
             for chosen, interval, quantities in due:
                 for quantity, value in zip(quantities, chosen.measure(observation), strict=True):

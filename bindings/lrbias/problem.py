@@ -8,7 +8,7 @@ import numpy as np
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings import Count, Positive, Seed, validate
-from lrcore import random
+from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")
@@ -193,14 +193,13 @@ class Eigen(NamedTuple):
     vectors: np.ndarray
 
 
-class Factorization:
-    """The loss L = ½‖W_N ⋯ W_1 − target‖_F².
+class Problem:
+    """What every loss has: a target matrix (copied, read-only), its spectrum, and how a run writes both down.
 
-    target: a real (outputs, inputs) matrix; it is copied and made read-only.
-    source: how the target was made, as keys of an experiment file; kept with a run. None: only the matrix is kept.
-
-    Raises InvalidInput when the target is not a finite matrix.
+    A subclass says how the product is compared with the target: `weights` of the entries, or measurements of its own.
     """
+
+    plain = False  # whether the loss is that of a whole target, which has kernels of its own
 
     def __init__(self, target, source=None):
         self.target = as_matrix("target", target)
@@ -234,16 +233,60 @@ class Factorization:
         order = np.lexsort((-values, -sizes))
         return Eigen(values[order], vectors[:, order])
 
+    @property
+    def observed(self):
+        """What a run keeps beside the target to have the loss again: {name: array}."""
+        return {}
+
+    def objective(self, dtype):
+        """The loss as the kernels take it: an `lrcore.objective.Objective`."""
+        return objective.weighted(self.target, self.weights, dtype)
+
+    def slope(self, product):
+        """∂L/∂W at a product."""
+        return self.weights * (product - self.target)
+
+    def errors(self, product):
+        """{"train": …, "hidden": …}: root mean squares of W − Ŵ over what is observed, and what is not but known."""
+        return {}
+
     def settings(self):
         """How to have the target again, as keys of an experiment file in the run directory: a teacher is made again,
         anything else is read from the copy that the run keeps."""
         return self.source if self.source and "shape" in self.source else {"target": "target.npy"}
+
+    def facts(self):
+        """What the summary of a run says of the data: {name: number}."""
+        return {}
 
     def check(self, network):
         """InvalidInput unless the product of `network` has the shape of the target."""
         ends = (network.widths[-1], network.widths[0])
         accepted = f"widths that start with {self.shape[1]} and end with {self.shape[0]}, the shape of the target"
         require(ends == self.shape, "widths", network.widths, accepted)
+
+
+class Factorization(Problem):
+    """The loss L = ½‖W_N ⋯ W_1 − target‖_F².
+
+    target: a real (outputs, inputs) matrix; it is copied and made read-only.
+    source: how the target was made, as keys of an experiment file; kept with a run. None: only the matrix is kept.
+
+    Raises InvalidInput when the target is not a finite matrix.
+    """
+
+    plain = True
+
+    @property
+    def weights(self):
+        """Of every entry: 1."""
+        return np.ones(self.shape)
+
+    def entries(self, dtype):
+        """All entries, for stochastic steps; the expected step is that of the loss."""
+        rows, columns = np.indices(self.shape).reshape(2, -1)
+        values = self.target.ravel().astype(dtype)
+        return objective.Entries(rows, columns, values, np.dtype(dtype).type(values.size))
 
     def __repr__(self):
         return f"Factorization(target of shape {self.shape}, rank {self.spectrum.rank})"

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from lrbias.absorbing import AbsorbingSets
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings import Count, Positive, Settings, validate
 
@@ -50,6 +51,8 @@ class Record(Settings):
     relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
     directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
     degenerate: target values closer than this (relatively) share one subspace in the alignment. Our choice.
+    absorbing_balance, _slack, _alpha, _bound: ε_1, ε_2, α and C of the sets B_r of absorbing_rank, which is recorded
+        only when it is named. Our choices, see `lrbias.absorbing`.
     """
 
     every: Count = Field(10, description="an integer of at least 1")
@@ -58,6 +61,15 @@ class Record(Settings):
     relative_threshold: Positive = Field(1e-3, description="a finite number greater than 0")
     directions: Count | None = Field(None, description="an integer of at least 1, or nothing")
     degenerate: Positive = Field(1e-3, description="a finite number greater than 0")
+    absorbing_balance: Positive | None = Field(None, description="a finite number greater than 0")
+    absorbing_slack: Positive | None = Field(None, description="a finite number greater than 0")
+    absorbing_alpha: Positive | None = Field(None, description="a finite number greater than 0")
+    absorbing_bound: Positive | None = Field(None, description="a finite number greater than 0")
+
+    def absorbing_sets(self):
+        """The AbsorbingSets of these settings; what is not given has its default."""
+        own = {key: getattr(self, f"absorbing_{key}") for key in AbsorbingSets.model_fields}
+        return AbsorbingSets(**{key: value for key, value in own.items() if value is not None})
 
     def intervals(self):
         """{metric name: interval in steps}."""
@@ -114,6 +126,11 @@ class Stop(Settings):
         """InvalidInput unless `record` (a Record) measures what this looks at."""
         measured = self.plateaus is None or "effective_rank" in record.intervals()
         require(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
+
+    def check_method(self, method):
+        """InvalidInput when a loss is to be reached that `method` does not see."""
+        accepted = f"nothing for {method.label}, whose losses are those of single entries"
+        require(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
 
     def settings(self):
         return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}

@@ -25,6 +25,8 @@ RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 def reduce(problem, network, method):
     """The short cut for this training, or None where there is none (or it would not be shorter)."""
+    if not (problem.plain and method.plain):
+        return None
     if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None
     return Diagonal.of(problem, network, method) or Compressed.of(problem, network, method)

@@ -1,16 +1,16 @@
 """Reading a run: while it is written, after it ended, or from memory."""
 
-import functools
 from dataclasses import asdict
 
 import numpy as np
 
 from lrbias.batch_file import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
+from lrbias.experiment import parts
+from lrbias.jumping import jumps
 from lrbias.log import LOSSES
 from lrbias.network import Network
 from lrbias.plateau import plateaus
-from lrbias.problem import Factorization
 from lrbias.store import RunFolder
 from lrcore import layout
 
@@ -21,7 +21,7 @@ def open(path):
     Raises InvalidInput when there is no run, StoreError when its files are damaged.
     """
     folder = find_batched(path) or RunFolder.existing(path)
-    return Run(folder, folder.config(), folder.target())
+    return Run(folder, folder.config(), folder.problem())
 
 
 class Run:
@@ -35,10 +35,11 @@ class Run:
     run.status, run.detail       new, running, finished, stopped, interrupted, diverged or failed; a sentence
     run.step                     steps made (committed); run.elapsed seconds of training
     run.settings                 every setting, as keys of an experiment file
+    run.problem, run.target      what was fitted: Factorization, Completion or Sensing; its target
     """
 
-    def __init__(self, source, config, target):
-        self._source, self._config, self.target = source, config, target
+    def __init__(self, source, config, problem):
+        self._source, self._config, self.problem = source, config, problem
         self.refresh()
 
     def refresh(self):
@@ -94,9 +95,7 @@ class Run:
     @property
     def label(self):
         """Method and step size, for a legend."""
-        if self.settings["method"] == "gd":
-            return f"GD, lr = {self.settings['lr']:g}"
-        return f"gradient flow ({self.settings['scheme']}), dt = {self.settings['dt']:g}"
+        return parts(self.settings)[0].caption
 
     def __contains__(self, name):
         return name in self._config["quantities"]
@@ -116,6 +115,9 @@ class Run:
 
     def _rows(self, name, interval):
         return self._progress["losses"] if name == LOSSES else self._progress["rows"].get(str(interval), 0)
+
+    def _has_rows(self, name):
+        return name in self and self._rows(name, self._interval(name)) > 0
 
     def steps_of(self, name):
         """The steps at which a quantity was recorded."""
@@ -162,10 +164,14 @@ class Run:
     def network(self):
         return Network(self._source.checkpoint(self._progress["checkpoint"]), self.widths)
 
-    @functools.cached_property
-    def problem(self):
-        """The Factorization that was fitted."""
-        return Factorization(self.target)
+    @property
+    def target(self):
+        return self.problem.target
+
+    def jumps(self, lower=0.01, upper=0.02):
+        """The Jumps of the product's rank: see `lb.jumps`."""
+        name = "product/singular_values"
+        return jumps(self.steps_of(name), self[name], lower, upper)
 
     @property
     def target_values(self):
@@ -229,14 +235,18 @@ class Run:
             "widths": list(self.widths),
             "target_shape": list(self.target.shape),
             "target_rank": self.target_rank,
+            **self.problem.facts(),
             "reduced": self.reduced,
             "first_loss": ends[0],
             "last_loss": ends[1],
             "checkpoints": len(self.checkpoints),
             "quantities": len(self.names),
         }
-        if "product/singular_values" in self:
+        if self._has_rows("product/singular_values"):
             facts["escape_steps"] = self.escape_steps()
+            found = self.jumps()
+            facts["rank_jumps"] = {"down": found.down, "up": found.up, "rank": found.rank}
+        facts.update({name: float(self[name][-1]) for name in ("train_error", "hidden_error") if self._has_rows(name)})
         if "product/effective_rank" in self:
             facts["plateaus"] = [asdict(plateau) for plateau in self.plateaus()]
         return facts
@@ -251,6 +261,9 @@ class Run:
         ]
         if facts["last_loss"] is not None:
             lines.append(f"  loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {self.elapsed:.1f} s")
+        if "train_error" in facts:
+            hidden = f", {facts['hidden_error']:.3g} over the hidden ones" if "hidden_error" in facts else ""
+            lines.append(f"  root mean square error {facts['train_error']:.3g} over the observed entries{hidden}")
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")

@@ -3,6 +3,7 @@
     config.json      settings, versions, quantities; checksummed
     experiment.toml  the file that repeats the run
     target.npy
+    observed.npz     of a loss that does not see the whole target: the mask, or the measurements
     log.zarr/        one preallocated array per quantity, written in whole chunks, each with a crc32c
     tail.npz         while a run goes on: the rows of chunks that are not full yet, first row in front of the name
     checkpoints/     step-00001000.npz …
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
+from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 
 FORMAT = 2
@@ -151,15 +153,25 @@ class RunFolder:
     def progress(self):
         return read_json(self.path / "progress.json")
 
-    def target(self):
-        path = self.path / "target.npy"
+    def problem(self):
+        """The loss that the run minimises."""
+        config = self.config()
+        target, observed = np.load(self._checked("target.npy", config["target_crc32"]), allow_pickle=False), {}
+        if "observed_crc32" in config:
+            with np.load(self._checked("observed.npz", config["observed_crc32"]), allow_pickle=False) as archive:
+                observed = {name: archive[name] for name in archive.files}
+        return restore(target, observed, config["settings"].get("mean", False), config["target_source"])
+
+    def _checked(self, name, checksum):
+        """The bytes of a file that never changes, as a file; StoreError unless they are what was written."""
+        path = self.path / name
         try:
             data = path.read_bytes()
         except OSError as error:
             raise StoreError(f"{path} cannot be read ({error.strerror}); restore it from a copy.") from None
-        if zlib.crc32(data) != self.config()["target_crc32"]:
+        if zlib.crc32(data) != checksum:
             raise StoreError(f"{path} is damaged (its checksum does not match); restore it from a copy.")
-        return np.load(io.BytesIO(data), allow_pickle=False)
+        return io.BytesIO(data)
 
     def checkpoint_path(self, step):
         return self.path / "checkpoints" / f"step-{step:08d}.npz"
@@ -234,10 +246,11 @@ class RunWriter(RunFolder):
         self._lock = held
 
     @classmethod
-    def create(cls, path, config, extra_files, target, start, quantities, steps):
+    def create(cls, path, config, extra_files, data, start, quantities, steps):
         """A new run directory at `path`, complete with its first checkpoint; nothing is left behind on failure.
 
-        start: the arrays of that checkpoint, as for `write_checkpoint`.
+        data: (target, observed), as `Problem` has them. start: the arrays of that checkpoint, as for
+        `write_checkpoint`.
         """
         path = check_new(path)
         draft = path.with_name(f".{path.name}.new")
@@ -250,15 +263,13 @@ class RunWriter(RunFolder):
         try:
             writer._clear()
             (draft / "checkpoints").mkdir()
-            data = io.BytesIO()
-            np.save(data, target)
-            write_file(draft / "target.npy", data.getvalue())
+            checksums = writer._write_data(*data)
             for name, text in extra_files.items():
                 write_file(draft / name, text.encode())
             writer._create_arrays(quantities, steps)
             writer.write_checkpoint(0, start, config["widths"])
             write_json(draft / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
-            config = {**config, "format": FORMAT, "target_crc32": zlib.crc32(data.getvalue())}
+            config = {**config, "format": FORMAT, **checksums}
             write_json(draft / "config.json", config)
             os.rename(draft, path)
             _sync_folder(path.parent)
@@ -278,6 +289,19 @@ class RunWriter(RunFolder):
         for partial in folder.path.rglob("*.partial"):
             partial.unlink()
         return writer
+
+    def _write_data(self, target, observed):
+        """target.npy, and observed.npz unless the whole target is seen; returns their checksums."""
+        data = io.BytesIO()
+        np.save(data, target)
+        write_file(self.path / "target.npy", data.getvalue())
+        checksums = {"target_crc32": zlib.crc32(data.getvalue())}
+        if observed:
+            data = io.BytesIO()
+            np.savez(data, **observed)
+            write_file(self.path / "observed.npz", data.getvalue())
+            checksums["observed_crc32"] = zlib.crc32(data.getvalue())
+        return checksums
 
     def _clear(self):
         """Remove what a killed creation left in the draft."""

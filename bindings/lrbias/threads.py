@@ -17,23 +17,23 @@ def one_blas_thread():
 
 
 def together(kernel, works):
-    """kernel(params, losses, work) called by as many threads as there are workspaces: a function of params and losses.
+    """kernel(params, losses, step, work) in as many threads as there are workspaces: steps(params, losses, step).
 
     The kernels release the interpreter and wait for each other inside, so the threads really run side by side.
     """
     if len(works) == 1:
-        return lambda params, losses: kernel(params, losses, works[0])
+        return lambda params, losses, step=0: kernel(params, losses, step, works[0])
     pool = ThreadPoolExecutor(len(works) - 1, thread_name_prefix="lrbias")
     # Compiling is not safe to do in several threads at once where the interpreter is free to switch between them.
     state = {"compiled": False}
 
-    def steps(params, losses):
+    def steps(params, losses, step=0):
         if not state["compiled"]:
             single = works[0]._replace(parts=1)
-            kernel(params.copy(), losses[:0], single)
+            kernel(params.copy(), losses[:0], step, single)
             state["compiled"] = True
-        others = [pool.submit(kernel, params, losses, work) for work in works[1:]]
-        status = kernel(params, losses, works[0])
+        others = [pool.submit(kernel, params, losses, step, work) for work in works[1:]]
+        status = kernel(params, losses, step, works[0])
         for other in others:
             other.result()
         return status

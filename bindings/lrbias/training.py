@@ -20,7 +20,7 @@ from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
 from lrbias.plateau import PlateauWatch
-from lrbias.problem import Factorization
+from lrbias.problem import Problem
 from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
@@ -52,9 +52,9 @@ def train(
 ):
     """Train `network` on `problem` and return the Run.
 
-    problem           what is fitted, e.g. Factorization(target)
+    problem           what is fitted: Factorization(target), Completion(target, mask) or Sensing(matrices, values)
     network           the initial Network; it is not changed
-    method            GD(lr=…) or GradientFlow(dt=…)
+    method            GD(lr=…), GradientFlow(dt=…) or SGD(lr=…)
     steps             number of steps (iterations), at least 1
     record            what is measured and when; Record() measures everything every 10 steps
     stop              when to end early; Stop() never does
@@ -70,9 +70,9 @@ def train(
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
     that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
     """
-    require(isinstance(problem, Factorization), "problem", problem, "a Factorization")
+    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion or Sensing")
     require(isinstance(network, Network), "network", network, "a Network")
-    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD or GradientFlow")
+    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD, GradientFlow or SGD")
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
     stop.check(record)
     steps = validate(Count, "steps", steps)
@@ -80,6 +80,7 @@ def train(
     threads = validate(Threads, "threads", threads)
     compress = validate(Compress, "compress", compress)
     problem.check(network)
+    stop.check_method(method)
     if store is not None:
         check_new(store)
     if forecast:
@@ -98,7 +99,8 @@ def train(
         else:
             toml = {"experiment.toml": experiment.to_toml(settings)}
             start = {"params": network.params, **training.state()}
-            sink = RunWriter.create(store, config, toml, problem.target, start, training.quantities, steps)
+            data = problem.target, problem.observed
+            sink = RunWriter.create(store, config, toml, data, start, training.quantities, steps)
         return training.go(sink, config, 0, progress)
 
 
@@ -115,7 +117,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
     refuse_writing(path)
     writer = RunWriter.reopen(path)
     try:
-        config, target = writer.config(), writer.target()
+        config, problem = writer.config(), writer.problem()
         known = writer.progress()
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)
@@ -130,16 +132,16 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
                 f"{known['step']}; start one with a smaller step size."
             )
         if from_checkpoint is None and known["status"] in ("finished", "stopped") and steps == known["step"]:
-            return Run(writer, config, target)
+            return Run(writer, config, problem)
         settings = {**config["settings"], "steps": max(steps, known["step"])}
         if threads is not None:
             settings["threads"] = validate(Threads, "threads", threads)
-        return _continue(writer, {**config, "settings": settings}, target, start, metrics, progress)
+        return _continue(writer, {**config, "settings": settings}, problem, start, metrics, progress)
     finally:
         writer.close()
 
 
-def _continue(writer, config, target, start, metrics, progress):
+def _continue(writer, config, problem, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
@@ -147,7 +149,7 @@ def _continue(writer, config, target, start, metrics, progress):
     if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **here}]
     with one_blas_thread():
-        problem, params, reduced = Factorization(target), writer.checkpoint(start), None
+        params, reduced = writer.checkpoint(start), None
         if config.get("reduced"):  # the basis is that of the start, the state that of the checkpoint
             reduced = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
             reduced.state[:] = writer.checkpoint(start, "state")
@@ -163,11 +165,10 @@ class _Training:
 
     def __init__(self, problem, widths, params, method, record, stop, threads, reduced=None):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
-        self.reduced = reduced
-        self.setup = Setup(problem, widths, params.dtype, record, method.step_size)
-        steps = None if reduced else method.stepper(problem, widths, params.dtype, threads)
+        self.method, self.reduced = method, reduced
+        self.setup = Setup(problem, widths, params.dtype, record, method)
+        self.steps_of = None if reduced else method.stepper(problem, widths, params.dtype, threads)
         self.trained = reduced.state if reduced else self.params
-        self.advance = reduced.advance if reduced else lambda losses: steps(self.params, losses)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.plan.probe(self.observation.at(self.params))
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
@@ -223,7 +224,7 @@ class _Training:
             self.recorder.close()
             self.shown.stop()
             self.sink.close()
-        run = Run(self.sink, config, self.setup.problem.target)
+        run = Run(self.sink, config, self.setup.problem)
         if ending == "interrupted":
             where = f"; continue with: lrbias resume {run.path}" if run.path else ""
             raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
@@ -275,7 +276,7 @@ class _Training:
     def _gradient_reached(self):
         if self.stop.gradient is None or self.step % self.record.every:
             return False
-        return self.observation.at(self.params).gradient_norm <= self.stop.gradient
+        return self.observation.at(self.params, self.step).gradient_norm <= self.stop.gradient
 
     def _chunk_length(self):
         """Steps until something is due, as far as the time for one kernel call allows."""
@@ -285,12 +286,16 @@ class _Training:
         due = min((self.step // interval + 1) * interval for interval in intervals)
         return min(due - self.step, self.steps - self.step, self.chunk)
 
+    def _advance(self, losses):
+        """As many steps as there are losses, from the step that the run has reached."""
+        return self.reduced.advance(losses) if self.reduced else self.steps_of(self.params, losses, self.step)
+
     def _make_steps(self, count):
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
         losses = self.log.columns[LOSSES].view(self.step, count)
         before = self.trained.copy() if self.stop.loss is not None else None
         started = time.perf_counter()
-        code = self.advance(losses)
+        code = self._advance(losses)
         seconds = time.perf_counter() - started
         if code != status.OK:
             self.step += int(np.argmin(np.isfinite(losses)))
@@ -299,7 +304,7 @@ class _Training:
         if before is not None and (losses <= self.stop.loss).any():
             made = int(np.argmax(losses <= self.stop.loss))
             self.trained[:] = before
-            self.advance(losses[:made])
+            self._advance(losses[:made])
             self.loss_reached = True
         if self.reduced:
             self.reduced.expand(self.params)
@@ -337,8 +342,13 @@ class _Training:
         return self._progress("diverged", f"the loss at step {self.step} is {loss}: {status.MEANING[status.DIVERGED]}")
 
     def _loss_here(self):
+        """The loss that belongs to this step: under a stochastic method that of the entries which it would draw."""
         with np.errstate(all="ignore"):
-            return self.observation.at(self.params).loss
+            if not self.method.stochastic:
+                return self.observation.at(self.params, self.step).loss
+            loss = np.empty(1, self.params.dtype)
+            self.steps_of(self.params.copy(), loss, self.step)
+            return loss[0]
 
     def _progress(self, ending, detail):
         elapsed = self.elapsed_before + time.perf_counter() - self.start_time

@@ -1,11 +1,11 @@
-"""Many small networks trained by single-entry SGD in lock-step, the run in the lanes of a vector, as `lrcore.cpu.batch`.
+"""Many small networks trained by single-entry SGD in lock-step, a run in each lane, as in `lrcore.cpu.batch`.
 
 params (blocks, P, lanes)    lr, ridge (blocks, lanes)    losses, statuses (blocks, lanes)
 
-Every run has its own observed entries, learning rate, ridge and seed; the batch size, the kind of sampling and how rates
-change with time are common. A run gets the bits that `lrcore.cpu.sgd` gives to it alone. Losses of single entries say
-little, so only their mean over a call is kept. A run whose loss is not finite gets the status DIVERGED; runs that have
-it, from this call or before it, keep their parameters.
+Every run has its own observed entries, learning rate, ridge and seed; the batch size, the kind of sampling and how
+rates change with time are common. A run gets the bits that `lrcore.cpu.sgd` gives to it alone. Losses of single
+entries say little, so only their mean over a call is kept. A run whose loss is not finite gets the status DIVERGED;
+runs that have it, from this call or before it, keep their parameters.
 
 Below the kernel, buffers are addresses, and the unit of size is one number of every run.
 """
@@ -31,7 +31,7 @@ from lrcore.cpu._lanes import (
 )
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import address
-from lrcore.cpu.batch import ONE, STORE, UNIT, _multiply
+from lrcore.cpu.batch import ONE, UNIT
 from lrcore.cpu.random import draws
 from lrcore.cpu.sgd import DOMAIN, batch_size, first_draw
 from lrcore.status import DIVERGED, OK
@@ -46,7 +46,7 @@ class _Places(NamedTuple):
     rows: int
     columns: int
     residual: int
-    goal: int
+    goals: int
     total: int
     rate: int
     decay: int
@@ -62,7 +62,7 @@ def _places(work):
         address(work.rows),
         address(work.columns),
         address(work.residual),
-        address(work.goal),
+        address(work.goals),
         address(work.total),
         address(work.rate),
         address(work.decay),
@@ -72,7 +72,7 @@ def _places(work):
 
 @kernel
 def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work):
-    """`sgd_steps` of every run: factors.shape[1] steps with the rates lr · factors[0] and the ridges ridge · factors[1].
+    """`sgd_steps` of every run: factors.shape[1] steps, with rates lr · factors[0] and ridges ridge · factors[1].
 
     entries   rows and columns (blocks, m, lanes) int32, values (blocks, m, lanes), weight
     sampling  seed (blocks, lanes) uint64; first, batch and replacement as for one run
@@ -81,32 +81,32 @@ def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losse
     """
     dtype, places, count, one = params.dtype, _places(work), entries.rows.shape[1], params.dtype.type(1)
     for block in range(params.shape[0]):
-        point, rates, ridges = address(params[block]), address(lr[block]), address(ridge[block])
-        rows, columns, values = entries.rows[block], entries.columns[block], entries.values[block]
-        (going, every), filled, place = _going(statuses[block]), np.int64(0), np.int64(0)
-        losses[block, :], work.made[:], work.order[:, count] = 0, 0, 0
+        point, sums, status = address(params[block]), address(losses[block]), statuses[block]
+        rates = address(lr[block]), address(ridge[block])
+        own = entries.rows[block], entries.columns[block], entries.values[block], sampling.seed[block]
+        (going, every), filled, place = _going(status), np.int64(0), np.int64(0)
+        losses[block, :], work.made[:] = 0, 0
         for k in range(factors.shape[1] if going else 0):
             size = batch_size(sampling.first + k, count, sampling)
             if place == filled:
-                filled = _draw_ahead(k, factors.shape[1], count, sampling, sampling.seed[block], work)
+                filled = _draw_ahead(k, factors.shape[1], sampling, own, widths, work)
                 place = np.int64(0)
             of_loss = entries.weight, dtype.type(size)
-            _set_rates(one, (rates, ridges), factors[0, k], factors[1, k], of_loss, places)
+            _set_rates(one, rates, factors[0, k], factors[1, k], of_loss, places)
             for s in range(size):
-                _choose(rows, columns, values, place + s, s, widths, work)
-                _ends(dtype, point, widths, s, places)
-            finite = _set_loss(one, of_loss, address(losses[block]), going, places)
+                _ends(dtype, point, widths, s, place + s, places)
+            finite = _set_loss(one, of_loss, sums, going, places)
             if finite & going != going:
-                going = _end(finite, going, k, statuses[block], work)
+                going = _end(finite, going, k, status, work)
                 if going == 0:
                     break
             if going != every:
                 _hold(dtype, going, size, places)
             for s in range(size):
-                _update(one, point, widths, s, places)
+                _update(one, point, widths, s, place + s, places)
             place += size
         for lane in range(lr.shape[1]):
-            made = work.made[lane] if statuses[block, lane] == DIVERGED else factors.shape[1]
+            made = work.made[lane] if status[lane] == DIVERGED else factors.shape[1]
             losses[block, lane] /= max(made, 1)
 
 
@@ -121,27 +121,24 @@ def _going(status):
 
 
 @kernel
-def _choose(rows, columns, values, draw, s, widths, work):
-    """Where entry s of the batch lies, for each run: bytes to its row of the last layer and its column of the first."""
-    inner, size = widths[widths.size - 2] * UNIT, UNIT // work.rows.shape[1]
+def _draw_ahead(k, steps, sampling, own, widths, work):
+    """Draws of all runs for as many steps from the k-th on as the buffers hold; returns how many they are.
+
+    Made ahead, since a vector that is read right after its numbers were written one by one has to wait for them.
+    """
+    (rows, columns, values, seeds), inner, size = own, widths[widths.size - 2] * UNIT, UNIT // work.rows.shape[1]
+    count, step = rows.shape[0], sampling.first + k
+    here, ahead = first_draw(step, count, sampling), min(max(work.drawn.size // sampling.batch, 1), steps - k)
+    filled = first_draw(step + ahead, count, sampling) - here
     for lane in range(work.rows.shape[1]):
-        entry = work.drawn[lane, draw]
-        work.rows[s, lane] = rows[entry, lane] * inner + lane * size
-        work.columns[s, lane] = columns[entry, lane] * UNIT + lane * size
-        if widths.size == 2:  # one layer: to the entry itself
-            work.rows[s, lane] += columns[entry, lane] * UNIT
-        work.goal[s, lane] = values[entry, lane]
-
-
-@kernel
-def _draw_ahead(k, steps, count, sampling, seeds, work):
-    """Draws of all runs for as many steps from the k-th on as the buffer holds; returns how many they are."""
-    here = first_draw(sampling.first + k, count, sampling)
-    ahead = min(max(work.drawn.shape[1] // sampling.batch, 1), steps - k)
-    filled = first_draw(sampling.first + k + ahead, count, sampling) - here
-    for lane in range(work.drawn.shape[0]):
-        out, order = work.drawn[lane, :filled], work.order[lane]
-        draws(seeds[lane], DOMAIN, here, sampling.replacement, order, out)
+        draws(seeds[lane], DOMAIN, here, sampling.replacement, work.order[lane], work.drawn[:filled])
+        for draw in range(filled):
+            entry = work.drawn[draw]
+            row, column = rows[entry, lane] * inner, columns[entry, lane] * UNIT
+            # with one layer there is no row of a last and column of a first one, but only the entry itself
+            work.rows[draw, lane] = row + lane * size + (column if widths.size == 2 else 0)
+            work.columns[draw, lane] = column + lane * size
+            work.goals[draw, lane] = values[entry, lane]
     return filled
 
 
@@ -194,11 +191,11 @@ def _hold(dtype, going, size, places):
 
 
 @kernel
-def _ends(dtype, params, widths, s, places):
-    """f and b of entry s of the batch, and its residual, whose square is added to the sum."""
+def _ends(dtype, params, widths, s, draw, places):
+    """f and b of entry s of the batch, a draw made ahead, and its residual, whose square is added to the sum."""
     depth, layer = widths.size - 1, params
     f, b = places.f + s * places.per_sample, places.b + s * places.per_sample
-    rows, columns = places.rows + s * places.offsets, places.columns + s * places.offsets
+    rows, columns = places.rows + draw * places.offsets, places.columns + draw * places.offsets
     if depth == 1:
         found = gather_lanes(dtype, params, rows)
     else:
@@ -207,8 +204,8 @@ def _ends(dtype, params, widths, s, places):
             store_lanes(gather_lanes(dtype, layer + q * widths[0] * UNIT, columns), here + q * UNIT)
         layer += widths[1] * widths[0] * UNIT
         for i in range(2, depth):
-            shape, after = (widths[i], widths[i - 1], ONE), here + widths[i - 1] * UNIT
-            _multiply(dtype, (layer, widths[i - 1], ONE), (here, ONE, ONE), shape, after, STORE)
+            after = here + widths[i - 1] * UNIT
+            _times(dtype, (layer, widths[i - 1] * UNIT, UNIT), (widths[i], widths[i - 1]), here, after)
             layer += widths[i] * widths[i - 1] * UNIT
             back += widths[i - 1] * UNIT
             here = after
@@ -218,21 +215,52 @@ def _ends(dtype, params, widths, s, places):
             found = fma_lanes(last, load_lanes(dtype, here + p * UNIT), found)
         for i in range(depth - 1, 1, -1):
             layer -= widths[i] * widths[i - 1] * UNIT
-            shape, before = (widths[i - 1], widths[i], ONE), back - widths[i - 1] * UNIT
-            _multiply(dtype, (layer, ONE, widths[i - 1]), (back, ONE, ONE), shape, before, STORE)
+            before = back - widths[i - 1] * UNIT
+            _times(dtype, (layer, UNIT, widths[i - 1] * UNIT), (widths[i - 1], widths[i]), back, before)
             back = before
-    residual = subtract_lanes(found, load_lanes(dtype, places.goal + s * UNIT))
+    residual = subtract_lanes(found, load_lanes(dtype, places.goals + draw * UNIT))
     store_lanes(residual, places.residual + s * UNIT)
     total = load_lanes(dtype, places.total)
     store_lanes(add_lanes(total, multiply_lanes(residual, residual)), places.total)
 
 
 @kernel
-def _update(dtype, params, widths, s, places):
+def _times(dtype, matrix, shape, x, out):
+    """out = A x; matrix: (address, bytes from row to row, from column to column). Five rows at a time, then one."""
+    (start, down, right), (rows, columns), q = matrix, shape, 0
+    while q + 5 <= rows:
+        s0 = s1 = s2 = s3 = s4 = zero_lanes(dtype)
+        at, end, source = start + q * down, start + q * down + columns * right, x
+        while at < end:
+            value = load_lanes(dtype, source)
+            s0 = fma_lanes(load_lanes(dtype, at), value, s0)
+            s1 = fma_lanes(load_lanes(dtype, at + down), value, s1)
+            s2 = fma_lanes(load_lanes(dtype, at + 2 * down), value, s2)
+            s3 = fma_lanes(load_lanes(dtype, at + 3 * down), value, s3)
+            s4 = fma_lanes(load_lanes(dtype, at + 4 * down), value, s4)
+            at += right
+            source += UNIT
+        store_lanes(s0, out + q * UNIT)
+        store_lanes(s1, out + (q + 1) * UNIT)
+        store_lanes(s2, out + (q + 2) * UNIT)
+        store_lanes(s3, out + (q + 3) * UNIT)
+        store_lanes(s4, out + (q + 4) * UNIT)
+        q += 5
+    while q < rows:
+        total = zero_lanes(dtype)
+        for p in range(columns):
+            weight = load_lanes(dtype, start + q * down + p * right)
+            total = fma_lanes(weight, load_lanes(dtype, x + p * UNIT), total)
+        store_lanes(total, out + q * UNIT)
+        q += 1
+
+
+@kernel
+def _update(dtype, params, widths, s, draw, places):
     """Add entry s of the batch to every layer; the first one multiplies by the decay before."""
     depth, inputs, layer = widths.size - 1, widths[0], params
     f, b = places.f + s * places.per_sample, places.b + s * places.per_sample
-    rows, columns = places.rows + s * places.offsets, places.columns + s * places.offsets
+    rows, columns = places.rows + draw * places.offsets, places.columns + draw * places.offsets
     factor = multiply_lanes(load_lanes(dtype, places.rate), load_lanes(dtype, places.residual + s * UNIT))
     decay = load_lanes(dtype, places.decay) if s == 0 else spread_lanes(dtype)
     if depth == 1:
@@ -281,7 +309,7 @@ def _add_to_one(dtype, factor, decay, lines, x, chosen):
 
 @kernel
 def _add_to_all(dtype, factor, decay, layer, left, right):
-    """layer = decay · layer + (factor · left) rightᵀ, the first product rounded by itself; (address, length) of each."""
+    """layer = decay · layer + (factor · left) rightᵀ, the first product rounded alone; (address, length) of each."""
     (b, rows), (f, columns) = left, right
     stride, q = columns * UNIT, 0
     while q + 1 < rows:

@@ -34,16 +34,18 @@ def normals(seed, stream, domain, out):
 def draws(seed, domain, first, replacement, order, out):
     """The draws number first, first + 1, … of the stream (seed, domain) from 0 … m − 1 into `out` (int64).
 
-    seed, domain: uint64. order (m + 1,) int64: scratch that starts as zeros and may be kept from call to call.
+    seed, domain: uint64. order (m + 2,) int64: scratch that starts as zeros and may be kept from call to call.
     With replacement every draw is independent: draw t is word t % 4 of block t // 4. Without, each epoch of m draws is
-    a fresh permutation (Fisher and Yates), named by its number; `order` holds the last one that was made.
+    a fresh permutation (Fisher and Yates), named by its number; `order` holds the last one, then one more than that
+    number, and the seed mixed with the domain.
     """
-    count = order.size - 1
+    count, stamp = order.size - 2, np.int64(seed ^ domain << SHIFT)
     if not replacement:
         epoch, place = first // count, first % count
         for k in range(out.size):
-            if order[count] != epoch + 1:
+            if order[count] != epoch + 1 or order[count + 1] != stamp:
                 _shuffle(seed, domain, epoch, order)
+                order[count], order[count + 1] = epoch + 1, stamp
             out[k] = order[place]
             place += 1
             if place == count:
@@ -56,19 +58,24 @@ def draws(seed, domain, first, replacement, order, out):
         if k == 0 or draw & 3 == 0:
             block = np.uint64(draw >> 2)
             w0, w1, w2, w3 = philox(block & MASK, block >> SHIFT, np.uint64(0), domain, low, high)
-        place = draw & 3
-        word = (w0 if place == 0 else w1) if place < 2 else (w2 if place == 2 else w3)
-        out[k] = np.int64(below(word, np.uint64(count)))
+        out[k] = np.int64(below(_word(draw & 3, w0, w1, w2, w3), np.uint64(count)))
 
 
 @kernel
 def _shuffle(seed, domain, epoch, order):
-    """The permutation of epoch number `epoch` into `order`, and that number behind it."""
-    count, stream = order.size - 1, np.uint64(epoch + 1)
+    """The permutation of epoch number `epoch` into `order`: the exchange at place k is word k % 4 of block k // 4."""
+    count, stream, low, high = order.size - 2, np.uint64(epoch + 1), seed & MASK, seed >> SHIFT
     for k in range(count):
         order[k] = k
+    w0 = w1 = w2 = w3 = np.uint64(0)
     for k in range(count - 1, 0, -1):
-        word, _, _, _ = philox(np.uint64(k), stream >> SHIFT, stream & MASK, domain, seed & MASK, seed >> SHIFT)
-        other = np.int64(below(word, np.uint64(k + 1)))
+        place = k & 3
+        if place == 3 or k == count - 1:
+            w0, w1, w2, w3 = philox(np.uint64(k >> 2), stream >> SHIFT, stream & MASK, domain, low, high)
+        other = np.int64(below(_word(place, w0, w1, w2, w3), np.uint64(k + 1)))
         order[k], order[other] = order[other], order[k]
-    order[count] = epoch + 1
+
+
+@kernel
+def _word(place, w0, w1, w2, w3):
+    return (w0 if place == 0 else w1) if place < 2 else (w2 if place == 2 else w3)

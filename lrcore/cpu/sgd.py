@@ -1,9 +1,9 @@
 """Stochastic gradient descent on the entries of a matrix: rank-one steps, O(N n²) each, in which no product is formed.
 
-Entry (r, c) of W_N ⋯ W_1 needs f_1 = W_1 e_c, f_i = W_i f_{i−1}, and its gradient b_{N−1} = W_Nᵀ e_r, b_{i−1} = W_iᵀ b_i:
+Entry (r, c) of W_N ⋯ W_1 needs f_1 = W_1 e_c, f_i = W_i f_{i−1}, its gradient b_{N−1} = W_Nᵀ e_r, b_{i−1} = W_iᵀ b_i:
 ∂/∂W_i is b_i f_{i−1}ᵀ, which for the first layer is one column and for the last one row. Every layer is multiplied by
-1 − 2ηλ in the pass that updates it. Nothing is carried from step to step but the parameters: the draws of step k depend
-on the seed and on k alone (see `lrcore.cpu.random.draws`).
+1 − 2ηλ in the pass that updates it. Nothing is carried from step to step but the parameters: the draws of step k
+depend on the seed and on k alone (see `lrcore.cpu.random.draws`).
 
 Bits: every element of f and b is one chain of FMAs from +0, the inner index ascending; a new weight is
 fma(g b_q, f_p, decay · w) for the first entry of a batch and fma(g b_q, f_p, w) for the others.
@@ -22,12 +22,14 @@ from lrcore.status import DIVERGED, OK
 UNIT = np.int64(LANE_BYTES)
 DOMAIN = np.uint64(SAMPLE)
 
+
 @kernel
 def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
-    """W_i ← (1 − 2ηλ) W_i − η · weight · mean over the batch of (W_rc − Ŵ_rc) ∂W_rc/∂W_i, all layers from the old point.
+    """W_i ← (1 − 2ηλ) W_i − η · weight · mean over the batch of (W_rc − Ŵ_rc) ∂W_rc/∂W_i, all from the old point.
 
-    entries: an `Entries`; sampling: a `Sampling`. rates, ridges: η and λ of every step. losses[k] is the mean of weight · ½ (W_rc − Ŵ_rc)² over the batch of step k,
-    without the ridge. Without replacement the last batch of an epoch may be smaller. `params` and `losses` are written.
+    entries: an `Entries`; sampling: a `Sampling`. rates, ridges: η and λ of every step. losses[k] is the mean of
+    weight · ½ (W_rc − Ŵ_rc)² over the batch of step k, without the ridge. Without replacement the last batch of an
+    epoch may be smaller. `params` and `losses` are written.
     """
     one, start, size = params.dtype.type(1), address(params), work.forward.shape[1] * params.itemsize
     half, two, entry_count = one / (one + one), one + one, entries.rows.size
@@ -68,7 +70,7 @@ def _draw_ahead(step, left, count, sampling, work):
 
 @kernel
 def first_draw(step, count, sampling):
-    """The number of the first draw of a step: an epoch without replacement is `count` draws, its last batch the rest."""
+    """The number of a step's first draw. Without replacement an epoch is `count` draws, its last batch the rest."""
     if sampling.replacement:
         return step * sampling.batch
     per_epoch = (count + sampling.batch - 1) // sampling.batch

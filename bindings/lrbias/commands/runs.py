@@ -22,6 +22,11 @@ def run(
     teacher_seed: Whole = None,
     scale: float | None = None,
     values: Numbers = None,
+    observed: str | None = None,
+    fraction: float | None = None,
+    entries: Whole = None,
+    mask_seed: Whole = None,
+    mean: bool | None = None,
     network: str | None = None,
     widths: Sizes = None,
     depth: Whole = None,
@@ -35,6 +40,12 @@ def run(
     lr: float | None = None,
     dt: float | None = None,
     scheme: str | None = None,
+    ridge: float | None = None,
+    lr_schedule: str | None = None,
+    ridge_schedule: str | None = None,
+    batch: Whole = None,
+    replacement: bool | None = None,
+    sampling_seed: Whole = None,
     steps: Whole = None,
     checkpoint_every: Whole = None,
     threads: Whole = None,
@@ -45,6 +56,10 @@ def run(
     numerical_threshold: float | None = None,
     relative_threshold: float | None = None,
     degenerate: float | None = None,
+    absorbing_balance: float | None = None,
+    absorbing_slack: float | None = None,
+    absorbing_alpha: float | None = None,
+    absorbing_bound: float | None = None,
     stop_loss: float | None = None,
     stop_gradient: float | None = None,
     stop_plateaus: Whole = None,
@@ -79,6 +94,16 @@ def run(
         Spectral norm of the target; 10 for a teacher, as it is for a file.
     values
         Singular values of the target, instead of a teacher's.
+    observed
+        Fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz of a run.
+    fraction
+        Fit only this share of the entries, drawn at random.
+    entries
+        Fit only so many entries, drawn at random.
+    mask_seed
+        Seed of the observed entries.
+    mean
+        Divide the loss of observed entries by their number.
     network
         Start from this checkpoint (.npz) of a run.
     widths
@@ -98,13 +123,26 @@ def run(
     dtype
         float64 or float32.
     method
-        gd (gradient descent) or flow (gradient flow).
+        gd (gradient descent), flow (gradient flow) or sgd (single entries).
     lr
-        Learning rate of gd.
+        Learning rate of gd and sgd.
     dt
         Time step of flow.
     scheme
         Scheme of flow: rk4, heun or euler.
+    ridge
+        λ: minimise the loss + λ Σ ‖W_i‖².
+    lr_schedule
+        How the learning rate changes: anneal:factor=0.1,start=0,stop=1000 (shape=geometric or linear),
+        steps:factor=0.1,at=500+800 or periodic:factor=0.1,period=200,share=0.5.
+    ridge_schedule
+        How the ridge changes, in the same words.
+    batch
+        Entries that a step of sgd draws.
+    replacement
+        Draw them with replacement, or a fresh permutation for each epoch.
+    sampling_seed
+        Seed of what sgd draws.
     steps
         Number of iterations.
     checkpoint_every
@@ -125,6 +163,14 @@ def run(
         relative_rank counts singular values above it times the largest.
     degenerate
         Target values closer than this, relatively, share one subspace.
+    absorbing_balance
+        ε_1 of the sets of the metric absorbing_rank.
+    absorbing_slack
+        ε_2 of these sets.
+    absorbing_alpha
+        α of these sets.
+    absorbing_bound
+        C of these sets.
     stop_loss
         Stop when the loss is at most this.
     stop_gradient
@@ -326,9 +372,11 @@ def compare(
 
 def _merge(keys, flags):
     """File and flags; a flag takes out the keys of the file that it makes meaningless."""
+    from lrbias.method import OWN
+
     replaced = {"widths": ("depth",), "depth": ("widths",)}
     if flags.get("method", keys.get("method")) != keys.get("method"):
-        replaced["method"] = ("lr", "dt", "scheme")
+        replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - {"ridge"})
     dropped = {key for flag, others in replaced.items() if flag in flags for key in others}
     return {**{key: value for key, value in keys.items() if key not in dropped}, **flags}
 

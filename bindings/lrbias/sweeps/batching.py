@@ -56,6 +56,8 @@ def _kind(whole):
         return None
     if whole.init in SHORTENED and whole.compress == "auto":
         return None
+    if whole.sees_part or not method.plain:
+        return None
     widths = tuple(whole.layer_widths(whole.shape))
     if max(widths) > WIDEST:
         return None
@@ -112,7 +114,7 @@ class Member:
         self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
         parts = self.problem, network, self.method, self.record
         self.settings = experiment.describe(*parts, **{key: arguments[key] for key in others})
-        setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method.step_size)
+        setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method)
         self.observation, self.plan = Observation(setup), Plan(setup)
         self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])
         self.columns = columns_of(self.quantities)

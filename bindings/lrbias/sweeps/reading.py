@@ -78,7 +78,7 @@ class Sweep:
         if number is None or not batch_path(self.path, number).is_file():
             return None
         member = member_at(self.path, number, name)
-        return member and Run(member, member.config(), member.target())
+        return member and Run(member, member.config(), member.problem())
 
     def __len__(self):
         return len(self.names)

@@ -1,0 +1,273 @@
+"""Losses that see only part of a target: some of its entries, or linear measurements of it."""
+
+import functools
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from lrbias.errors import DataWarning, InvalidInput, require, shorten
+from lrbias.problem import Factorization, Problem, as_matrix, as_vector, load_matrix
+from lrbias.settings import Count, Fraction, Seed, validate
+from lrcore import objective, random
+
+
+class Completion(Problem):
+    """The loss ½ Σ (W_ij − target_ij)² over the observed entries (i, j), divided by their number when `mean` is True.
+
+    target    a real (outputs, inputs) matrix; entries that are NaN are not observed and not known
+    mask      which entries are observed: True or not 0, shape of the target
+    fraction  or the share of the entries, in (0, 1], drawn without replacement with `seed`
+    entries   or their number, drawn in the same way, or their positions (k, 2), counted from 0
+    mean      whether the loss is a mean; a learning rate then does not depend on how many entries there are
+    source    as for `Factorization`
+
+    Give one of mask, fraction and entries; without one, what is known is observed. `connected` says whether the graph
+    of observed entries (rows and columns are its nodes) is connected: otherwise nothing determines the entries between
+    its `components`, and a low-rank bias has nothing to act on (Bai et al. 2024). A row or column without any observed
+    entry gives a DataWarning.
+
+    Raises InvalidInput for what is not accepted.
+    """
+
+    def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None):
+        known = np.isfinite(np.asarray(target, dtype=np.float64)) if _is_real(target) else np.True_
+        super().__init__(np.where(np.isnan(target), 0, target) if not known.all() else target, source)
+        given = [
+            name for name, value in (("mask", mask), ("fraction", fraction), ("entries", entries)) if value is not None
+        ]
+        require(len(given) <= 1, "mask", given, "only one of mask, fraction and entries")
+        require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
+        self.known, self.mean, self._drawn = np.broadcast_to(known, self.shape), bool(mean), None
+        self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed))
+        self.mask.flags.writeable = False
+        _warn_of_empty(self.mask)
+
+    def _choose(self, mask, fraction, entries, seed):
+        if mask is not None:
+            return self._as_mask(mask)
+        if entries is not None and np.ndim(entries) > 0:
+            return self._as_mask(_at_positions(entries, self.shape), "entries")
+        if fraction is None and entries is None:
+            require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
+            return self.known.copy()
+        candidates = np.flatnonzero(self.known)
+        if fraction is not None:
+            share = validate(Fraction, "fraction", fraction)
+            count = round(share * candidates.size)
+            require(
+                count > 0, "fraction", fraction, f"at least {1 / candidates.size:.3g}, so that one entry is observed"
+            )
+        else:
+            count = validate(Count, "entries", entries)
+            require(count <= candidates.size, "entries", entries, f"at most {candidates.size}, the known entries")
+        self._drawn = {"entries": count, "mask_seed": seed}
+        mask = np.zeros(self.shape, bool)
+        mask.flat[candidates[_first_of_permutation(candidates.size, count, seed)]] = True
+        return mask
+
+    def _as_mask(self, mask, argument="mask"):
+        mask = np.asarray(mask)
+        require(
+            mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", "True or False for each entry"
+        )
+        require(
+            mask.shape == self.shape, argument, f"<an array of shape {mask.shape}>", f"the target's shape {self.shape}"
+        )
+        mask = mask != 0
+        require(mask.any(), argument, "<no entry is observed>", "at least one observed entry")
+        unknown = int((mask & ~self.known).sum())
+        require(unknown == 0, argument, f"<{unknown} observed entries are NaN>", "observed entries that are known")
+        return mask
+
+    @functools.cached_property
+    def components(self):
+        """How many connected parts the graph of observed entries has; a row without entries is one of its own."""
+        from scipy.sparse import bmat, csr_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        edges = csr_matrix(self.mask)
+        return int(connected_components(bmat([[None, edges], [edges.T, None]]), directed=False)[0])
+
+    @property
+    def connected(self):
+        """Whether the graph of observed entries is connected."""
+        return self.components == 1
+
+    @property
+    def count(self):
+        """Number of observed entries."""
+        return int(self.mask.sum())
+
+    @property
+    def weights(self):
+        """Of every entry in the loss; 0 where nothing is observed."""
+        return self.mask / self.count if self.mean else self.mask.astype(np.float64)
+
+    def entries(self, dtype):
+        """The observed entries, for stochastic steps, with the weight that makes the expected step that of the loss."""
+        rows, columns = np.nonzero(self.mask)
+        weight = np.dtype(dtype).type(1 if self.mean else self.count)
+        return objective.Entries(rows, columns, self.target[rows, columns].astype(dtype), weight)
+
+    def errors(self, product):
+        squares, hidden = (product - self.target) ** 2, self.known & ~self.mask
+        found = {"train": np.sqrt(squares[..., self.mask].mean(axis=-1))}
+        if hidden.any():
+            found["hidden"] = np.sqrt(squares[..., hidden].mean(axis=-1))
+        return found
+
+    @property
+    def observed(self):
+        """The mask, and which entries are known where that is not all of them."""
+        return {"mask": self.mask} if self.known.all() else {"mask": self.mask, "known": self.known}
+
+    def settings(self):
+        drawn = self._drawn if self._drawn and self.known.all() else {"observed": "observed.npz"}
+        return {**super().settings(), **drawn, "mean": self.mean}
+
+    def facts(self):
+        """What `summary` says of the data."""
+        return {"observed_entries": self.count, "observed_share": self.mask.mean(), "components": self.components}
+
+    def __repr__(self):
+        parts = "connected" if self.connected else f"in {self.components} parts"
+        rows, columns = self.shape
+        return f"Completion({self.count} of {rows * columns} entries of a {rows} × {columns} matrix, {parts})"
+
+
+class Sensing(Problem):
+    """The loss ½ Σ_k (⟨A_k, W⟩ − y_k)² over linear measurements, divided by their number when `mean` is True.
+
+    matrices  (K, outputs, inputs): the A_k
+    values    (K,): the y_k
+    target    the matrix that was measured, if it is known: what alignment is measured against. None: the matrix of
+              least Frobenius norm among those that fit the measurements best
+
+    Raises InvalidInput when the lengths differ or something is not a finite number.
+    """
+
+    def __init__(self, matrices, values, target=None, mean=False):
+        array = np.asarray(matrices)
+        accepted = "an array (K, outputs, inputs) of at least one finite matrix"
+        require(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
+        flat = as_matrix("matrices", array.reshape(len(array), -1))
+        self.values = as_vector("values", values)
+        require(
+            len(self.values) == len(flat),
+            "values",
+            f"<{len(self.values)} numbers>",
+            f"as many as matrices, {len(flat)}",
+        )
+        require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
+        self.matrices, self.mean = flat.reshape(array.shape), bool(mean)
+        self.truth_known = target is not None
+        if target is None:
+            target = np.linalg.lstsq(flat, self.values, rcond=None)[0].reshape(array.shape[1:])
+        super().__init__(target)
+        require(
+            self.shape == array.shape[1:], "target", f"<an array of shape {self.shape}>", f"shape {array.shape[1:]}"
+        )
+
+    def objective(self, dtype):
+        return objective.measured(self.matrices, self.values, 1 / len(self.values) if self.mean else 1.0, dtype)
+
+    def entries(self, dtype):
+        """InvalidInput: a measurement is no entry."""
+        raise InvalidInput("problem = Sensing is not accepted: expected a Completion or Factorization for SGD.")
+
+    def slope(self, product):
+        flat = self.matrices.reshape(len(self.values), -1)
+        slope = (flat.T @ (flat @ product.ravel() - self.values)).reshape(self.shape)
+        return slope / len(self.values) if self.mean else slope
+
+    def errors(self, product):
+        flat = self.matrices.reshape(len(self.values), -1)
+        residuals = product.reshape(*product.shape[:-2], -1) @ flat.T - self.values
+        found = {"train": np.sqrt((residuals**2).mean(axis=-1))}
+        if self.truth_known:
+            found["hidden"] = np.sqrt(((product - self.target) ** 2).mean(axis=(-2, -1)))
+        return found
+
+    @property
+    def observed(self):
+        return {"matrices": self.matrices, "values": self.values, "truth_known": np.array(self.truth_known)}
+
+    def settings(self):
+        return {"target": "target.npy", "observed": "observed.npz", "mean": self.mean}
+
+    def facts(self):
+        """What `summary` says of the data."""
+        return {"measurements": len(self.values)}
+
+    def __repr__(self):
+        rows, columns = self.shape
+        return f"Sensing({len(self.values)} measurements of a {rows} × {columns} matrix)"
+
+
+def restore(target, observed, mean=False, source=None):
+    """The problem that a run was made with, from its target and what it kept as `Problem.observed`."""
+    if not observed:
+        return Factorization(target, source)
+    if "matrices" in observed:
+        truth = target if observed["truth_known"] else None
+        return Sensing(observed["matrices"], observed["values"], truth, mean)
+    with warnings.catch_warnings():  # they were given when the run was made
+        warnings.simplefilter("ignore", DataWarning)
+        known = observed.get("known", np.True_)
+        return Completion(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
+
+
+def load_observed(path):
+    """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
+    path = Path(path)
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return {"mask": load_matrix(path)}
+    from lrbias.store import DAMAGE
+
+    accepted = "a file with a mask, or with matrices and values"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    except DAMAGE as error:
+        raise InvalidInput(
+            f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
+        ) from None
+    require("mask" in found or {"matrices", "values"} <= set(found), "observed", str(path), accepted)
+    found.setdefault("truth_known", np.array(False))
+    return found
+
+
+def _is_real(target):
+    return getattr(np.asarray(target), "dtype", None) is not None and np.asarray(target).dtype.kind in "fiu"
+
+
+def _first_of_permutation(size, count, seed):
+    from lrcore import cpu
+
+    chosen, order = np.empty(count, np.int64), np.zeros(size + 2, np.int64)
+    cpu.draws(np.uint64(seed), np.uint64(random.OBSERVED), 0, False, order, chosen)
+    return chosen
+
+
+def _at_positions(entries, shape):
+    positions = np.asarray(entries)
+    accepted = f"a number, or pairs (row, column) inside a matrix of shape {shape}, each once"
+    shown = f"<an array of shape {positions.shape}>"
+    require(
+        positions.ndim == 2 and positions.shape[1] == 2 and positions.dtype.kind in "iu", "entries", shown, accepted
+    )
+    inside = ((positions >= 0) & (positions < np.array(shape))).all()
+    require(inside and len(np.unique(positions, axis=0)) == len(positions), "entries", shown, accepted)
+    mask = np.zeros(shape, bool)
+    mask[positions[:, 0], positions[:, 1]] = True
+    return mask
+
+
+def _warn_of_empty(mask):
+    for axis, name in ((1, "rows"), (0, "columns")):
+        empty = np.flatnonzero(~mask.any(axis=axis))
+        if empty.size:
+            shown = ", ".join(map(str, empty[:5])) + (", …" if empty.size > 5 else "")
+            sentence = f"{empty.size} {name} ({shown}) have no observed entry: nothing determines them"
+            warnings.warn(sentence, DataWarning, stacklevel=4)

@@ -1,0 +1,85 @@
+"""Jumps of the rank: the rank of every record with hysteresis, so that a value near a threshold is not counted twice.
+
+A direction counts from the record at which its singular value exceeds `upper` · σ_1, until the one at which it is below
+`lower` · σ_1. Between the two thresholds it stays what it was. Both are settings, and ours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrbias.errors import require
+from lrbias.settings import Fraction, validate
+
+LOWER, UPPER = 0.01, 0.02
+
+
+def jumps(steps, values, lower=LOWER, upper=UPPER):
+    """The Jumps of a rank over time.
+
+    steps   (T,) of the records
+    values  (T, k) singular values, largest first; what is not finite keeps the rank
+    lower, upper  thresholds relative to σ_1, 0 < lower ≤ upper ≤ 1
+
+    The rank of the first record is the number of values above `lower`. Raises InvalidInput.
+    """
+    check_thresholds(lower, upper)
+    steps, values = np.asarray(steps), np.asarray(values)
+    require(
+        values.ndim == 2 and len(steps) == len(values) > 0, "values", f"<shape {values.shape}>", "a row for each step"
+    )
+    ranks, found = [first_rank(values[0], lower)], []
+    for step, row in zip(steps[1:], values[1:], strict=True):
+        ranks.append(next_rank(ranks[-1], row, lower, upper))
+        if ranks[-1] != ranks[-2]:
+            found.append(Jump(int(step), int(ranks[-2]), int(ranks[-1])))
+    return Jumps(steps, np.array(ranks), found)
+
+
+@dataclass(frozen=True)
+class Jump:
+    """The rank changed between the record before `step` and the one at it."""
+
+    step: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """steps and the rank at each; every change of it. `down`, `up`: how many directions were lost and gained."""
+
+    steps: np.ndarray
+    ranks: np.ndarray
+    events: list
+
+    @property
+    def down(self):
+        return sum(max(jump.before - jump.after, 0) for jump in self.events)
+
+    @property
+    def up(self):
+        return sum(max(jump.after - jump.before, 0) for jump in self.events)
+
+    @property
+    def rank(self):
+        """At the last record."""
+        return int(self.ranks[-1])
+
+
+def check_thresholds(lower, upper):
+    """InvalidInput unless 0 < lower ≤ upper ≤ 1."""
+    lower, upper = validate(Fraction, "lower", lower), validate(Fraction, "upper", upper)
+    require(lower <= upper, "lower", lower, f"at most upper = {upper:g}")
+
+
+def first_rank(values, lower):
+    """#{σ_i > lower · σ_1} of values (…, k)."""
+    return np.sum(values > lower * values[..., :1], axis=-1)
+
+
+def next_rank(rank, values, lower, upper):
+    """The rank after a record: (…) integers from (…) and values (…, k)."""
+    finite = np.isfinite(values).all(axis=-1)
+    least, most = (np.sum(values > threshold * values[..., :1], axis=-1) for threshold in (upper, lower))
+    return np.where(finite, np.clip(rank, least, most), rank)
