@@ -1,7 +1,8 @@
 """Jumps of the rank: the rank of every record with hysteresis, so that a value near a threshold is not counted twice.
 
 A direction counts from the record at which its singular value exceeds `upper` · σ_1, until the one at which it is below
-`lower` · σ_1. Between the two thresholds it stays what it was. Both are settings, and ours.
+`lower` · σ_1. Between the two thresholds it stays what it was. Values up to `floor` never count: of a product that has
+collapsed to 0 only rounding is left, in no order. All three are settings, and ours.
 """
 
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrbias.errors import require
-from lrbias.settings import Fraction, validate
+from lrbias.settings import Fraction, NotNegative, validate
 
 LOWER, UPPER = 0.01, 0.02
+FLOOR = 1e-4  # of the largest value: the target's, or the largest that was recorded
 
 
-def jumps(steps, values, lower=LOWER, upper=UPPER):
+def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
     """The Jumps of a rank over time.
 
     steps   (T,) of the records
     values  (T, k) singular values, largest first; what is not finite keeps the rank
     lower, upper  thresholds relative to σ_1, 0 < lower ≤ upper ≤ 1
+    floor   values up to it never count; None: 1e-4 of the largest value that was recorded
 
     The rank of the first record is the number of values above `lower`. Raises InvalidInput.
     """
@@ -28,9 +31,11 @@ def jumps(steps, values, lower=LOWER, upper=UPPER):
     require(
         values.ndim == 2 and len(steps) == len(values) > 0, "values", f"<shape {values.shape}>", "a row for each step"
     )
-    ranks, found = [first_rank(values[0], lower)], []
+    finite = values[np.isfinite(values)]
+    floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
+    ranks, found = [first_rank(values[0], lower, floor)], []
     for step, row in zip(steps[1:], values[1:], strict=True):
-        ranks.append(next_rank(ranks[-1], row, lower, upper))
+        ranks.append(next_rank(ranks[-1], row, lower, upper, floor))
         if ranks[-1] != ranks[-2]:
             found.append(Jump(int(step), int(ranks[-2]), int(ranks[-1])))
     return Jumps(steps, np.array(ranks), found)
@@ -73,13 +78,13 @@ def check_thresholds(lower, upper):
     require(lower <= upper, "lower", lower, f"at most upper = {upper:g}")
 
 
-def first_rank(values, lower):
-    """#{σ_i > lower · σ_1} of values (…, k)."""
-    return np.sum(values > lower * values[..., :1], axis=-1)
+def first_rank(values, threshold, floor):
+    """#{σ_i > threshold · σ_1 and > floor} of values (…, k)."""
+    return np.sum(values > np.maximum(threshold * values[..., :1], floor), axis=-1)
 
 
-def next_rank(rank, values, lower, upper):
+def next_rank(rank, values, lower, upper, floor):
     """The rank after a record: (…) integers from (…) and values (…, k)."""
     finite = np.isfinite(values).all(axis=-1)
-    least, most = (np.sum(values > threshold * values[..., :1], axis=-1) for threshold in (upper, lower))
+    least, most = (first_rank(values, threshold, floor) for threshold in (upper, lower))
     return np.where(finite, np.clip(rank, least, most), rank)
