@@ -5,6 +5,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import cli
+from lrbias.experiment import Experiment
 from runs import settings
 
 NAN, INF = float("nan"), float("inf")
@@ -36,6 +37,12 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "metric.toml").write_text("[metrics]\nstable_rank = 0")
     (tmp_path / "shape.toml").write_text("shape = 5")
     (tmp_path / "fake.npz").write_text("no archive")
+    np.savez(tmp_path / "other.npz", something=np.ones(3))
+    np.savez(tmp_path / "measured.npz", matrices=np.ones((3, 2, 2)), values=np.ones(3))
+    np.savez(tmp_path / "unequal.npz", matrices=np.ones((3, 2, 2)), values=np.ones(2))
+    (tmp_path / "schedule.toml").write_text('method = "sgd"\nentries = 9\nlr_schedule = 0.5')
+    (tmp_path / "replacement.toml").write_text('method = "sgd"\nentries = 9\nreplacement = "no"')
+    (tmp_path / "positions.toml").write_text("shape = [5, 4]\nrank = 2\nentries = [[0, 1], [5, 0]]")
     (tmp_path / "taken").mkdir()
     return tmp_path
 
@@ -129,6 +136,65 @@ CLI = {
     "store is a file": ("run -o good.csv", "store = 'good.csv'", "does not exist"),
     "store below a file": ("run -o good.csv/run", "store = 'good.csv/run'", "can be written"),
     "store name too long": (f"run -o {'x' * 300}", "store = 'xxx", "can be written"),
+    "ridge negative": ("run --ridge=-1", "ridge = -1.0", "at least 0"),
+    "ridge nan": ("run --ridge nan", "ridge = nan", "finite"),
+    "ridge too large": ("run --lr 0.5 --ridge 1", "ridge = 1.0", "less than 1/(2 lr) = 1"),
+    "ridge too large for sgd": (
+        "run --method sgd --entries 9 --lr 0.1 --ridge 5",
+        "ridge = 5.0",
+        "less than 1/(2 lr) = 5",
+    ),
+    "ridge of a flow": ("run --method flow --ridge=-1", "ridge = -1.0", "at least 0"),
+    "batch of gd": ("run --batch 2", "batch = 2", "method gd"),
+    "replacement of gd": ("run --no-replacement", "replacement = False", "method gd"),
+    "batch zero": ("run --method sgd --batch 0", "batch = 0", "at least 1"),
+    "batch above entries": (
+        "run --shape 5 4 --rank 2 --method sgd --entries 9 --batch 10",
+        "batch = 10",
+        "at most 9, the number of observed entries",
+    ),
+    "sampling seed": ("run --method sgd --sampling-seed=-1", "sampling_seed = -1", "0 to 2^64"),
+    "stop loss of sgd": ("run --method sgd --stop-loss 0.1", "stop_loss = 0.1", "losses are those of single entries"),
+    "schedule kind": ("run --lr-schedule cosine:factor=0.1", "lr_schedule = {'kind': 'cosine'", "anneal, periodic"),
+    "schedule text": ("run --ridge-schedule anneal:factor", "ridge_schedule = 'anneal:factor'", "key=value"),
+    "schedule factor": ("run --lr-schedule anneal:factor=2,stop=9", "lr_schedule: factor = 2", "at most 1"),
+    "schedule order": ("run --lr-schedule anneal:factor=0.1,start=9,stop=9", "stop = 9", "after start = 9"),
+    "schedule steps": ("run --lr-schedule steps:factor=0.1,at=9+5", "at = [9, 5]", "steps that increase"),
+    "schedule incomplete": ("run --lr-schedule periodic:factor=0.1", "lr_schedule: period is missing", "at least 1"),
+    "schedule of a flow": (
+        "run --method flow --lr-schedule steps:factor=0.1,at=5",
+        "lr_schedule = 'steps:factor=0.1,at=5'",
+        "method flow",
+    ),
+    "fraction zero": ("run --fraction 0", "fraction = 0.0", "greater than 0 and at most 1"),
+    "fraction above one": ("run --fraction 1.5", "fraction = 1.5", "at most 1"),
+    "fraction nan": ("run --fraction nan", "fraction = nan", "at most 1"),
+    "fraction of no entry": ("run --shape 5 4 --rank 2 --fraction 0.01", "fraction = 0.01", "one entry is observed"),
+    "fraction and entries": ("run --fraction 0.5 --entries 9", "entries = 9", "only one of mask, fraction and entries"),
+    "entries zero": ("run --entries 0", "entries = 0", "at least 1"),
+    "entries too many": ("run --shape 5 4 --rank 2 --entries 21", "entries = 21", "at most 20"),
+    "mask seed": ("run --entries 9 --mask-seed=-1", "mask_seed = -1", "0 to 2^64"),
+    "mask seed of nothing": ("run --mask-seed 3", "mask_seed = 3", "observed entries"),
+    "mean of nothing": ("run --mean", "mean = True", "a setting of observed entries"),
+    "observed missing": ("run --observed no.npy", "observed = 'no.npy'", "exists"),
+    "observed missing archive": ("run --observed no.npz", "observed = 'no.npz'", "exists"),
+    "observed no archive": ("run --observed fake.npz", "observed = 'fake.npz'", "a mask, or with matrices"),
+    "observed of another kind": ("run --observed other.npz", "observed = 'other.npz'", "a mask, or with matrices"),
+    "observed nothing": ("run --target good.csv --observed zero.csv", "observed = <no entry", "at least one"),
+    "observed nan": ("run --target good.csv --observed nan.csv", "observed = 'nan.csv'", "finite"),
+    "observed shape": ("run --observed good.csv", "observed = <an array of shape (2, 2)>", "shape (100, 100)"),
+    "observed words": ("run --observed words.csv", "observed = 'words.csv'", "readable .csv"),
+    "observed and entries": ("run --observed good.csv --entries 3", "observed = 'good.csv'", "fraction or entries"),
+    "observed and mask seed": ("run --observed good.csv --mask-seed 3", "mask_seed = 3", "beside a file"),
+    "measurements unequal": ("run --observed unequal.npz", "values = <2 numbers>", "as many as matrices, 3"),
+    "measurements for sgd": (
+        "run --observed measured.npz --method sgd",
+        "problem = Sensing",
+        "a Completion or Factorization",
+    ),
+    "toml schedule": ("run schedule.toml", "lr_schedule = 0.5", "anneal, periodic"),
+    "toml replacement": ("run replacement.toml", "replacement = 'no'", "True or False"),
+    "toml positions": ("run positions.toml", "entries = <an array of shape (2, 2)>", "inside a matrix of shape (5, 4)"),
     "unknown option": ("run --speed 3", "--speed"),
     "unknown command": ("train", '"train"', "run"),
     "resume nothing": ("resume nowhere", "path = 'nowhere'", "run directory"),
@@ -162,6 +228,21 @@ def test_command_line(case, folder, capsys):
 
 
 TARGET = lb.spectrum((6, 5), [3.0, 1.5])
+
+
+SQUARES = np.ones((3, 2, 2))
+RAGGED = [[1, 0], [1]]
+HOLE = np.where(np.eye(6, 5), NAN, TARGET)
+
+
+def _entries(**changes):
+    return lambda: lb.Completion(TARGET, **changes)
+
+
+def _sgd(problem=None, **changes):
+    """A run of SGD on 20 entries, or on another problem."""
+    problem = problem or lb.Completion(TARGET, entries=20)
+    return _train(problem=problem, method=lb.SGD(lr=0.1, **changes))
 
 
 def _train(**changes):
@@ -211,6 +292,59 @@ API = {
     "target text": (lambda: lb.Factorization([["a"]]), "target = ", "real numbers"),
     "target ragged": (lambda: lb.Factorization([[1], [1, 2]]), "target = ", "equal length"),
     "target too large": (lambda: lb.Factorization([[1e200]]), "target = ", "1e150"),
+    "mask without entries": (_entries(mask=np.zeros((6, 5))), "mask = <no entry is observed>", "at least one"),
+    "mask shape": (_entries(mask=np.ones((5, 6))), "mask = <an array of shape (5, 6)>", "shape (6, 5)"),
+    "mask text": (_entries(mask="all"), "mask = ", "True or False"),
+    "mask ragged": (_entries(mask=RAGGED), "mask = [[1, 0], [1]]", "equal length"),
+    "mask nan": (_entries(mask=HOLE), "mask = <5 entries are NaN>", "True or False"),
+    "mask and fraction": (_entries(mask=np.ones((6, 5)), fraction=0.5), "fraction = 0.5", "only one of mask"),
+    "mask of what is not known": (
+        lambda: lb.Completion(HOLE, np.ones((6, 5))),
+        "mask = <5 observed entries are NaN>",
+        "entries that are known",
+    ),
+    "nothing known": (lambda: lb.Completion([[NAN]], fraction=0.5), "target = <all entries are NaN>", "at least one"),
+    "partly known and infinite": (lambda: lb.Completion([[INF, NAN]]), "target = ", "finite"),
+    "partly known and ragged": (lambda: lb.Completion(RAGGED), "target = [[1, 0], [1]]", "equal length"),
+    "fraction": (_entries(fraction=0), "fraction = 0", "greater than 0"),
+    "fraction above one": (_entries(fraction=1.5), "fraction = 1.5", "at most 1"),
+    "fraction nan": (_entries(fraction=NAN), "fraction = nan", "at most 1"),
+    "entries too many": (_entries(entries=31), "entries = 31", "at most 30"),
+    "entries float": (_entries(entries=2.5), "entries = 2.5", "integer"),
+    "positions outside": (_entries(entries=[[6, 0]]), "entries = ", "inside a matrix of shape (6, 5)"),
+    "positions negative": (_entries(entries=[[0, -1]]), "entries = ", "inside a matrix"),
+    "positions twice": (_entries(entries=[[1, 1], [1, 1]]), "entries = ", "each once"),
+    "positions float": (_entries(entries=[[1.0, 1.0]]), "entries = ", "pairs (row, column)"),
+    "positions none": (_entries(entries=[]), "entries = ", "pairs (row, column)"),
+    "positions ragged": (_entries(entries=RAGGED), "entries = [[1, 0], [1]]", "equal length"),
+    "mask seed": (_entries(entries=9, seed=-1), "seed = -1", "0 to 2^64"),
+    "mean": (_entries(entries=9, mean=1), "mean = 1", "True or False"),
+    "mean of nothing": (lambda: Experiment(mean=True).problem(), "mean = True", "a setting of observed entries"),
+    "sensing lengths": (lambda: lb.Sensing(SQUARES, [1, 2]), "values = <2 numbers>", "as many as matrices, 3"),
+    "sensing dimension": (lambda: lb.Sensing(np.ones((3, 2)), [1]), "matrices = ", "(K, outputs, inputs)"),
+    "sensing none": (lambda: lb.Sensing(SQUARES[:0], []), "matrices = ", "at least one"),
+    "sensing ragged": (lambda: lb.Sensing(RAGGED, [1]), "matrices = [[1, 0], [1]]", "equal length"),
+    "sensing nan": (lambda: lb.Sensing(SQUARES * NAN, [1, 1, 1]), "matrices = ", "finite"),
+    "sensing values": (lambda: lb.Sensing(SQUARES, [1, 1, NAN]), "values = ", "finite"),
+    "sensing target": (lambda: lb.Sensing(SQUARES, [1, 1, 1], TARGET), "target = ", "shape (2, 2)"),
+    "ridge": (lambda: lb.GradientFlow(dt=0.1, ridge=-1), "ridge = -1", "at least 0"),
+    "ridge of GD": (lambda: lb.GD(lr=0.1, ridge=5), "ridge = 5.0", "less than 1/(2 lr) = 5"),
+    "ridge of SGD": (lambda: lb.SGD(lr=0.1, ridge=6), "ridge = 6.0", "less than 1/(2 lr) = 5"),
+    "SGD batch": (lambda: lb.SGD(lr=0.1, batch=0), "batch = 0", "at least 1"),
+    "SGD replacement": (lambda: lb.SGD(lr=0.1, replacement=1), "replacement = 1", "True or False"),
+    "batch above entries": (_sgd(batch=21), "batch = 21", "at most 20"),
+    "SGD on measurements": (
+        _sgd(lb.Sensing(np.ones((1, 6, 5)), [1])),
+        "problem = Sensing",
+        "a Completion or Factorization",
+    ),
+    "schedule": (lambda: lb.GD(lr=0.1, lr_schedule=3), "lr_schedule = 3", "steps, anneal, periodic"),
+    "schedule kind": (lambda: lb.GD(lr=0.1, lr_schedule={"kind": "cosine"}), "lr_schedule = ", "anneal, periodic"),
+    "schedule kind is a list": (lambda: lb.GD(lr=0.1, lr_schedule={"kind": [1]}), "lr_schedule = ", "anneal"),
+    "schedule without end": (lambda: lb.Anneal(factor=0.1), "stop is missing", "greater than start"),
+    "schedule without steps": (lambda: lb.Steps(factor=0.1, at=[]), "at = []", "at least one step"),
+    "schedule share": (lambda: lb.Periodic(factor=0.1, period=9, share=1), "share = 1", "between 0 and 1"),
+    "absorbing": (lambda: lb.Record(absorbing_slack=0), "absorbing_slack = 0", "greater than 0"),
     "widths text": (lambda: lb.Network.gaussian("ab"), "widths = 'a'", "at least 1"),
     "widths none": (lambda: lb.Network.gaussian(3), "widths = 3", "at least two"),
     "layers none": (lambda: lb.Network.from_layers([]), "layers = []", "at least one"),

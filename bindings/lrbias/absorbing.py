@@ -30,8 +30,9 @@ class AbsorbingSets(Settings):
         What is not finite is in none.
         """
         counts = np.max([np.minimum(1, layer / self.alpha).sum(axis=-1) for layer in values], axis=0)
-        norms = np.max([(layer**2).sum(axis=-1) for layer in values], axis=0)
-        squares = np.max(np.asarray(balancedness) ** 2, axis=-1, initial=0)
+        with np.errstate(over="ignore"):  # which is more than the bounds, too
+            norms = np.max([(layer**2).sum(axis=-1) for layer in values], axis=0)
+            squares = np.max(np.asarray(balancedness) ** 2, axis=-1, initial=0)
         inside = (squares <= self.balance) & (norms <= self.bound)
         ranks = np.ceil(np.where(inside, counts, 0) - self.slack)
         return np.where(inside, np.maximum(ranks, 0), NONE).astype(np.int32)

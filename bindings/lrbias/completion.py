@@ -31,12 +31,13 @@ class Completion(Problem):
     """
 
     def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None):
-        known = np.isfinite(np.asarray(target, dtype=np.float64)) if _is_real(target) else np.True_
+        target = _as_array("target", target)
+        known = np.isfinite(target) if target.dtype.kind in "fiu" else np.True_
         super().__init__(np.where(np.isnan(target), 0, target) if not known.all() else target, source)
-        given = [
-            name for name, value in (("mask", mask), ("fraction", fraction), ("entries", entries)) if value is not None
-        ]
-        require(len(given) <= 1, "mask", given, "only one of mask, fraction and entries")
+        choices = {"mask": mask, "fraction": fraction, "entries": entries}
+        given = [name for name, value in choices.items() if value is not None]
+        for name in given[1:]:
+            require(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
         require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
         self.known, self.mean, self._drawn = np.broadcast_to(known, self.shape), bool(mean), None
         self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed))
@@ -46,10 +47,10 @@ class Completion(Problem):
     def _choose(self, mask, fraction, entries, seed):
         if mask is not None:
             return self._as_mask(mask)
-        if entries is not None and np.ndim(entries) > 0:
+        if _as_array("entries", entries).ndim > 0:
             return self._as_mask(_at_positions(entries, self.shape), "entries")
+        require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
         if fraction is None and entries is None:
-            require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
             return self.known.copy()
         candidates = np.flatnonzero(self.known)
         if fraction is not None:
@@ -67,13 +68,12 @@ class Completion(Problem):
         return mask
 
     def _as_mask(self, mask, argument="mask"):
-        mask = np.asarray(mask)
-        require(
-            mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", "True or False for each entry"
-        )
+        mask, accepted = _as_array(argument, mask), "True or False, or a number, for each entry"
+        require(mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", accepted)
         require(
             mask.shape == self.shape, argument, f"<an array of shape {mask.shape}>", f"the target's shape {self.shape}"
         )
+        require(not np.isnan(mask).any(), argument, f"<{np.isnan(mask).sum()} entries are NaN>", accepted)
         mask = mask != 0
         require(mask.any(), argument, "<no entry is observed>", "at least one observed entry")
         unknown = int((mask & ~self.known).sum())
@@ -148,7 +148,7 @@ class Sensing(Problem):
     """
 
     def __init__(self, matrices, values, target=None, mean=False):
-        array = np.asarray(matrices)
+        array = _as_array("matrices", matrices)
         accepted = "an array (K, outputs, inputs) of at least one finite matrix"
         require(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
         flat = as_matrix("matrices", array.reshape(len(array), -1))
@@ -222,7 +222,10 @@ def load_observed(path):
     """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
     path = Path(path)
     if path.suffix.lower() != ".npz" or not path.is_file():
-        return {"mask": load_matrix(path)}
+        try:
+            return {"mask": load_matrix(path)}
+        except InvalidInput as error:  # which calls every file a target
+            raise InvalidInput(str(error).replace("target", "observed", 1)) from None
     from lrbias.store import DAMAGE
 
     accepted = "a file with a mask, or with matrices and values"
@@ -238,8 +241,11 @@ def load_observed(path):
     return found
 
 
-def _is_real(target):
-    return getattr(np.asarray(target), "dtype", None) is not None and np.asarray(target).dtype.kind in "fiu"
+def _as_array(argument, value):
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected rows of equal length.") from None
 
 
 def _first_of_permutation(size, count, seed):
@@ -265,9 +271,10 @@ def _at_positions(entries, shape):
 
 
 def _warn_of_empty(mask):
-    for axis, name in ((1, "rows"), (0, "columns")):
+    for axis, name in ((1, "row"), (0, "column")):
         empty = np.flatnonzero(~mask.any(axis=axis))
         if empty.size:
             shown = ", ".join(map(str, empty[:5])) + (", …" if empty.size > 5 else "")
-            sentence = f"{empty.size} {name} ({shown}) have no observed entry: nothing determines them"
-            warnings.warn(sentence, DataWarning, stacklevel=4)
+            words = (f"1 {name}", "has", "it") if empty.size == 1 else (f"{empty.size} {name}s", "have", "them")
+            sentence = f"{words[0]} ({shown}) {words[1]} no observed entry: nothing determines {words[2]}"
+            warnings.warn(sentence, DataWarning, stacklevel=3)

@@ -48,9 +48,11 @@ class Ensemble:
     ranks (R, T)                      of the product, with hysteresis
     absorbing (R, T)                  the smallest r with the network in B_r, −1 for none
     train_error, hidden_error (R, T)  root mean squares over observed and hidden entries
-    diverged, ended (R,)              whether a run diverged; the last step that counts (to the next record, if it did)
+    diverged (R,)                     whether a run's loss became infinite or NaN
+    ended (R,)                        the last step; where a run diverged, that of the first record with such a loss
     values (R, k)                     singular values of the product at the end; zeros where a run diverged
     lr, ridge, sampling_seed (R,)     of each run
+    seconds                           that its groups took one after the other; several threads share them
     """
 
     def __init__(self, document, groups, path=None):
@@ -59,7 +61,7 @@ class Ensemble:
         self.ranks, self.absorbing = joined["ranks"], joined["absorbing"]
         self.train_error, self.hidden_error = joined["train_error"], joined["hidden_error"]
         self.diverged, self.ended, self.values = joined["diverged"], joined["ended"], joined["values"]
-        self._params = joined["params"]
+        self._params, self.seconds = joined["params"], float(joined["seconds"].sum())
         self.steps = np.arange(0, document["steps"] + 1, document["every"])
         self.lr, self.ridge = np.array(document["lr"]), np.array(document["ridge"])
         self.sampling_seed = np.array(document["sampling_seed"], np.uint64)
@@ -77,14 +79,35 @@ class Ensemble:
         return (self.steps < self.ended[:, None]) | ~self.diverged[:, None]
 
     @property
+    def changes(self):
+        """(R, T − 1): of the rank from record to record; 0 for a run that diverges, whose ranks mean little: while one
+        direction explodes, all others fall below its share."""
+        return np.where(self.diverged[:, None], 0, np.diff(self.ranks.astype(int), axis=1))
+
+    @property
     def down(self):
         """(R,): how many directions each run lost."""
-        return np.maximum(-np.diff(self.ranks.astype(int), axis=1), 0).sum(axis=1)
+        return np.maximum(-self.changes, 0).sum(axis=1)
 
     @property
     def up(self):
         """(R,): how many directions each run gained."""
-        return np.maximum(np.diff(self.ranks.astype(int), axis=1), 0).sum(axis=1)
+        return np.maximum(self.changes, 0).sum(axis=1)
+
+    @property
+    def million_steps(self):
+        """In which jumps are counted: those of all runs that did not diverge."""
+        return float(self.ended[~self.diverged].sum()) / 1e6
+
+    def jump_rate(self):
+        """The rate of first jumps downwards per million steps, {"count", "rate", "interval"}.
+
+        A run counts until its first one, or to its end: what has jumped cannot jump first again.
+        """
+        fallen = self.changes < 0
+        jumped = fallen.any(axis=1)
+        until = np.where(jumped, self.steps[1:][fallen.argmax(axis=1)], self.ended)
+        return _counted(jumped, until[~self.diverged].sum() / 1e6)
 
     def inside(self, rank):
         """(R, T): whether a run is in B_rank."""
@@ -105,9 +128,12 @@ class Ensemble:
         return np.where(low.any(axis=1), self.steps[low.argmax(axis=1)], -1)
 
     def table(self, rank=1):
-        """The facts in a dictionary: counts with exact 95 % intervals; rates are per million steps."""
-        millions = float(self.ended.sum()) / 1e6
-        after = (self.inside(rank) & self.counted).sum() * self.document["every"] / 1e6
+        """The facts in a dictionary: counts with exact 95 % intervals; rates are per million steps.
+
+        Jumps are those of runs that did not diverge. An exit counts for every run, and diverging is one.
+        """
+        millions = self.million_steps
+        after = (self.inside(rank) & self.counted)[:, :-1].sum() * self.document["every"] / 1e6
         low = int(((self.reached(rank) >= 0) & ~self.diverged).sum())
         return {
             "runs": len(self),

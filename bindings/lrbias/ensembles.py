@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -57,23 +58,25 @@ def ensemble(
 
     problem   a Completion, or a list with one for each run; all have the same shape and number of entries
     network   the start, or a list with one for each run; all have the same widths and dtype
-    method    an SGD, or a list with one for each run, which differ in lr, ridge and sampling_seed only. A single one
-              gives run i the sampling_seed i further on
+    method    an SGD, or a list with one for each run, which differ in lr, ridge and sampling_seed only. Of a single
+              one, run i = 0, 1, … has the sampling_seed plus i
     steps     of every run, a multiple of `every`
-    runs      how many runs; needed when nothing is a list
-    every     steps between records
+    runs      how many runs; None: as many as the lists have entries. Needed when nothing is a list
+    every     steps between records; what happens within them is not seen
     sets      AbsorbingSets that say what B_r is; None: the defaults
     lower, upper  thresholds of the rank relative to σ_1, see `lb.jumps`; the floor is 1e-4 of the target's ‖Ŵ‖₂
     store     a folder to keep the ensemble in; an existing one must be of the same ensemble, which then goes on
     threads   groups of runs made side by side; None: one for each core. Bits do not depend on it
     progress  True or False; None shows it on a terminal
 
-    A run that diverges is a result: its status says so and its later records are NaN. Raises InvalidInput.
+    A run that diverges is a result: it is marked in `diverged`, keeps its rank, and its later errors are NaN. Ctrl-C
+    and SIGTERM raise Interrupted; what `store` holds by then is not made again. Raises InvalidInput, and StoreError for
+    a folder that is damaged or in use.
     """
     whole = _Plan(problem, network, method, runs)
     whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
-    check_thresholds(lower, upper)
+    lower, upper = check_thresholds(lower, upper)
     sets = AbsorbingSets() if sets is None else sets
     require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
     whole.sets, whole.lower, whole.upper = sets, lower, upper
@@ -92,10 +95,11 @@ class _Plan:
     """What is trained: a problem, a start and a method for each run."""
 
     def __init__(self, problem, network, method, runs):
-        given = [len(value) for value in (problem, network, method) if isinstance(value, (list, tuple))]
-        accepted = "as many as there are problems, networks or methods, if those are lists"
-        count = validate(Count, "runs", runs) if runs is not None or not given else given[0]
-        require(all(length == count for length in given), "runs", runs if runs is not None else given, accepted)
+        given = (("problem", problem), ("network", network), ("method", method))
+        lists = {name: len(value) for name, value in given if isinstance(value, (list, tuple))}
+        count = validate(Count, "runs", next(iter(lists.values())) if runs is None and lists else runs)
+        for name, length in lists.items():
+            require(length == count, name, f"<a list of {length}>", f"a list of {count}, one for each run")
         single = not isinstance(method, (list, tuple))
         problems, networks, methods = (_listed(value, count) for value in (problem, network, method))
         _require_kinds(problems, networks, methods)
@@ -155,9 +159,9 @@ def _listed(value, count):
 
 def _unique(values):
     """(each object once, the place of every one)."""
-    places = {}
-    index = [places.setdefault(id(value), len(places)) for value in values]
-    return [values[index.index(place)] for place in range(len(places))], np.array(index)
+    once = {id(value): value for value in values}
+    places = {key: place for place, key in enumerate(once)}
+    return list(once.values()), np.array([places[id(value)] for value in values])
 
 
 def _require_kinds(problems, networks, methods):
@@ -167,7 +171,7 @@ def _require_kinds(problems, networks, methods):
         ("method", methods, SGD),
     ):
         for value in values:
-            require(isinstance(value, kind), argument, value, f"a {kind.__name__}")
+            require(isinstance(value, kind), argument, value, f"{'an' if kind is SGD else 'a'} {kind.__name__}")
     first, start, own = problems[0], networks[0], methods[0]
     for problem in problems:
         same = (problem.shape, problem.count, problem.mean) == (first.shape, first.count, first.mean)
@@ -243,13 +247,13 @@ def _make(whole, folder, threads, progress):
 
 def _make_group(whole, part, path, received, stop):
     """Train the runs of a group to their end, or None when that is not to be waited for."""
-    group = _Group(whole, part)
+    group, started = _Group(whole, part), time.perf_counter()
     while group.step < whole.steps:
         if received or stop:
             return None
         group.advance(whole.every)
         group.record()
-    found = group.found()
+    found = {**group.found(), "seconds": np.array([time.perf_counter() - started])}
     if path:
         write_group(path, found)
     return found
@@ -276,10 +280,11 @@ class _Group:
         self.record()
 
     def advance(self, count):
-        """`count` steps of all runs that go on."""
+        """`count` steps of all runs that go on, which a run does whose loss there is finite."""
         going = self._going()
         self.steps(self.params, count, self.statuses, self.step)
         self.step += count
+        self.steps(self.params.copy(), 1, self.statuses, self.step)  # as `train` asks for the loss at the end
         self.ended[going & ~self._going()] = self.step
 
     def _going(self):
@@ -289,27 +294,30 @@ class _Group:
         """Ranks, errors and sets at this step; what has diverged keeps its rank and is in no set."""
         params, going, row = layout.from_lanes(self.params, self.runs), self._going(), self.row
         layers, whole = _layers(np.where(going[:, None], params, 0), self.widths), self.whole
-        product = layers[0]
-        for layer in layers[1:]:
-            product = layer @ product
-        self.values = np.linalg.svd(product, compute_uv=False)
+        with np.errstate(all="ignore"):  # on its way to divergence a product may not be finite
+            product = layers[0]
+            for layer in layers[1:]:
+                product = layer @ product
+            balancedness = _balancedness(layers)
+            errors = self._errors(product)
+        self.values = _singular_values(product)
         if row == 0:
             self.ranks[:, 0] = first_rank(self.values, whole.lower, self.floor)
         else:
             before = self.ranks[:, row - 1]
             now = next_rank(before, self.values, whole.lower, whole.upper, self.floor)
             self.ranks[:, row] = np.where(going, now, before)
-        values = [np.linalg.svd(layer, compute_uv=False) for layer in layers]
-        self.absorbing[:, row] = np.where(going, whole.sets.rank(values, _balancedness(layers)), NONE)
-        for name, found in self._errors(product).items():
+        inside = whole.sets.rank([_singular_values(layer) for layer in layers], balancedness)
+        self.absorbing[:, row] = np.where(going, inside, NONE)
+        for name, found in errors.items():
             self.errors[name][:, row] = np.where(going, found, np.nan)
         self.row += 1
 
     def _errors(self, product):
         if self.shared:
-            return self.problems[0].errors(product)
+            return {name: found.astype(np.float32) for name, found in self.problems[0].errors(product).items()}
         each = [problem.errors(own) for problem, own in zip(self.problems, product, strict=True)]
-        return {name: np.array([found[name] for found in each]) for name in each[0]}
+        return {name: np.array([found[name] for found in each], np.float32) for name in each[0]}
 
     def found(self):
         """What the group recorded, {name: array}, a row for each run."""
@@ -332,6 +340,13 @@ def _layers(params, widths):
         params[:, a:b].reshape(-1, *shape)
         for a, b, shape in zip(starts, starts[1:], layout.shapes(widths), strict=False)
     ]
+
+
+def _singular_values(matrices):
+    """(R, k) of R matrices; NaN for one that is not finite, which LAPACK would raise an error for."""
+    finite = np.isfinite(matrices).all(axis=(-2, -1))
+    values = np.linalg.svd(np.where(finite[:, None, None], matrices, 0), compute_uv=False)
+    return np.where(finite[:, None], values, np.nan)
 
 
 def _balancedness(layers):

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from lrbias.completion import Completion, Sensing, load_observed
@@ -12,7 +13,7 @@ from lrbias.method import METHODS, OWN
 from lrbias.network import Network
 from lrbias.problem import Factorization, load_matrix, spectrum, teacher
 from lrbias.record import Record, Stop
-from lrbias.settings import Compress, Count, Finite, Positive, Seed, Settings, Threads
+from lrbias.settings import Compress, Count, Finite, Fraction, Positive, Seed, Settings, Threads
 
 PATHS = ("target", "network", "observed")  # keys that name a file
 STEP_SIZE = 1e-3
@@ -41,10 +42,10 @@ class Experiment(Settings):
     values: Any = None
 
     observed: str | None = Field(None, description="the path of a mask, or of a file with measurements")
-    fraction: Any = None
+    fraction: Fraction | None = Field(None, description="a number greater than 0 and at most 1")
     entries: Any = None
-    mask_seed: Any = 0
-    mean: Any = False
+    mask_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
+    mean: bool = Field(False, strict=True, description="True or False")
 
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
@@ -108,7 +109,11 @@ class Experiment(Settings):
         require(count == (None, None), "observed", self.observed, "either a file or fraction or entries")
         if "matrices" in found:
             return Sensing(found["matrices"], found["values"], whole.target if found["truth_known"] else None, mean)
-        return Completion(whole.target, found["mask"], mean=mean, source=whole.source)
+        target = np.where(found["known"], whole.target, np.nan) if "known" in found else whole.target
+        try:
+            return Completion(target, found["mask"], mean=mean, source=whole.source)
+        except InvalidInput as error:  # here the mask has another name
+            raise InvalidInput(str(error).replace("mask =", "observed =", 1)) from None
 
     def _whole_target(self):
         """The target: from a file, or a teacher made here."""
@@ -175,7 +180,7 @@ class Experiment(Settings):
 
     def arguments(self):
         """Those of `train` that say what is trained and how; the target and the start are made here."""
-        problem, (method, record, stop) = self.problem(), self.parts()
+        (method, record, stop), problem = self.parts(), self.problem()  # what is quick to refuse comes first
         return {
             "problem": problem,
             "network": self.student(problem),
@@ -215,8 +220,6 @@ def _stop(given):
 
 
 def _from_checkpoint(path, problem):
-    import numpy as np
-
     from lrbias.store import DAMAGE
 
     accepted = "the path of a checkpoint (.npz) of a lrbias run"

@@ -9,7 +9,8 @@ def share_interval(count, total, level=LEVEL):
     """(lower, upper) bounds of the probability of an event seen in `count` of `total` runs (Clopper and Pearson)."""
     from scipy.stats import binomtest
 
-    require(0 <= count <= total and total > 0, "count", count, f"from 0 to total = {total}")
+    require(total > 0, "total", total, "at least 1 run")
+    require(0 <= count <= total, "count", count, f"from 0 to total = {total}")
     found = binomtest(int(count), int(total)).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
 
@@ -18,7 +19,8 @@ def rate_interval(count, exposure, level=LEVEL):
     """(lower, upper) bounds of the rate of events of which `count` were seen in a time `exposure` (Garwood)."""
     from scipy.stats import chi2
 
-    require(count >= 0 and exposure > 0, "exposure", exposure, "a time greater than 0")
+    require(count >= 0, "count", count, "at least 0")
+    require(exposure > 0, "exposure", exposure, "a time greater than 0")
     tail = (1 - level) / 2
     lower = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
     return float(lower / exposure), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / exposure)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrbias.errors import require
-from lrbias.settings import Fraction, NotNegative, validate
+from lrbias.settings import NotNegative, Positive, validate
 
 LOWER, UPPER = 0.01, 0.02
 FLOOR = 1e-4  # of the largest value: the target's, or the largest that was recorded
@@ -21,12 +21,12 @@ def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
 
     steps   (T,) of the records
     values  (T, k) singular values, largest first; what is not finite keeps the rank
-    lower, upper  thresholds relative to σ_1, 0 < lower ≤ upper ≤ 1
+    lower, upper  thresholds relative to σ_1, 0 < lower ≤ upper < 1
     floor   values up to it never count; None: 1e-4 of the largest value that was recorded
 
     The rank of the first record is the number of values above `lower`. Raises InvalidInput.
     """
-    check_thresholds(lower, upper)
+    lower, upper = check_thresholds(lower, upper)
     steps, values = np.asarray(steps), np.asarray(values)
     require(
         values.ndim == 2 and len(steps) == len(values) > 0, "values", f"<shape {values.shape}>", "a row for each step"
@@ -73,9 +73,11 @@ class Jumps:
 
 
 def check_thresholds(lower, upper):
-    """InvalidInput unless 0 < lower ≤ upper ≤ 1."""
-    lower, upper = validate(Fraction, "lower", lower), validate(Fraction, "upper", upper)
+    """(lower, upper); InvalidInput unless 0 < lower ≤ upper < 1."""
+    lower, upper = validate(Positive, "lower", lower), validate(Positive, "upper", upper)
+    require(upper < 1, "upper", upper, "a number less than 1: σ_1 itself has to count")
     require(lower <= upper, "lower", lower, f"at most upper = {upper:g}")
+    return lower, upper
 
 
 def first_rank(values, threshold, floor):

@@ -53,8 +53,12 @@ class Method(Settings):
         """Whether only the loss is minimised, with steps of one size: that has the fastest kernels and short cuts."""
         return self.ridge == 0
 
+    def rates(self, first, count):
+        """Time t of the steps first … first + count − 1."""
+        return np.full(count, self.step_size)
+
     def ridges(self, first, count):
-        """λ of the steps first … first + count − 1."""
+        """λ of these steps."""
         return np.full(count, self.ridge)
 
     def settings(self):

@@ -206,7 +206,7 @@ class Observation:
 
     def _measure_directions(self):
         out = np.empty((self.setup.depth, 3))
-        cpu.directions(self.params, self.gradient, self._widths, self.setup.method.step_size, out)
+        cpu.directions(self.params, self.gradient, self._widths, self.setup.method.rates(self.step, 1)[0], out)
         return out
 
 

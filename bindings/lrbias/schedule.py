@@ -53,8 +53,9 @@ class Anneal(Settings):
         length = self.stop - self.start
         done = np.clip(np.arange(first, first + count) - self.start, 0, length)
         if self.shape == "linear":
-            return 1 - (1 - self.factor) * (done / length)
-        factors = _powers(self.factor ** (1 / length), done)
+            factors = 1 - (1 - self.factor) * (done / length)
+        else:
+            factors = _powers(self.factor ** (1 / length), done)
         factors[done == length] = self.factor
         return factors
 
@@ -95,10 +96,11 @@ def as_schedule(argument, value):
     if isinstance(value, str):
         value = _from_text(argument, value)
     known = f"a schedule of kind {', '.join(SCHEDULES)}, as in anneal:factor=0.1,start=0,stop=1000"
-    require(isinstance(value, dict) and value.get("kind") in SCHEDULES, argument, value, known)
+    kind = value.get("kind") if isinstance(value, dict) else None
+    require(isinstance(kind, str) and kind in SCHEDULES, argument, value, known)
     settings = {key: setting for key, setting in value.items() if key != "kind"}
     try:
-        return SCHEDULES[value["kind"]](**settings)
+        return SCHEDULES[kind](**settings)
     except InvalidInput as error:
         raise InvalidInput(f"{argument}: {error}") from None
 

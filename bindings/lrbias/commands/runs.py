@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -201,7 +202,9 @@ def run(
     if metrics is not None:
         flags["metrics"] = _parse_metrics(metrics)
     settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
-    arguments = settings.arguments()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda sentence, *_: print(f"warning: {sentence}", file=sys.stderr)
+        arguments = settings.arguments()
     if store is None:
         store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
     check_new(store)
@@ -376,7 +379,8 @@ def _merge(keys, flags):
 
     replaced = {"widths": ("depth",), "depth": ("widths",)}
     if flags.get("method", keys.get("method")) != keys.get("method"):
-        replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - {"ridge"})
+        own = OWN.get(flags["method"], ())
+        replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - set(own))
     dropped = {key for flag, others in replaced.items() if flag in flags for key in others}
     return {**{key: value for key, value in keys.items() if key not in dropped}, **flags}
 

@@ -127,14 +127,15 @@ def reproduce(
     name
         protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
         chou: recovery of eigenvalues from identical and perturbed starts (Chou et al.), theory over measured curves.
+        wang-jacot: SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes.
     store
         The folder of the study; by default reproduced/NAME.
     steps
-        Of the protocol: iterations of every run, 50 000.
+        Of the protocol: iterations of every run, 50 000. Of wang-jacot: steps of a trajectory, 1 000 000.
     seeds
-        Of the protocol: number of starts, 3.
+        Of the protocol: number of starts, 3. Of wang-jacot: seeds of each cell of the phase diagram, 20.
     workers
-        Processes, each with one thread; by default one for each core.
+        Processes, each with one thread, or threads of wang-jacot; by default one for each core.
     format
         Figure formats: png, pdf, svg.
     dry_run

@@ -16,8 +16,8 @@ from lrbias.studies.tables import markdown
 from lrbias.sweeps.making import forecast_sweep, sweep
 from lrbias.sweeps.reading import as_csv, open_sweep
 
-STUDIES = ("protocol", "chou")
-STEPS, SEEDS = 50_000, 3
+STUDIES = ("protocol", "chou", "wang-jacot")
+DEFAULTS = {"protocol": (50_000, 3), "wang-jacot": (1_000_000, 20)}  # steps and seeds
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
 
@@ -26,14 +26,18 @@ def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None,
 
     name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
              "chou": recovery of eigenvalues in deep matrix factorization, seconds; returns a chou.Recovery
+             "wang-jacot": jumps of SGD to lower rank, about ten minutes; returns Findings. Needs the extra `convex`
     store    a folder, by default reproduced/NAME; started again the study goes on
-    steps, seeds   of the protocol: iterations of every run (50 000) and number of starts (3); fewer give a quicker and
-             weaker study
+    steps, seeds   fewer give a quicker and weaker study. Of the protocol: iterations of every run (50 000) and number
+             of starts (3); of wang-jacot: steps of every one-way trajectory (1 000 000) and seeds of each cell of the
+             phase diagram (20), to which the other numbers are in proportion
     """
     steps, seeds = _check(name, steps, seeds)
     store = Path("reproduced") / name if store is None else Path(store)
     if name == "chou":
         return chou.study(store, progress)
+    if name == "wang-jacot":
+        return wang_jacot_study(store, steps, seeds, workers, progress)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
         sweep(base, over, store / part, workers, progress=progress)
     return read_evidence(store)
@@ -42,9 +46,17 @@ def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None,
 def _check(name, steps, seeds):
     require(name in STUDIES, "name", name, " or ".join(STUDIES))
     for argument, value in (("steps", steps), ("seeds", seeds)):
-        require(value is None or name == "protocol", argument, value, "nothing for a study whose runs are fixed")
-    steps, seeds = STEPS if steps is None else steps, SEEDS if seeds is None else seeds
+        require(value is None or name in DEFAULTS, argument, value, "nothing for a study whose runs are fixed")
+    usual = DEFAULTS.get(name, (1, 1))
+    steps, seeds = (own if own is not None else other for own, other in zip((steps, seeds), usual, strict=True))
     return validate(Count, "steps", steps), validate(Count, "seeds", seeds)
+
+
+def wang_jacot_study(store, steps, seeds, workers, progress):
+    from lrbias.studies.wang_jacot import Study
+    from lrbias.studies.wang_jacot_tables import Findings
+
+    return Findings(Study(store, steps, seeds, workers, progress))
 
 
 def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
@@ -53,6 +65,10 @@ def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
     total = {"runs": 0, "seconds": 0.0, "bytes": 0}
     if name == "chou":
         parts = [chou.expected()]
+    elif name == "wang-jacot":
+        from lrbias.studies import wang_jacot
+
+        parts = [wang_jacot.expected(steps, seeds, workers)]
     else:
         parts = [forecast_sweep(base, over, workers) for base, over in protocol.sweeps(steps, seeds).values()]
     return {key: sum(part[key] for part in parts) for key in total}
