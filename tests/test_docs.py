@@ -23,10 +23,16 @@ def _run(code, folder):
 
 
 def test_the_readme_example_runs(tmp_path):
-    (code,) = _blocks("README.md", "python")
+    code = _blocks("README.md", "python")[0]
     assert "steps=8_000" in code
     _run(code.replace("steps=8_000", "steps=200"), tmp_path)
     assert (tmp_path / "overview.png").exists()
+
+
+def test_the_readme_example_of_many_trajectories_runs(tmp_path):
+    code = _blocks("README.md", "python")[1]
+    assert "steps=20_000" in code
+    _run("import lrbias as lb\n" + code.replace("steps=20_000", "steps=200"), tmp_path)
 
 
 def test_the_core_example_runs_as_it_is(tmp_path):

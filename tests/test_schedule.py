@@ -122,6 +122,17 @@ def test_settings_of_a_schedule_give_it_back(made):
     assert schedule.as_schedule("lr_schedule", json.loads(json.dumps(keys))) == made
 
 
+def test_learning_rate_and_ridge_follow_their_own_schedules():
+    method = lb.SGD(
+        lr=0.2, ridge=0.5, lr_schedule="steps:factor=0.5,at=3", ridge_schedule="periodic:factor=0.1,period=2"
+    )
+    assert method.rates(2, 3) == pytest.approx([0.2, 0.1, 0.1], rel=1e-15)
+    assert method.ridges(2, 3) == pytest.approx([0.5, 0.05, 0.5], rel=1e-15)
+    found = method.factors(2, 3, np.float32)
+    assert found.dtype == np.float32
+    assert np.allclose(found, [[1, 0.5, 0.5], [1, 0.1, 1]])
+
+
 def test_no_schedule_is_a_factor_of_one():
     method = lb.GD(lr=0.3, ridge=0.1)
     assert method.rates(5, 3).tolist() == [0.3] * 3

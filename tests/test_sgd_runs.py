@@ -211,10 +211,10 @@ def test_recorded_metrics_equal_their_definitions():
     """From the network of every checkpoint, with plain NumPy. It starts out of balance and loses its rank."""
     sets = {"absorbing_balance": 3.0, "absorbing_slack": 0.3, "absorbing_alpha": 0.8, "absorbing_bound": 30.0}
     metrics = ("errors", "representation_cost", "absorbing_rank", "singular_values", "gradient_norm")
-    method, network = lb.SGD(lr=0.5, ridge=0.1, batch=2, **PLAN), lb.Network.gaussian((5, 7, 6), 0.3, 2)
+    method, network = lb.SGD(lr=0.5, ridge=0.05, batch=2, **PLAN), lb.Network.gaussian((5, 7, 6), 0.3, 2)
     record = lb.Record(every=50, metrics=metrics, **sets)
     run = lb.train(**arguments(method=method, network=network, record=record))
-    found, hidden = [], ~PROBLEM.mask
+    hidden = ~PROBLEM.mask
     for row, step in enumerate(run.checkpoints):
         network = run.checkpoint(step)
         (first, second), residual = network.layers, network.product() - TARGET
@@ -227,9 +227,12 @@ def test_recorded_metrics_equal_their_definitions():
         slopes = second.T @ slope + 2 * ridge * first, slope @ first.T + 2 * ridge * second
         norm = np.sqrt(sum(np.sum(each**2) for each in slopes))
         assert run["gradient_norm"][row] == pytest.approx(norm, rel=1e-10)
-        found.append(_absorbing_rank(network.layers, balance=3.0, slack=0.3, alpha=0.8, bound=30.0))
-    assert run["absorbing_rank"].tolist() == found
-    assert len(set(found)) == 3
+    networks = [run.checkpoint(step).layers for step in run.checkpoints]
+    own = [_absorbing_rank(layers, balance=3.0, slack=0.3, alpha=0.8, bound=30.0) for layers in networks]
+    default = [_absorbing_rank(layers, balance=0.1, slack=0.5, alpha=0.5, bound=100.0) for layers in networks]
+    assert run["absorbing_rank"].tolist() == own
+    assert own != default
+    assert len(set(own)) == 3
     assert "absorbing_rank" not in lb.train(**arguments(1, record=lb.Record()))
 
 

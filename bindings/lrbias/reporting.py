@@ -18,8 +18,9 @@ from lrbias.figures.drawing import STYLE, caption
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.store import write_file
-from lrbias.studies import claim_plots
+from lrbias.studies import claim_plots, wang_jacot_plots
 from lrbias.studies.reproducing import is_study, read_evidence
+from lrbias.studies.wang_jacot_tables import is_findings, read_findings
 from lrbias.sweeps.reading import open_sweep
 
 MOST_RUNS = 60  # of a sweep that get a section of their own
@@ -60,7 +61,7 @@ def report(paths, output, progress=None):
 
 def _expanded(path):
     """The path, or the sweeps in it when it is a folder of those."""
-    alone = (path / "sweep.json").is_file() or is_study(path)
+    alone = (path / "sweep.json").is_file() or is_study(path) or is_findings(path)
     return [path] if alone else sorted(entry.parent for entry in path.glob("*/sweep.json")) or [path]
 
 
@@ -68,12 +69,15 @@ class _Part:
     """What one path holds: a run, a sweep, a study, or a folder of runs."""
 
     def __init__(self, path, anchor):
-        self.path, self.anchor, self.run, self.sweep, self.evidence = path, anchor, None, None, None
+        self.path, self.anchor, self.run, self.sweep = path, anchor, None, None
+        self.evidence = self.findings = None  # of the studies that have some
         self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
             self.sweep = open_sweep(self.path)
         elif is_study(self.path):
             self.evidence = read_evidence(self.path)
+        elif is_findings(self.path):
+            self.findings = read_findings(self.path)
         elif not (self.path / "config.json").is_file() and any(self.path.glob("*/config.json")):
             self.others = sorted(entry.parent for entry in self.path.glob("*/config.json"))
         else:
@@ -91,6 +95,8 @@ class _Part:
             yield from self._of_sweep(shown)
         elif self.evidence:
             yield _of_study(self.path, self.evidence, self.anchor)
+        elif self.findings:
+            yield _of_findings(self.path, self.findings, self.anchor)
         elif self.others:
             for number, path in enumerate(self.others, start=1):
                 run = open_run(path)
@@ -175,6 +181,22 @@ def _of_study(path, evidence, anchor):
         "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in figures],
         "tables": tables,
         "details": [("Made with", _facts(evidence.runs[0][2].info))] if evidence.runs else [],
+    }
+
+
+def _of_findings(path, findings, anchor):
+    tables = [
+        {"title": title, "text": text, "heads": heads, "rows": [[*map(_cell, map(str, row))] for row in rows]}
+        for title, text, heads, rows in findings.tables()
+    ]
+    drawers = wang_jacot_plots.available(findings)
+    return {
+        "id": anchor,
+        "title": f"Study {_name(path)}",
+        "notes": [findings.about],
+        "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in drawers],
+        "tables": tables,
+        "details": [("Made with", _facts(findings.one_way[0][1].info))],
     }
 
 

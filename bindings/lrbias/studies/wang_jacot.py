@@ -17,12 +17,14 @@ import numpy as np
 from lrbias.absorbing import AbsorbingSets
 from lrbias.completion import Completion
 from lrbias.ensembles import ensemble
+from lrbias.errors import require
 from lrbias.forecasting import seconds_of
 from lrbias.method import GD, SGD
 from lrbias.network import Network
 from lrbias.problem import gaussian, spectrum
 from lrbias.record import Record, Stop
 from lrbias.schedule import Anneal, Periodic
+from lrbias.store import check_new, read_json, write_json
 from lrbias.threads import cores
 from lrbias.training import resume, train
 from lrcore import cpu, layout, random, workspace
@@ -68,6 +70,11 @@ def problem(instance, noise=NOISE):
     return Completion(np.where(mask, truth(instance) + added, truth(instance)), mask=mask, mean=True)
 
 
+def _share(runs, seeds):
+    """A number of runs in proportion to the seeds, of which 20 are the whole study."""
+    return max(runs * seeds // 20, 2)
+
+
 class Study:
     """The parts of the study, made under `store` when they are asked for.
 
@@ -78,6 +85,19 @@ class Study:
     def __init__(self, store, steps=MILLION, seeds=20, threads=None, progress=None):
         self.store, self.steps, self.seeds = Path(store), steps, seeds
         self.threads, self.progress = threads, progress
+        self._begin()
+
+    def _begin(self):
+        """The folder, with the size of the study in it; InvalidInput when it holds one of another size."""
+        path, size = self.store / "study.json", {"steps": self.steps, "seeds": self.seeds}
+        if path.is_file():
+            known = read_json(path)
+            accepted = f"a study of {self.steps} steps and {self.seeds} seeds, this one has {known}"
+            require(known == size, "store", str(self.store), accepted)
+            return
+        check_new(self.store)
+        self.store.mkdir(parents=True)
+        write_json(path, size)
 
     def _steps(self, share=1.0):
         """A share of the steps, a multiple of the record interval."""
@@ -88,7 +108,7 @@ class Study:
         return max(self.steps // 500, 1)
 
     def _runs(self, whole):
-        return max(whole * self.seeds // 20, 2)
+        return _share(whole, self.seeds)
 
     def descend(self, name, given, start, ridge, steps=None):
         """Gradient descent to its end at a ridge, or for so many steps; the Run."""
@@ -219,12 +239,12 @@ class Study:
 
     def baselines(self, noise):
         """{name: hidden errors (instances,)}: nuclear norm and gradient descent, also with hindsight."""
-        found = {name: [] for name in BASELINES}
-        for instance in range(INSTANCES):
-            given = problem(instance, noise)
-            for name, error in self._baselines_of(instance, noise, given).items():
-                found[name].append(error)
-        return {name: np.array(errors) for name, errors in found.items()}
+        path = self.store / f"baselines-{noise:g}.json"
+        if not path.is_file():
+            each = [self._baselines_of(instance, noise, problem(instance, noise)) for instance in range(INSTANCES)]
+            write_json(path, {name: [found[name] for found in each] for name in BASELINES})
+        known = read_json(path)
+        return {name: np.array(known[name]) for name in BASELINES}
 
     def _baselines_of(self, instance, noise, given):
         from lrbias.convex import least_squares_nuclear, nuclear_norm
@@ -243,18 +263,17 @@ def expected(steps=MILLION, seeds=20, threads=None):
     """{runs, seconds, bytes} of the study, from timing one group of runs for a moment."""
     given, runs = problem(0), 64
     start = Network.gaussian((SIZE,) * 4, gamma=0.5, seed=0)
-    few = max(steps // 1000, 1)
+    few = max(steps // 100, 1)
 
     def make():
         ensemble(given, start, SGD(lr=0.1, ridge=1e-3), few, runs=runs, every=few, threads=1, progress=False)
 
     per_step = seconds_of(make) / (runs * few)
-    study = Study(Path(), steps, seeds)
-    halves = (len(SAMPLINGS) + len(DEPTHS) * len(DEPTH_RIDGES)) * study._runs(256) + len(WIDTHS) * study._runs(128)
+    halves = (len(SAMPLINGS) + len(DEPTHS) * len(DEPTH_RIDGES)) * _share(256, seeds) + len(WIDTHS) * _share(128, seeds)
     counts = {  # by the share of the steps
-        1.0: len(ONE_WAY) * study._runs(1024),
+        1.0: len(ONE_WAY) * _share(1024, seeds),
         0.5: halves + len(PHASE_LRS) * len(PHASE_RIDGES) * seeds,
-        SCHEDULE_STEPS / MILLION: 2 * len(SCHEDULES) * INSTANCES * study._runs(16),
+        SCHEDULE_STEPS / MILLION: 2 * len(SCHEDULES) * INSTANCES * _share(16, seeds),
     }
     every = sum(counts.values())
     trained = sum(share * count for share, count in counts.items()) * steps

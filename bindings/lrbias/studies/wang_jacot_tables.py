@@ -1,20 +1,35 @@
 """What the study of Wang and Jacot found, as tables."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
+from lrbias.errors import require
 from lrbias.intervals import rate_interval
 from lrbias.settings import check_formats
-from lrbias.store import write_file
+from lrbias.store import read_json, write_file
 from lrbias.studies import wang_jacot
 from lrbias.studies.tables import markdown
-from lrbias.studies.wang_jacot import INSTANCES, NOISE, least_curvature
+from lrbias.studies.wang_jacot import INSTANCES, NOISE, Study, least_curvature
 from lrbias.sweeps.reading import as_csv
 
 TRUE_RANK = 1
+WRITTEN = "wang-jacot.json"  # last of all
 OUTCOMES = ("diverged", "rank above 1", "rank 1", "collapsed to 0")
 RATES = "first jumps a million steps [95 %]"
+
+
+def is_findings(path):
+    """Whether a folder holds a study that is complete."""
+    return (Path(path) / WRITTEN).is_file()
+
+
+def read_findings(store):
+    """The Findings in a folder that `lrbias reproduce wang-jacot` made."""
+    require(is_findings(store), "store", str(store), "a folder that `lrbias reproduce wang-jacot` completed")
+    known = read_json(Path(store) / "study.json")
+    return Findings(Study(store, known["steps"], known["seeds"], progress=False))
 
 
 class Findings:
@@ -115,27 +130,34 @@ class Findings:
         check_formats(formats)
         written = {
             "wang-jacot.md": str(self).encode() + b"\n",
-            "wang-jacot.json": json.dumps(self.as_dict(), indent=1).encode(),
             "phases.csv": as_csv(self.phase_table()),
+            WRITTEN: json.dumps(self.as_dict(), indent=1).encode(),
         }
+        figures = wang_jacot_plots.save(self, self.store / "figures", formats)
         for name, data in written.items():
             write_file(self.store / name, data)
-        figures = wang_jacot_plots.save(self, self.store / "figures", formats)
         return [*(self.store / name for name in written), *figures]
 
     def __str__(self):
-        about = wang_jacot.__doc__.split("\n\n", 1)[1].strip()
-        lines = ["# Jumps of SGD to lower rank", "", about, ""]
-        for title, text, heads, rows in (
-            self._one_way_text(),
-            self._phase_text(),
-            self._depth_text(),
-            self._sampling_text(),
-            self._width_text(),
-            *(self._schedule_text(noise) for noise in self.schedules),
-        ):
+        lines = ["# Jumps of SGD to lower rank", "", self.about, ""]
+        for title, text, heads, rows in self.tables():
             lines += [f"## {title}", "", text, "", *markdown(heads, rows), ""]
         return "\n".join(lines).rstrip()
+
+    @property
+    def about(self):
+        """What was matched and what is our own choice."""
+        return wang_jacot.__doc__.split("\n\n", 1)[1].strip()
+
+    def tables(self):
+        """(title, text, heads, rows of texts) of every table."""
+        yield self._one_way_text()
+        yield self._phase_text()
+        yield self._depth_text()
+        yield self._sampling_text()
+        yield self._width_text()
+        for noise in self.schedules:
+            yield self._schedule_text(noise)
 
     def _one_way_text(self):
         heads = ("start", "N", "η", "λ", "rank at start", "least curvature", "runs × steps", "down", "up")
