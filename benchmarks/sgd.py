@@ -148,8 +148,8 @@ def torch_by_hand(given):
 # JAX: all steps of a call are one compiled loop.
 
 
-def _jax_train(given, step):
-    """`train` from step(layers, where, value) → layers."""
+def _jax_train(given, step, inside=False):
+    """`train` from step(layers, where, value) → layers; inside: entries are drawn one by one in the loop."""
     jax = peers._jax()
     rows, columns, values = (jax.numpy.asarray(part) for part in given.entries[:3])
 
@@ -160,7 +160,18 @@ def _jax_train(given, step):
     def run(layers, drawn):
         return jax.lax.fori_loop(0, drawn.size, lambda k, now: drawn_step(now, drawn[k]), layers)
 
+    @jax.jit
+    def run_and_draw(layers, steps):
+        def body(_, state):
+            layers, key = state
+            key, own = jax.random.split(key)
+            return drawn_step(layers, jax.random.randint(own, (), 0, rows.size)), key
+
+        return jax.lax.fori_loop(0, steps, body, (layers, jax.random.key(SEED)))[0]
+
     def train(steps, drawn=None):
+        if drawn is None and inside:
+            return jax.block_until_ready(run_and_draw([jax.numpy.asarray(layer) for layer in given.layers], steps))
         if drawn is None:
             drawn = jax.random.randint(jax.random.key(SEED), (steps,), 0, rows.size)
         return jax.block_until_ready(run([jax.numpy.asarray(layer) for layer in given.layers], drawn))
@@ -182,6 +193,22 @@ def jax_autograd(given):
         return [layer - given.lr * (slope + 2 * given.ridge * layer) for layer, slope in pairs]
 
     return _jax_train(given, step)
+
+
+def jax_in_the_loop(given):
+    """jax.grad of an entry of the whole product, which is drawn in the loop: the first thing that one writes."""
+    jax = peers._jax()
+
+    def loss(layers, where, value):
+        first, middle, last = layers
+        return 0.5 * ((last @ middle @ first)[where] - value) ** 2
+
+    def step(layers, where, value):
+        slopes = jax.grad(loss)(layers, where, value)
+        pairs = zip(layers, slopes, strict=True)
+        return [layer - given.lr * (slope + 2 * given.ridge * layer) for layer, slope in pairs]
+
+    return _jax_train(given, step, inside=True)
 
 
 def jax_by_hand(given):
@@ -264,7 +291,7 @@ def _loop_update(layers, where, f2, b1, factor, decay):
 
 PEERS = {
     "Numba": {"loops": numba_loops},
-    "JAX": {"by hand": jax_by_hand, "jax.grad": jax_autograd},
+    "JAX": {"by hand": jax_by_hand, "jax.grad": jax_autograd, "draws in the loop": jax_in_the_loop},
     "PyTorch": {"by hand": torch_by_hand, "autograd": torch_autograd},
 }
 
@@ -280,7 +307,7 @@ def check(name, found, expected):
 def draws(count):
     """The entries of the first steps, of `count` observed ones."""
     drawn = np.empty(CHECKED, np.int64)
-    cpu.draws(np.uint64(SEED), np.uint64(random.SAMPLE), 0, True, np.zeros(count + 1, np.int64), drawn)
+    cpu.draws(np.uint64(SEED), np.uint64(random.SAMPLE), 0, True, np.zeros(count + 2, np.int64), drawn)
     return drawn
 
 

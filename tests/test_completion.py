@@ -346,6 +346,16 @@ def test_a_run_directory_has_the_whole_problem(kind, tmp_path):
     assert fingerprint(lb.train(**arguments, forecast=False)) == fingerprint(run)
 
 
+def test_runs_say_what_their_errors_are_over():
+    record = lb.Record(metrics=("errors",))
+    shown = {kind: repr(lb.train(**settings(5, problem=each, record=record))) for kind, each in STORED.items()}
+    assert "over the observed entries, " in shown["mask"]
+    assert shown["mask"].count("over the hidden ones") == 1
+    assert "over the measurements\n" in shown["measurements"]
+    assert "over the measurements, " in shown["measurements of a truth"]
+    assert "over the whole truth" in shown["measurements of a truth"]
+
+
 @pytest.mark.parametrize("kind", STORED)
 def test_a_problem_is_restored_from_what_it_keeps(kind):
     problem = STORED[kind]

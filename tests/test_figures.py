@@ -13,15 +13,38 @@ def run():
     return lb.train(**settings(2000, record=lb.Record(every=10)))
 
 
+@pytest.fixture(scope="module")
+def completion():
+    """A run by SGD on some of the entries."""
+    problem = lb.Completion(lb.spectrum((6, 6), [6.0], seed=1), entries=25, mean=True)
+    network, record = lb.Network.gaussian((6, 6, 6), gamma=0.5, seed=1), lb.Record(every=10)
+    return lb.train(problem, network, lb.SGD(lr=0.02, ridge=1e-3), 2005, record=record)
+
+
 @pytest.mark.parametrize("name", plots.FIGURES)
-def test_every_figure_has_labelled_axes_and_saves(run, name, tmp_path):
-    figure = plots.FIGURES[name](run)
+def test_every_figure_has_labelled_axes_and_saves(run, completion, name, tmp_path):
+    figure = plots.FIGURES[name](completion if name == "errors" else run)
     shown = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     assert shown
     assert all(axes.get_xlabel() for axes in shown)
     assert any(axes.get_ylabel() for axes in shown)
     for path in plots.save_figure(figure, tmp_path, name, ("png", "pdf")):
         assert path.stat().st_size > 5000
+
+
+def test_figures_of_a_completion_show_errors_and_no_theory_about_whole_targets(completion):
+    assert {"overview", "errors"} <= {name for name, _, _ in plots.available(completion)}
+    drawn = {line.get_label(): line.get_ydata() for line in _lines(plots.overview(completion))}
+    assert np.allclose(drawn["observed"], completion["train_error"])
+    assert np.allclose(drawn["hidden"], completion["hidden_error"])
+    assert not any("forecast" in label for label in drawn)
+    (line,) = _lines(plots.loss(completion))
+    assert np.allclose(line.get_ydata(), completion.losses[:2000].reshape(-1, 10).mean(axis=1))
+
+
+def test_a_whole_target_has_no_figure_of_errors(run):
+    with pytest.raises(lb.InvalidInput, match="train_error"):
+        plots.errors(run)
 
 
 def _lines(figure):

@@ -1,4 +1,4 @@
-"""The study of jumps: its starts are minima, SGD leaves one for a lower rank and stays; parts, tables, figures, page."""
+"""The study of jumps: its starts are minima, SGD leaves one for a lower rank and stays; tables, figures, page."""
 
 import json
 
@@ -127,5 +127,5 @@ def _only_reads(*given, store, **settings):
 
 def test_a_folder_with_another_size_is_refused(tmp_path):
     Study(tmp_path / "study", steps=2000, seeds=1)
-    with pytest.raises(InvalidInput, match="store = .* a study of 4000 steps and 1 seeds, this one has"):
+    with pytest.raises(InvalidInput, match=r"store = .* a study of 4000 steps and 1 seeds, this one has"):
         Study(tmp_path / "study", steps=4000, seeds=1)

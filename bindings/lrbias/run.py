@@ -93,9 +93,19 @@ class Run:
         return self.settings.get("lr", self.settings.get("dt"))
 
     @property
+    def method(self):
+        """How the network was trained: a GD, GradientFlow or SGD."""
+        return parts(self.settings)[0]
+
+    @property
     def label(self):
         """Method and step size, for a legend."""
-        return parts(self.settings)[0].caption
+        return self.method.caption
+
+    @property
+    def plain(self):
+        """Whether the loss is ½‖W − target‖² and nothing else, so that theory about that can be drawn over it."""
+        return self.problem.plain and self.method.plain
 
     def __contains__(self, name):
         return name in self._config["quantities"]
@@ -262,8 +272,9 @@ class Run:
         if facts["last_loss"] is not None:
             lines.append(f"  loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {self.elapsed:.1f} s")
         if "train_error" in facts:
-            hidden = f", {facts['hidden_error']:.3g} over the hidden ones" if "hidden_error" in facts else ""
-            lines.append(f"  root mean square error {facts['train_error']:.3g} over the observed entries{hidden}")
+            words = ("measurements", "whole truth") if "measurements" in facts else ("observed entries", "hidden ones")
+            hidden = f", {facts['hidden_error']:.3g} over the {words[1]}" if "hidden_error" in facts else ""
+            lines.append(f"  root mean square error {facts['train_error']:.3g} over the {words[0]}{hidden}")
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")

@@ -27,6 +27,9 @@ from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
 
 EARLY = 0.05  # of a run
+FEWEST = 5  # singular values that are drawn where more than the target's may be learnt
+DEEPEST = 1e-4  # of the largest one is the lower end of the axis then
+ENTRIES = {"train": "observed", "hidden": "hidden"}
 
 
 def _series(run, name):
@@ -58,19 +61,54 @@ def _measured_escapes(run):
 
 @styled
 def loss(run):
-    """Loss of every step, logarithmic; dashed: ½ Σ_{i>k} σ̂_i², the loss of the best rank-k approximation."""
+    """Loss of every step, logarithmic; dashed: ½ Σ_{i>k} σ̂_i², the loss of the best rank-k approximation.
+
+    Of single entries the means between two records.
+    """
     figure, grid = new_figure(height=3.2)
     _draw_loss(run, grid[0, 0])
     return figure
 
 
 def _draw_loss(run, axes):
-    steps, losses = thin(np.arange(len(run.losses)), run.losses)
+    steps, losses = np.arange(len(run.losses)), run.losses
+    if run.method.stochastic:
+        block = run.settings["every"]
+        whole = len(losses) // block * block
+        steps, losses = steps[:whole:block] + block / 2, losses[:whole].reshape(-1, block).mean(axis=1)
+    steps, losses = thin(steps, losses)
     axes.semilogy(steps, positive(losses), color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
-    for k, level in enumerate(levels):
+    for k, level in enumerate(levels if run.plain else []):
         axes.axhline(level, label=r"best rank-$k$ approximation" if k == 0 else None, **THEORY)
-    axes.set_ylabel(r"loss $\frac{1}{2}\|W - \hat W\|_F^2$")
+    axes.set_ylabel(_loss_label(run))
+    axes.legend(loc="lower left")
+    _step_axis(run, axes)
+
+
+def _loss_label(run):
+    if run.plain:
+        return r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
+    if run.method.stochastic:
+        return "loss of the drawn entries"
+    return r"loss $+ \lambda \sum_i \|W_i\|_F^2$" if run.method.ridge else "loss"
+
+
+@styled
+def errors(run):
+    """Root mean square errors over the observed entries, and over the hidden ones where they are known."""
+    figure, grid = new_figure(height=3.2)
+    _draw_errors(run, grid[0, 0])
+    return figure
+
+
+def _draw_errors(run, axes):
+    _needs(run, "train_error")
+    for name, colour, line in (("train", "black", "-"), ("hidden", "0.5", "--")):
+        if f"{name}_error" in run:
+            steps, values = _series(run, f"{name}_error")
+            axes.semilogy(steps, positive(values), color=colour, linestyle=line, label=ENTRIES[name])
+    axes.set_ylabel("root mean square error")
     axes.legend(loc="lower left")
     _step_axis(run, axes)
 
@@ -109,7 +147,7 @@ def singular_values(run):
 def _draw_singular_values(run, axes):
     _needs(run, "product/singular_values")
     steps, values = _series(run, "product/singular_values")
-    shown = min(run.target_rank, MODES)
+    shown = min(run.target_rank if run.plain else max(run.target_rank, FEWEST), MODES, values.shape[1])
     floor = positive(values)
     if values.shape[1] > shown:
         axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
@@ -118,8 +156,9 @@ def _draw_singular_values(run, axes):
         axes.semilogy(
             steps, floor[:, i], color=colour, label=r"$\sigma_1, \sigma_2, \ldots$ (dark to light)" if i == 0 else None
         )
-        axes.axhline(run.target_values[i], label="target's values" if i == 0 else None, **THEORY)
-    forecast = _escapes(run, shown)
+        if i < run.target_rank:
+            axes.axhline(run.target_values[i], label="target's values" if i == 0 else None, **THEORY)
+    forecast = _escapes(run, shown) if run.plain else []
     late = [
         (step, value / 2)
         for step, value in zip(forecast, run.target_values, strict=False)
@@ -136,15 +175,15 @@ def _draw_singular_values(run, axes):
             zorder=5,
         )
     axes.set_ylabel("singular values of $W$")
-    _value_limits(axes, floor[:, :shown], run.target_values)
+    _value_limits(axes, floor[:, :shown], run.target_values, 0 if run.plain else DEEPEST * np.nanmax(floor, initial=0))
     axes.legend(loc="lower right")
     _step_axis(run, axes)
 
 
-def _value_limits(axes, values, target_values):
+def _value_limits(axes, values, target_values, least):
     """From where the learnt values start, not from rounding level, up to a little above the target."""
     if np.isfinite(values).any():
-        axes.set_ylim(max(np.nanmin(values) / 3, 1e-18), 3 * max(np.nanmax(values), target_values[0]))
+        axes.set_ylim(max(np.nanmin(values) / 3, 1e-18, least), 3 * max(np.nanmax(values), target_values[0]))
 
 
 def _escapes(run, modes):
@@ -223,13 +262,16 @@ def alignment(run):
 
 @styled
 def overview(run):
-    """Singular values, effective rank and loss of one run on one page."""
+    """Singular values, effective rank and loss (or errors) of one run on one page."""
     _needs(run, "product/singular_values", "product/effective_rank")
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     axes = figure.subplot_mosaic([["values", "values"], ["rank", "loss"]], height_ratios=[1.35, 1])
     _draw_singular_values(run, axes["values"])
     _draw_effective_rank(run, axes["rank"])
-    _draw_loss(run, axes["loss"])
+    if "train_error" in run:
+        _draw_errors(run, axes["loss"])
+    else:
+        _draw_loss(run, axes["loss"])
     axes["values"].set_title(f"{run.label}, widths {' → '.join(map(str, run.widths))}: {run.status} at step {run.step}")
     for panel in (axes["rank"], axes["loss"]):
         panel.set_xlabel("iteration")
@@ -300,6 +342,7 @@ FIGURES = {
     "effective_rank": effective_rank,
     "layer_ranks": layer_ranks,
     "loss": loss,
+    "errors": errors,
     "alignment": alignment,
 }
 
@@ -324,5 +367,6 @@ def _recorded(run, figure):
         "layer_ranks": ("layer/1/effective_rank",),
         "alignment": ("product/alignment_left",),
         "loss": (),
+        "errors": ("train_error",),
     }
     return all(name in run and len(run.steps_of(name)) for name in needed[figure])
