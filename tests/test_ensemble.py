@@ -224,6 +224,14 @@ def test_a_group_that_is_gone_is_made_again_alone_with_the_same_bits(tmp_path, m
     _same(lb.open_ensemble(tmp_path / "e"), made)
 
 
+def test_a_group_of_another_ensemble_is_named(tmp_path):
+    for name, steps in (("a", 50), ("b", 100)):
+        lb.ensemble(**_settings(steps=steps), store=tmp_path / name)
+    (tmp_path / "b/groups/00000.npz").write_bytes((tmp_path / "a/groups/00000.npz").read_bytes())
+    with pytest.raises(lb.StoreError, match=r"00000\.npz belongs to another ensemble; remove it"):
+        lb.open_ensemble(tmp_path / "b")
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: b"", lambda data: _flipped(data)])
 def test_a_damaged_group_is_named(damage, tmp_path):
     lb.ensemble(**_many(), store=tmp_path / "e")

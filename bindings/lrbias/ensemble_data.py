@@ -11,6 +11,7 @@ from lrbias.network import Network
 from lrbias.store import DAMAGE, read_json, write_file
 
 FORMAT = 1
+FINGERPRINT = "fingerprint"  # of the ensemble that a group belongs to
 
 
 def write_group(path, arrays):
@@ -20,13 +21,17 @@ def write_group(path, arrays):
     write_file(path, data.getvalue())
 
 
-def read_group(path):
-    """{name: array} of a group; StoreError when the file is damaged."""
+def read_group(path, fingerprint):
+    """{name: array} of a group; StoreError when the file is damaged or that of another ensemble."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            found = {name: archive[name] for name in archive.files}
+            own = str(found.pop(FINGERPRINT))
     except DAMAGE as error:
         raise StoreError(f"{path} is damaged ({error}); remove it, and the same call makes its runs again.") from None
+    if own != fingerprint:
+        raise StoreError(f"{path} belongs to another ensemble; remove it, and the same call makes its runs again.")
+    return found
 
 
 def open_ensemble(path):
@@ -34,7 +39,7 @@ def open_ensemble(path):
     path = Path(path)
     require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
     document = read_json(path / "ensemble.json")
-    groups = [read_group(file) for file in sorted((path / "groups").glob("*.npz"))]
+    groups = [read_group(file, document["fingerprint"]) for file in sorted((path / "groups").glob("*.npz"))]
     made = sum(len(group["ranks"]) for group in groups)
     if made < document["runs"]:
         raise StoreError(f"{path} holds {made} of {document['runs']} runs; the call that began it goes on with it.")

@@ -12,7 +12,6 @@ the same words and ends with the same bits.
 """
 
 import hashlib
-import itertools
 import json
 import shutil
 import time
@@ -21,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.absorbing import NONE, AbsorbingSets
+from lrbias.absorbing import AbsorbingSets
 from lrbias.completion import Completion
-from lrbias.ensemble_data import FORMAT, Ensemble, read_group, write_group
+from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, require
 from lrbias.interrupts import collected
-from lrbias.jumping import FLOOR, LOWER, UPPER, check_thresholds, first_rank, next_rank
+from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
 from lrbias.network import Network
 from lrbias.progress import RunsDisplay
@@ -34,7 +33,7 @@ from lrbias.settings import Count, Threads, validate
 from lrbias.store import check_new, lock, read_json, write_json
 from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
-from lrcore import layout, status
+from lrbias.trajectories import Group
 
 GROUP = 64  # runs that are trained together, eight to a vector
 WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
@@ -219,23 +218,22 @@ def _make(whole, folder, threads, progress):
     """The groups in order, each {name: array}; those that the folder holds are read."""
     parts = [range(first, min(first + GROUP, len(whole))) for first in range(0, len(whole), GROUP)]
     paths = [folder / "groups" / f"{number:05d}.npz" if folder else None for number in range(len(parts))]
-    groups = {n: read_group(path) for n, path in enumerate(paths) if path and path.is_file()}
+    own = whole.document()["fingerprint"]
+    groups = {n: read_group(path, own) for n, path in enumerate(paths) if path and path.is_file()}
     made = sum(len(parts[n]) for n in groups)
     shown, stop = RunsDisplay(progress, len(whole), made), []
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting = [n for n in range(len(parts)) if n not in groups]
         if waiting:
-            _Group(whole, parts[waiting[0]]).advance(0)  # compiles before threads share the work
-        jobs = {pool.submit(_make_group, whole, parts[n], paths[n], received, stop): n for n in waiting}
+            Group(whole, parts[waiting[0]]).advance(0)  # compiles before threads share the work
+        jobs = {pool.submit(_make_group, whole, parts[n], (paths[n], own), received, stop): n for n in waiting}
         try:
             for job in as_completed(jobs):
                 found = job.result()
                 if found is not None:
                     groups[jobs[job]] = found
-                    for run in parts[jobs[job]]:
-                        shown.update(
-                            f"{run}", "diverged" if found["diverged"][run - parts[jobs[job]][0]] else "finished"
-                        )
+                    for run, diverged in zip(parts[jobs[job]], found["diverged"], strict=True):
+                        shown.update(f"{run}", "diverged" if diverged else "finished")
         finally:
             stop.append(True)
             shown.stop()
@@ -245,112 +243,15 @@ def _make(whole, folder, threads, progress):
     return [groups[n] for n in range(len(parts))]
 
 
-def _make_group(whole, part, path, received, stop):
-    """Train the runs of a group to their end, or None when that is not to be waited for."""
-    group, started = _Group(whole, part), time.perf_counter()
+def _make_group(whole, part, place, received, stop):
+    """Train the runs of a group to their end, or None when that is not to be waited for; place: (path, fingerprint)."""
+    group, started = Group(whole, part), time.perf_counter()
     while group.step < whole.steps:
         if received or stop:
             return None
         group.advance(whole.every)
         group.record()
     found = {**group.found(), "seconds": np.array([time.perf_counter() - started])}
-    if path:
-        write_group(path, found)
+    if place[0]:
+        write_group(place[0], {**found, FINGERPRINT: np.array(place[1])})
     return found
-
-
-class _Group:
-    """Runs that are trained in lock-step, with what they recorded so far."""
-
-    def __init__(self, whole, part):
-        self.whole, self.step, self.row = whole, 0, 0
-        chosen = slice(part.start, part.stop)
-        networks, methods = whole.networks[chosen], whole.methods[chosen]
-        self.problems, self.widths, dtype = whole.problems[chosen], networks[0].widths, networks[0].dtype
-        self.runs, self.shared = len(part), all(problem is self.problems[0] for problem in self.problems)
-        self.lanes = layout.lanes(dtype)
-        self.params = layout.to_lanes(np.stack([network.params for network in networks]), self.lanes)
-        self.statuses = np.full((len(self.params), self.lanes), status.OK, np.int64)
-        self.steps = SGD.many_stepper(methods, self.problems, self.widths, dtype)
-        rows = whole.steps // whole.every + 1
-        self.ranks, self.absorbing = (np.zeros((self.runs, rows), np.int16) for _ in range(2))
-        self.errors = {name: np.full((self.runs, rows), np.nan, np.float32) for name in ("train", "hidden")}
-        self.ended = np.full(self.runs, whole.steps)
-        self.floor = FLOOR * np.array([[problem.spectrum.values[0]] for problem in self.problems])
-        self.record()
-
-    def advance(self, count):
-        """`count` steps of all runs that go on, which a run does whose loss there is finite."""
-        going = self._going()
-        self.steps(self.params, count, self.statuses, self.step)
-        self.step += count
-        self.steps(self.params.copy(), 1, self.statuses, self.step)  # as `train` asks for the loss at the end
-        self.ended[going & ~self._going()] = self.step
-
-    def _going(self):
-        return layout.from_lanes(self.statuses, self.runs) == status.OK
-
-    def record(self):
-        """Ranks, errors and sets at this step; what has diverged keeps its rank and is in no set."""
-        params, going, row = layout.from_lanes(self.params, self.runs), self._going(), self.row
-        layers, whole = _layers(np.where(going[:, None], params, 0), self.widths), self.whole
-        with np.errstate(all="ignore"):  # on its way to divergence a product may not be finite
-            product = layers[0]
-            for layer in layers[1:]:
-                product = layer @ product
-            balancedness = _balancedness(layers)
-            errors = self._errors(product)
-        self.values = _singular_values(product)
-        if row == 0:
-            self.ranks[:, 0] = first_rank(self.values, whole.lower, self.floor)
-        else:
-            before = self.ranks[:, row - 1]
-            now = next_rank(before, self.values, whole.lower, whole.upper, self.floor)
-            self.ranks[:, row] = np.where(going, now, before)
-        inside = whole.sets.rank([_singular_values(layer) for layer in layers], balancedness)
-        self.absorbing[:, row] = np.where(going, inside, NONE)
-        for name, found in errors.items():
-            self.errors[name][:, row] = np.where(going, found, np.nan)
-        self.row += 1
-
-    def _errors(self, product):
-        if self.shared:
-            return {name: found.astype(np.float32) for name, found in self.problems[0].errors(product).items()}
-        each = [problem.errors(own) for problem, own in zip(self.problems, product, strict=True)]
-        return {name: np.array([found[name] for found in each], np.float32) for name in each[0]}
-
-    def found(self):
-        """What the group recorded, {name: array}, a row for each run."""
-        return {
-            "ranks": self.ranks,
-            "absorbing": self.absorbing,
-            "train_error": self.errors["train"],
-            "hidden_error": self.errors["hidden"],
-            "diverged": ~self._going(),
-            "ended": self.ended,
-            "values": self.values,
-            "params": layout.from_lanes(self.params, self.runs),
-        }
-
-
-def _layers(params, widths):
-    """Views (R, n_i, n_{i−1}) of the layers of R networks, W_1 first."""
-    starts = layout.offsets(widths)
-    return [
-        params[:, a:b].reshape(-1, *shape)
-        for a, b, shape in zip(starts, starts[1:], layout.shapes(widths), strict=False)
-    ]
-
-
-def _singular_values(matrices):
-    """(R, k) of R matrices; NaN for one that is not finite, which LAPACK would raise an error for."""
-    finite = np.isfinite(matrices).all(axis=(-2, -1))
-    values = np.linalg.svd(np.where(finite[:, None, None], matrices, 0), compute_uv=False)
-    return np.where(finite[:, None], values, np.nan)
-
-
-def _balancedness(layers):
-    """(R, N − 1): ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F."""
-    pairs = itertools.pairwise(layers)
-    found = [np.linalg.norm(above.mT @ above - below @ below.mT, axis=(-2, -1)) for below, above in pairs]
-    return np.stack(found, axis=-1) if found else np.zeros((len(layers[0]), 0))
