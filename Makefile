@@ -30,9 +30,10 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/sgd.py --write
 	$(BIN)/python benchmarks/sweeps.py --whole --write
 
-## evidence: the slow proofs (kills at every store write and at random times), then the protocol's study (about an hour)
+## evidence: the slow proofs (kills at every store write and at random times), then the studies (more than an hour)
 evidence: .venv/test
 	$(BIN)/python -m pytest -m evidence -s
+	$(BIN)/lrbias reproduce wang-jacot
 	$(BIN)/lrbias reproduce protocol
 
 .venv/created:

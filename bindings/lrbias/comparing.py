@@ -12,7 +12,8 @@ def compare(runs):
     """A Comparison of at least two runs (Run objects or paths) of the same target.
 
     The reference is the gradient flow with the smallest step, or the run with the smallest step when there is no flow.
-    Raises InvalidInput when targets differ or a run lacks product/singular_values and product/effective_rank.
+    Raises InvalidInput when targets, or what is seen of them, differ or a run lacks product/singular_values and
+    product/effective_rank.
     """
     require(
         isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
@@ -22,9 +23,16 @@ def compare(runs):
         shown = str(run.path or run.label)
         same = run.target.shape == opened[0].target.shape and np.array_equal(run.target, opened[0].target)
         require(same, "runs", shown, "runs that all have the same target")
+        alike = _seen(run) == _seen(opened[0])
+        require(alike, "runs", shown, "runs that all see the same part of the target")
         for name in ("product/singular_values", "product/effective_rank"):
             require(name in run and len(run.steps_of(name)) > 0, "runs", shown, f"runs that recorded {name}")
     return Comparison(opened)
+
+
+def _seen(run):
+    """What of the target a run sees, as bytes."""
+    return {name: array.tobytes() for name, array in run.problem.observed.items()}
 
 
 class Comparison:
@@ -74,7 +82,10 @@ class Comparison:
         measure: self.difference or self.distance. A rate is left out when nothing can be compared up to then.
         """
         found = {}
-        runs = [run for run in self.runs if run is not self.reference and run.settings["method"] == "gd"]
+        runs = [run for run in self.runs if run is not self.reference and run.method.name == "gd"]
+        runs = [
+            run for run in runs if run.method.lr_schedule is None and run.method.ridge == self.reference.method.ridge
+        ]
         for run in sorted(runs, key=lambda run: run.step_size):
             times, values = measure(run)
             values = values[times <= self.horizon * (1 + 1e-9)]

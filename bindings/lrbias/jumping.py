@@ -33,11 +33,12 @@ def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
     )
     finite = values[np.isfinite(values)]
     floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
-    ranks, found = [first_rank(values[0], lower, floor)], []
-    for step, row in zip(steps[1:], values[1:], strict=True):
-        ranks.append(next_rank(ranks[-1], row, lower, upper, floor))
+    ranks, found = [int(first_rank(values[0], lower, floor))], []
+    least, most = (column.tolist() for column in _bounds(values, lower, upper, floor))
+    for step, low, high in zip(steps[1:], least[1:], most[1:], strict=True):
+        ranks.append(min(max(ranks[-1], low), high))
         if ranks[-1] != ranks[-2]:
-            found.append(Jump(int(step), int(ranks[-2]), int(ranks[-1])))
+            found.append(Jump(int(step), ranks[-2], ranks[-1]))
     return Jumps(steps, np.array(ranks), found)
 
 
@@ -87,6 +88,12 @@ def first_rank(values, threshold, floor):
 
 def next_rank(rank, values, lower, upper, floor):
     """The rank after a record: (…) integers from (…) and values (…, k)."""
+    return np.clip(rank, *_bounds(values, lower, upper, floor))
+
+
+def _bounds(values, lower, upper, floor):
+    """Between which ranks the one after a record is: from the count above `upper` to that above `lower`."""
     finite = np.isfinite(values).all(axis=-1)
-    least, most = (first_rank(values, threshold, floor) for threshold in (upper, lower))
-    return np.where(finite, np.clip(rank, least, most), rank)
+    with np.errstate(invalid="ignore"):
+        least, most = (first_rank(values, threshold, floor) for threshold in (upper, lower))
+    return np.where(finite, least, 0), np.where(finite, most, values.shape[-1])

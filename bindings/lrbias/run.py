@@ -230,10 +230,17 @@ class Run:
             found += _sentence_of(lambda step=step: self.checkpoint(step))
         return found
 
+    def _mean_loss(self, first, last):
+        return float(self._source.read(LOSSES, first, last).mean()) if last else None
+
     def summary(self):
-        """The facts of a run as a dictionary: what `lrbias info --json` prints."""
+        """The facts of a run as a dictionary: what `lrbias info --json` prints.
+
+        first_loss and last_loss of SGD are means over as many steps as lie between two records.
+        """
         count = self._progress["losses"]
-        ends = [float(self._source.read(LOSSES, row, row + 1)[0]) for row in (0, count - 1)] if count else [None, None]
+        block = self.settings["every"] if self.method.stochastic else 1  # one entry says little
+        ends = [self._mean_loss(*rows) for rows in ((0, min(block, count)), (max(count - block, 0), count))]
         facts = {
             "path": str(self.path) if self.path else None,
             "status": self.status,

@@ -378,6 +378,9 @@ def _merge(keys, flags):
     from lrbias.method import OWN
 
     replaced = {"widths": ("depth",), "depth": ("widths",)}
+    entries = ("observed", "fraction", "entries")
+    replaced.update({key: [other for other in entries if other != key] for key in entries})
+    replaced["observed"].append("mask_seed")
     if flags.get("method", keys.get("method")) != keys.get("method"):
         own = OWN.get(flags["method"], ())
         replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - set(own))

@@ -227,4 +227,4 @@ def forecast_sweep(base, over, workers=None):
 
 # what runs that cost the same have in common
 COSTLY = ("shape", "widths", "depth", "target", "crop", "network", "method", "scheme", "dtype", "steps", "every")
-COSTLY = (*COSTLY, "metrics", "directions", "checkpoint_every", "init", "compress")
+COSTLY = (*COSTLY, "metrics", "directions", "checkpoint_every", "init", "compress", "batch", "observed", "ridge")

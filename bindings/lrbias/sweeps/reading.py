@@ -15,6 +15,7 @@ from lrbias.sweeps.axes import varied_keys
 
 FORMAT = 1
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
+FINAL = (*FINAL, "train_error", "hidden_error")
 NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
 ENDED = ("finished", "stopped", "diverged")
