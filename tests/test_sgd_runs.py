@@ -418,3 +418,22 @@ def test_divergence_has_its_exit_code(work, capsys):
     assert code == 3
     assert "diverged at step" in out
     assert err.startswith("lrbias: diverged: the loss at step")
+
+
+def test_runs_that_see_different_entries_are_not_compared():
+    target = lb.spectrum((6, 6), [2.0], seed=1)
+    network, runs = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2), []
+    for seed in (0, 1):
+        problem = lb.Completion(target, entries=25, seed=seed, mean=True)
+        runs.append(lb.train(problem, network, lb.GD(lr=0.01), 20, forecast=False))
+    with pytest.raises(lb.InvalidInput, match="runs that all see the same part of the target"):
+        lb.compare(runs)
+
+
+def test_the_losses_of_a_summary_are_means_over_a_record_interval():
+    problem = lb.Completion(lb.spectrum((6, 6), [2.0], seed=1), entries=25, mean=True)
+    network = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2)
+    run = lb.train(problem, network, lb.SGD(lr=0.01), 95, lb.Record(every=10), forecast=False)
+    facts = run.summary()
+    assert facts["first_loss"] == pytest.approx(run.losses[:10].mean())
+    assert facts["last_loss"] == pytest.approx(run.losses[-10:].mean())

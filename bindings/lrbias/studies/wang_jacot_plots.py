@@ -112,9 +112,12 @@ def phases(parts):
         panel.set(xscale="log", yscale="log", xlabel=r"ridge $\lambda$")
         plain_ticks(panel.yaxis)
     grid[0, 0].set_ylabel(r"learning rate $\eta$")
+    place = {"va": "bottom", "fontsize": 6.5}
+    grid[0, 0].annotate("GD: ", (0, 1.01), xycoords="axes fraction", ha="right", **place)
     for ridge, run in list(descents.items())[::2]:
-        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "fontsize": 6.5}
-        grid[0, 0].annotate(f"{run.jumps().rank}", (ridge, 1.01), **place)
+        grid[0, 0].annotate(
+            f"{run.jumps().rank}", (ridge, 1.01), xycoords=("data", "axes fraction"), ha="center", **place
+        )
     return figure
 
 

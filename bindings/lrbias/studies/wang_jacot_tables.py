@@ -63,15 +63,13 @@ class Findings:
     def depth_table(self):
         """A dictionary for each depth and ridge."""
         return [
-            {"depth": depth, "ridge": ridge, "start_rank": before.jumps().rank, **_rates(made)}
+            {"depth": depth, "ridge": ridge, **_start(before), **_rates(made)}
             for depth, ridge, before, made in self.depths
         ]
 
     def width_table(self):
         """A dictionary for each width of the hidden layers."""
-        return [
-            {"width": width, "start_rank": before.jumps().rank, **_rates(made)} for width, before, made in self.widths
-        ]
+        return [{"width": width, **_start(before), **_rates(made)} for width, before, made in self.widths]
 
     def phase_table(self):
         """A dictionary for each cell: learning rate, ridge, how many seeds had which outcome, jumps, rank of GD."""
@@ -200,8 +198,11 @@ class Findings:
 
     def _depth_text(self):
         heads = ("N", "λ", "rank of GD's minimum", "jumped", RATES, "up", "diverged", "ranks at the end")
-        rows = [[r["depth"], f"{r['ridge']:g}", r["start_rank"], *_rate_cells(r)] for r in self.depth_table()]
-        text = f"Each depth from its own minimum, η = {wang_jacot.DEPTH_LR:g}, instance {wang_jacot.DEPTH_INSTANCE}."
+        rows = [[r["depth"], f"{r['ridge']:g}", _start_cell(r), *_rate_cells(r)] for r in self.depth_table()]
+        text = (
+            f"Each depth from its own minimum, η = {wang_jacot.DEPTH_LR:g}, instance {wang_jacot.DEPTH_INSTANCE}. "
+            "*: gradient descent was not at its end yet, so that a fall may be its own."
+        )
         return "Depth", text, heads, rows
 
     def _sampling_text(self):
@@ -211,7 +212,7 @@ class Findings:
 
     def _width_text(self):
         heads = ("hidden width", "rank of GD's minimum", "jumped", RATES, "up", "diverged", "ranks at the end")
-        rows = [[r["width"], r["start_rank"], *_rate_cells(r)] for r in self.width_table()]
+        rows = [[r["width"], _start_cell(r), *_rate_cells(r)] for r in self.width_table()]
         text = (
             "Hidden layers of other widths, settings of the first start above. Directions that are not in use stay at "
             "0, so networks that are wide enough make the same steps with the same draws."
@@ -257,6 +258,15 @@ def _counts(made):
     """{rank: runs} at the end, without what diverged."""
     ranks, counts = np.unique(made.ranks[~made.diverged, -1], return_counts=True)
     return {int(rank): int(count) for rank, count in zip(ranks, counts, strict=True)}
+
+
+def _start(before):
+    """Where gradient descent left the network that SGD starts from."""
+    return {"start_rank": before.jumps().rank, "at_end": before.status == "stopped"}
+
+
+def _start_cell(row):
+    return f"{row['start_rank']}{'' if row['at_end'] else '*'}"
 
 
 def _rates(made):
