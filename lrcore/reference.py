@@ -74,18 +74,26 @@ def gd_steps(params, widths, target, lr, losses, work=None):
 
 
 def rk_steps(params, widths, target, dt, a, b, losses, work=None):
+    def evaluate(point):
+        gradient = np.empty_like(point)
+        return loss_and_gradient(point, widths, target, gradient), gradient
+
+    return _runge_kutta(params, evaluate, dt, a, b, losses)
+
+
+def _runge_kutta(point, evaluate, dt, a, b, losses):
+    """Steps on dx/dt = −∇L(x), changing `point`; evaluate(x) → (L, ∇L)."""
     for k in range(losses.size):
         slopes = []
         for s in range(b.size):
-            point = params + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(params))
-            gradient = np.empty_like(params)
-            loss = loss_and_gradient(point, widths, target, gradient)
+            here = point + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(point))
+            loss, gradient = evaluate(here)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
             slopes.append(-gradient)
-        params += dt * sum(b[s] * slopes[s] for s in range(b.size))
+        point += dt * sum(b[s] * slopes[s] for s in range(b.size))
     return OK
 
 
@@ -99,18 +107,7 @@ def diagonal_gd_steps(modes, target, weights, lr, losses, work=None):
 
 
 def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work=None):
-    for k in range(losses.size):
-        slopes = []
-        for s in range(b.size):
-            point = modes + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(modes))
-            loss, gradient = _diagonal_gradient(point, target, weights)
-            if s == 0:
-                losses[k] = loss
-                if not np.isfinite(loss):
-                    return DIVERGED
-            slopes.append(-gradient)
-        modes += dt * sum(b[s] * slopes[s] for s in range(b.size))
-    return OK
+    return _runge_kutta(modes, lambda point: _diagonal_gradient(point, target, weights), dt, a, b, losses)
 
 
 def _diagonal_gradient(modes, target, weights):
@@ -258,19 +255,11 @@ def objective_gd_steps(params, widths, objective, rates, ridges, losses, work=No
 
 
 def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, work=None):
-    (a, b), gradient = tableau, np.empty_like(params)
-    for k in range(losses.size):
-        slopes = []
-        for s in range(b.size):
-            point = params + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(params))
-            loss = objective_loss_and_gradient(point, widths, objective, ridge, gradient)
-            if s == 0:
-                losses[k] = loss
-                if not np.isfinite(loss):
-                    return DIVERGED
-            slopes.append(-gradient)
-        params += dt * sum(b[s] * slopes[s] for s in range(b.size))
-    return OK
+    def evaluate(point):
+        gradient = np.empty_like(point)
+        return objective_loss_and_gradient(point, widths, objective, ridge, gradient), gradient
+
+    return _runge_kutta(params, evaluate, dt, *tableau, losses)
 
 
 def draws(seed, domain, first, replacement, order, out):

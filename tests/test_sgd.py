@@ -1,13 +1,18 @@
 """Single-entry SGD: against its definition, autograd, the mean gradient; the same bits in pieces and in a batch."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from lrcore import cpu, layout, objective, random, reference, workspace
+from conftest import ROOT
+from lrcore import cpu, layout, objective, random, reference, tableau, workspace
 from lrcore.objective import Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
+from test_products import hash_with
 
 SMALL = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (10, 10, 10, 10), (3, 5, 1, 4, 2, 6), (1, 1), (20, 18, 35, 9)]
 SAMPLINGS = [(1, True), (1, False), (3, True), (5, False)]  # (batch, replacement)
@@ -149,6 +154,41 @@ def _train_batch(side, params, widths, own, rates, sampling, pieces):
         side.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
         first += steps
     return tuple(layout.from_lanes(array, runs) for array in (made, losses, statuses))
+
+
+def sgd_hash():
+    """Of losses and parameters after steps of every kernel that sees part of a target."""
+    digest = hashlib.sha256()
+    for widths in ((10, 10, 10, 10), (4, 4), (3, 5, 1, 4, 2, 6)):
+        for batch, replacement in ((1, True), (3, False)):
+            given = case(widths)
+            for array in train(cpu, *given, Sampling(np.uint64(7), 3, batch, replacement))[:2]:
+                digest.update(array.tobytes())
+        params, sizes, entries, rates, ridges = given
+        factors, lr = np.stack([rates, ridges]), np.array([1.0, 0.7, 0.4])
+        starts, seeds = np.stack([params, -params, params / 2]), np.arange(3, dtype=np.uint64)
+        made = _train_batch(cpu, starts, sizes, [entries] * 3, (lr, lr, factors), (seeds, 2, True), [40])
+        digest.update(made[0].tobytes() + made[1].tobytes())
+        weights = np.linspace(0, 1, sizes[-1] * sizes[0]).reshape(sizes[-1], sizes[0])
+        goal, losses, work = (
+            objective.weighted(weights - 0.5, weights),
+            np.empty(40),
+            workspace.allocate(sizes, stages=4),
+        )
+        cpu.objective_gd_steps(params, sizes, goal, rates, ridges, losses, work)
+        digest.update(losses.tobytes())
+        pair = tableau.RK4.a, tableau.RK4.b
+        cpu.objective_rk_steps(params, sizes, goal, 0.1, 0.02, pair, losses, work)
+        digest.update(losses.tobytes() + params.tobytes())
+    return digest.hexdigest()
+
+
+def test_bits_do_not_depend_on_the_vector_width(tmp_path):
+    assert hash_with(tmp_path, "test_sgd", "sgd_hash", LRBIAS_VECTOR_BITS="128") == sgd_hash()
+
+
+def test_the_golden_hash_of_sgd():
+    assert sgd_hash() == json.loads((ROOT / "tests/golden.json").read_text())["sgd"]
 
 
 def test_a_batch_equals_the_reference():
