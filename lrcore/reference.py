@@ -6,6 +6,7 @@ Written to be read and to be right. Nothing here is fast; tests hold each target
 import numpy as np
 
 from lrcore import layout
+from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.random import MASK, SAMPLE, SHIFT, below, philox, uniform
 from lrcore.status import DIVERGED, OK
 
@@ -289,6 +290,8 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=Non
     """Each step from the gradient of a sampled loss, formed as a whole matrix ∂L/∂W with few entries that are not 0."""
     product_now, count = np.empty((widths[-1], widths[0]), params.dtype), entries.rows.size
     for k in range(losses.size):
+        if (sampling.first + k) % FLUSH_EVERY == 0:
+            params[np.abs(params) < FLUSH_BELOW] = 0
         chosen = _batch(sampling, count, sampling.first + k)
         product(params, widths, product_now)
         where = entries.rows[chosen], entries.columns[chosen]

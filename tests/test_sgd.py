@@ -205,6 +205,30 @@ def test_a_batch_equals_the_reference():
 
 
 @pytest.mark.parametrize("side", [cpu, reference])
+@pytest.mark.parametrize(("first", "flushed"), [(1024, True), (3072, True), (1025, False)])
+def test_weights_that_nothing_holds_become_zero_at_certain_steps(side, first, flushed):
+    """Otherwise a ridge makes them so small that arithmetic on them takes a hundred times as long."""
+    params, widths, entries, rates, ridges = case((4, 4, 4), steps=1)
+    params[:5] = [1e-31, -1e-40, 1e-29, 5e-324, 0]
+    found, _, _ = train(side, params, widths, entries, rates, ridges, Sampling(np.uint64(0), first, 1, True))
+    assert list(found[:5] != 0) == ([False, False, True, False, False] if flushed else list(params[:5] != 0))
+
+
+def test_runs_that_collapse_have_the_bits_that_they_have_alone():
+    """A ridge that is too large: within some thousand steps every weight is exactly 0."""
+    base, widths, target, _ = make((4, 4, 4))
+    entries, steps = entries_of(target, 7), 6000
+    params, lr, ridge = np.stack([base, base / 2]), np.full(2, 0.1), np.array([1.0, 0.3])
+    rates, seeds = (lr, ridge, np.ones((2, steps))), np.arange(2, dtype=np.uint64)
+    made, _, _ = _train_batch(cpu, params, widths, [entries] * 2, rates, (seeds, 1, True), [2000, 4000])
+    for i in range(2):
+        sampling = Sampling(seeds[i], 100, 1, True)
+        alone = train(cpu, params[i], widths, entries, np.full(steps, 0.1), np.full(steps, ridge[i]), sampling)
+        assert np.array_equal(made[i], alone[0])
+    assert not made[0].any()
+
+
+@pytest.mark.parametrize("side", [cpu, reference])
 def test_a_loss_that_is_not_finite_ends_the_call_and_changes_nothing(side):
     params, widths, entries, rates, ridges = case((4, 4, 4))
     start = params * 1e200

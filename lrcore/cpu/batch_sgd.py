@@ -34,6 +34,7 @@ from lrcore.cpu._vector import address
 from lrcore.cpu.batch import ONE, UNIT
 from lrcore.cpu.random import draws
 from lrcore.cpu.sgd import DOMAIN, batch_size, first_draw
+from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.status import DIVERGED, OK
 
 
@@ -87,6 +88,8 @@ def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losse
         (going, every), filled, place = _going(status), np.int64(0), np.int64(0)
         losses[block, :], work.made[:] = 0, 0
         for k in range(factors.shape[1] if going else 0):
+            if (sampling.first + k) % FLUSH_EVERY == 0:
+                _flush(params[block], status)
             size = batch_size(sampling.first + k, count, sampling)
             if place == filled:
                 filled = _draw_ahead(k, factors.shape[1], sampling, own, widths, work)
@@ -108,6 +111,15 @@ def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losse
         for lane in range(lr.shape[1]):
             made = work.made[lane] if status[lane] == DIVERGED else factors.shape[1]
             losses[block, lane] /= max(made, 1)
+
+
+@kernel
+def _flush(params, status):
+    """What is too small to matter becomes 0, in the runs that go on."""
+    for p in range(params.shape[0]):
+        for lane in range(params.shape[1]):
+            if abs(params[p, lane]) < FLUSH_BELOW and status[lane] == OK:
+                params[p, lane] = 0
 
 
 @kernel

@@ -5,6 +5,8 @@ Entry (r, c) of W_N ⋯ W_1 needs f_1 = W_1 e_c, f_i = W_i f_{i−1}, its gradie
 1 − 2ηλ in the pass that updates it. Nothing is carried from step to step but the parameters: the draws of step k
 depend on the seed and on k alone (see `lrcore.cpu.random.draws`).
 
+At steps whose number is a multiple of FLUSH_EVERY, weights below FLUSH_BELOW become 0 before it.
+
 Bits: every element of f and b is one chain of FMAs from +0, the inner index ascending; a new weight is
 fma(g b_q, f_p, decay · w) for the first entry of a batch and fma(g b_q, f_p, w) for the others.
 """
@@ -16,6 +18,7 @@ from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import address, fma, number, put, size_of
 from lrcore.cpu.random import draws
 from lrcore.layout import LANE_BYTES
+from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.random import SAMPLE
 from lrcore.status import DIVERGED, OK
 
@@ -36,6 +39,8 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
     f, b, filled, place = address(work.forward), address(work.back), np.int64(0), np.int64(0)
     for k in range(losses.size):
         step = sampling.first + k
+        if step % FLUSH_EVERY == 0:
+            _flush(params)
         if place == filled:
             filled, place = _draw_ahead(step, losses.size - k, entry_count, sampling, work), np.int64(0)
         count = batch_size(step, entry_count, sampling)
@@ -57,6 +62,14 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
             _update(rate * work.residual[s], scale, s == 0, start, widths, where, (f + s * size, b + s * size))
         place += count
     return OK
+
+
+@kernel
+def _flush(params):
+    """What is too small to matter becomes 0."""
+    for p in range(params.size):
+        if abs(params[p]) < FLUSH_BELOW:
+            params[p] = 0
 
 
 @kernel
