@@ -53,7 +53,8 @@ def same_start(runs):
         values, steps = run["product/singular_values"], run.steps_of("product/singular_values") * THOUSAND
         for i, colour in enumerate(dark_to_light(4)):
             shown = positive(np.where(values[:, i] > SMALLEST, values[:, i], np.nan))
-            panel.plot(steps, shown, color=colour, linestyle=LINES[i], label=rf"$\sigma_{i + 1}$")
+            if np.isfinite(shown).any():
+                panel.plot(steps, shown, color=colour, linestyle=LINES[i], label=rf"$\sigma_{i + 1}$")
         panel.axhline(LOWER * values[0, 0], **THEORY)
         panel.set(yscale="log", xlabel=STEPS, title=run.label, ylim=(SMALLEST, 30))
     grid[0, 0].set_ylabel("singular values of $W$")
