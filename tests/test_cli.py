@@ -172,3 +172,13 @@ def test_help_names_every_command(capsys):
         assert command in out
     assert "--stop-gradient" in call(capsys, "run --help")[1]
     assert call(capsys, "--version")[1].strip() == lb.__version__
+
+
+def test_a_reader_that_has_enough_is_no_error(work, capsys):
+    call(capsys, f"run {SMALL} --no-figures -o runs/gd")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lrbias", "info", "runs/gd"]
+    answer = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (answer.returncode, answer.stderr) == (0, "")

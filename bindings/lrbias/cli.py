@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 a run directory cannot be read or written · 2 input tha
 130 and 143 interrupted by Ctrl-C and SIGTERM, after everything was saved.
 """
 
+import os
 import sys
 
 from cyclopts import App, CycloptsError
@@ -42,6 +43,9 @@ def main(arguments=None):
     except KeyboardInterrupt as error:
         complain(str(error) or "interrupted")
         code = 128 + getattr(error, "signal", 2)
+    except BrokenPipeError:  # who reads, as `head`, has what it wants; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception as error:
         code = _expected(error)
         if code is None:

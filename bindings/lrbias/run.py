@@ -240,7 +240,8 @@ class Run:
         """
         count = self._progress["losses"]
         block = self.settings["every"] if self.method.stochastic else 1  # one entry says little
-        ends = [self._mean_loss(*rows) for rows in ((0, min(block, count)), (max(count - block, 0), count))]
+        first = 0, min(block, max(count - 1, 1), count)  # without the last one, which of a run that diverged is inf
+        ends = [self._mean_loss(*rows) for rows in (first, (max(count - block, 0), count))]
         facts = {
             "path": str(self.path) if self.path else None,
             "status": self.status,
