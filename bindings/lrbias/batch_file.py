@@ -21,7 +21,6 @@ import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError
 from lrbias.log import LOSSES
-from lrbias.problem import Factorization
 from lrbias.store import DAMAGE, progress_document, read_json, write_file
 
 FORMAT = 1
@@ -137,8 +136,8 @@ class MemberFolder:
             "made_with": document["made_with"],
         }
 
-    def problem(self):
-        return Factorization(self._batch["targets"][self._place])
+    def data(self):
+        return self._batch["targets"][self._place], {}
 
     def progress(self):
         document, member = self._batch.document, self._member

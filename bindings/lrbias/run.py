@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 
 from lrbias.batch_file import find_batched
+from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.experiment import parts
 from lrbias.jumping import jumps
@@ -21,7 +22,7 @@ def open(path):
     Raises InvalidInput when there is no run, StoreError when its files are damaged.
     """
     folder = find_batched(path) or RunFolder.existing(path)
-    return Run(folder, folder.config(), folder.problem())
+    return Run(folder, folder.config(), restore(*folder.data()))
 
 
 class Run:

@@ -28,7 +28,6 @@ from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
-from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 
 FORMAT = 2
@@ -153,14 +152,14 @@ class RunFolder:
     def progress(self):
         return read_json(self.path / "progress.json")
 
-    def problem(self):
-        """The loss that the run minimises."""
+    def data(self):
+        """What the loss is made of: (target, observed, mean, source), as `lrbias.completion.restore` takes it."""
         config = self.config()
         target, observed = np.load(self._checked("target.npy", config["target_crc32"]), allow_pickle=False), {}
         if "observed_crc32" in config:
             with np.load(self._checked("observed.npz", config["observed_crc32"]), allow_pickle=False) as archive:
                 observed = {name: archive[name] for name in archive.files}
-        return restore(target, observed, config["settings"].get("mean", False), config["target_source"])
+        return target, observed, config["settings"].get("mean", False), config["target_source"]
 
     def _checked(self, name, checksum):
         """The bytes of a file that never changes, as a file; StoreError unless they are what was written."""

@@ -12,6 +12,7 @@ import numpy as np
 from lrbias import experiment
 from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder
+from lrbias.completion import restore
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
 from lrbias.interrupts import collected
@@ -117,7 +118,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
     refuse_writing(path)
     writer = RunWriter.reopen(path)
     try:
-        config, problem = writer.config(), writer.problem()
+        config, problem = writer.config(), restore(*writer.data())
         known = writer.progress()
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lrbias.batch_file import batch_path, member_at
+from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.run import Run
 from lrbias.run import open as open_run
@@ -79,7 +80,7 @@ class Sweep:
         if number is None or not batch_path(self.path, number).is_file():
             return None
         member = member_at(self.path, number, name)
-        return member and Run(member, member.config(), member.problem())
+        return member and Run(member, member.config(), restore(*member.data()))
 
     def __len__(self):
         return len(self.names)
