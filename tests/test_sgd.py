@@ -205,7 +205,7 @@ def test_a_batch_equals_the_reference():
 
 
 @pytest.mark.parametrize("side", [cpu, reference])
-@pytest.mark.parametrize(("first", "flushed"), [(1024, True), (3072, True), (1025, False)])
+@pytest.mark.parametrize(("first", "flushed"), [(1024, True), (1025, False)])
 def test_weights_that_nothing_holds_become_zero_at_certain_steps(side, first, flushed):
     """Otherwise a ridge makes them so small that arithmetic on them takes a hundred times as long."""
     params, widths, entries, rates, ridges = case((4, 4, 4), steps=1)
