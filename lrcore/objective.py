@@ -44,8 +44,8 @@ def measured(matrices, values, weight=1.0, dtype=np.float64):
     return Objective(nothing, nothing, flat, np.array(values, dtype), factor, scratch)
 
 
-# Weights under a ridge that nothing holds fall for ever, and arithmetic on the smallest numbers is a hundred times
-# slower. So at every FLUSH_EVERY-th step of SGD what is below FLUSH_BELOW becomes 0.
+# Weights under a ridge that nothing holds fall for ever, and arithmetic on the smallest numbers is many times slower.
+# So at every FLUSH_EVERY-th step of SGD what is below FLUSH_BELOW becomes 0.
 FLUSH_EVERY, FLUSH_BELOW = 1024, 1e-30
 
 

@@ -36,3 +36,10 @@ def small():
 
     problem = lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=3))
     return problem, lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2), lb.GD(lr=0.02)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

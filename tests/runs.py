@@ -4,8 +4,10 @@ import hashlib
 import warnings
 
 import numpy as np
+import pytest
 
 import lrbias as lb
+from lrbias import cli
 
 
 def settings(steps=200, **changes):
@@ -36,3 +38,11 @@ def quiet_train(**arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return lb.train(**arguments)
+
+
+def call(capsys, words):
+    """(exit code, stdout, stderr) of one command."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    shown = capsys.readouterr()
+    return ended.value.code or 0, shown.out, shown.err

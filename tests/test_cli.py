@@ -11,23 +11,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli
+from runs import call
 
 SMALL = "--shape 8 6 --rank 2 --depth 2 --gamma 1 --lr 0.02 --steps 300 --every 10 --checkpoint-every 100"
-
-
-def call(capsys, words):
-    """(exit code, stdout, stderr) of one command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(words.split())
-    shown = capsys.readouterr()
-    return ended.value.code or 0, shown.out, shown.err
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_run_info_plot_resume_compare(work, capsys):

@@ -110,9 +110,14 @@ FORMS = [
 
 @pytest.mark.parametrize(("text", "keys", "made"), FORMS, ids=[text for text, _, _ in FORMS])
 def test_text_dictionary_and_object_are_the_same_schedule(text, keys, made):
-    methods = [lb.SGD(lr=0.1, lr_schedule=form, ridge_schedule=form) for form in (text, keys, made)]
+    methods = [lb.SGD(lr=0.1, ridge=0.1, lr_schedule=form, ridge_schedule=form) for form in (text, keys, made)]
     assert methods[0] == methods[1] == methods[2]
     assert methods[0].lr_schedule == methods[0].ridge_schedule == made
+
+
+def test_a_schedule_of_a_ridge_that_is_zero_is_refused():
+    with pytest.raises(lb.InvalidInput, match="which ridge_schedule multiplies"):
+        lb.GD(lr=0.1, ridge_schedule="steps:factor=0.5,at=3")
 
 
 @pytest.mark.parametrize("made", EXAMPLES, ids=lambda made: made.kind)

@@ -207,7 +207,7 @@ def test_a_batch_equals_the_reference():
 @pytest.mark.parametrize("side", [cpu, reference])
 @pytest.mark.parametrize(("first", "flushed"), [(1024, True), (1025, False)])
 def test_weights_that_nothing_holds_become_zero_at_certain_steps(side, first, flushed):
-    """Otherwise a ridge makes them so small that arithmetic on them takes a hundred times as long."""
+    """Otherwise a ridge makes them so small that arithmetic on them takes many times as long."""
     params, widths, entries, rates, ridges = case((4, 4, 4), steps=1)
     params[:5] = [1e-31, -1e-40, 1e-29, 5e-324, 0]
     found, _, _ = train(side, params, widths, entries, rates, ridges, Sampling(np.uint64(0), first, 1, True))

@@ -11,11 +11,11 @@ import pytest
 
 import crash
 import lrbias as lb
-from lrbias import cli, training
+from lrbias import training
 from lrbias.experiment import Experiment, read_toml
 from lrbias.theory import representation_cost
 from lrcore import cpu, random
-from runs import fingerprint, quiet_train, settings
+from runs import call, fingerprint, quiet_train, settings
 
 TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)
 COUNT = 20
@@ -324,20 +324,6 @@ def test_a_forecast_of_sgd_says_its_cost_and_no_modes():
     assert expected.bytes > 0
     assert (expected.step_size, expected.step_size_limit, expected.escape_steps) == (0.3, None, [])
     assert "escapes at step" not in str(expected)
-
-
-def call(capsys, words):
-    """(exit code, stdout, stderr) of one command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(words.split())
-    shown = capsys.readouterr()
-    return ended.value.code or 0, shown.out, shown.err
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 SMALL = "--shape 6 5 --rank 2 --depth 2 --gamma 1 --scale 3 --steps 100 --every 10 --checkpoint-every 50 --no-figures"

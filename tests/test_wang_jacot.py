@@ -1,6 +1,7 @@
 """The study of jumps: its starts are minima, SGD leaves one for a lower rank and stays; tables, figures, page."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +130,12 @@ def test_a_folder_with_another_size_is_refused(tmp_path):
     Study(tmp_path / "study", steps=2000, seeds=1)
     with pytest.raises(InvalidInput, match=r"store = .* a study of 4000 steps and 1 seeds, this one has"):
         Study(tmp_path / "study", steps=4000, seeds=1)
+
+
+def test_what_cannot_be_finished_is_not_begun(tmp_path, monkeypatch):
+    with pytest.raises(InvalidInput, match="workers = 0 is not accepted"):
+        lb.reproduce("wang-jacot", tmp_path / "study", workers=0)
+    monkeypatch.setitem(sys.modules, "scs", None)
+    with pytest.raises(InvalidInput, match="the study wang-jacot needs cvxpy and SCS"):
+        lb.reproduce("wang-jacot", tmp_path / "study")
+    assert not (tmp_path / "study").exists()

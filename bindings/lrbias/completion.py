@@ -237,7 +237,6 @@ def load_observed(path):
             f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
     require("mask" in found or {"matrices", "values"} <= set(found), "observed", str(path), accepted)
-    found.setdefault("truth_known", np.array(False))
     return found
 
 

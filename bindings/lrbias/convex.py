@@ -5,6 +5,7 @@ for completion.
 """
 
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -44,6 +45,12 @@ def least_squares_nuclear(target, mask, weight, tolerance=1e-6):
     return _minimise("least_squares_nuclear", target, mask, tolerance, weight)
 
 
+def check_installed(name):
+    """InvalidInput unless cvxpy and SCS, which it may be installed without, are there for `name`."""
+    if any(find_spec(package) is None for package in ("cvxpy", "scs")):
+        raise InvalidInput(f"{name} needs cvxpy and SCS: pip install 'lrbias[convex]'.")
+
+
 def _minimise(name, target, mask, tolerance, weight=None):
     """weight None: the observed entries are constraints."""
     target = as_matrix("target", target)
@@ -55,11 +62,8 @@ def _minimise(name, target, mask, tolerance, weight=None):
     require(mask.dtype == bool and mask.shape == target.shape, "mask", shown, f"booleans of shape {target.shape}")
     require(mask.any(), "mask", shown, "at least one True, an observed entry")
     tolerance = validate(Positive, "tolerance", tolerance)
-    try:
-        import cvxpy
-        import scs  # noqa: F401  (cvxpy finds it by itself, but may be installed without it)
-    except ImportError:
-        raise InvalidInput(f"{name} needs cvxpy and SCS: pip install 'lrbias[convex]'.") from None
+    check_installed(name)
+    import cvxpy
 
     price = int(mask.sum()) * (weight or 0)  # of the norm, beside ½ the sum of squares
     if np.linalg.norm(np.where(mask, target, 0), 2) <= price:

@@ -104,15 +104,20 @@ class Ensemble:
         """In which jumps are counted: those of all runs that did not diverge."""
         return float(self.ended[~self.diverged].sum()) / 1e6
 
+    @property
+    def first_falls(self):
+        """(R,): the step of the first record at which a direction was lost, −1 for a run that lost none."""
+        fallen = self.changes < 0
+        return np.where(fallen.any(axis=1), self.steps[1:][fallen.argmax(axis=1)], -1)
+
     def jump_rate(self):
         """The rate of first jumps downwards per million steps, {"count", "rate", "interval"}.
 
         A run counts until its first one, or to its end: what has jumped cannot jump first again.
         """
-        fallen = self.changes < 0
-        jumped = fallen.any(axis=1)
-        until = np.where(jumped, self.steps[1:][fallen.argmax(axis=1)], self.ended)
-        return _counted(jumped, until[~self.diverged].sum() / 1e6)
+        first = self.first_falls
+        until = np.where(first >= 0, first, self.ended)
+        return _counted(first >= 0, until[~self.diverged].sum() / 1e6)
 
     def inside(self, rank):
         """(R, T): whether a run is in B_rank."""

@@ -108,7 +108,8 @@ class Experiment(Settings):
         found, count = load_observed(self.observed), (self.fraction, self.entries)
         require(count == (None, None), "observed", self.observed, "either a file or fraction or entries")
         if "matrices" in found:
-            return Sensing(found["matrices"], found["values"], whole.target if found["truth_known"] else None, mean)
+            known = found.get("truth_known", self.target is not None)  # a file of a run says so itself
+            return Sensing(found["matrices"], found["values"], whole.target if known else None, mean)
         target = np.where(found["known"], whole.target, np.nan) if "known" in found else whole.target
         try:
             return Completion(target, found["mask"], mean=mean, source=whole.source)

@@ -36,17 +36,15 @@ def _in_lanes(numbers, dtype):
 
 
 class Method(Settings):
-    """What all methods have: a ridge, and a name for files and for people."""
+    """What all methods have: a ridge, and a name for files and for people.
+
+    Each one has a step_size beside it, the time t per step; the first one where a schedule changes it.
+    """
 
     name: ClassVar[str]
     label: ClassVar[str]
     stochastic: ClassVar[bool] = False  # whether a step, and so the loss of it, sees only part of the data
     ridge: NotNegative = Field(0.0, description=RIDGE)
-
-    @property
-    def step_size(self):
-        """Time t per step; the first one where a schedule changes it."""
-        raise NotImplementedError
 
     @property
     def plain(self):
@@ -82,6 +80,8 @@ class Descent(Method):
     def _check_decay(self):
         """Weights are multiplied by 1 − 2ηλ in a step, which has to stay positive."""
         require(2 * self.lr * self.ridge < 1, "ridge", self.ridge, f"less than 1/(2 lr) = {0.5 / self.lr:g}")
+        scheduled = self.ridge_schedule is None or self.ridge > 0
+        require(scheduled, "ridge", self.ridge, "a number greater than 0, which ridge_schedule multiplies")
         return self
 
     @property
@@ -230,6 +230,8 @@ class SGD(Descent):
     the old point. That is the step of Wang and Jacot when the loss is a mean, `Completion(…, mean=True)`; for a loss
     that is a sum the gradient is multiplied by the number of entries, so that its expectation always is that of GD.
     `losses` hold what the drawn entries say: ½ of the mean square of their residuals, times that number, no ridge.
+
+    Weights below 1e-30 become 0 at every 1024th step (see `lrcore.objective`).
 
     lr: learning rate η, > 0.
     ridge: λ ≥ 0, with 2ηλ < 1.

@@ -53,9 +53,11 @@ def _check(name, steps, seeds):
 
 
 def wang_jacot_study(store, steps, seeds, workers, progress):
+    from lrbias.convex import check_installed
     from lrbias.studies.wang_jacot import Study
     from lrbias.studies.wang_jacot_tables import Findings
 
+    check_installed("the study wang-jacot")  # of which only the last part needs them, minutes later
     return Findings(Study(store, steps, seeds, workers, progress))
 
 

@@ -4,9 +4,9 @@ Matched: single entries drawn with replacement, W_l ← (1 − 2ηλ) W_l − η
 experiments that a report on the paper asks for. Ours: all sizes and seeds, the exact form and the numbers of the sets
 B_r, the hysteresis of the rank (0.01 and 0.02 of σ_1), and the noise. Targets are 10 × 10 of rank 1 and mean square 1,
 60 entries observed, with Gaussian noise of standard deviation 0.2 on what is observed: without noise gradient descent
-with a ridge ends at the true rank by itself when it is run to its end, and no minimum of a higher rank is left to jump
-from. SGD starts at minima that gradient descent finds for the same loss (gradient norm below 1e-10, no negative
-curvature) unless a row says otherwise, so that jumps are the work of the noise and not of a ridge that was changed.
+with a ridge ended at the true rank in all ten instances, and no minimum of a higher rank was left to jump from. SGD
+starts where gradient descent has ended for the same loss (gradient norm below 1e-10) unless a table says otherwise, so
+that jumps are the work of the noise and not of a ridge that was changed.
 """
 
 import itertools
@@ -24,6 +24,7 @@ from lrbias.network import Network
 from lrbias.problem import gaussian, spectrum
 from lrbias.record import Record, Stop
 from lrbias.schedule import Anneal, Periodic
+from lrbias.settings import Threads, validate
 from lrbias.store import check_new, read_json, write_json
 from lrbias.threads import cores
 from lrbias.training import resume, train
@@ -70,6 +71,10 @@ def problem(instance, noise=NOISE):
     return Completion(np.where(mask, truth(instance) + added, truth(instance)), mask=mask, mean=True)
 
 
+def _checked_threads(threads):
+    return cores() if threads is None else validate(Threads, "workers", threads)
+
+
 def _share(runs, seeds):
     """A number of runs in proportion to the seeds, of which 20 are the whole study."""
     return max(runs * seeds // 20, 2)
@@ -84,7 +89,7 @@ class Study:
 
     def __init__(self, store, steps=MILLION, seeds=20, threads=None, progress=None):
         self.store, self.steps, self.seeds = Path(store), steps, seeds
-        self.threads, self.progress = threads, progress
+        self.threads, self.progress = _checked_threads(threads), progress
         self._begin()
 
     def _begin(self):
@@ -148,12 +153,11 @@ class Study:
             rows.append((name, before, self._ensemble(f"one-way-{number}", given, before.network, method, runs=runs)))
         return rows
 
-    def example(self):
-        """(gradient descent, SGD): both go on from the first start of `one_way`, with everything recorded."""
+    def example(self, made):
+        """(gradient descent, SGD): both go on from the first start of `one_way`, whose Ensemble `made` is."""
         _, instance, noise, depth, lr, ridge, _ = ONE_WAY[0]
-        before, made = self.minimum(instance, noise, depth, ridge), self.one_way()[0][2]
-        fallen = np.diff(made.ranks.astype(int), axis=1) < 0
-        first = np.where(fallen.any(axis=1), fallen.argmax(axis=1), fallen.shape[1])
+        before = self.minimum(instance, noise, depth, ridge)
+        first = np.where(made.first_falls < 0, made.steps[-1] + 1, made.first_falls)
         seed = int(made.sampling_seed[np.argsort(first)[len(first) // 2]])  # a run of median waiting time
         steps, given = self._steps(0.5), problem(instance, noise)
         runs = []
@@ -261,7 +265,7 @@ class Study:
 
 def expected(steps=MILLION, seeds=20, threads=None):
     """{runs, seconds, bytes} of the study, from timing one group of runs for a moment."""
-    given, runs = problem(0), 64
+    given, runs, threads = problem(0), 64, _checked_threads(threads)
     start = Network.gaussian((SIZE,) * 4, gamma=0.5, seed=0)
     few = max(steps // 100, 1)
 
@@ -278,7 +282,7 @@ def expected(steps=MILLION, seeds=20, threads=None):
     every = sum(counts.values())
     trained = sum(share * count for share, count in counts.items()) * steps
     rows = 500 * 12  # bytes of the records of a run
-    return {"runs": every, "seconds": trained * per_step / (threads or cores()), "bytes": every * (rows + 3000)}
+    return {"runs": every, "seconds": trained * per_step / threads, "bytes": every * (rows + 3000)}
 
 
 def least_curvature(run):
