@@ -230,9 +230,9 @@ class Findings:
             rows.append([row["method"], f"{row['hidden_error']:.3g}", train, share, *wins])
         text = (
             f"From where gradient descent with λ = {wang_jacot.SMALL_RIDGE:g} was stopped after "
-            f"{wang_jacot.EARLY_STEPS} steps. Medians over {INSTANCES} instances (of SGD over seeds first) of root mean "
-            f"square errors; the last three columns count instances. “Best” ridges and weights are chosen by the hidden error, which favours GD and "
-            f"the nuclear norm; SGD has the same settings everywhere."
+            f"{wang_jacot.EARLY_STEPS} steps. Medians over {INSTANCES} instances (of SGD over seeds first) of root "
+            "mean square errors; the last three columns count instances. “Best” ridges and weights are chosen by the "
+            "hidden error, which favours GD and the nuclear norm; SGD has the same settings everywhere."
         )
         return f"Schedules, noise {noise:g}", text, heads, rows
 
