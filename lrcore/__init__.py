@@ -4,6 +4,7 @@
     workspace  every scratch buffer of the kernels, allocated once
     status     what a kernel returns, and the sentence that each code means
     objective  what a kernel minimises beside a whole target: entries, measurements, how they are drawn
+    adaptive   what an integrator that chooses its steps is asked, and what it keeps between calls
     tableau    explicit Runge-Kutta methods as data
     formulas   formulas on scalars and short vectors, compiled by each target for itself
     random     counter-based random numbers
@@ -13,6 +14,6 @@
 Importing this package compiles nothing and does not import Numba: `lrcore.cpu` does, and compiles on first call.
 """
 
-from lrcore import layout, objective, status, tableau, workspace
+from lrcore import adaptive, layout, objective, status, tableau, workspace
 
-__all__ = ["layout", "objective", "status", "tableau", "workspace"]
+__all__ = ["adaptive", "layout", "objective", "status", "tableau", "workspace"]

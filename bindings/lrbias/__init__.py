@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _HOME = {
     "teacher": "problem",
     "spectrum": "problem",
+    "symmetric": "problem",
     "load_matrix": "problem",
     "Factorization": "problem",
     "Completion": "completion",
@@ -25,6 +26,7 @@ _HOME = {
     "GD": "method",
     "GradientFlow": "method",
     "SGD": "method",
+    "GLRL": "method",
     "Steps": "schedule",
     "Anneal": "schedule",
     "Periodic": "schedule",
@@ -51,6 +53,7 @@ _HOME = {
     "report": "reporting",
     "compare": "comparing",
     "Comparison": "comparing",
+    "trajectory_distance": "comparing",
     "forecast": "forecasting",
     "Forecast": "forecasting",
     "InvalidInput": "errors",

@@ -20,7 +20,7 @@ def has_another_core(threads, record):
 
 
 class MeasureError(Exception):
-    """A metric failed at `step`, where the parameters were `params` (and what is trained in their place `state`).
+    """A metric failed at `step`, where the parameters were `params` and the trainer's state `state`.
 
     The cause is the metric's own exception.
     """
@@ -35,7 +35,7 @@ class _Snapshot:
     """The parameters at a step, and the rows that were measured there once it is done."""
 
     params: np.ndarray
-    state: np.ndarray | None
+    state: dict
     step: int
     rows: list = field(default_factory=list)
     error: Exception | None = None
@@ -62,8 +62,8 @@ class Recorder:
             self._thread = threading.Thread(target=self._work, args=(Observation(setup),), daemon=True)
             self._thread.start()
 
-    def measure(self, params, step, state=None):
-        """Measure, or queue a snapshot of `params` (and of `state`, for a failure).
+    def measure(self, params, step, state):
+        """Measure, or queue a snapshot of `params` (and of the trainer's `state`, for a failure).
 
         Raises MeasureError or StoreError, also for earlier steps.
         """
@@ -73,7 +73,8 @@ class Recorder:
             self._waiting.append(_Snapshot(params, state, step))
             self._take(self._waiting[0], self._observation)
         else:
-            snapshot = _Snapshot(params.copy(), None if state is None else state.copy(), step)
+            copies = {name: array.copy() for name, array in state.items()}
+            snapshot = _Snapshot(params.copy(), copies, step)
             self._waiting.append(snapshot)
             self._ready.put(snapshot)
             while len(self._waiting) > SNAPSHOTS and self._failure is None:

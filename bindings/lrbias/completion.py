@@ -19,6 +19,8 @@ class Completion(Problem):
     mask      which entries are observed: True or not 0, shape of the target
     fraction  or the share of the entries, in (0, 1], drawn without replacement with `seed`
     entries   or their number, drawn in the same way, or their positions (k, 2), counted from 0
+    pairs     whether (i, j) is drawn together with (j, i), from a square matrix: `fraction` and `entries` then are a
+              share and a number of the pairs i ≤ j of which both are known, n(n + 1)/2 when all are
     mean      whether the loss is a mean; a learning rate then does not depend on how many entries there are
     source    as for `Factorization`
 
@@ -30,7 +32,7 @@ class Completion(Problem):
     Raises InvalidInput for what is not accepted.
     """
 
-    def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None):
+    def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None, pairs=False):
         target = _as_array("target", target)
         known = np.isfinite(target) if target.dtype.kind in "fiu" else np.True_
         super().__init__(np.where(np.isnan(target), 0, target) if not known.all() else target, source)
@@ -38,21 +40,27 @@ class Completion(Problem):
         given = [name for name, value in choices.items() if value is not None]
         for name in given[1:]:
             require(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
-        require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
+        for name, value in {"mean": mean, "pairs": pairs}.items():
+            require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
         self.known, self.mean, self._drawn = np.broadcast_to(known, self.shape), bool(mean), None
-        self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed))
+        self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(pairs))
         self.mask.flags.writeable = False
         _warn_of_empty(self.mask)
 
-    def _choose(self, mask, fraction, entries, seed):
+    def _choose(self, mask, fraction, entries, seed, pairs):
+        positions = _as_array("entries", entries).ndim > 0
+        drawn = mask is None and not positions and (fraction is not None or entries is not None)
+        require(drawn or not pairs, "pairs", pairs, "False, unless fraction or a number of entries is to be drawn")
         if mask is not None:
             return self._as_mask(mask)
-        if _as_array("entries", entries).ndim > 0:
+        if positions:
             return self._as_mask(_at_positions(entries, self.shape), "entries")
         require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
-        if fraction is None and entries is None:
-            return self.known.copy()
-        candidates = np.flatnonzero(self.known)
+        return self._draw(fraction, entries, seed, pairs) if drawn else self.known.copy()
+
+    def _draw(self, fraction, entries, seed, pairs):
+        """The mask of a share or a number of the known entries, or of pairs of them."""
+        candidates = np.flatnonzero(self._upper() if pairs else self.known)
         if fraction is not None:
             share = validate(Fraction, "fraction", fraction)
             count = round(share * candidates.size)
@@ -61,11 +69,19 @@ class Completion(Problem):
             )
         else:
             count = validate(Count, "entries", entries)
-            require(count <= candidates.size, "entries", entries, f"at most {candidates.size}, the known entries")
-        self._drawn = {"entries": count, "mask_seed": seed}
+            accepted = f"at most {candidates.size}, the known {'pairs' if pairs else 'entries'}"
+            require(count <= candidates.size, "entries", entries, accepted)
+        self._drawn = {"entries": count, "mask_seed": seed} | ({"pairs": True} if pairs else {})
         mask = np.zeros(self.shape, bool)
         mask.flat[candidates[_first_of_permutation(candidates.size, count, seed)]] = True
-        return mask
+        return mask | mask.T if pairs else mask
+
+    def _upper(self):
+        """Where i ≤ j and both (i, j) and (j, i) are known."""
+        require(len(set(self.shape)) == 1, "pairs", True, f"False for a matrix of shape {self.shape}: not square")
+        both = np.triu(self.known & self.known.T)
+        require(both.any(), "pairs", True, "False, since of no pair (i, j), (j, i) both entries are known")
+        return both
 
     def _as_mask(self, mask, argument="mask"):
         mask, accepted = _as_array(argument, mask), "True or False, or a number, for each entry"
@@ -171,6 +187,11 @@ class Sensing(Problem):
 
     def objective(self, dtype):
         return objective.measured(self.matrices, self.values, 1 / len(self.values) if self.mean else 1.0, dtype)
+
+    @functools.cached_property
+    def symmetric_loss(self):
+        """Whether L(Wᵀ) = L(W) exactly, for every W: every A_k equals its transpose bit for bit."""
+        return np.array_equal(self.matrices, self.matrices.transpose(0, 2, 1))
 
     def entries(self, dtype):
         """InvalidInput: a measurement is no entry."""

@@ -182,6 +182,7 @@ def _require_kinds(problems, networks, methods):
         same = (network.widths, network.dtype) == (start.widths, start.dtype)
         require(same, "network", network, f"networks like the first, {start!r}")
         first.check(network)
+        network.check_method(own)
     varied = {"lr", "ridge", "sampling_seed"}
     for method in methods:
         same = method.model_dump(exclude=varied) == own.model_dump(exclude=varied)

@@ -9,15 +9,16 @@ from pydantic import Field
 
 from lrbias.completion import Completion, Sensing, load_observed
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.method import METHODS, OWN
+from lrbias.method import INNER, METHODS, OWN
 from lrbias.network import Network
-from lrbias.problem import Factorization, load_matrix, spectrum, teacher
+from lrbias.problem import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.record import Record, Stop
 from lrbias.settings import Compress, Count, Finite, Fraction, Positive, Seed, Settings, Threads
 
 PATHS = ("target", "network", "observed")  # keys that name a file
 STEP_SIZE = 1e-3
-TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", "values")
+VALUES = {"values": "singular values", "eigenvalues": "eigenvalues"}  # that a target can be given
+TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", *VALUES)
 DEEP = ("rank", "teacher_depth", "scale")  # settings of a deep teacher, which makes its own singular values
 INITIAL = ("widths", "depth", "init", "gamma", "seed", "alpha", "beta", "dtype")
 STARTS = {  # and the keys that each has of its own
@@ -26,6 +27,7 @@ STARTS = {  # and the keys that each has of its own
     "perturbed": ("alpha", "beta"),
     "orthogonal": ("alpha", "seed"),
     "balanced": ("alpha", "seed"),
+    "symmetric": ("alpha", "seed"),
 }
 
 
@@ -40,11 +42,13 @@ class Experiment(Settings):
     teacher_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
     scale: Positive | None = Field(None, description="a finite number greater than 0")
     values: Any = None
+    eigenvalues: Any = None
 
     observed: str | None = Field(None, description="the path of a mask, or of a file with measurements")
     fraction: Fraction | None = Field(None, description="a number greater than 0 and at most 1")
     entries: Any = None
     mask_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
+    pairs: bool = Field(False, strict=True, description="True or False")
     mean: bool = Field(False, strict=True, description="True or False")
 
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
@@ -57,16 +61,25 @@ class Experiment(Settings):
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
     dtype: Any = Field("float64", description="float64 or float32")
 
-    method: Any = Field("gd", description="gd, flow or sgd")
+    method: Any = Field("gd", description="gd, flow, sgd or glrl")
     lr: Any = None
     dt: Any = None
     scheme: Any = None
+    rtol: Any = None
+    atol: Any = None
     ridge: Any = None
     lr_schedule: Any = None
     ridge_schedule: Any = None
     batch: Any = None
     replacement: Any = None
     sampling_seed: Any = None
+    epsilon: Any = None
+    inner: Any = None
+    tied: Any = None
+    tolerance: Any = None
+    cutoff: Any = None
+    max_rank: Any = None
+    check_every: Any = None
 
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
@@ -95,16 +108,17 @@ class Experiment(Settings):
         """The loss: a whole target, some entries of it, or measurements."""
         whole, mean = self._whole_target(), self.mean
         if not self.sees_part:
-            for key in ("mean", "mask_seed"):
+            for key in ("mean", "mask_seed", "pairs"):
                 given = getattr(self, key)
                 require(not given, key, given, "a setting of observed entries: fraction, entries or observed")
             return whole
         if self.observed is None:
-            drawn = {"fraction": self.fraction, "entries": self.entries, "seed": self.mask_seed}
+            drawn = {"fraction": self.fraction, "entries": self.entries, "seed": self.mask_seed, "pairs": self.pairs}
             return Completion(whole.target, mean=mean, source=whole.source, **drawn)
         require(
             "mask_seed" not in self.model_fields_set, "mask_seed", self.mask_seed, "nothing beside a file of entries"
         )
+        require(not self.pairs, "pairs", self.pairs, "nothing beside a file of entries")
         found, count = load_observed(self.observed), (self.fraction, self.entries)
         require(count == (None, None), "observed", self.observed, "either a file or fraction or entries")
         if "matrices" in found:
@@ -126,8 +140,9 @@ class Experiment(Settings):
             source = {"target": self.target, "scale": self.scale, "crop": self.crop and list(self.crop)}
         else:
             require(self.crop is None, "crop", self.crop, "a target file to cut from")
-            if self.values is not None:
-                return self._with_values(given)
+            for key in VALUES:
+                if getattr(self, key) is not None:
+                    return self._with_values(key, given)
             depth = self.teacher_depth or max(self.depth, 2)
             scale = 10.0 if self.scale is None else self.scale
             matrix = teacher(self.shape, self.rank, depth, scale, self.teacher_seed)
@@ -135,13 +150,17 @@ class Experiment(Settings):
             source.update(teacher_seed=self.teacher_seed, scale=scale)
         return Factorization(matrix, {key: value for key, value in source.items() if value is not None})
 
-    def _with_values(self, given):
-        """A target whose singular values are given, between random directions."""
-        extra = sorted(given & set(DEEP))
-        require(not extra, "values", self.values, f"either singular values or a deep teacher ({', '.join(extra)})")
-        matrix = spectrum(self.shape, self.values, self.teacher_seed)
-        values = [float(value) for value in self.values]
-        source = {"shape": list(self.shape), "values": values, "teacher_seed": self.teacher_seed}
+    def _with_values(self, key, given):
+        """A target whose singular values or eigenvalues are given, between random directions."""
+        extra, numbers = sorted(given & {*DEEP, *VALUES} - {key}), getattr(self, key)
+        require(not extra, key, numbers, f"either {VALUES[key]} or other settings of a target ({', '.join(extra)})")
+        rows, columns = self.shape
+        if key == "values":
+            matrix = spectrum(self.shape, numbers, self.teacher_seed)
+        else:
+            require(rows == columns, "shape", self.shape, "two equal integers, for a matrix with eigenvalues")
+            matrix = symmetric(rows, numbers, self.teacher_seed)
+        source = {"shape": [rows, columns], key: [float(value) for value in numbers], "teacher_seed": self.teacher_seed}
         return Factorization(matrix, source)
 
     def student(self, problem):
@@ -153,7 +172,15 @@ class Experiment(Settings):
                 not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})"
             )
             return _from_checkpoint(self.network, problem)
-        return self._start(self.layer_widths(problem.shape))
+        network = self._start(self.layer_widths(problem.shape))
+        problem.check(network)  # here, since a batch of a sweep does not pass through `train`
+        return network
+
+    def _nothing(self):
+        """What greedy low-rank learning starts from."""
+        for key in ("network", *INITIAL):
+            accepted = "nothing for greedy low-rank learning, which makes its layers itself"
+            require(key == "depth" or not self._given(key), key, getattr(self, key), accepted)
 
     def _start(self, widths):
         known = isinstance(self.init, str) and self.init in STARTS
@@ -177,16 +204,22 @@ class Experiment(Settings):
 
     def parts(self):
         """(method, record, stop)."""
-        return parts(self.model_dump(exclude_none=True))
+        return parts({**self.model_dump(exclude_none=True), "depth": self.depth if self._given("depth") else None})
+
+    def _given(self, key):
+        return key in self.model_fields_set
 
     def arguments(self):
         """Those of `train` that say what is trained and how; the target and the start are made here."""
         (method, record, stop), problem = self.parts(), self.problem()  # what is quick to refuse comes first
+        network = self._nothing() if method.name == "glrl" else self.student(problem)
+        if network is not None:
+            network.check_method(method)
         return {
             "problem": problem,
-            "network": self.student(problem),
+            "network": network,
             "method": method,
-            "steps": self.steps,
+            "steps": self.steps if self._given("steps") or method.most_steps is None else method.most_steps,
             "record": record,
             "stop": stop,
             "checkpoint_every": self.checkpoint_every,
@@ -197,20 +230,36 @@ class Experiment(Settings):
 
 def parts(settings):
     """(method, record, stop) from flat keys."""
+    method = _method(settings)
+    record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
+    stop = {key: settings[f"stop_{key}"] for key in Stop.model_fields if f"stop_{key}" in settings}
+    stop = _stop(stop)
+    stop.check(record)
+    stop.check_method(method)
+    return method, record, stop
+
+
+def _method(settings):
     name = settings.get("method", "gd")
     require(isinstance(name, str) and name in METHODS, "method", name, " or ".join(METHODS))
     for key in sorted({key for keys in OWN.values() for key in keys} - set(OWN[name])):
         accepted = f"a setting of method {name} ({', '.join(OWN[name])})"
         require(settings.get(key) is None, key, settings.get(key), accepted)
     own = {key: settings[key] for key in OWN[name] if settings.get(key) is not None}
+    if name == "glrl":
+        return _greedy(own, settings.get("depth"))
     own.setdefault("lr" if "lr" in OWN[name] else "dt", STEP_SIZE)
-    record = Record(**{key: settings[key] for key in Record.model_fields if key in settings})
-    stop = {key: settings[f"stop_{key}"] for key in Stop.model_fields if f"stop_{key}" in settings}
-    stop = _stop(stop)
-    stop.check(record)
-    method = METHODS[name](**own)
-    stop.check_method(method)
-    return method, record, stop
+    return METHODS[name](**own)
+
+
+def _greedy(own, depth):
+    """GLRL from its own keys and, among them, those of the method that trains in a phase."""
+    inner = own.pop("inner", INNER[0])
+    require(inner in INNER, "inner", inner, " or ".join(INNER))
+    of_phase = {key: own.pop(key) for key in list(own) if any(key in OWN[name] for name in INNER)}
+    return METHODS["glrl"](
+        **own, inner=_method({**of_phase, "method": inner}), **({} if depth is None else {"depth": depth})
+    )
 
 
 def _stop(given):

@@ -7,6 +7,7 @@ the *actual* start with SciPy until its product passes s/2. This reduction is ou
 of the layers alone comes out 2 to 2.5 times too early, because a random start overlaps a mode less than its norm says.
 """
 
+import itertools
 import time
 from dataclasses import asdict, dataclass
 
@@ -34,7 +35,7 @@ COMMIT_SECONDS = 0.01
 @dataclass(frozen=True)
 class Forecast:
     """seconds of training, bytes on disk, the step-size limit, and per mode the step at which it passes half its value
-    (None: not within 50 times the steps)."""
+    (None: not within 50 times the steps). at_most: the method may end before its last step."""
 
     steps: int
     seconds: float
@@ -44,19 +45,21 @@ class Forecast:
     values: list
     escape_steps: list
     warnings: list
+    at_most: bool = False
 
     def as_dict(self):
         return asdict(self)
 
     def __str__(self):
+        at_most = "at most " if self.at_most else ""
         lines = [
-            f"expected time   {clock(self.seconds)} for {self.steps} steps",
-            f"size on disk    {self.bytes / 1e6:.1f} MB",
+            f"expected time   {at_most}{clock(self.seconds)} for {at_most}{self.steps} steps",
+            f"size on disk    {at_most}{self.bytes / 1e6:.1f} MB",
         ]
-        if self.step_size_limit is None:  # only a loss that sees the whole target has modes that are known beforehand
-            return "\n".join([*lines, *(f"warning: {sentence}" for sentence in self.warnings)])
-        lines.append(f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}")
-        lines.append("modes           value     escapes at step")
+        if self.step_size_limit is not None:
+            lines.append(f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}")
+        if self.values:  # only a loss that sees the whole target has modes that are known beforehand
+            lines.append("modes           value     escapes at step")
         for i, (value, step) in enumerate(zip(self.values, self.escape_steps, strict=True), start=1):
             shown = f"{step}" if step is not None else f"after {HORIZON * self.steps}"
             late = "" if step is None or step <= self.steps else "  (beyond this run)"
@@ -65,24 +68,27 @@ class Forecast:
         return "\n".join(lines)
 
 
-def forecast(problem, network, method, steps, record=None, checkpoint_every=1000, compress="auto"):
+def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
     record = Record() if record is None else record
+    network, given = method.start(problem, network), network
+    steps = method.most_steps if steps is None else steps
     problem.check(network)
     spectrum, known = problem.spectrum, _has_forecast(problem, method)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread():
         escapes = escape_steps(problem, network, method.step_size, steps, modes)
-        seconds, size = cost(problem, network, method, steps, record, checkpoint_every, compress)
+        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress)
     return Forecast(
         steps=steps,
         seconds=seconds,
         bytes=size,
         step_size=method.step_size,
-        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth) if known else None,
+        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth) if known and method.fixed else None,
         values=[float(value) for value in spectrum.values[:modes]],
         escape_steps=escapes,
         warnings=_warnings(problem, network, method, steps, escapes) if known else _warnings_of_data(problem),
+        at_most=method.most_steps is not None,
     )
 
 
@@ -184,6 +190,7 @@ def _escape_time(network, value, left, right, horizon):
 
 def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", alone=False):
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
+    network = method.start(problem, network)
     setup = Setup(problem, network.widths, network.dtype, record, method)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
@@ -206,12 +213,13 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
 
 
 def _seconds_per_step(problem, network, method, compress):
-    reduced = reduce(problem, network, method) if compress == "auto" else None
-    if reduced is not None:
+    short = reduce(problem, network, method) if compress == "auto" else None
+    if short is not None:
         several = np.empty(100)
-        return seconds_of(lambda: reduced.advance(several)) / several.size
-    advance, one = method.stepper(problem, network.widths, network.dtype), np.empty(1, network.dtype)
-    return seconds_of(lambda: advance(network.params.copy(), one))
+        return seconds_of(lambda: short.advance(several, 0)) / several.size
+    trainer, one = method.trainer(problem, network.widths, network.params.copy()), np.empty(1, network.dtype)
+    steps = itertools.count()
+    return seconds_of(lambda: trainer.advance(one, next(steps)))
 
 
 def seconds_of(action):

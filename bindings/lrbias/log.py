@@ -121,10 +121,13 @@ class MemorySink:
         return joined[start:stop]
 
     def write_checkpoint(self, step, arrays, widths):
-        self._checkpoints[step] = arrays["params"].copy()
+        self._checkpoints[step] = {name: array.copy() for name, array in arrays.items()}
 
     def checkpoint(self, step):
-        return self._checkpoints[step].copy()
+        return self._checkpoints[step]["params"].copy()
+
+    def checkpoint_arrays(self, step):
+        return dict(self._checkpoints[step])
 
     def checkpoint_steps(self):
         return sorted(self._checkpoints)

@@ -1,7 +1,8 @@
 """How the network is trained: methods as frozen settings that know their kernel.
 
 `stepper(problem, widths, dtype, threads)` gives steps(params, losses, step=0) -> status: as many steps as `losses` is
-long, the first of which has the number `step`. With a ridge λ every method minimises the loss + λ Σ ‖W_i‖².
+long, the first of which has the number `step`. A run is made by the `Trainer` that `trainer(…)` gives. With a ridge λ
+every method minimises the loss + λ Σ ‖W_i‖².
 """
 
 from typing import Annotated, Any, ClassVar
@@ -10,18 +11,22 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lrbias.errors import require
+from lrbias.network import Network
 from lrbias.schedule import as_schedule, as_settings
-from lrbias.settings import Count, NotNegative, Positive, Seed, Settings
+from lrbias.settings import Count, NotNegative, Positive, Seed, Settings, Share
 from lrbias.threads import together
 from lrcore import layout, workspace
 from lrcore.objective import Entries, Sampling
-from lrcore.tableau import TABLEAUS
+from lrcore.tableau import PAIRS, TABLEAUS
 
 RIDGE = "a finite number of at least 0"
+SCHEMES = (*TABLEAUS, *PAIRS)
+RTOL = 1e-6
+ROUNDING = 100  # units in the last place: smaller errors than these cannot be told from rounding
 
 
 def _known_scheme(name):
-    if name not in TABLEAUS:
+    if name not in SCHEMES:
         raise ValueError("unknown scheme")
     return name
 
@@ -29,6 +34,12 @@ def _known_scheme(name):
 def _schedule(argument):
     """The annotation of a schedule: see `lrbias.schedule`."""
     return Annotated[Any, BeforeValidator(lambda value: as_schedule(argument, value))]
+
+
+def _checked_inner(value):
+    plain = isinstance(value, (GD, GradientFlow)) and value.plain
+    require(plain, "inner", value, "a GD or GradientFlow without ridge and schedule")
+    return value
 
 
 def _in_lanes(numbers, dtype):
@@ -44,12 +55,29 @@ class Method(Settings):
     name: ClassVar[str]
     label: ClassVar[str]
     stochastic: ClassVar[bool] = False  # whether a step, and so the loss of it, sees only part of the data
+    most_steps: ClassVar[int | None] = None  # of a run that is not told how many, where a method knows its end
     ridge: NotNegative = Field(0.0, description=RIDGE)
 
     @property
     def plain(self):
         """Whether only the loss is minimised, with steps of one size: that has the fastest kernels and short cuts."""
         return self.ridge == 0
+
+    @property
+    def fixed(self):
+        """Whether every step is the same map of the layers: short forms and kernels for many runs need that."""
+        return True
+
+    def start(self, problem, network):
+        """The Network that a run starts from, given the one it was handed. Raises InvalidInput."""
+        require(isinstance(network, Network), "network", network, "a Network")
+        return network
+
+    def trainer(self, problem, widths, params, threads=1):
+        """The Trainer of a run whose layers are the flat vector `params`, which it may change in place."""
+        from lrbias.trainer import Whole
+
+        return Whole(params, self.stepper(problem, widths, params.dtype, threads))
 
     def rates(self, first, count):
         """Time t of the steps first … first + count − 1."""
@@ -160,25 +188,59 @@ class GD(Descent):
 
 
 class GradientFlow(Method):
-    """Gradient flow dW_i/dt = −∂L/∂W_i − 2λ W_i, integrated with a fixed step.
+    """Gradient flow dW_i/dt = −∂L/∂W_i − 2λ W_i.
 
     dt: time step, > 0; to compare with GD, t = lr · iteration.
-    scheme: rk4 (order 4, four gradients a step), heun (order 2) or euler (which is GD).
+    scheme: rk4 (order 4, four gradients a step), heun (order 2) or euler (which is GD) make steps of dt. dopri5
+        (Dormand and Prince, order 5) chooses its own, whatever dt is: its layers at multiples of dt are interpolated to
+        order 4. A plateau then takes few gradients; a small dt takes a forward pass for each of its losses.
     ridge: λ ≥ 0.
+    rtol, atol: of dopri5, 1e-6 and 0 unless given: the error of a step, as root mean square over all weights, is at
+        most atol + rtol · root mean square of the weights. (Ours: one norm for all weights, so the steps do not depend
+        on the basis. Modes that are small beside others are followed as well as their own time scale lets them.)
     """
 
     name: ClassVar[str] = "flow"
     label: ClassVar[str] = "gradient flow"
     dt: Positive
-    scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(TABLEAUS))
+    scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(SCHEMES))
+    rtol: Positive | None = Field(None, description="a finite number greater than 0")
+    atol: NotNegative | None = Field(None, description="a finite number of at least 0")
+
+    @model_validator(mode="after")
+    def _check_tolerances(self):
+        for name in ("rtol", "atol"):
+            value, accepted = getattr(self, name), f"nothing for {self.scheme}, whose steps are all dt long"
+            require(value is None or not self.fixed, name, value, accepted)
+        return self
 
     @property
     def step_size(self):
         return self.dt
 
     @property
+    def fixed(self):
+        return self.scheme in TABLEAUS
+
+    @property
+    def tolerances(self):
+        """(rtol, atol) of dopri5."""
+        return RTOL if self.rtol is None else self.rtol, 0.0 if self.atol is None else self.atol
+
+    @property
     def caption(self):
-        return self._with_ridge(f"gradient flow ({self.scheme}), dt = {self.dt:g}")
+        chosen = f"dt = {self.dt:g}" if self.fixed else f"rtol = {self.tolerances[0]:g}"
+        return self._with_ridge(f"gradient flow ({self.scheme}), {chosen}")
+
+    def trainer(self, problem, widths, params, threads=1):
+        if self.fixed:
+            return super().trainer(problem, widths, params, threads)
+        from lrbias.trainer import Adaptive
+
+        least = ROUNDING * np.finfo(params.dtype).eps
+        accepted = f"at least {least:.2g} in {params.dtype}, where smaller errors are those of rounding"
+        require(self.tolerances[0] >= least, "rtol", self.tolerances[0], accepted)
+        return Adaptive(problem, widths, params, self, threads)
 
     def stepper(self, problem, widths, dtype, threads=1):
         from lrcore import cpu
@@ -308,5 +370,98 @@ class SGD(Descent):
         return steps
 
 
-METHODS = {method.name: method for method in (GD, GradientFlow, SGD)}
+class GLRL(Method):
+    """Greedy low-rank learning (Li, Luo and Lyu): from nothing, one direction after the other.
+
+    While the loss f falls in some direction from the product W, the steepest one is given to a new hidden unit of every
+    layer, and the layers are trained until their gradient vanishes: a phase. With the leading singular triple
+    (σ, u, v) of −∇f(W) the unit has the weights ε^{1/N} v, ε^{1/N}, …, ε^{1/N} u, so that the product grows by ε u vᵀ.
+    A run ends when σ is at most `cutoff` times what it was at W = 0. `run.phases` lists the phases.
+
+    For depth 2 this is the algorithm of the paper, for `tied` layers (W = U Uᵀ, u = v an eigenvector with positive
+    eigenvalue) as for others (which are tied ones of [[0, W], [Wᵀ, 0]], where the unit has the strength 2ε). The form
+    for depth ≥ 3, all tolerances and their defaults are ours.
+
+    epsilon: strength ε > 0 of a new direction.
+    inner: the GD or GradientFlow that trains in a phase, without ridge and schedule.
+    depth: number of layers N ≥ 2.
+    tied: W = U Uᵀ for a loss that is symmetric; depth 2.
+    tolerance: a phase ends when the gradient norm is at most this times σ at W = 0 (and the new unit was trained: its
+        own gradient, divided by the (N−1)-th power of its norm, is at most half of σ).
+    cutoff: see above, in (0, 1).
+    max_rank: end after so many phases; None: as many as the smaller side of the target, which is also the width of the
+        hidden layers of the recorded network, whose other units are 0.
+    check_every: steps between two looks at the gradient.
+    """
+
+    name: ClassVar[str] = "glrl"
+    label: ClassVar[str] = "greedy low-rank learning"
+    most_steps: ClassVar[int | None] = 1_000_000
+    epsilon: Positive = 1e-6
+    inner: Annotated[Any, AfterValidator(_checked_inner)] = GD(lr=1e-3)
+    depth: Annotated[Count, Field(ge=2, description="an integer of at least 2")] = 2
+    tied: bool = Field(False, strict=True, description="True or False")
+    tolerance: Positive = 1e-9
+    cutoff: Share = 1e-6
+    max_rank: Count | None = Field(None, description="an integer of at least 1, or nothing")
+    check_every: Count = Field(100, description="an integer of at least 1")
+
+    @model_validator(mode="after")
+    def _check_form(self):
+        require(not self.tied or self.depth == 2, "depth", self.depth, "2 for tied layers")
+        require(self.ridge == 0, "ridge", self.ridge, "0 for greedy low-rank learning")
+        return self
+
+    @property
+    def plain(self):
+        return False
+
+    @property
+    def fixed(self):
+        return False
+
+    @property
+    def step_size(self):
+        return self.inner.step_size
+
+    @property
+    def caption(self):
+        return f"greedy, N = {self.depth}{' (tied)' if self.tied else ''}, ε = {self.epsilon:g}"
+
+    def start(self, problem, network):
+        """A network of zeros, with room for every direction."""
+        require(network is None, "network", network, "None: greedy low-rank learning starts from nothing")
+        require(not self.tied or problem.symmetric_loss, "tied", self.tied, f"False, or a symmetric loss for {problem}")
+        smaller = min(problem.shape)
+        most = smaller if self.max_rank is None else self.max_rank
+        require(most <= smaller, "max_rank", most, f"at most {smaller}, the smaller side of the target")
+        widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
+        return Network(np.zeros(layout.size(widths)), widths)
+
+    def trainer(self, problem, widths, params, threads=1):
+        from lrbias.greedy import Greedy
+
+        return Greedy(problem, widths, params, self, threads)
+
+    def stepper(self, problem, widths, dtype, threads=1):
+        """Steps as they are made in a phase: what a forecast times."""
+        return self.inner.stepper(problem, widths, dtype, threads)
+
+    def settings(self):
+        own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}
+        inner = self.inner.settings()
+        return {
+            **own,
+            "epsilon": self.epsilon,
+            "depth": self.depth,
+            **inner,
+            "method": self.name,
+            "inner": inner["method"],
+        }
+
+
+METHODS = {method.name: method for method in (GD, GradientFlow, SGD, GLRL)}
 OWN = {name: tuple(method.model_fields) for name, method in METHODS.items()}  # the settings that each has
+INNER = ("gd", "flow")
+# those of a phase's method stand beside its own; the depth of other methods is that of the network
+OWN["glrl"] = tuple(dict.fromkeys(key for name in ("glrl", *INNER) for key in OWN[name] if key != "depth"))

@@ -381,6 +381,18 @@ def _absorbing_rank(observation):
     return [sets.rank([observation.values(i) for i in setup.layers], observation.balancedness())]
 
 
+def _product_quantities(setup):
+    return [("product/matrix", setup.shapes[PRODUCT], "float")] if setup.names("product") else []
+
+
+@metric("product", _product_quantities)
+def _product(observation):
+    """The product itself; only when named, since it is as large as the target at every record."""
+    if not observation.setup.names("product"):
+        return []
+    return [observation.matrix(PRODUCT).copy()]  # rows wait to be written while the next step is observed
+
+
 class Plan:
     """Which metrics are due at a step, and the quantities they write."""
 

@@ -15,7 +15,8 @@ DTYPES = {"float64": np.float64, "float32": np.float32}
 class Network:
     """A deep linear network.
 
-    Make one with `Network.gaussian`, `.identical`, `.perturbed`, `.orthogonal`, `.balanced` or `.from_layers`.
+    Make one with `Network.gaussian`, `.identical`, `.perturbed`, `.orthogonal`, `.balanced`, `.symmetric` or
+    `.from_layers`.
 
     params   the flat parameter vector, W_1 first
     widths   (n_0, …, n_N); layer i has shape (n_i, n_{i−1})
@@ -111,6 +112,27 @@ class Network:
         return cls(params, widths, settings)
 
     @classmethod
+    def symmetric(cls, widths, alpha, seed=0, dtype="float64"):
+        """W_2 = U and W_1 = Uᵀ, so that the product is UUᵀ: a depth-2 network whose layers stay tied while it trains.
+
+        widths are (n, d, n). U is (n, d); its entries are independent and normal with standard deviation α/√n, so
+        that ‖U‖₂ ≈ α(1 + √(d/n)); this scale is ours. U is stream 1 of `seed`. On a symmetric loss
+        (`Problem.symmetric_loss`, which training asks for) gradient flow then is that of ½ f(UUᵀ), U' = −∇f(UUᵀ) U (Li,
+        Luo, Lyu 2021). GD and flow keep W_2 = W_1ᵀ bit for bit; SGD draws single entries and would not.
+
+        Raises InvalidInput unless the widths are three, the first is the last, and alpha > 0.
+        """
+        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        fits = len(widths) == 3 and widths[0] == widths[-1]
+        require(fits, "widths", widths, "(n, d, n) for a symmetric start UUᵀ, which has depth 2")
+        alpha = validate(Positive, "alpha", alpha)
+        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        half = gaussian(widths[:2], seed, stream=1, domain=random.NETWORK) * (alpha / np.sqrt(widths[0]))
+        params, _ = layout.flatten([half.T, half], DTYPES[dtype])
+        settings = {"init": "symmetric", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
+        return cls(params, widths, settings)
+
+    @classmethod
     def from_layers(cls, layers):
         """A network with the given matrices, W_1 first; each takes what the one before it gives. They are copied.
 
@@ -148,6 +170,16 @@ class Network:
         for layer in self.layers[1:]:
             result = layer @ result
         return result.copy()
+
+    @property
+    def tied(self):
+        """Whether `Network.symmetric` made it, and so whether training has to keep W_2 = W_1ᵀ."""
+        return (self._settings or {}).get("init") == "symmetric"
+
+    def check_method(self, method):
+        """InvalidInput when `method` would break the tie of a tied network: it draws single entries."""
+        accepted = "gd or flow for a symmetric start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
+        require(not (self.tied and method.stochastic), "method", method.name, accepted)
 
     def copy(self):
         return Network(self.params.copy(), self.widths, self._settings)

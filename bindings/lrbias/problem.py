@@ -53,6 +53,19 @@ def spectrum(shape, values, seed=0):
     return (left * values) @ right.T
 
 
+def symmetric(size, eigenvalues, seed=0):
+    """A symmetric (size, size) matrix with the given `eigenvalues` (the rest are 0) and random eigenvectors.
+
+    It equals its transpose bit for bit.
+    """
+    size, seed = validate(Count, "size", size), validate(Seed, "seed", seed)
+    eigenvalues = as_vector("eigenvalues", eigenvalues)
+    require(len(eigenvalues) <= size, "eigenvalues", eigenvalues, f"at most {size} eigenvalues")
+    vectors = orthonormal(size, len(eigenvalues), seed, stream=1, domain=random.ROTATION)
+    matrix = (vectors * eigenvalues) @ vectors.T
+    return (matrix + matrix.T) / 2
+
+
 def gaussian(shape, seed, stream, domain):
     """Standard normal numbers of one counter-based stream, float64."""
     from lrcore import cpu
@@ -225,6 +238,14 @@ class Problem:
         return bool(np.abs(self.target - self.target.T).max() <= SYMMETRIC * largest)
 
     @functools.cached_property
+    def symmetric_loss(self):
+        """Whether L(Wᵀ) = L(W) exactly, for every W: weights, and the target where they are not 0, equal their
+        transposes bit for bit. A start with W_2 = W_1ᵀ then keeps that, and `Network.symmetric` is accepted."""
+        weights = self.weights
+        seen = np.where(weights > 0, self.target, 0)
+        return np.array_equal(weights, weights.T) and np.array_equal(seen, seen.T)
+
+    @functools.cached_property
     def eigen(self):
         """Eigen of the symmetric part (Ŵ + Ŵᵀ)/2 of a square target."""
         require(len(set(self.shape)) == 1, "target", f"<an array of shape {self.shape}>", "a square matrix")
@@ -260,10 +281,15 @@ class Problem:
         return {}
 
     def check(self, network):
-        """InvalidInput unless the product of `network` has the shape of the target."""
+        """InvalidInput unless the product of `network` has the shape of the target, and its loss keeps a tied one."""
         ends = (network.widths[-1], network.widths[0])
         accepted = f"widths that start with {self.shape[1]} and end with {self.shape[0]}, the shape of the target"
         require(ends == self.shape, "widths", network.widths, accepted)
+        accepted = (
+            "a symmetric loss for it: target, mask and measurements that equal their transposes bit for bit, as "
+            "(target + target.T) / 2 does"
+        )
+        require(not network.tied or self.symmetric_loss, "init", "symmetric", accepted)
 
 
 class Factorization(Problem):

@@ -128,9 +128,11 @@ class Stop(Settings):
         require(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
 
     def check_method(self, method):
-        """InvalidInput when a loss is to be reached that `method` does not see."""
+        """InvalidInput when a loss is to be reached that `method` does not see, or a gradient that it starts with."""
         accepted = f"nothing for {method.label}, whose losses are those of single entries"
         require(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
+        accepted = f"nothing for {method.label}, whose phases begin and end where the gradient vanishes"
+        require(self.gradient is None or method.name != "glrl", "stop_gradient", self.gradient, accepted)
 
     def settings(self):
         return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}

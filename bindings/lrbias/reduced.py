@@ -16,6 +16,7 @@ The bases come from LAPACK, so the bits of these runs are those of one machine.
 import numpy as np
 
 from lrbias.problem import Factorization
+from lrbias.trainer import Trainer
 from lrcore import layout
 from lrcore.status import DIVERGED, OK
 
@@ -25,21 +26,33 @@ RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 def reduce(problem, network, method):
     """The short cut for this training, or None where there is none (or it would not be shorter)."""
-    if not (problem.plain and method.plain):
+    if not (problem.plain and method.plain and method.fixed):
         return None
     if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None
     return Diagonal.of(problem, network, method) or Compressed.of(problem, network, method)
 
 
-class Diagonal:
-    """state (N, ≥ n): the layers in the basis `vectors` of the target, filled up with zeros to whole vectors."""
+class Short(Trainer):
+    """A short form: `numbers` are trained in place of the layers."""
 
-    name = "diagonal"
+    machine = True
 
-    def __init__(self, vectors, target, state, method):
-        self.vectors, self.state = vectors, _padded(state)
-        self.advance = _chains(self.state, target, np.ones(len(target)), method)
+    def state(self):
+        return {"state": self.numbers}
+
+    def restore(self, params, state):
+        self.numbers[:] = state["state"]
+
+
+class Diagonal(Short):
+    """numbers (N, ≥ n): the layers in the basis `vectors` of the target, filled up with zeros to whole vectors."""
+
+    reduced = "diagonal"
+
+    def __init__(self, vectors, target, numbers, method):
+        self.vectors, self.numbers = vectors, _padded(numbers)
+        self._chains = _chains(self.numbers, target, np.ones(len(target)), method)
 
     @classmethod
     def of(cls, problem, network, method):
@@ -47,34 +60,36 @@ class Diagonal:
             return None
         values, vectors = problem.eigen
         seen = [vectors.T @ layer @ vectors for layer in network.layers]
-        state = np.stack([np.diag(layer) for layer in seen])
-        beside = max(np.abs(layer - np.diag(row)).max() for layer, row in zip(seen, state, strict=True))
-        if beside > TOLERANCE * max(np.abs(state).max(), np.finfo(float).tiny):
+        numbers = np.stack([np.diag(layer) for layer in seen])
+        beside = max(np.abs(layer - np.diag(row)).max() for layer, row in zip(seen, numbers, strict=True))
+        if beside > TOLERANCE * max(np.abs(numbers).max(), np.finfo(float).tiny):
             return None
-        return cls(vectors, values, state, method)
+        return cls(vectors, values, numbers, method)
+
+    def advance(self, losses, step):
+        return self._chains(losses)
 
     def expand(self, params):
-        """Write the layers into the flat vector `params`."""
-        for row, layer in zip(self.state, layout.layers(params, self._widths), strict=True):
+        for row, layer in zip(self.numbers, layout.layers(params, self._widths), strict=True):
             layer[:] = (self.vectors * row[: len(self.vectors)]) @ self.vectors.T
 
     @property
     def _widths(self):
-        return (len(self.vectors),) * (len(self.state) + 1)
+        return (len(self.vectors),) * (len(self.numbers) + 1)
 
 
-class Compressed:
-    """state: a small network's flat parameters, then (N, a vector) the multiples of the orthogonal matrices."""
+class Compressed(Short):
+    """numbers: a small network's flat parameters, then (N, a vector) the multiples of the orthogonal matrices."""
 
-    name = "compressed"
+    reduced = "compressed"
 
-    def __init__(self, bases, rotations, target, state, method):
-        self.bases, self._rotations, self.state = bases, rotations, state
+    def __init__(self, bases, rotations, target, numbers, method):
+        self.bases, self._rotations, self.numbers = bases, rotations, numbers
         size, inner = bases[0].shape
         depth = len(bases) - 1
         widths, self._rest = layout.as_widths((inner,) * (depth + 1)), size - inner
-        self._small = state[: layout.size(widths)]
-        self._outside = state[layout.size(widths) :].reshape(depth, -1)
+        self._small = numbers[: layout.size(widths)]
+        self._outside = numbers[layout.size(widths) :].reshape(depth, -1)
         self._widths = widths
         self._inside = method.stepper(Factorization(target), tuple(widths), np.float64)
         weights = np.array([float(self._rest)])
@@ -108,7 +123,7 @@ class Compressed:
         around = _padded(np.array(scales)[:, None])
         return cls(bases, rotations, target, np.concatenate([params, around.ravel()]), method)
 
-    def advance(self, losses):
+    def advance(self, losses, step):
         """Both parts, and the sum of their losses; the losses before the one that is not finite count."""
         if self._losses.size < losses.size:
             self._losses = np.empty(losses.size)
@@ -118,7 +133,7 @@ class Compressed:
         return OK if codes == (OK, OK) else DIVERGED
 
     def expand(self, params):
-        """Write the layers into the flat vector `params`: W_i = B_i w_i B_{i−1}ᵀ + ρ_i (Q_i − B_i B_{i−1}ᵀ)."""
+        """W_i = B_i w_i B_{i−1}ᵀ + ρ_i (Q_i − B_i B_{i−1}ᵀ)."""
         size = len(self.bases[0])
         small, whole = layout.layers(self._small, self._widths), layout.layers(params, (size,) * len(self.bases))
         for i, layer in enumerate(whole):

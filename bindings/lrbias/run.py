@@ -8,6 +8,7 @@ from lrbias.batch_file import find_batched
 from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.experiment import parts
+from lrbias.greedy import Phase
 from lrbias.jumping import jumps
 from lrbias.log import LOSSES
 from lrbias.network import Network
@@ -35,6 +36,7 @@ class Run:
     run.network                  the network at the last checkpoint; `run.checkpoint(step)` any other
     run.status, run.detail       new, running, finished, stopped, interrupted, diverged or failed; a sentence
     run.step                     steps made (committed); run.elapsed seconds of training
+    run.phases                   of greedy low-rank learning; run.checkpoint(phase.end) is a critical point
     run.settings                 every setting, as keys of an experiment file
     run.problem, run.target      what was fitted: Factorization, Completion or Sensing; its target
     """
@@ -117,6 +119,11 @@ class Run:
         interval = self._interval(name)
         return self._source.read(name, 0, self._rows(name, interval))
 
+    def rows(self, name, first, last):
+        """Rows first … last − 1 of one of `run.names`, as far as they were recorded: for what is too large at once."""
+        count = self._rows(name, self._interval(name))
+        return self._source.read(name, first, max(first, min(last, count)))
+
     def _interval(self, name):
         if name not in self:
             raise InvalidInput(
@@ -174,6 +181,14 @@ class Run:
     @property
     def network(self):
         return Network(self._source.checkpoint(self._progress["checkpoint"]), self.widths)
+
+    @property
+    def phases(self):
+        """The phases of greedy low-rank learning up to the last checkpoint (see `lrbias.greedy.Phase`); else none."""
+        if self.method.name != "glrl":
+            return []
+        rows = self._source.checkpoint_arrays(self._progress["checkpoint"])["phases"]
+        return [Phase.from_row(row) for row in rows]
 
     @property
     def target(self):
@@ -266,6 +281,8 @@ class Run:
             found = self.jumps()
             facts["rank_jumps"] = {"down": found.down, "up": found.up, "rank": found.rank}
         facts.update({name: float(self[name][-1]) for name in ("train_error", "hidden_error") if self._has_rows(name)})
+        if self.method.name == "glrl":
+            facts["phases"] = [phase.as_dict() for phase in self.phases]
         if "product/effective_rank" in self:
             facts["plateaus"] = [asdict(plateau) for plateau in self.plateaus()]
         return facts
@@ -287,6 +304,10 @@ class Run:
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")
+        ended = [phase for phase in facts.get("phases", []) if phase["end"] is not None]
+        if ended:
+            ends = ", ".join(f"rank {phase['rank']} at step {phase['end']}" for phase in ended)
+            lines.append(f"  phases ended with {ends}")
         if facts.get("plateaus"):
             levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
             lines.append(f"  effective rank stays at {levels}")

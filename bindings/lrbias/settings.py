@@ -25,6 +25,7 @@ Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at l
 Whole = Annotated[Integer, Field(ge=0, lt=2**63, description="an integer of at least 0")]
 NotNegative = Annotated[Number, Field(ge=0, description="a finite number of at least 0")]
 Fraction = Annotated[Number, Field(gt=0, le=1, description="a number greater than 0 and at most 1")]
+Share = Annotated[Number, Field(gt=0, lt=1, description="a number between 0 and 1")]
 Threads = Annotated[Integer, Field(ge=1, le=256, description="an integer from 1 to 256")]
 Compress = Annotated[Literal["auto", "off"], Field(description="auto or off")]
 Seed = Annotated[Integer, Field(ge=0, lt=2**64, description="an integer from 0 to 2^64 - 1")]

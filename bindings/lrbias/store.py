@@ -34,6 +34,7 @@ FORMAT = 2
 # what NumPy and zipfile raise for a file that is not what was written
 DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 CHUNK_BYTES = 1 << 18
+BESIDE = ("widths", "step")  # what a checkpoint says beside the arrays of a run
 MOST_CHUNK_ROWS = 8192
 
 
@@ -179,12 +180,20 @@ class RunFolder:
         """Steps that have a checkpoint file, in order."""
         return sorted(int(file.stem.split("-")[1]) for file in (self.path / "checkpoints").glob("step-*.npz"))
 
-    def checkpoint(self, step, name="params"):
-        """The flat parameter vector at `step`, or another array; StoreError when the file is missing or damaged."""
+    def checkpoint(self, step):
+        """The flat parameter vector at `step`; StoreError when the file is missing or damaged."""
+        return self._read_checkpoint(step, ["params"])["params"]
+
+    def checkpoint_arrays(self, step):
+        """All arrays that `write_checkpoint` was given for `step`; StoreError as for `checkpoint`."""
+        return self._read_checkpoint(step)
+
+    def _read_checkpoint(self, step, names=None):
         path = self.checkpoint_path(step)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return archive[name]
+                names = [name for name in archive.files if name not in BESIDE] if names is None else names
+                return {name: archive[name] for name in names}
         except FileNotFoundError:
             problem = "is missing"
         except DAMAGE as error:
@@ -357,7 +366,7 @@ class RunWriter(RunFolder):
         write_file(self.path / "tail.npz", data.getbuffer())
 
     def write_checkpoint(self, step, arrays, widths):
-        """arrays: "params", the flat parameter vector, and "state" when other numbers are trained in its place."""
+        """arrays: "params", the flat parameter vector, and what else the trainer needs to go on."""
         data = io.BytesIO()
         np.savez(data, **arrays, widths=np.asarray(widths, np.int64), step=np.int64(step))
         write_file(self.checkpoint_path(step), data.getvalue())

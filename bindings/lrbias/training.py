@@ -41,7 +41,7 @@ def train(
     problem,
     network,
     method,
-    steps,
+    steps=None,
     record=None,
     stop=None,
     checkpoint_every=1000,
@@ -54,9 +54,9 @@ def train(
     """Train `network` on `problem` and return the Run.
 
     problem           what is fitted: Factorization(target), Completion(target, mask) or Sensing(matrices, values)
-    network           the initial Network; it is not changed
-    method            GD(lr=…), GradientFlow(dt=…) or SGD(lr=…)
-    steps             number of steps (iterations), at least 1
+    network           the initial Network; it is not changed. None for GLRL, which starts from nothing
+    method            GD(lr=…), GradientFlow(dt=…), SGD(lr=…) or GLRL(epsilon=…, inner=…)
+    steps             number of steps (iterations), at least 1; of GLRL at most so many, None: as many as it takes
     record            what is measured and when; Record() measures everything every 10 steps
     stop              when to end early; Stop() never does
     checkpoint_every  steps between checkpoints; everything recorded so far is committed with each
@@ -72,15 +72,16 @@ def train(
     that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
     """
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion or Sensing")
-    require(isinstance(network, Network), "network", network, "a Network")
-    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD, GradientFlow or SGD")
+    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD, GradientFlow, SGD or GLRL")
+    network, given = method.start(problem, network), network
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
     stop.check(record)
-    steps = validate(Count, "steps", steps)
+    steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
     compress = validate(Compress, "compress", compress)
     problem.check(network)
+    network.check_method(method)
     stop.check_method(method)
     if store is not None:
         check_new(store)
@@ -89,19 +90,19 @@ def train(
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
     with one_blas_thread():
-        reduced = reduce(problem, network, method) if compress == "auto" else None
-        training = _Training(problem, network.widths, network.params, method, record, stop, threads, reduced)
+        short = reduce(problem, network, method) if compress == "auto" else None
+        training = _Training(problem, network.widths, network.params, method, record, stop, threads, short)
         others = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads, "compress": compress}
-        settings = experiment.describe(problem, network, method, record, stop, **others)
+        start = [] if given is None else [network]
+        settings = experiment.describe(problem, *start, method, record, stop, **others)
         config = training.config(settings)
         if store is None:
             sink = MemorySink()
-            sink.write_checkpoint(0, {"params": network.params}, network.widths)
+            sink.write_checkpoint(0, training.arrays(), network.widths)
         else:
             toml = {"experiment.toml": experiment.to_toml(settings)}
-            start = {"params": network.params, **training.state()}
             data = problem.target, problem.observed
-            sink = RunWriter.create(store, config, toml, data, start, training.quantities, steps)
+            sink = RunWriter.create(store, config, toml, data, training.arrays(), training.quantities, steps)
         return training.go(sink, config, 0, progress)
 
 
@@ -146,16 +147,16 @@ def _continue(writer, config, problem, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = experiment.parts(settings)
     record = record.with_functions(metrics, config["functions"])
-    here = made_with(config.get("reduced"))
+    here = made_with(config["made_with"]["promise"])
     if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **here}]
     with one_blas_thread():
-        params, reduced = writer.checkpoint(start), None
-        if config.get("reduced"):  # the basis is that of the start, the state that of the checkpoint
-            reduced = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
-            reduced.state[:] = writer.checkpoint(start, "state")
-        threads = settings["threads"]
-        training = _Training(problem, config["widths"], params, method, record, stop, threads, reduced)
+        short, arrays = None, writer.checkpoint_arrays(start)
+        if config.get("reduced"):  # the basis is that of the start, the numbers are those of the checkpoint
+            short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
+        params, threads = arrays.pop("params"), settings["threads"]
+        training = _Training(problem, config["widths"], params, method, record, stop, threads, short)
+        training.trainer.restore(params, arrays)
         writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
         return training.go(writer, config, start, progress)
@@ -164,18 +165,20 @@ def _continue(writer, config, problem, start, metrics, progress):
 class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
-    def __init__(self, problem, widths, params, method, record, stop, threads, reduced=None):
+    def __init__(self, problem, widths, params, method, record, stop, threads, short=None):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
-        self.method, self.reduced = method, reduced
+        self.method = method
+        self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads)
         self.setup = Setup(problem, widths, params.dtype, record, method)
-        self.steps_of = None if reduced else method.stepper(problem, widths, params.dtype, threads)
-        self.trained = reduced.state if reduced else self.params
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.plan.probe(self.observation.at(self.params))
-        self.quantities = [losses_quantity(params.dtype), *self.plan.quantities]
+        self.own = self.trainer.quantities(record.every)
+        self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
+        self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
         self.watch = self._watch()
         self.chunk = FIRST_CHUNK
         self.loss_reached, self.last_loss = False, float("nan")
+        self.stage_over = False  # whether the trainer asks for a commit here
 
     def _watch(self):
         """A PlateauWatch when the run is to stop on a plateau."""
@@ -191,13 +194,13 @@ class _Training:
             "target_source": self.setup.problem.source,
             "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
-            "reduced": self.reduced.name if self.reduced else None,
-            "made_with": made_with(self.reduced),
+            "reduced": self.trainer.reduced,
+            "made_with": made_with("machine" if self.trainer.machine else PORTABLE),
         }
 
-    def state(self):
-        """What a checkpoint holds beside the layers: the numbers that are trained in their place."""
-        return {"state": self.reduced.state} if self.reduced else {}
+    def arrays(self):
+        """What a checkpoint holds: the layers, and what the trainer needs beside them."""
+        return {"params": self.params, **self.trainer.state()}
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
@@ -216,8 +219,7 @@ class _Training:
             raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
         except MeasureError as error:  # for one, in a function of the user's; training may be further by now
             self.step, self.params[:] = error.step, error.params
-            if self.reduced:
-                self.reduced.state[:] = error.state
+            self.trainer.restore(error.params, error.state)
             self.recorder.close()
             self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
             raise error.__cause__ from None
@@ -241,7 +243,7 @@ class _Training:
             ending, detail = self._ending(received)
             if ending:
                 return self._commit(ending, detail)
-            due = self.step % self.checkpoint_every == 0 and self.step > self.checkpoint
+            due = (self.step % self.checkpoint_every == 0 or self.stage_over) and self.step > self.checkpoint
             if due and self._commit("running", "training goes on, or was killed") == "diverged":
                 return "diverged"
             if self._make_steps(self._chunk_length()) == status.DIVERGED:
@@ -257,6 +259,8 @@ class _Training:
             return "stopped", f"the gradient norm is at most {self.stop.gradient:g}"
         if self._plateaus_reached():
             return "stopped", f"the effective rank has reached its plateau {self.stop.plateaus}"
+        if self.trainer.ending:
+            return "stopped", self.trainer.ending
         if self.step >= self.steps:
             return "finished", "all steps were made"
         if received:
@@ -281,22 +285,18 @@ class _Training:
 
     def _chunk_length(self):
         """Steps until something is due, as far as the time for one kernel call allows."""
-        intervals = [*self.plan.intervals, self.checkpoint_every]
+        intervals = [*self.intervals, self.checkpoint_every]
         if self.stop.gradient is not None:
             intervals.append(self.record.every)
         due = min((self.step // interval + 1) * interval for interval in intervals)
-        return min(due - self.step, self.steps - self.step, self.chunk)
-
-    def _advance(self, losses):
-        """As many steps as there are losses, from the step that the run has reached."""
-        return self.reduced.advance(losses) if self.reduced else self.steps_of(self.params, losses, self.step)
+        return min(due - self.step, self.steps - self.step, self.chunk, self.trainer.most(self.step))
 
     def _make_steps(self, count):
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
         losses = self.log.columns[LOSSES].view(self.step, count)
-        before = self.trained.copy() if self.stop.loss is not None else None
+        before = self.trainer.snapshot(self.params) if self.stop.loss is not None else None
         started = time.perf_counter()
-        code = self._advance(losses)
+        code = self.trainer.advance(losses, self.step)
         seconds = time.perf_counter() - started
         if code != status.OK:
             self.step += int(np.argmin(np.isfinite(losses)))
@@ -304,21 +304,24 @@ class _Training:
         made = len(losses)
         if before is not None and (losses <= self.stop.loss).any():
             made = int(np.argmax(losses <= self.stop.loss))
-            self.trained[:] = before
-            self._advance(losses[:made])
+            self.trainer.restore(*before)
+            self.trainer.advance(losses[:made], self.step)
             self.loss_reached = True
-        if self.reduced:
-            self.reduced.expand(self.params)
+        self.trainer.expand(self.params)
         if self.watch:
             self.watch.note_losses(self.step, losses[:made])
         self.step += made
+        self.stage_over = self.trainer.look(self.step)
         self.last_loss = float(losses[-1])
         fitting = int(len(losses) * CHUNK_SECONDS / max(seconds, 1e-9))
         self.chunk = max(1, min(fitting, 2 * self.chunk))
         return code
 
     def _measure(self):
-        self.recorder.measure(self.params, self.step, self.reduced.state if self.reduced else None)
+        self.recorder.measure(self.params, self.step, self.trainer.state())
+        for quantity, value in zip(self.own, self.trainer.values() if self.own else [], strict=True):
+            if self.step % quantity.interval == 0:
+                self.log.set(quantity.name, self.step // quantity.interval, value)
 
     def _commit(self, ending, detail):
         """Flush rows, write a checkpoint, then make both count. A loss that is not finite is divergence instead."""
@@ -331,7 +334,7 @@ class _Training:
             self.sink.write_tail(self.log.tails())
         else:
             self.log.flush()
-        self.sink.write_checkpoint(self.step, {"params": self.params, **self.state()}, self.setup.widths)
+        self.sink.write_checkpoint(self.step, self.arrays(), self.setup.widths)
         self.checkpoint = self.step
         return self._progress(ending, detail)
 
@@ -347,13 +350,11 @@ class _Training:
         with np.errstate(all="ignore"):
             if not self.method.stochastic:
                 return self.observation.at(self.params, self.step).loss
-            loss = np.empty(1, self.params.dtype)
-            self.steps_of(self.params.copy(), loss, self.step)
-            return loss[0]
+            return self.trainer.drawn_loss(self.step)
 
     def _progress(self, ending, detail):
         elapsed = self.elapsed_before + time.perf_counter() - self.start_time
-        self.sink.commit(self.step, self.checkpoint, ending, detail, self.plan.intervals, elapsed)
+        self.sink.commit(self.step, self.checkpoint, ending, detail, self.intervals, elapsed)
         return ending
 
 
@@ -368,8 +369,8 @@ def _default(value, kind, argument):
     return value
 
 
-def made_with(reduced=None):
-    """Versions, commit, machine and the promise level of a run; reduced: its short form, if it has one."""
+def made_with(promise=PORTABLE):
+    """Versions, commit, machine and the promise level of a run."""
     from lrbias import __version__
 
     names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
@@ -380,7 +381,7 @@ def made_with(reduced=None):
         **{name: version(name) for name in names},
         "system": platform.platform(),
         "cpu": _cpu_name(),
-        "promise": "machine" if reduced else PORTABLE,
+        "promise": promise,
     }
 
 

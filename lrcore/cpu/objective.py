@@ -56,7 +56,7 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
 
     `params` and `losses` are written. Needs a workspace with as many stages as b has.
     """
-    (a, b), places, one = tableau, places_of(work), params.dtype.type(1)
+    (a, b), places = tableau, places_of(work)
     for k in range(losses.size):
         for s in range(b.size):
             point = params
@@ -68,12 +68,7 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            slope = work.stages[s]
-            backward_at(np.intp(NEGATE), -one, address(point), widths, address(slope), np.intp(0), places)
-            first, last = share(params.size, places)
-            for p in range(first, last):
-                slope[p] = fma(-(one + one) * ridge, point[p], slope[p])
-            meet(places)
+            _slope(point, widths, ridge, work.stages[s], work, places)
         _add_stages(params, dt, b, work, places)
     return OK
 
@@ -95,6 +90,17 @@ def _forward(params, widths, objective, ridge, work, places):
     total = work.columns[0]
     meet(places)
     return total
+
+
+@kernel
+def _slope(params, widths, ridge, slope, work, places):
+    """slope = −∇L − 2λ params, after `_forward` there."""
+    two, one = params.dtype.type(2), params.dtype.type(1)
+    backward_at(np.intp(NEGATE), -one, address(params), widths, address(slope), np.intp(0), places)
+    first, last = share(params.size, places)
+    for p in range(first, last):
+        slope[p] = fma(-two * ridge, params[p], slope[p])
+    meet(places)
 
 
 @kernel

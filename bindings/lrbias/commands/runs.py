@@ -23,10 +23,12 @@ def run(
     teacher_seed: Whole = None,
     scale: float | None = None,
     values: Numbers = None,
+    eigenvalues: Numbers = None,
     observed: str | None = None,
     fraction: float | None = None,
     entries: Whole = None,
     mask_seed: Whole = None,
+    pairs: bool | None = None,
     mean: bool | None = None,
     network: str | None = None,
     widths: Sizes = None,
@@ -41,12 +43,21 @@ def run(
     lr: float | None = None,
     dt: float | None = None,
     scheme: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     ridge: float | None = None,
     lr_schedule: str | None = None,
     ridge_schedule: str | None = None,
     batch: Whole = None,
     replacement: bool | None = None,
     sampling_seed: Whole = None,
+    epsilon: float | None = None,
+    inner: str | None = None,
+    tied: bool | None = None,
+    tolerance: float | None = None,
+    cutoff: float | None = None,
+    max_rank: Whole = None,
+    check_every: Whole = None,
     steps: Whole = None,
     checkpoint_every: Whole = None,
     threads: Whole = None,
@@ -95,6 +106,8 @@ def run(
         Spectral norm of the target; 10 for a teacher, as it is for a file.
     values
         Singular values of the target, instead of a teacher's.
+    eigenvalues
+        Eigenvalues of a symmetric target, instead of a teacher's.
     observed
         Fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz of a run.
     fraction
@@ -103,6 +116,8 @@ def run(
         Fit only so many entries, drawn at random.
     mask_seed
         Seed of the observed entries.
+    pairs
+        Draw entries of a square target in pairs (i, j), (j, i); fraction and entries count pairs.
     mean
         Divide the loss of observed entries by their number.
     network
@@ -110,13 +125,13 @@ def run(
     widths
         Layer widths n_0 … n_N; n_0 columns and n_N rows of the target.
     depth
-        Number of layers, all as wide as the target's larger side.
+        Number of layers, all as wide as the target's larger side; of glrl 2 unless given.
     init
-        How the network starts: gaussian, identical, perturbed, orthogonal or balanced.
+        How the network starts: gaussian, identical, perturbed, orthogonal, balanced or symmetric (U Uᵀ, depth 2).
     gamma
         Of a gaussian start: standard deviation w^-gamma, w the width of a layer.
     alpha
-        Of the other starts: the scale of every layer.
+        Of the other starts: the scale of every layer; of a symmetric one, the entries of U have deviation alpha/√n.
     beta
         Of a perturbed start: W_1 = (alpha - beta) I, the other layers alpha I.
     seed
@@ -124,13 +139,17 @@ def run(
     dtype
         float64 or float32.
     method
-        gd (gradient descent), flow (gradient flow) or sgd (single entries).
+        gd (gradient descent), flow (gradient flow), sgd (single entries) or glrl (greedy low-rank learning).
     lr
         Learning rate of gd and sgd.
     dt
-        Time step of flow.
+        Time step of flow; of the scheme dopri5 only the time between two losses.
     scheme
-        Scheme of flow: rk4, heun or euler.
+        Scheme of flow: rk4, heun, euler, or dopri5, which chooses its steps.
+    rtol
+        Error of a step of dopri5 relative to the weights; 1e-6.
+    atol
+        Error of a step of dopri5 beside that; 0.
     ridge
         λ: minimise the loss + λ Σ ‖W_i‖².
     lr_schedule
@@ -144,8 +163,22 @@ def run(
         Draw them with replacement, or a fresh permutation for each epoch.
     sampling_seed
         Seed of what sgd draws.
+    epsilon
+        Of glrl: strength of a new direction; 1e-6.
+    inner
+        Of glrl: gd or flow, which trains in a phase with its own settings.
+    tied
+        Of glrl: learn W = U Uᵀ, for a symmetric loss.
+    tolerance
+        Of glrl: gradient norm at which a phase ends, relative to the slope at W = 0; 1e-9.
+    cutoff
+        Of glrl: slope of the last direction that is learnt, relative to that at W = 0; 1e-6.
+    max_rank
+        Of glrl: end after so many phases.
+    check_every
+        Of glrl: iterations between two looks at the gradient.
     steps
-        Number of iterations.
+        Number of iterations; of glrl at most so many, by default as many as it takes.
     checkpoint_every
         Iterations between checkpoints.
     threads
@@ -380,7 +413,7 @@ def _merge(keys, flags):
     replaced = {"widths": ("depth",), "depth": ("widths",)}
     entries = ("observed", "fraction", "entries")
     replaced.update({key: [other for other in entries if other != key] for key in entries})
-    replaced["observed"].append("mask_seed")
+    replaced["observed"] += ["mask_seed", "pairs"]
     if flags.get("method", keys.get("method")) != keys.get("method"):
         own = OWN.get(flags["method"], ())
         replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - set(own))

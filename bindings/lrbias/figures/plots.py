@@ -15,6 +15,7 @@ from lrbias.figures.drawing import (
     WIDTH,
     caption,
     dark_to_light,
+    log_axes,
     new_figure,
     plain_ticks,
     positive,
@@ -332,6 +333,26 @@ def order_of_gd(compared):
     axes.set_ylabel("distance from the reference")
     axes.set_title(f"up to t = {compared.horizon:g}; dashed: slope 1")
     plain_ticks(axes.xaxis)
+    axes.legend()
+    return figure
+
+
+@styled
+def trajectory_distance(compared):
+    """Distance of the other runs from the path of the reference's products, whatever time it takes to go along it."""
+    runs = compared.followed
+    require(bool(runs), "compared", compared.reference.label, "runs that recorded product/matrix, the reference too")
+    figure, grid = new_figure(height=3.2)
+    axes = grid[0, 0]
+    for number, (run, colour) in enumerate(zip(runs, dark_to_light(len(runs)), strict=True)):
+        times, distances = thin(*compared.trajectory_distance(run)[:2])
+        distances = positive(distances / np.linalg.norm(run.target))
+        axes.plot(times, distances, color=colour, linestyle=LINES[number % len(LINES)], label=run.label)
+    log_axes(grid, y=True)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("t = step size · iteration")
+    axes.set_ylabel(r"$\min_{t'}\,\|W(t) - W_{\mathrm{ref}}(t')\|_F\,/\,\|\hat W\|_F$")
+    axes.set_title(f"distance from the trajectory of {compared.reference.label}")
     axes.legend()
     return figure
 

@@ -1,0 +1,124 @@
+"""What makes the steps of a run, and knows what a checkpoint has to hold so that they go on with the same bits.
+
+A `Trainer` belongs to one run. Between its calls the flat vector of all layers is what `expand` last wrote. Whole
+layers are trained in that vector itself; others train fewer numbers (`lrbias.reduced`), keep a point between two
+records (`Adaptive`), or let the network grow (`lrbias.greedy`).
+"""
+
+import numpy as np
+
+from lrbias.metrics import Quantity
+from lrbias.threads import together
+from lrcore import adaptive, layout, workspace
+from lrcore.tableau import PAIRS
+
+ENDLESS = 1 << 62
+COUNTS = [adaptive.EVALUATIONS, adaptive.REJECTED, adaptive.ACCEPTED]
+
+
+class Trainer:
+    """The steps of one run."""
+
+    reduced = None  # the name of a short form
+    machine = False  # whether its bits depend on more than the start: on this machine's LAPACK
+    ending = None  # a sentence when there is nothing more to do
+
+    def advance(self, losses, step):
+        """Make as many steps as `losses` is long, the first of which is number `step`; returns a status."""
+        raise NotImplementedError
+
+    def expand(self, params):
+        """Write the layers into the flat vector `params`."""
+
+    def state(self):
+        """{name: array} that a checkpoint holds beside the layers."""
+        return {}
+
+    def restore(self, params, state):
+        """Go on from the layers `params` and what `state` gave there."""
+        raise NotImplementedError
+
+    def snapshot(self, params):
+        """Copies of both, for `restore`."""
+        return params.copy(), {name: array.copy() for name, array in self.state().items()}
+
+    def follow(self, other):
+        """Go on counting where another trainer of the run has stopped."""
+
+    def most(self, step):
+        """How many steps one call may make from `step` on."""
+        return ENDLESS
+
+    def look(self, step):
+        """Called after steps and before what is measured: is a stage of the training over? True asks for a commit."""
+        return False
+
+    def quantities(self, every):
+        """What the trainer itself records at every `every`-th step."""
+        return []
+
+    def values(self):
+        """The values of these now."""
+        return []
+
+
+class Whole(Trainer):
+    """All layers, step by step, in the vector `params` itself."""
+
+    def __init__(self, params, steps_of):
+        self.params, self._steps_of = params, steps_of
+
+    def advance(self, losses, step):
+        return self._steps_of(self.params, losses, step)
+
+    def restore(self, params, state):
+        self.params[:] = params
+
+    def drawn_loss(self, step):
+        """The loss of what a stochastic method would draw at `step`."""
+        loss = np.empty(1, self.params.dtype)
+        self._steps_of(self.params.copy(), loss, step)
+        return loss[0]
+
+
+class Adaptive(Trainer):
+    """A flow whose steps an error estimate chooses; `params` are interpolated at the multiples of dt.
+
+    The state is the point at which the integrator's current step began, and its clock (see `lrcore.adaptive`).
+    """
+
+    def __init__(self, problem, widths, params, flow, threads):
+        from lrcore import cpu
+
+        dtype, widths = params.dtype, layout.as_widths(widths)
+        self.params, self._state = params, adaptive.adaptive_state(params)
+        pair, goal, state = PAIRS[flow.scheme], problem.objective(dtype), self._state
+        arrays, ridge = pair.astype(dtype), dtype.type(flow.ridge)
+
+        def kernel(params, losses, step, work):
+            numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step)
+            return cpu.adaptive_rk_steps(params, widths, goal, numbers, arrays, losses, state, work)
+
+        self._steps_of = together(kernel, workspace.team(widths, dtype, pair.stages, threads))
+
+    def advance(self, losses, step):
+        return self._steps_of(self.params, losses, step)
+
+    def state(self):
+        return {"base": self._state.base, "clock": self._state.clock}
+
+    def restore(self, params, state):
+        self.params[:] = params
+        self._state.base[:], self._state.clock[:] = state["base"], state["clock"]
+        self._state.clock[adaptive.READY] = 0  # the stages of the current step are made again
+
+    def follow(self, other):
+        self._state.clock[COUNTS] = other._state.clock[COUNTS]
+
+    def quantities(self, every):
+        numbers = {"evaluations": "i8", "rejections": "i8", "step_size": "f8"}
+        return [Quantity(f"flow/{name}", (), kind, every) for name, kind in numbers.items()]
+
+    def values(self):
+        clock = self._state.clock
+        return [int(clock[adaptive.EVALUATIONS]), int(clock[adaptive.REJECTED]), clock[adaptive.STEP]]
