@@ -1,9 +1,13 @@
 """The adaptive flow: against the reference, exact solutions and SciPy; the same bits on any grid, in any calls."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 from scipy.integrate import RK45, solve_ivp
 
+from conftest import ROOT
 from lrbias import theory
 from lrbias.threads import together
 from lrcore import adaptive, cpu, layout, objective, reference, tableau, workspace
@@ -11,6 +15,7 @@ from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, 
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
 from test_objective import SMALL, goals
+from test_products import hash_with
 
 DOPRI5 = tableau.DOPRI5
 TIGHT = Flow(ridge=0.0, dt=0.1, rtol=1e-8, atol=1e-11, first=0)
@@ -343,3 +348,25 @@ def test_it_costs_what_scipy_costs(rtol):
     found, _, clock = integrate(params, widths, goal, flow, 100)
     assert relative(found, other.y[:, -1]) < 30 * rtol
     assert 0.5 < clock[EVALUATIONS] / other.nfev < 1.5
+
+
+def flow_hash():
+    """Of losses, parameters and clocks on entries and measurements, with a ridge; NumPy's stream is not in it."""
+    digest = hashlib.sha256()
+    for widths in ((4, 4), (7, 9, 5), (20, 23, 21, 20)):
+        params = np.sin(np.arange(layout.size(widths))) / np.sqrt(max(widths))
+        sizes, shape = layout.as_widths(widths), (widths[-1], widths[0])
+        target = np.cos(np.arange(shape[0] * shape[1])).reshape(shape)
+        matrices = np.sin(np.arange(3 * target.size)).reshape(3, *shape)
+        for goal in (objective.weighted(target, np.abs(target)), objective.measured(matrices, np.arange(3.0))):
+            found, losses, clock = integrate(params, sizes, goal, TIGHT._replace(ridge=0.01), 60)
+            digest.update(found.tobytes() + losses.tobytes() + clock.tobytes())
+    return digest.hexdigest()
+
+
+def test_bits_do_not_depend_on_the_vector_width(tmp_path):
+    assert hash_with(tmp_path, "test_adaptive", "flow_hash", LRBIAS_VECTOR_BITS="128") == flow_hash()
+
+
+def test_the_golden_hash_of_the_adaptive_flow():
+    assert flow_hash() == json.loads((ROOT / "tests/golden.json").read_text())["flow"]

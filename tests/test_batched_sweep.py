@@ -76,6 +76,8 @@ def test_only_small_plain_runs_share_a_batch():
     assert planned(shape=[17, 5]) == []
     assert planned(stop_loss=1e-3) == []
     assert planned(target="a.npy", shape=None) == []
+    assert planned(method="flow", dt=0.1, scheme="dopri5", lr=None) == [], "its steps are not those of other runs"
+    assert planned(method="glrl") == []
     assert planned(steps=3_000_000) == [], "more than fits into memory"
     assert planned(rank=7) == [], "it cannot be made: alone it says why"
 

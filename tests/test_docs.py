@@ -1,5 +1,6 @@
 """What the documents show works as written."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def test_the_readme_example_of_many_trajectories_runs(tmp_path):
     _run("import lrbias as lb\n" + code.replace("steps=20_000", "steps=200"), tmp_path)
 
 
+def test_the_readme_example_of_greedy_learning_runs(tmp_path):
+    code = _blocks("README.md", "python")[2]
+    near = "assert len(greedy.phases) == 3 and 0 < distances[-1] < 0.01 < distances.max() < 0.1"
+    _run("\n".join(["import lrbias as lb", code, near]), tmp_path)
+
+
 def test_the_core_example_runs_as_it_is(tmp_path):
     (code,) = _blocks("lrcore/README.md", "python")
     _run(code, tmp_path)
@@ -44,6 +51,17 @@ def test_the_api_example_runs(tmp_path):
     code = (ROOT / "examples/api.py").read_text()
     assert "steps=8_000" in code
     _run(code.replace("steps=8_000", "steps=200"), tmp_path)
+
+
+def test_the_example_of_greedy_learning_runs(tmp_path):
+    """The distances that it prints fall with the starts."""
+    answer = subprocess.run(
+        [sys.executable, ROOT / "examples/greedy.py"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    distances = [float(number) for number in re.findall(r"at most (\S+) from", answer.stdout)]
+    assert len(distances) == 4
+    assert all(2 * closer < far for far, closer in itertools.pairwise(distances))
+    assert (tmp_path / "greedy.png").stat().st_size > 5000
 
 
 def test_every_command_of_the_readme_is_understood():

@@ -21,9 +21,27 @@ def completion():
     return lb.train(problem, network, lb.SGD(lr=0.02, ridge=1e-3), 2005, record=record)
 
 
+RECORD = lb.Record(metrics=("singular_values", "effective_rank", "relative_rank", "errors", "product"))
+ADAPTIVE = lb.GradientFlow(dt=0.1, scheme="dopri5")
+
+
+@pytest.fixture(scope="module")
+def greedy():
+    """Greedy low-rank learning with an adaptive flow on the target of `run`, to the end."""
+    return lb.train(**settings(None, network=None, method=lb.GLRL(inner=ADAPTIVE), record=RECORD))
+
+
+@pytest.fixture(scope="module")
+def greedy_completion():
+    """The same on some of the entries, of whose mean it is."""
+    problem = lb.Completion(lb.spectrum((7, 5), [2.0, 1.0], seed=0), entries=30, seed=1, mean=True)
+    method = lb.GLRL(epsilon=1e-4, inner=lb.GradientFlow(dt=3.0, scheme="dopri5"), check_every=20)
+    return lb.train(problem, None, method, record=RECORD, forecast=False)
+
+
 @pytest.mark.parametrize("name", plots.FIGURES)
-def test_every_figure_has_labelled_axes_and_saves(run, completion, name, tmp_path):
-    figure = plots.FIGURES[name](completion if name == "errors" else run)
+def test_every_figure_has_labelled_axes_and_saves(run, completion, greedy, name, tmp_path):
+    figure = plots.FIGURES[name]({"errors": completion, "adaptive_steps": greedy}.get(name, run))
     shown = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     assert shown
     assert all(axes.get_xlabel() for axes in shown)
@@ -49,6 +67,87 @@ def test_a_whole_target_has_no_figure_of_errors(run):
 
 def _lines(figure):
     return [line for axes in figure.axes for line in axes.get_lines()]
+
+
+def _words(figure):
+    """Of all legends of a figure."""
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+
+
+def _upright(axes):
+    return [line.get_xdata()[0] for line in axes.get_lines() if list(line.get_ydata()) == [0, 1]]
+
+
+@pytest.mark.parametrize("name", ["overview", "singular_values", "effective_rank", "loss", "errors", "layer_ranks"])
+def test_ends_of_phases_are_marked_in_every_panel_and_named_once(name, run, greedy_completion):
+    figure, ends = plots.FIGURES[name](greedy_completion), [phase.end for phase in greedy_completion.phases]
+    assert len(ends) == 2
+    for axes in figure.axes:
+        assert _upright(axes) == ends
+    assert _words(figure).count("a phase ends") == 1
+    if name != "layer_ranks":
+        assert figure.axes[0].get_xlabel() == "iteration (t = 3 · iteration, a time of its own)"
+    if name != "errors":
+        others = plots.FIGURES[name](run)
+        assert "a phase ends" not in _words(others)
+        assert not any(_upright(axes) for axes in others.axes)
+
+
+def test_a_phase_that_goes_on_has_no_end(tmp_path):
+    short = lb.train(**settings(20, network=None, method=lb.GLRL(inner=ADAPTIVE), record=RECORD))
+    assert [phase.end for phase in short.phases] == [-1]
+    assert "a phase ends" not in _words(plots.overview(short))
+    assert len(plots.save(short, tmp_path, ("png",))) == 6
+
+
+def test_the_loss_of_a_whole_target_is_called_what_it_is(run, greedy, greedy_completion):
+    """Whoever makes the steps; and the best approximations have the losses of the critical points."""
+    scheduled = lb.train(**settings(method=lb.GD(lr=0.02, lr_schedule="anneal:factor=0.5,stop=100")))
+    for shown in (run, greedy, scheduled):
+        figure = plots.loss(shown)
+        assert figure.axes[0].get_ylabel() == r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
+        levels = [line.get_ydata()[0] for line in _lines(figure) if line.get_label().startswith("best of rank")]
+        assert levels == pytest.approx([1.5**2 / 2])
+    assert greedy.phases[0].loss == pytest.approx(1.5**2 / 2)
+    part = plots.loss(greedy_completion)
+    assert part.axes[0].get_ylabel() == "loss"
+    assert not any(word.startswith("best of rank") for word in _words(part))
+    decayed = lb.train(**settings(method=lb.GD(lr=0.02, ridge=1e-3)))
+    assert "lambda" in plots.loss(decayed).axes[0].get_ylabel()
+
+
+def test_values_of_greedy_learning_are_seen_from_where_they_start_and_below_the_legend(greedy, greedy_completion):
+    for run, epsilon in ((greedy, 1e-6), (greedy_completion, 1e-4)):
+        figure = plots.singular_values(run)
+        (axes,) = figure.axes
+        low, high = axes.get_ylim()
+        assert low == pytest.approx(epsilon / 3)
+        figure.draw_without_rendering()
+        bottom = axes.transData.inverted().transform(axes.get_legend().get_window_extent().p0)[1]
+        assert run["product/singular_values"].max() < bottom < high
+
+
+def test_steps_that_a_tolerance_chose_beside_what_stability_allows(run, greedy, greedy_completion):
+    assert not any(name == "adaptive_steps" for name, _, _ in plots.available(run))
+    with pytest.raises(lb.InvalidInput, match="flow/step_size"):
+        plots.adaptive_steps(run)
+    for shown, share in ((greedy, 1), (greedy_completion, 30)):
+        assert any(name == "adaptive_steps" for name, _, _ in plots.available(shown))
+        sizes, counts = plots.adaptive_steps(shown).axes
+        drawn = {line.get_label(): line.get_ydata() for line in sizes.get_lines()}
+        chosen, (allowed,) = drawn["chosen"], (y for label, y in drawn.items() if "sigma" in label)
+        assert np.array_equal(chosen[1:], shown["flow/step_size"][1:])
+        assert np.isnan(chosen[0]), "before the first step there is none"
+        with np.errstate(divide="ignore"):
+            expected = 3 * share / (2 * shown["product/singular_values"][:, 0])
+        assert np.allclose(allowed[1:], expected[1:], rtol=1e-12)
+        settled = shown.steps_of("flow/step_size") > shown.phases[-1].start + 50
+        ratio = chosen[settled] / allowed[settled]
+        assert 0.8 < np.median(ratio) < 1.6
+        assert np.array_equal(counts.get_lines()[0].get_ydata(), shown["flow/evaluations"])
+        assert np.ptp(sizes.get_lines()[1].get_ydata()) == 0
+        assert sizes.get_lines()[1].get_ydata()[0] == shown.step_size
 
 
 def test_measured_curves_and_theory_are_in_the_figures(run):
@@ -101,6 +200,48 @@ def test_comparison_of_gd_and_flow(run, tmp_path):
     assert all(path.exists() for path in compared.save(tmp_path))
     other = lb.train(**settings(network=lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=9), record=lb.Record(every=10)))
     assert not lb.compare([run, other]).same_start
+
+
+def test_greedy_runs_are_left_out_of_curves_over_time(greedy, tmp_path):
+    """Their time is their own; beside each other they are drawn, and it is said."""
+    starts = [lb.Network.gaussian((5, 7, 6), gamma, seed=2) for gamma in (2.0, 3.0)]
+    flows = [lb.train(**settings(400, network=start, method=ADAPTIVE, record=RECORD)) for start in starts]
+    figure = plots.comparison(lb.compare([greedy, *flows]))
+    names = ["gradient flow (dopri5), rtol = 1e-06, gamma = 2.0", "gradient flow (dopri5), rtol = 1e-06, gamma = 3.0"]
+    assert _words(figure) == names
+    assert "greedy runs, whose t is their own, are left out" in figure.legends[0].get_title().get_text()
+    for line in _lines(figure):
+        assert len(line.get_xdata()) <= 2 or line.get_xdata()[-1] == pytest.approx(40)
+    assert names[0] in figure.axes[3].get_title().replace("\n", " ")
+    alone = plots.comparison(lb.compare([greedy, flows[0]]))
+    assert _words(alone) == ["gradient flow (dopri5), rtol = 1e-06"]
+    assert [axes.get_visible() for axes in alone.axes] == [True, True, True, False]
+    assert alone.axes[1].get_xlabel() == "t = step size · iteration"
+    others = plots.comparison(lb.compare([greedy, greedy]))
+    assert others.axes[2].get_xlabel() == "t = step size · iteration, of each run its own"
+    assert all(len(axes.get_lines()) >= 2 for axes in others.axes[:3])
+
+
+def test_distance_from_the_path_of_any_of_the_runs(greedy):
+    flow = lb.train(**settings(400, method=ADAPTIVE, record=RECORD))
+    other = lb.train(**settings(400, method=lb.GD(lr=0.01), record=RECORD))
+    compared = lb.compare([greedy, flow, other])
+    assert compared.reference is flow
+    own, gd = plots.trajectory_distance(compared).axes[0].get_lines()
+    assert own.get_label() == f"{greedy.label} (over a time of its own)"
+    assert gd.get_label() == "GD, lr = 0.01"
+    figure = plots.trajectory_distance(compared, reference=greedy)
+    assert greedy.label in figure.axes[0].get_title()
+    assert _words(figure) == ["gradient flow (dopri5), rtol = 1e-06", "GD, lr = 0.01"]
+    for line, run in zip(_lines(figure), (flow, other), strict=True):
+        t, distances, _ = lb.trajectory_distance(run, greedy)
+        assert np.array_equal(line.get_xdata(), t)
+        assert np.allclose(line.get_ydata(), distances / np.linalg.norm(run.target), rtol=1e-12)
+    bare = lb.train(**settings(record=lb.Record(metrics=("singular_values", "effective_rank"))))
+    with pytest.raises(lb.InvalidInput, match=r"^reference = 'GD, lr = 0.02' is not accepted: .*are compared"):
+        plots.trajectory_distance(compared, bare)
+    with pytest.raises(lb.InvalidInput, match=r"^compared = 'GD, lr = 0.02' is not accepted: .*product/matrix"):
+        plots.trajectory_distance(lb.compare([bare, flow, other]), bare)
 
 
 def test_comparison_refuses_other_targets(run):

@@ -109,6 +109,37 @@ def test_runs_of_one_target_are_compared(tmp_path):
     assert "expected runs that all have the same target" in page.text
 
 
+def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
+    """A greedy run lists its phases, and beside others it has a distance from the path of the reference alone."""
+    record, flow = lb.Record(metrics=("singular_values", "effective_rank", "product")), lb.GradientFlow(dt=0.05)
+    greedy = lb.train(**settings(None, network=None, method=lb.GLRL(inner=flow), record=record, store=tmp_path / "a"))
+    runs = [greedy]
+    for name, method in (("b", flow), ("c", lb.GD(lr=0.05))):
+        runs.append(lb.train(**settings(method=method, record=record, store=tmp_path / name)))
+    page = _page(lb.report([run.path for run in runs], tmp_path / "r.html"))
+    assert "Greedy runs have none, and a time of their own" in page.text
+    assert len(page.images) == 2 + sum(len(lb.plots.available(run)) for run in runs)
+    heads, first, second, third = page.tables[0]
+    assert heads[5:] == ["max |Δσ|/σ̂₁", "max ‖ΔW‖/‖Ŵ‖", "max dist/‖Ŵ‖"]
+    assert first[5:7] == ["—", "—"]
+    assert second[5:] == ["—", "—", "—"]
+    for row, run in ((first, greedy), (third, runs[2])):
+        largest = lb.trajectory_distance(run, runs[1])[1].max() / np.linalg.norm(run.target)
+        assert row[7] == f"{largest:.4g}"
+    (phases,) = (rows for rows in page.tables if rows[0][0] == "phase")
+    assert phases[0] == ["phase", "start", "end", "slope", "next slope", "rank", "loss", "gradient"]
+    assert [row[:4] for row in phases[1:]] == [
+        [f"{number}", f"{phase.start}", f"{phase.end}", f"{phase.slope:.4g}"]
+        for number, phase in enumerate(greedy.phases, start=1)
+    ]
+    assert [row[5] for row in phases[1:]] == ["1", "2"]
+    short = lb.train(**settings(20, network=None, method=lb.GLRL(inner=flow), record=record, store=tmp_path / "d"))
+    page = _page(lb.report(short.path, tmp_path / "r.html"))
+    (phases,) = (rows for rows in page.tables if rows[0][0] == "phase")
+    assert phases[1][2] == "—"
+    assert phases[1][5:] == ["—", "—", "—"]
+
+
 def test_a_study_on_one_page(tmp_path, monkeypatch):
     base = {**BASE, "metrics": protocol.BASE["metrics"], "teacher_depth": 2}
     sweeps = {

@@ -118,17 +118,16 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(tmp_path):
     assert fingerprint(resumed) == fingerprint(lb.train(**arguments(**own)))
 
 
-def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     """SIGKILL before one of the writes to the disk, in a process of its own, before and after the first commit."""
     own = arguments(120, method=METHODS["batches of epochs"], checkpoint_every=50)
-    monkeypatch.setattr(crash, "arguments", lambda: own)
     expected, committed = fingerprint(quiet_train(**own)), []
     for limit in (60, 70, 90):
         folder = tmp_path / str(limit)
         folder.mkdir()
-        assert crash.killed_at_write(folder, limit)
+        assert crash.killed_at_write(folder, limit, own)
         committed.append(lb.open(folder / "run").step if (folder / "run").exists() else 0)
-        assert crash.resumed_fingerprint(folder) == expected
+        assert crash.resumed_fingerprint(folder, own) == expected
     assert any(step % 7 for step in committed)  # in the middle of an epoch
 
 

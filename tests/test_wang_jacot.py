@@ -115,7 +115,7 @@ def test_a_study_is_saved_read_and_put_on_a_page(findings, monkeypatch):
     written = findings.save(("png",))
     assert {path.name for path in written} >= {"wang-jacot.md", "phases.csv", "wang-jacot.json", "phases.png"}
     monkeypatch.setattr(wang_jacot, "ensemble", _only_reads)
-    again = wang_jacot_tables.read_findings(findings.store)
+    again = wang_jacot_tables.read_jumps(findings.store)
     assert json.dumps(again.as_dict()) == json.dumps(findings.as_dict())
     page = lb.report([findings.store], findings.store / "page.html", progress=False).read_text()
     for title, *_ in findings.tables():

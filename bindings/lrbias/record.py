@@ -46,7 +46,8 @@ class Record(Settings):
 
     every: interval in steps for every metric that names none.
     metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
-        () records the loss alone.
+        () records the loss alone. absorbing_rank and product (all of W, as large as the target at every record; what
+        `lb.trajectory_distance` follows) are not among "all": they are recorded where they are named.
     numerical_threshold: numerical_rank counts σ_i above it.
     relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
     directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.

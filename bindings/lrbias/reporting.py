@@ -18,11 +18,26 @@ from lrbias.figures.drawing import STYLE, caption
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.store import write_file
-from lrbias.studies import claim_plots, wang_jacot_plots
-from lrbias.studies.reproducing import is_study, read_evidence
-from lrbias.studies.wang_jacot_tables import is_findings, read_findings
+from lrbias.studies import claim_plots
+from lrbias.studies.reproducing import is_findings, is_study, read_evidence, read_findings
 from lrbias.sweeps.reading import open_sweep
 
+COMPARED = {
+    "t": "t",
+    "last_loss": "loss",
+    "effective_rank": "effective rank",
+    "largest_difference": "max |Δσ|/σ̂₁",
+    "largest_distance": "max ‖ΔW‖/‖Ŵ‖",
+}
+PHASES = {  # columns of the table of greedy learning
+    "start": "start",
+    "end": "end",
+    "slope": "slope",
+    "next_slope": "next slope",
+    "rank": "rank",
+    "loss": "loss",
+    "gradient": "gradient",
+}
 MOST_RUNS = 60  # of a sweep that get a section of their own
 MOST_ROWS = 1000  # of a table
 WHOLE_PAGE_DPI, SMALL_DPI = 180, 130
@@ -161,9 +176,20 @@ def _of_run(run, name, anchor, figures, dpi):
         "title": f"Run {name}",
         "notes": notes,
         "figures": [_figure(draw, text, dpi) for _, draw, text in figures],
-        "tables": [],
+        "tables": [_phases(facts["phases"])] if facts.get("phases") else [],
         "details": [("Settings", _facts(run.settings)), ("Made with", _facts(run.info))],
     }
+
+
+def _phases(phases):
+    text = (
+        "Of greedy low-rank learning. Start, end: iterations. Slope: how fast the loss falls along the direction "
+        "that is added at the start; next slope: along the second steepest one. Rank and loss of the product at the "
+        "end, where the gradient of all layers has nearly vanished, and the norm of that gradient."
+    )
+    rows = [[_cell(_number(phase[name]), "number") for name in PHASES] for phase in phases]
+    rows = [[_cell(str(number), "number"), *row] for number, row in enumerate(rows, start=1)]
+    return {"title": "Phases", "text": text, "heads": ["phase", *PHASES.values()], "rows": rows}
 
 
 def _of_study(path, evidence, anchor):
@@ -189,14 +215,14 @@ def _of_findings(path, findings, anchor):
         {"title": title, "text": text, "heads": heads, "rows": [[*map(_cell, map(str, row))] for row in rows]}
         for title, text, heads, rows in findings.tables()
     ]
-    drawers = wang_jacot_plots.available(findings)
+    drawers = findings.figures()
     return {
         "id": anchor,
         "title": f"Study {_name(path)}",
         "notes": [findings.about],
         "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in drawers],
         "tables": tables,
-        "details": [("Made with", _facts(findings.one_way[0][1].info))],
+        "details": [("Made with", _facts(findings.info))],
     }
 
 
@@ -208,15 +234,20 @@ def _comparison(parts):
     except InvalidInput as error:
         return {**section, "notes": [str(error)]}
     drawers = [plots.comparison] if compared.order() is None else [plots.comparison, plots.order_of_gd]
-    heads = ["run", "status", "t", "loss", "effective rank", "max |Δσ|/σ̂₁", "max ‖ΔW‖/‖Ŵ‖"]
-    rows = []
+    columns = COMPARED
+    if compared.followed:
+        drawers.append(plots.trajectory_distance)
+        columns = {**COMPARED, "largest_trajectory_distance": "max dist/‖Ŵ‖"}
+    heads = ["run", "status", *columns.values()]
+    names, rows = plots.names_of(compared.runs), []
     for part, row in zip(parts, compared.table(), strict=True):
-        gaps = [row["largest_difference"], row["largest_distance"]]
-        numbers = [row["t"], row["last_loss"], row["effective_rank"], *gaps]
+        numbers = [row[column] for column in columns]
         cells = [{"text": _number(number), "kind": "number"} for number in numbers]
-        name = row["method"] + (" (reference)" if row["reference"] else "")
+        name = names[part.run] + (" (reference)" if row["reference"] else "")
         rows.append([{"text": name, "link": part.anchor}, {"text": row["status"]}, *cells])
     same = "All runs have the same start." if compared.same_start else "The runs do not have the same start."
+    if any(part.run.method.name == "glrl" for part in parts):
+        same += " Greedy runs have none, and a time of their own: they are compared as paths alone."
     drawn = [_figure(functools.partial(draw, compared), caption(draw), WHOLE_PAGE_DPI) for draw in drawers]
     return {**section, "notes": [same], "figures": drawn, "tables": [{"heads": heads, "rows": rows}]}
 

@@ -128,6 +128,7 @@ def reproduce(
         protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
         chou: recovery of eigenvalues from identical and perturbed starts (Chou et al.), theory over measured curves.
         wang-jacot: SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes.
+        glrl: greedy low-rank learning beside gradient flow (Li, Luo and Lyu); about three minutes.
     store
         The folder of the study; by default reproduced/NAME.
     steps

@@ -26,7 +26,9 @@ STYLE = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
 }
-THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": 1}
+BETWEEN = 1.7  # above the grid, below what was measured
+THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": BETWEEN}
+PHASE = {"color": "0.45", "linestyle": ":", "linewidth": 0.8, "zorder": BETWEEN, "clip_on": False}
 LINES = ("-", "--", "-.", ":")
 MOST_POINTS, FIRST_POINTS = 2000, 500
 LARGEST = 1e100  # on a logarithmic axis: ticks around numbers near the end of their range overflow

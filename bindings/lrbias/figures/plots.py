@@ -4,13 +4,17 @@ Every function returns a matplotlib Figure that belongs to no GUI; `save` writes
 """
 
 import functools
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from lrbias import comparing, theory
 from lrbias.errors import InvalidInput, require
+from lrbias.experiment import INITIAL
 from lrbias.figures.drawing import (
     LINES,
+    PHASE,
     THEORY,
     WIDTH,
     caption,
@@ -26,10 +30,15 @@ from lrbias.figures.drawing import (
 from lrbias.forecasting import MODES, escape_steps
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
+from lrcore.adaptive import STABLE
 
 EARLY = 0.05  # of a run
 FEWEST = 5  # singular values that are drawn where more than the target's may be learnt
 DEEPEST = 1e-4  # of the largest one is the lower end of the axis then
+LOWEST = 1e-18  # where the axis ends at the latest
+NEAREST = 1e-8  # of the largest distance is the lower end of the axis at the latest: two starts near 0 are nearer
+TIME = "t = step size · iteration"
+TITLE = 48  # letters of a line above one of two panels
 ENTRIES = {"train": "observed", "hidden": "hidden"}
 
 
@@ -47,7 +56,8 @@ def _needs(run, *names):
 
 def _step_axis(run, axes):
     """Iterations; where everything is learnt early in the run, logarithmic after that."""
-    axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration)")
+    own = ", a time of its own" if _greedy(run) else ""
+    axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration{own})")
     last = max((step for step in _measured_escapes(run) if step is not None), default=run.step)
     if last < EARLY * run.step:
         axes.set_xscale("symlog", linthresh=max(2 * last, 1), linscale=2)
@@ -58,6 +68,31 @@ def _step_axis(run, axes):
 def _measured_escapes(run):
     name = "product/singular_values"
     return run.escape_steps() if name in run and len(run.steps_of(name)) else []
+
+
+def _greedy(run):
+    """Whether the run goes by phases, each of which takes as long as it takes: its t is not that of other runs."""
+    return run.method.name == "glrl"
+
+
+def _whole(run):
+    """Whether the loss is ½‖W − Ŵ‖_F², whatever makes the steps, so that it has levels known beforehand."""
+    return run.problem.plain and not run.method.stochastic and run.method.ridge == 0
+
+
+def _mark_phases(run, axes):
+    """A line where a phase of greedy learning ends, one entry for all of them in the legend of the first panel."""
+    ends = [phase.end for phase in run.phases if phase.end >= 0]
+    first = axes is axes.figure.axes[0]
+    for number, end in enumerate(ends):
+        axes.axvline(end, label="a phase ends" if first and number == 0 else None, **PHASE)
+    if ends:
+        axes.grid(visible=False, axis="x")  # which the lines could be taken for
+
+
+def _frame(run):
+    """Of a legend: white where lines of phases would cross its words."""
+    return {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 1} if run.phases else {}
 
 
 @styled
@@ -80,15 +115,16 @@ def _draw_loss(run, axes):
     steps, losses = thin(steps, losses)
     axes.semilogy(steps, positive(losses), color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
-    for k, level in enumerate(levels if run.plain else []):
-        axes.axhline(level, label=r"best rank-$k$ approximation" if k == 0 else None, **THEORY)
+    for k, level in enumerate(levels if _whole(run) else []):
+        axes.axhline(level, label=r"best of rank $k$" if k == 0 else None, **THEORY)
+    _mark_phases(run, axes)
     axes.set_ylabel(_loss_label(run))
-    axes.legend(loc="lower left")
+    axes.legend(loc="best", **_frame(run))
     _step_axis(run, axes)
 
 
 def _loss_label(run):
-    if run.plain:
+    if _whole(run):
         return r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
     if run.method.stochastic:
         return "loss of the drawn entries"
@@ -109,8 +145,9 @@ def _draw_errors(run, axes):
         if f"{name}_error" in run:
             steps, values = _series(run, f"{name}_error")
             axes.semilogy(steps, positive(values), color=colour, linestyle=line, label=ENTRIES[name])
+    _mark_phases(run, axes)
     axes.set_ylabel("root mean square error")
-    axes.legend(loc="lower left")
+    axes.legend(loc="best", **_frame(run))
     _step_axis(run, axes)
 
 
@@ -130,10 +167,11 @@ def _draw_effective_rank(run, axes):
     levels = np.cumsum(run.target_values[: min(run.target_rank, MODES)]) / run.target_values[0]
     for k, level in enumerate(levels):
         axes.axhline(level, label=r"target's $k$ leading values" if k == 0 else None, **THEORY)
+    _mark_phases(run, axes)
     axes.set_ylabel("rank of the product")
     last = run["product/effective_rank"][-1]
     axes.set_ylim(0, 1.55 * np.nanmax([levels[-1], last, 2]))  # room for the legend above the curves
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", **_frame(run))
     _step_axis(run, axes)
 
 
@@ -148,9 +186,10 @@ def singular_values(run):
 def _draw_singular_values(run, axes):
     _needs(run, "product/singular_values")
     steps, values = _series(run, "product/singular_values")
-    shown = min(run.target_rank if run.plain else max(run.target_rank, FEWEST), MODES, values.shape[1])
+    shown = min(run.target_rank if _whole(run) else max(run.target_rank, FEWEST), MODES, values.shape[1])
     floor = positive(values)
-    if values.shape[1] > shown:
+    lowest, highest = _value_limits(run, floor[:, :shown])
+    if (floor[:, shown:] > lowest).any():
         axes.semilogy(steps, floor[:, shown:], color="0.8", linewidth=0.4, zorder=0, rasterized=True)
         axes.plot([], [], color="0.7", label="all others")  # a line that can be seen in the legend
     for i, colour in enumerate(dark_to_light(shown)):
@@ -175,16 +214,30 @@ def _draw_singular_values(run, axes):
             label=r"forecast of $\hat\sigma_i/2$",
             zorder=5,
         )
+    _mark_phases(run, axes)
     axes.set_ylabel("singular values of $W$")
-    _value_limits(axes, floor[:, :shown], run.target_values, 0 if run.plain else DEEPEST * np.nanmax(floor, initial=0))
-    axes.legend(loc="lower right")
+    axes.set_ylim(lowest, highest)
+    if _legend_on_top(run):
+        axes.legend(loc="upper center", ncols=4, **_frame(run))
+    else:
+        axes.legend(loc="lower right")
     _step_axis(run, axes)
 
 
-def _value_limits(axes, values, target_values, least):
+def _value_limits(run, values):
     """From where the learnt values start, not from rounding level, up to a little above the target."""
-    if np.isfinite(values).any():
-        axes.set_ylim(max(np.nanmin(values) / 3, 1e-18, least), 3 * max(np.nanmax(values), target_values[0]))
+    if not np.isfinite(values).any():
+        return DEEPEST, 1
+    largest = max(np.nanmax(values), run.target_values[0])
+    least = DEEPEST * np.nanmax(values) if not _whole(run) else 0
+    start = run.method.epsilon if _greedy(run) else max(np.nanmin(values), 3 * least)
+    lowest = max(start / 3, LOWEST)
+    return lowest, largest * ((largest / lowest) ** 0.15 if _legend_on_top(run) else 3)
+
+
+def _legend_on_top(run):
+    """Whether values are learnt at all times or ones that the target has not, so that no other place is free."""
+    return _greedy(run) or not _whole(run)
 
 
 def _escapes(run, modes):
@@ -216,12 +269,14 @@ def layer_ranks(run):
             steps, values = _series(run, f"layer/{i}/{name}")
             axes.semilogy(steps, np.maximum(values, 0.5), linestyle=style, color=colour, label=label)
         axes.axhline(run.target_rank, label="rank of the target" if i == 1 else None, **THEORY)
+        _mark_phases(run, axes)
         axes.set_title(f"layer {i}  ({run.widths[i]} × {run.widths[i - 1]})")
         axes.set_xlabel("iteration")
         axes.set_xlim(0, max(run.step, 1))
         axes.xaxis.get_major_locator().set_params(nbins=4)
     grid[0, 0].set_ylabel("rank")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    plain_ticks(grid[0, 0].yaxis)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -262,6 +317,43 @@ def alignment(run):
 
 
 @styled
+def adaptive_steps(run):
+    """Steps that a tolerance chose, and the gradients made for them; dashed: 3/λ, up to which steps are kept stable,
+    with the curvature λ = N σ_1^(2−2/N) of a balanced minimum (it is less where only entries are seen).
+    """
+    _needs(run, "flow/step_size", "flow/evaluations")
+    figure, grid = new_figure(1, 2, height=2.8)
+    sizes, counts = grid[0]
+    steps, chosen = _series(run, "flow/step_size")
+    chosen = positive(chosen)
+    sizes.semilogy(steps, chosen, color="black", label="chosen")
+    shown = [run.step_size, *chosen[np.isfinite(chosen)]]
+    sizes.set_ylim(min(shown) / 3, 100 * max(shown))  # room for the legend above the curves
+    sizes.axhline(run.step_size, label=f"one iteration, {run.step_size:g}", color="0.6", linewidth=0.8)
+    _draw_stable_steps(run, sizes)
+    counts.plot(*_series(run, "flow/evaluations"), color="black")
+    counts.set_ylim(bottom=0)
+    for axes, label in zip(grid[0], ("steps of the integrator (in $t$)", "gradients made so far"), strict=True):
+        _mark_phases(run, axes)
+        axes.set_ylabel(label)
+        axes.set_xlabel("iteration")
+        axes.set_xlim(0, max(run.step, 1))
+        axes.xaxis.get_major_locator().set_params(nbins=5)
+    sizes.legend(loc="upper right", **_frame(run))
+    return figure
+
+
+def _draw_stable_steps(run, axes):
+    weights, name = getattr(run.problem, "weights", None), "product/singular_values"
+    if weights is None or run.method.ridge or name not in run:
+        return
+    steps, values = _series(run, name)
+    allowed = STABLE / positive(weights.max() * theory.sharpness(values[:, 0], run.depth))
+    count = "" if weights.max() == 1 else r"|\Omega|"
+    axes.semilogy(steps, allowed, label=rf"${STABLE:g}{count}\,/\,(N \sigma_1^{{2-2/N}})$", **THEORY)
+
+
+@styled
 def overview(run):
     """Singular values, effective rank and loss (or errors) of one run on one page."""
     _needs(run, "product/singular_values", "product/effective_rank")
@@ -283,33 +375,78 @@ def overview(run):
 def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
-    loss_axes, rank_axes, value_axes, difference_axes = grid.flat
-    runs, colours = compared.runs, dark_to_light(len(compared.runs))
-    values = compared.runs[0].target_values[: min(compared.runs[0].target_rank, 5)]
-    for number, (run, colour) in enumerate(zip(runs, colours, strict=True)):
-        look = {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
-        steps, losses = thin(np.arange(len(run.losses)), run.losses)
-        loss_axes.semilogy(steps * run.step_size, positive(losses), label=run.label, **look)
-        steps, ranks = _series(run, "product/effective_rank")
-        rank_axes.plot(steps * run.step_size, ranks, **look)
-        steps, measured = _series(run, "product/singular_values")
-        value_axes.plot(steps * run.step_size, measured[:, : len(values)], **look)
+    runs, names = _with_one_time(compared.runs), names_of(compared.runs)
+    values = runs[0].target_values[: min(runs[0].target_rank, 5)]
+    for run, look in zip(runs, _looks(len(runs)), strict=True):
+        _draw_over_time(run, grid, len(values), {"label": names[run], **look})
         if run is not compared.reference:
-            times, difference = compared.difference(run)
-            times, difference = thin(times, difference)
-            difference_axes.semilogy(times, positive(difference), **look)
+            times, difference = thin(*compared.difference(run))
+            grid[1, 1].semilogy(times, positive(difference), **look)
     for value in values:
-        value_axes.axhline(value, **THEORY)
-    loss_axes.set_ylabel(r"loss $\frac{1}{2}\|W - \hat W\|_F^2$")
-    rank_axes.set_ylabel("effective rank of $W$")
-    value_axes.set_ylabel("leading singular values")
-    difference_axes.set_ylabel(r"$\max_i |\Delta\sigma_i| / \hat\sigma_1$")
-    difference_axes.set_title(f"against {compared.reference.label}")
-    for axes in grid[1]:
-        axes.set_xlabel("t = step size · iteration")
+        grid[1, 0].axhline(value, **THEORY)
+    losses = {_loss_label(run) for run in runs}
+    grid[0, 0].set_ylabel(losses.pop() if len(losses) == 1 else "loss")
+    grid[0, 1].set_ylabel("effective rank of $W$")
+    grid[1, 0].set_ylabel("leading singular values")
+    grid[1, 1].set_ylabel(r"$\max_i |\Delta\sigma_i| / \hat\sigma_1$")
+    grid[1, 1].set_title(textwrap.fill(f"against {names[compared.reference]}", TITLE))
+    _label_time(grid, TIME + (", of each run its own" if _greedy(runs[0]) else ""))
     start = "same start" if compared.same_start else "DIFFERENT starts"
-    figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, title=start)
+    aside = "" if len(runs) == len(compared.runs) else "; greedy runs, whose t is their own, are left out"
+    lines = grid[0, 0].get_legend_handles_labels()
+    columns = _columns(names.values())
+    figure.legend(*lines, loc="outside upper center", ncols=columns, title=start + aside)
     return figure
+
+
+def _draw_over_time(run, grid, count, look):
+    """Loss, effective rank and the `count` leading singular values of one run, in three of the panels of `grid`."""
+    (loss_axes, rank_axes), (value_axes, _) = grid
+    steps, losses = thin(np.arange(len(run.losses)), run.losses)
+    loss_axes.semilogy(steps * run.step_size, positive(losses), **look)
+    steps, ranks = _series(run, "product/effective_rank")
+    rank_axes.plot(steps * run.step_size, ranks, **look)
+    steps, values = _series(run, "product/singular_values")
+    value_axes.plot(steps * run.step_size, values[:, :count], **{**look, "label": None})
+
+
+def _label_time(grid, label):
+    """The time below both columns; where nothing is known at equal times, the panel of differences is left out."""
+    left, right = grid[1]
+    if not any(line.get_xdata().size for line in right.get_lines()):
+        right.set_visible(False)
+        right = grid[0, 1]
+        right.tick_params(labelbottom=True)
+    for axes in (left, right):
+        axes.set_xlabel(label)
+
+
+def _with_one_time(runs):
+    """The runs without greedy ones, whose t is their own; these when there are no others."""
+    return [run for run in runs if not _greedy(run)] or runs
+
+
+def _looks(count):
+    """How the lines of so many runs are told from each other, also where they lie on each other."""
+    for number, colour in enumerate(dark_to_light(count)):
+        yield {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
+
+
+def names_of(runs):
+    """{run: name in a legend}: its label, and where others have the same one what is different in its start."""
+    found = {}
+    for number, run in enumerate(runs, start=1):
+        alike = [other.settings for other in runs if other.label == run.label and other is not run]
+        own = [key for key in INITIAL if any(other.get(key) != run.settings.get(key) for other in alike)]
+        told = ", ".join(f"{key} = {run.settings[key]}" for key in own if key in run.settings)
+        found[run] = run.label + (f", {told or f'run {number}'}" if alike else "")
+    return found
+
+
+def _columns(names):
+    """How many of these there is room for side by side in a legend."""
+    longest = max(map(len, names))
+    return 3 if longest < 30 else 2 if longest < 55 else 1
 
 
 @styled
@@ -338,22 +475,34 @@ def order_of_gd(compared):
 
 
 @styled
-def trajectory_distance(compared):
-    """Distance of the other runs from the path of the reference's products, whatever time it takes to go along it."""
-    runs = compared.followed
-    require(bool(runs), "compared", compared.reference.label, "runs that recorded product/matrix, the reference too")
+def trajectory_distance(compared, reference=None):
+    """Distance of the other runs from the path of the reference's products, whatever time it takes to go along it.
+
+    reference: one of `compared.runs`; None: that of the comparison.
+    """
+    reference = compared.reference if reference is None else reference
+    shown = getattr(reference, "label", reference)
+    require(reference in compared.runs, "reference", shown, "one of the runs that are compared")
+    known = [run for run in compared.runs if run is compared.reference or run in compared.followed]
+    runs = [run for run in known if run is not reference]
+    told = compared.followed and reference in known
+    require(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
     figure, grid = new_figure(height=3.2)
-    axes = grid[0, 0]
-    for number, (run, colour) in enumerate(zip(runs, dark_to_light(len(runs)), strict=True)):
-        times, distances = thin(*compared.trajectory_distance(run)[:2])
+    axes, names, largest = grid[0, 0], names_of(compared.runs), 0.0
+    for run, look in zip(runs, _looks(len(runs)), strict=True):
+        times, distances = thin(*comparing.trajectory_distance(run, reference)[:2])
         distances = positive(distances / np.linalg.norm(run.target))
-        axes.plot(times, distances, color=colour, linestyle=LINES[number % len(LINES)], label=run.label)
+        largest = np.fmax(largest, np.fmax.reduce(distances))
+        own = " (over a time of its own)" if _greedy(run) else ""
+        axes.plot(times, distances, label=names[run] + own, **{**look, "linewidth": 1.3})
     log_axes(grid, y=True)
+    if largest > 0:
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], NEAREST * largest))
     axes.set_xlim(left=0)
-    axes.set_xlabel("t = step size · iteration")
+    axes.set_xlabel(TIME)
     axes.set_ylabel(r"$\min_{t'}\,\|W(t) - W_{\mathrm{ref}}(t')\|_F\,/\,\|\hat W\|_F$")
-    axes.set_title(f"distance from the trajectory of {compared.reference.label}")
-    axes.legend()
+    axes.set_title(f"distance from the trajectory of {names[reference]}")
+    figure.legend(loc="outside lower center", ncols=_columns(names.values()))
     return figure
 
 
@@ -365,6 +514,7 @@ FIGURES = {
     "loss": loss,
     "errors": errors,
     "alignment": alignment,
+    "adaptive_steps": adaptive_steps,
 }
 
 
@@ -389,5 +539,6 @@ def _recorded(run, figure):
         "alignment": ("product/alignment_left",),
         "loss": (),
         "errors": ("train_error",),
+        "adaptive_steps": ("flow/step_size", "flow/evaluations"),
     }
     return all(name in run and len(run.steps_of(name)) for name in needed[figure])

@@ -19,8 +19,8 @@ from lrbias.problem import Factorization
 from lrbias.record import Record
 from lrbias.settings import check_formats
 from lrbias.store import write_file
+from lrbias.studies.making import made
 from lrbias.studies.tables import markdown
-from lrbias.training import resume, train
 
 VECTORS = np.array([[0, 1, 1, 1], [1, 0, 1, -1], [1, -1, 0, 1], [1, 1, -1, 0]]) / np.sqrt(3)
 EXAMPLES = {1: (10.0, 7.0, 5.0, -5.0), 2: (5.0, 3.0, -1.0, -5.0)}
@@ -85,11 +85,7 @@ def study(store, progress=None):
     """Make the runs that are not made yet under `store`, and return the Recovery."""
     store, found = Path(store), {}
     for name, arguments in runs().items():
-        path = store / name
-        if (path / "config.json").is_file():
-            found[name] = resume(path, progress=progress)
-        else:
-            found[name] = train(**arguments, store=path, progress=progress, forecast=False)
+        found[name] = made(store / name, progress, **arguments)
     return Recovery(store, found)
 
 

@@ -16,7 +16,7 @@ from lrbias.studies.tables import markdown
 from lrbias.sweeps.making import forecast_sweep, sweep
 from lrbias.sweeps.reading import as_csv, open_sweep
 
-STUDIES = ("protocol", "chou", "wang-jacot")
+STUDIES = ("protocol", "chou", "wang-jacot", "glrl")
 DEFAULTS = {"protocol": (50_000, 3), "wang-jacot": (1_000_000, 20)}  # steps and seeds
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
@@ -27,6 +27,7 @@ def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None,
     name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
              "chou": recovery of eigenvalues in deep matrix factorization, seconds; returns a chou.Recovery
              "wang-jacot": jumps of SGD to lower rank, about ten minutes; returns Findings. Needs the extra `convex`
+             "glrl": greedy low-rank learning beside gradient flow, three minutes; returns Findings. Needs `convex`, too
     store    a folder, by default reproduced/NAME; started again the study goes on
     steps, seeds   fewer give a quicker and weaker study. Of the protocol: iterations of every run (50 000) and number
              of starts (3); of wang-jacot: steps of every one-way trajectory (1 000 000) and seeds of each cell of the
@@ -38,6 +39,8 @@ def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None,
         return chou.study(store, progress)
     if name == "wang-jacot":
         return wang_jacot_study(store, steps, seeds, workers, progress)
+    if name == "glrl":
+        return glrl_study(store, progress)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
         sweep(base, over, store / part, workers, progress=progress)
     return read_evidence(store)
@@ -55,10 +58,35 @@ def _check(name, steps, seeds):
 def wang_jacot_study(store, steps, seeds, workers, progress):
     from lrbias.convex import check_installed
     from lrbias.studies.wang_jacot import Study
-    from lrbias.studies.wang_jacot_tables import Findings
+    from lrbias.studies.wang_jacot_tables import JumpFindings
 
     check_installed("the study wang-jacot")  # of which only the last part needs them, minutes later
-    return Findings(Study(store, steps, seeds, workers, progress))
+    return JumpFindings(Study(store, steps, seeds, workers, progress))
+
+
+def glrl_study(store, progress):
+    from lrbias.convex import check_installed
+    from lrbias.studies.glrl import Study
+    from lrbias.studies.glrl_tables import GreedyFindings
+
+    check_installed("the study glrl")
+    return GreedyFindings(Study(store, progress))
+
+
+def is_findings(path):
+    """Whether a folder holds a complete study with findings."""
+    from lrbias.studies.glrl_tables import is_greedy
+    from lrbias.studies.wang_jacot_tables import is_jumps
+
+    return is_greedy(Path(path)) or is_jumps(Path(path))
+
+
+def read_findings(path):
+    """The Findings of a complete study."""
+    from lrbias.studies.glrl_tables import is_greedy, read_greedy
+    from lrbias.studies.wang_jacot_tables import read_jumps
+
+    return read_greedy(Path(path)) if is_greedy(Path(path)) else read_jumps(Path(path))
 
 
 def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
@@ -71,6 +99,10 @@ def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
         from lrbias.studies import wang_jacot
 
         parts = [wang_jacot.expected(steps, seeds, workers)]
+    elif name == "glrl":
+        from lrbias.studies import glrl
+
+        parts = [glrl.expected()]
     else:
         parts = [forecast_sweep(base, over, workers) for base, over in protocol.sweeps(steps, seeds).values()]
     return {key: sum(part[key] for part in parts) for key in total}

@@ -26,8 +26,8 @@ from lrbias.record import Record, Stop
 from lrbias.schedule import Anneal, Periodic
 from lrbias.settings import Threads, validate
 from lrbias.store import check_new, read_json, write_json
+from lrbias.studies.making import made
 from lrbias.threads import cores
-from lrbias.training import resume, train
 from lrcore import cpu, layout, random, workspace
 
 SIZE, ENTRIES, NOISE, SMALL_RIDGE = 10, 60, 0.2, 1e-4
@@ -117,13 +117,11 @@ class Study:
 
     def descend(self, name, given, start, ridge, steps=None):
         """Gradient descent to its end at a ridge, or for so many steps; the Run."""
-        path = self.store / "gd" / name
-        if (path / "config.json").is_file():
-            return resume(path, progress=False)
         longest, record = steps or self._steps(), Record(every=1000, metrics=("singular_values", "errors"))
         stop = Stop() if steps else Stop(gradient=1e-10)
-        others = {"record": record, "stop": stop, "checkpoint_every": longest, "forecast": False}
-        return train(given, start, GD(lr=LR_OF_GD, ridge=ridge), longest, store=path, progress=False, **others)
+        method = GD(lr=LR_OF_GD, ridge=ridge)
+        arguments = {"problem": given, "network": start, "method": method, "steps": longest, "record": record}
+        return made(self.store / "gd" / name, False, **arguments, stop=stop, checkpoint_every=longest)
 
     def early(self, instance, noise, depth, hidden=SIZE):
         """Gradient descent with the small ridge, stopped while its rank is still high."""
@@ -153,22 +151,19 @@ class Study:
             rows.append((name, before, self._ensemble(f"one-way-{number}", given, before.network, method, runs=runs)))
         return rows
 
-    def example(self, made):
-        """(gradient descent, SGD): both go on from the first start of `one_way`, whose Ensemble `made` is."""
+    def example(self, several):
+        """(gradient descent, SGD): both go on from the first start of `one_way`, whose Ensemble `several` is."""
         _, instance, noise, depth, lr, ridge, _ = ONE_WAY[0]
         before = self.minimum(instance, noise, depth, ridge)
-        first = np.where(made.first_falls < 0, made.steps[-1] + 1, made.first_falls)
-        seed = int(made.sampling_seed[np.argsort(first)[len(first) // 2]])  # a run of median waiting time
+        first = np.where(several.first_falls < 0, several.steps[-1] + 1, several.first_falls)
+        seed = int(several.sampling_seed[np.argsort(first)[len(first) // 2]])  # a run of median waiting time
         steps, given = self._steps(0.5), problem(instance, noise)
         runs = []
         for name, method in (("gd", GD(lr=lr, ridge=ridge)), ("sgd", SGD(lr=lr, ridge=ridge, sampling_seed=seed))):
-            path = self.store / "example" / name
             record = Record(every=max(self._every // 4, 1), metrics=("singular_values", "errors"))
-            if (path / "config.json").is_file():
-                runs.append(resume(path, progress=False))
-            else:
-                others = {"store": path, "progress": False, "forecast": False, "checkpoint_every": steps}
-                runs.append(train(given, before.network, method, steps, record, **others))
+            arguments = {"problem": given, "network": before.network, "method": method, "steps": steps}
+            path = self.store / "example" / name
+            runs.append(made(path, False, **arguments, record=record, checkpoint_every=steps))
         return tuple(runs)
 
     def sampling(self):

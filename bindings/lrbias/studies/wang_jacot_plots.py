@@ -13,7 +13,6 @@ from lrbias.figures.drawing import (
     new_figure,
     plain_ticks,
     positive,
-    save_figure,
     styled,
 )
 from lrbias.jumping import LOWER
@@ -23,11 +22,6 @@ from lrbias.studies.wang_jacot_tables import OUTCOMES, outcomes
 THOUSAND = 1e-3
 STEPS = "step, thousands"
 SMALLEST = 1e-6  # that is drawn of a singular value
-
-
-def save(findings, folder, formats=("png", "pdf")):
-    """Write every figure; returns the paths."""
-    return [path for name, draw, _ in available(findings) for path in save_figure(draw(), folder, name, formats)]
 
 
 def available(findings):

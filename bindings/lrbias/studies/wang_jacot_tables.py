@@ -1,39 +1,38 @@
 """What the study of Wang and Jacot found, as tables."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from lrbias.errors import require
 from lrbias.intervals import rate_interval
-from lrbias.settings import check_formats
-from lrbias.store import read_json, write_file
+from lrbias.store import read_json
 from lrbias.studies import wang_jacot
-from lrbias.studies.tables import markdown
+from lrbias.studies.findings import Findings
 from lrbias.studies.wang_jacot import INSTANCES, NOISE, Study, least_curvature
 from lrbias.sweeps.reading import as_csv
 
 TRUE_RANK = 1
-WRITTEN = "wang-jacot.json"  # last of all
 OUTCOMES = ("diverged", "rank above 1", "rank 1", "collapsed to 0")
 RATES = "first jumps a million steps [95 %]"
 
 
-def is_findings(path):
+def is_jumps(path):
     """Whether a folder holds a study that is complete."""
-    return (Path(path) / WRITTEN).is_file()
+    return (Path(path) / f"{JumpFindings.name}.json").is_file()
 
 
-def read_findings(store):
-    """The Findings in a folder that `lrbias reproduce wang-jacot` made."""
-    require(is_findings(store), "store", str(store), "a folder that `lrbias reproduce wang-jacot` completed")
+def read_jumps(store):
+    """The JumpFindings in a folder that `lrbias reproduce wang-jacot` made."""
+    require(is_jumps(store), "store", str(store), "a folder that `lrbias reproduce wang-jacot` completed")
     known = read_json(Path(store) / "study.json")
-    return Findings(Study(store, known["steps"], known["seeds"], progress=False))
+    return JumpFindings(Study(store, known["steps"], known["seeds"], progress=False))
 
 
-class Findings:
+class JumpFindings(Findings):
     """All parts of the study, made where they are missing, and their tables."""
+
+    name, title = "wang-jacot", "Jumps of SGD to lower rank"
 
     def __init__(self, study):
         self.study, self.store = study, study.store
@@ -111,7 +110,6 @@ class Findings:
         return rows
 
     def as_dict(self):
-        """What `--json` prints."""
         return {
             "one_way": self.one_way_table(),
             "sampling": self.sampling_table(),
@@ -122,26 +120,17 @@ class Findings:
             "schedules": {str(noise): self.schedule_table(noise) for noise in self.schedules},
         }
 
-    def save(self, formats=("png", "pdf")):
-        """Write wang-jacot.md, phases.csv, wang-jacot.json and the figures; returns the paths."""
+    def more_files(self):
+        return {"phases.csv": as_csv(self.phase_table())}
+
+    def figures(self):
         from lrbias.studies import wang_jacot_plots
 
-        check_formats(formats)
-        written = {
-            "wang-jacot.md": str(self).encode() + b"\n",
-            "phases.csv": as_csv(self.phase_table()),
-            WRITTEN: json.dumps(self.as_dict(), indent=1).encode(),
-        }
-        figures = wang_jacot_plots.save(self, self.store / "figures", formats)
-        for name, data in written.items():
-            write_file(self.store / name, data)
-        return [*(self.store / name for name in written), *figures]
+        return wang_jacot_plots.available(self)
 
-    def __str__(self):
-        lines = ["# Jumps of SGD to lower rank", "", self.about, ""]
-        for title, text, heads, rows in self.tables():
-            lines += [f"## {title}", "", text, "", *markdown(heads, rows), ""]
-        return "\n".join(lines).rstrip()
+    @property
+    def info(self):
+        return self.one_way[0][1].info
 
     @property
     def about(self):
@@ -149,7 +138,6 @@ class Findings:
         return wang_jacot.__doc__.split("\n\n", 1)[1].strip()
 
     def tables(self):
-        """(title, text, heads, rows of texts) of every table."""
         yield self._one_way_text()
         yield self._phase_text()
         yield self._depth_text()

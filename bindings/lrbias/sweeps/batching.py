@@ -56,7 +56,7 @@ def _kind(whole):
         return None
     if whole.init in SHORTENED and whole.compress == "auto":
         return None
-    if whole.sees_part or not method.plain:
+    if whole.sees_part or not (method.plain and method.fixed):
         return None
     widths = tuple(whole.layer_widths(whole.shape))
     if max(widths) > WIDEST:
