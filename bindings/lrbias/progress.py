@@ -75,8 +75,9 @@ def clock(seconds):
     """Seconds as 12 s, 3:05 min or 2:10 h."""
     if seconds == float("inf"):
         return "?"
+    seconds = round(seconds)
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
     large, small, unit = (
         (seconds // 3600, seconds % 3600 // 60, "h") if seconds >= 3600 else (seconds // 60, seconds % 60, "min")
     )
