@@ -120,9 +120,9 @@ class Comparison:
     def _at_equal_times(self, run):
         return not (_has_own_time(run) or _has_own_time(self.reference))
 
-    def trajectory_distance(self, run):
-        """`lrbias.trajectory_distance` of `run` from the reference: (t, distances, nearest t')."""
-        return trajectory_distance(run, self.reference)
+    def trajectory_distance(self, run, reference=None):
+        """`lrbias.trajectory_distance` of `run` from `reference`, None: that of the comparison."""
+        return trajectory_distance(run, self.reference if reference is None else reference)
 
     @property
     def followed(self):

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrbias import comparing, theory
+from lrbias import theory
 from lrbias.errors import InvalidInput, require
 from lrbias.experiment import INITIAL
 from lrbias.figures.drawing import (
@@ -490,7 +490,7 @@ def trajectory_distance(compared, reference=None):
     figure, grid = new_figure(height=3.2)
     axes, names, largest = grid[0, 0], names_of(compared.runs), 0.0
     for run, look in zip(runs, _looks(len(runs)), strict=True):
-        times, distances = thin(*comparing.trajectory_distance(run, reference)[:2])
+        times, distances = thin(*compared.trajectory_distance(run, reference)[:2])
         distances = positive(distances / np.linalg.norm(run.target))
         largest = np.fmax(largest, np.fmax.reduce(distances))
         own = " (over a time of its own)" if _greedy(run) else ""
