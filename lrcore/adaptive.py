@@ -79,10 +79,13 @@ def stable_size(proposed, h, apart, bent, noise):
     the curvature |λ| along which the stages are spread, after a few steps the largest (Hairer and Wanner, IV.2). An
     error estimate alone lets h|λ| grow to where errors do not decay, so what has settled would tremble at the size of
     the tolerance for ever. Points no further apart than `noise`, which is rounding, say nothing: h then hardly grows.
+    Nor do those of a trial that went astray say much: less than FACTORS[0] · h is never asked for.
     """
     if apart > noise:
-        limit = STABLE * apart
-        return limit / bent if proposed * bent > limit else proposed
+        limit, least = STABLE * apart, FACTORS[0] * h
+        if proposed * bent > limit:
+            proposed = limit / bent if limit / bent > least else least
+        return proposed
     crept = CREEP * h
     return crept if apart > 0 and proposed > crept else proposed
 

@@ -307,6 +307,19 @@ def test_what_cannot_be_integrated_is_a_status(side, start, time):
 
 
 @pytest.mark.parametrize("side", [cpu, reference])
+@pytest.mark.parametrize("rtol", [1e-1, 1e-3, 1e-6])
+@pytest.mark.parametrize("size", [1e-4, 1e-1, 3.0])
+def test_a_trial_that_went_astray_says_nothing_about_stability(side, rtol, size):
+    """Five layers whose product escapes from a plateau or falls steeply: a step may be tried that is far too long."""
+    params, widths = layout.flatten([np.full((1, 1), size)] * 5)
+    flow = Flow(ridge=0.0, dt=0.1, rtol=rtol, atol=0.0, first=0)
+    with np.errstate(all="ignore"):
+        _, losses, clock = integrate(params, widths, whole(np.ones((1, 1))), flow, 200, side)
+    assert losses[-1] <= losses[0]
+    assert 0 < clock[ACCEPTED] < 3000
+
+
+@pytest.mark.parametrize("side", [cpu, reference])
 @pytest.mark.parametrize("proposed", [5.0, 1e28, 1e60])
 def test_a_trial_that_is_far_too_long_is_made_shorter(side, proposed):
     """w' = 1 − w from 3. Of the longer trials the numbers are finite and their squares are not, or neither is."""

@@ -261,6 +261,11 @@ REFUSED = {
         "no direction of descent",
         "falls",
     ),
+    "rounding is no descent": (
+        lambda: train(lb.Factorization(lb.symmetric(6, [-5.0, -3.0])), lb.GLRL(tied=True)),
+        "no direction of descent",
+        "falls",
+    ),
     "a network": (
         lambda: lb.train(SYMMETRIC, lb.Network.identical(3, 2, 0.1), lb.GLRL()),
         "network = Network",

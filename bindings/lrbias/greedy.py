@@ -17,6 +17,7 @@ from lrcore import layout, workspace
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
 RESIDUAL = 1e-9  # ‖Av − λv‖ / λ that is accepted from Lanczos
+ROUNDING = 1e-12  # of the norm of ∇f: smaller slopes are those of rounding
 RANK_LEVEL = 1e-6  # of the largest singular value: smaller ones of a critical point do not count
 
 
@@ -130,10 +131,12 @@ class Greedy(Trainer):
         self.problem, self.method, self.threads = problem, method, threads
         self.widths, self.params = tuple(widths), params.copy()
         self.phases = []
-        self.direction = self._leading(np.zeros(problem.shape))
+        nothing = np.zeros(problem.shape)
+        self.direction, largest = self._leading(nothing), np.linalg.norm(problem.slope(nothing))
         self.steepest = self.direction.numbers[0]  # at W = 0, to which all tolerances refer
         what = "<no direction of descent at W = 0>"
-        require(self.steepest > 0, "problem", what, "a loss that falls when one direction is added to W = 0")
+        falls = self.steepest > ROUNDING * largest
+        require(falls, "problem", what, "a loss that falls when one direction is added to W = 0")
         self._begin(self.params, 1)
 
     def _leading(self, product, start=None):
