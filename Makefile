@@ -27,6 +27,7 @@ test: .venv/test
 bench: .venv/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
 	$(BIN)/python benchmarks/table.py --write
+	$(BIN)/python benchmarks/flow.py --write
 	$(BIN)/python benchmarks/sgd.py --write
 	$(BIN)/python benchmarks/sweeps.py --whole --write
 
