@@ -377,8 +377,11 @@ def flow_hash():
     return digest.hexdigest()
 
 
-def test_bits_do_not_depend_on_the_vector_width(tmp_path):
-    assert hash_with(tmp_path, "test_adaptive", "flow_hash", LRBIAS_VECTOR_BITS="128") == flow_hash()
+@pytest.mark.evidence
+@pytest.mark.parametrize("bits", ["128", "256"])
+def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
+    """Slow to compile; the products and sums that it is made of are held to this in tests/test_products.py."""
+    assert hash_with(tmp_path, "test_adaptive", "flow_hash", LRBIAS_VECTOR_BITS=bits) == flow_hash()
 
 
 def test_the_golden_hash_of_the_adaptive_flow():
