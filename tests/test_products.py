@@ -120,7 +120,7 @@ def hash_with(tmp_path, module, name, **environment):
     return answer.stdout.strip()
 
 
-@pytest.mark.parametrize("bits", ["128", "256"])
+@pytest.mark.parametrize("bits", ["128", pytest.param("256", marks=pytest.mark.evidence)])
 def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
     """Vectors of 2 and 4 doubles against what this CPU has (8 on AVX-512)."""
     assert hash_with(tmp_path, "test_products", "training_hash", LRBIAS_VECTOR_BITS=bits) == training_hash()

@@ -183,6 +183,7 @@ def sgd_hash():
     return digest.hexdigest()
 
 
+@pytest.mark.evidence
 def test_bits_do_not_depend_on_the_vector_width(tmp_path):
     assert hash_with(tmp_path, "test_sgd", "sgd_hash", LRBIAS_VECTOR_BITS="128") == sgd_hash()
 
