@@ -229,6 +229,17 @@ def test_the_direction_is_the_leading_one(shape, tied, rng):
         assert leading_direction(slope, tied, start).left.tobytes() == found.left.tobytes()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_direction_in_another_part_is_found(tied):
+    """Two blocks that know nothing of each other: the start lies in one, the leading direction in the other."""
+    slope = np.zeros((100, 100))
+    slope[:50, :50], slope[50:, 50:] = -np.diag(np.arange(50.0, 0, -1)), -np.diag(np.arange(60.0, 10, -1))
+    start = np.tile(np.arange(100) < 50, 1 if tied else 2) / 10.0
+    found = leading_direction(slope, tied, start)
+    assert found.numbers[0] == pytest.approx(60, rel=1e-9)
+    assert abs(found.left[50]) == pytest.approx(1, abs=1e-8)
+
+
 def test_equal_leading_values_are_no_obstacle(rng):
     """Of a plane of leading directions one is taken; all that is known of it is its slope."""
     vectors = np.linalg.qr(rng.normal(size=(100, 100)))[0]

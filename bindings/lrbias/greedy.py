@@ -12,12 +12,14 @@ import numpy as np
 
 from lrbias.errors import require
 from lrbias.metrics import Quantity
+from lrbias.problem import gaussian
 from lrbias.trainer import Trainer
-from lrcore import layout, workspace
+from lrcore import layout, random, workspace
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
 RESIDUAL = 1e-9  # ‖Av − λv‖ / λ that is accepted from Lanczos
 ROUNDING = 1e-12  # of the norm of ∇f: smaller slopes are those of rounding
+NEWS = 0.1  # of a start that has nothing to do with where Lanczos looked before
 RANK_LEVEL = 1e-6  # of the largest singular value: smaller ones of a critical point do not count
 
 
@@ -75,7 +77,7 @@ class Direction(NamedTuple):
 def leading_direction(slope, tied, start=None):
     """The Direction of steepest descent at ∂f/∂W = `slope` (m, n).
 
-    tied: u = v, of the symmetric part. start: a vector (m + n,) to start Lanczos from, None: one that is not random.
+    tied: u = v, of the symmetric part. start: a vector (m + n,), or (n,) when tied, that is likely to be near; None where none is known.
     """
     matrix = -slope
     if tied:
@@ -104,7 +106,10 @@ def _two_largest(operator, start):
     size = len(operator)
     if size > SMALL:
         try:
-            begin = np.ones(size) if start is None or not start.any() else start
+            # All directions are in it: from inside an invariant subspace, as of one part of a graph, no other is found.
+            begin = gaussian((size,), seed=0, stream=0, domain=random.ROTATION) / np.sqrt(size)
+            if start is not None:
+                begin = start + NEWS * begin
             values, vectors = eigsh(operator, k=2, which="LA", v0=begin, tol=RESIDUAL / 100)
         except ArpackNoConvergence:  # as between equal eigenvalues
             pass
