@@ -443,10 +443,6 @@ class GLRL(Method):
 
         return Greedy(problem, widths, params, self, threads)
 
-    def stepper(self, problem, widths, dtype, threads=1):
-        """Steps as they are made in a phase: what a forecast times."""
-        return self.inner.stepper(problem, widths, dtype, threads)
-
     def settings(self):
         own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}
         inner = self.inner.settings()
