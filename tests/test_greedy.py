@@ -193,6 +193,17 @@ def test_a_loss_is_stopped_at_exactly():
     assert np.array_equal(run.losses[:-1], whole.losses[: run.step])
 
 
+@pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "short form"])
+def test_the_last_loss_of_a_run_that_diverged_is_that_of_its_last_step(greedy):
+    """Within a call of several steps: the layers are made from what was trained in their place."""
+    problem, inner = lb.Factorization(lb.symmetric(5, [3.0, 1.0])), lb.GD(lr=50.0)
+    start, method = (None, lb.GLRL(inner=inner)) if greedy else (lb.Network.identical(5, 2, 0.1), inner)
+    run = lb.train(problem, start, method, 100, lb.Record(every=100, metrics="singular_values"), forecast=False)
+    assert run.status == "diverged"
+    assert np.isfinite(run.losses[:-1]).all()
+    assert not np.isfinite(run.losses[-1])
+
+
 def test_max_rank_and_cutoff_end_a_run():
     problem = lb.Factorization(rectangular())
     few = train(problem, lb.GLRL(epsilon=1e-6, inner=lb.GD(lr=0.05), max_rank=2))

@@ -300,6 +300,8 @@ class _Training:
         seconds = time.perf_counter() - started
         if code != status.OK:
             self.step += int(np.argmin(np.isfinite(losses)))
+            with np.errstate(all="ignore"):  # the layers there, from whatever was trained in their place
+                self.trainer.expand(self.params)
             return code
         made = len(losses)
         if before is not None and (losses <= self.stop.loss).any():
