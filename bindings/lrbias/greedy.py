@@ -77,7 +77,8 @@ class Direction(NamedTuple):
 def leading_direction(slope, tied, start=None):
     """The Direction of steepest descent at ∂f/∂W = `slope` (m, n).
 
-    tied: u = v, of the symmetric part. start: a vector (m + n,), or (n,) when tied, that is likely to be near; None where none is known.
+    tied: u = v, of the symmetric part. start: a vector (m + n,), or (n,) when tied, that is likely to be near;
+    None where none is known.
     """
     matrix = -slope
     if tied:
