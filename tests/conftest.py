@@ -1,6 +1,7 @@
 """Shared fixtures. The compilation cache is keyed by the core's sources: Numba does not notice a changed callee."""
 
 import hashlib
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +21,21 @@ def _cache_folder():
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+
+if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is asked for
+    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """`lrcore.cuda`: in the simulator, or with NUMBA_ENABLE_CUDASIM=0 on the GPU."""
+    pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed: pip install 'lrbias[cuda]'")
+    from lrcore import cuda
+
+    if cuda.missing():
+        pytest.skip(cuda.missing())
+    return cuda
 
 
 @pytest.fixture

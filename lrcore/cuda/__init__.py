@@ -1,0 +1,83 @@
+"""The kernels for NVIDIA GPUs: every name of `lrcore.cpu`, with the same parameters and the same bits.
+
+NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those in
+`lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's own.
+Importing this needs the extra `cuda` (an ImportError says how to install it), but no GPU: `missing` says what keeps
+kernels from running.
+"""
+
+from lrcore.cpu import (
+    directions,
+    draws,
+    entries_in_basis,
+    mode_strengths,
+    nearest_on_path,
+    normals,
+    principal_angles,
+    rank_metrics,
+    singular_triplets,
+    singular_values,
+    spectra,
+    vector_alignment,
+)
+from lrcore.cuda import workspace
+from lrcore.cuda._target import INSTALL, card, free_memory, missing
+from lrcore.cuda.adaptive import adaptive_rk_steps
+from lrcore.cuda.batch import batch_gd_steps, batch_rk_steps
+from lrcore.cuda.diagonal import diagonal_gd_steps, diagonal_rk_steps
+from lrcore.cuda.gemm import multiply, multiply_at, multiply_bt
+from lrcore.cuda.gradient import backward, forward, loss_and_gradient, product
+from lrcore.cuda.metrics import balancedness
+from lrcore.cuda.objective import (
+    as_goal,
+    objective_gd_steps,
+    objective_loss_and_gradient,
+    objective_rk_steps,
+)
+from lrcore.cuda.sgd import batch_sgd_steps, sgd_steps
+from lrcore.cuda.step import gd_steps, rk_steps
+from lrcore.cuda.workspace import DeviceMemoryError
+from lrcore.objective import Objective
+
+
+def constant(value):
+    """An Objective whose arrays stay on the device, for kernels that take one; anything else as it is."""
+    return as_goal(value) if isinstance(value, Objective) else value
+
+
+__all__ = [
+    "adaptive_rk_steps",
+    "backward",
+    "balancedness",
+    "batch_gd_steps",
+    "batch_rk_steps",
+    "batch_sgd_steps",
+    "diagonal_gd_steps",
+    "diagonal_rk_steps",
+    "directions",
+    "draws",
+    "entries_in_basis",
+    "forward",
+    "gd_steps",
+    "loss_and_gradient",
+    "mode_strengths",
+    "multiply",
+    "multiply_at",
+    "multiply_bt",
+    "nearest_on_path",
+    "normals",
+    "objective_gd_steps",
+    "objective_loss_and_gradient",
+    "objective_rk_steps",
+    "principal_angles",
+    "product",
+    "rank_metrics",
+    "rk_steps",
+    "sgd_steps",
+    "singular_triplets",
+    "singular_values",
+    "spectra",
+    "vector_alignment",
+]
+
+__all__ += ["INSTALL", "DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"]

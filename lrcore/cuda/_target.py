@@ -1,0 +1,205 @@
+"""The only place that imports CUDA, decorates for it and launches. What is settled here:
+
+bits        no `fastmath`. A product and a sum that are rounded one after the other are written `times(a, b) + c`, since
+            the compiler would fuse `a * b + c`; what is to be fused is written `fma(a, b, c)`.
+types       kernels take flat arrays and scalars, told by a string: x array of numbers, i of int64, s a number, n an int64.
+            So they can be compiled without a GPU, for float64 and float32 (`make cuda-check`).
+simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python, a thread for each of the GPU's: blocks are small
+            there, and `fma` is that of the C library, so that bits are those of a GPU.
+
+Compilation is lazy: importing a kernel costs nothing.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+import threading
+import warnings
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+INSTALL = "pip install 'lrbias[cuda]'"
+if importlib.util.find_spec("numba_cuda") is None:  # Numba's own, older target would be found in its place
+    raise ImportError(f"numba-cuda is not installed: {INSTALL}")
+
+from numba import cuda
+from numba.cuda.core import config
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+OLDEST = (7, 5)  # compute capability: what `make cuda-check` compiles for
+
+KERNELS = []  # every kernel, for `make cuda-check`
+_launching = threading.Lock()  # the simulator runs one kernel at a time
+
+
+def on_gpu(here, simulated):
+    """A constant that is smaller in the simulator, where every thread is one of Python's."""
+    return simulated if SIMULATED else here
+
+
+class Kernel:
+    """A kernel with the types of its arguments (see the top of this file), launched by `kernel(blocks, threads, …)`."""
+
+    def __init__(self, function, name, types, products):
+        self.function, self.name, self.types, self.products = function, name, types, products
+        self._compiled = cuda.jit(function)
+        KERNELS.append(self)
+
+    def __call__(self, blocks, threads, *arguments):
+        if SIMULATED:
+            # overflow is a result here, and warnings of other threads can only be silenced for all
+            with _launching, warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self._compiled[blocks, threads](*arguments)
+        else:
+            _configured(self._compiled, blocks, threads)(*arguments)
+
+
+@functools.lru_cache(maxsize=4096)
+def _configured(compiled, blocks, threads):
+    """Kept, since making it takes as long as a launch. Few threads are meant where a network is small."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return compiled[blocks, threads]
+
+
+def kernel(types, name=None, products=False):
+    """Compile a function as a kernel. products: it makes products, so no register of it may be spilled."""
+    return lambda function: Kernel(function, name or function.__name__.strip("_"), types, products)
+
+
+if SIMULATED:
+    _c = ctypes.CDLL(ctypes.util.find_library("m"))
+    _c.fma.restype, _c.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
+    _c.fmaf.restype, _c.fmaf.argtypes = ctypes.c_float, [ctypes.c_float] * 3
+
+    def device(function):
+        """A function for kernels; only what asks CUDA for something has to be known to the simulator."""
+        return cuda.jit(device=True)(function) if "cuda" in function.__code__.co_names else function
+
+    def fma(a, b, c):
+        return np.float32(_c.fmaf(a, b, c)) if type(c) is np.float32 else np.float64(_c.fma(a, b, c))
+
+    def times(a, b):
+        return a * b
+
+else:
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    def device(function):
+        """A function for kernels."""
+        return cuda.jit(device=True)(function)
+
+    @device
+    def fma(a, b, c):
+        return cuda.fma(a, b, c)
+
+    @intrinsic
+    def times(typingctx, a, b):
+        """a · b, rounded, whatever follows."""
+
+        def codegen(context, builder, signature, arguments):
+            number = arguments[0].type
+            name = f"llvm.nvvm.mul.rn.{'d' if isinstance(number, ir.DoubleType) else 'f'}"
+            known = builder.module.globals.get(name)
+            return builder.call(known or ir.Function(builder.module, ir.FunctionType(number, [number] * 2), name), arguments)
+
+        return a(a, a), codegen
+
+
+def on_device(array):
+    """Whether an array is on the device already."""
+    return getattr(array, "__cuda_ndarray__", False)
+
+
+def put(array):
+    """The flat array on the device: a copy, or itself if it is there. An empty one has room for a number."""
+    if on_device(array):
+        return array
+    array = np.ascontiguousarray(array).reshape(-1)
+    return cuda.to_device(array if array.size else np.zeros(1, array.dtype))
+
+
+def empty(size, dtype):
+    """A flat array on the device."""
+    return cuda.device_array(max(int(size), 1), dtype)
+
+
+def fetch(array, out):
+    """Copy a flat array of the device into `out`, an array of as many numbers here."""
+    if out.flags.c_contiguous:
+        array.copy_to_host(out.reshape(-1))
+    else:
+        out[...] = array.copy_to_host().reshape(out.shape)
+
+
+class Card(NamedTuple):
+    """A GPU: its name, compute capability and number of multiprocessors."""
+
+    name: str
+    capability: tuple
+    multiprocessors: int
+
+
+def card():
+    """The Card in use."""
+    if SIMULATED:
+        return Card("simulated", OLDEST, 1)
+    found = cuda.get_current_device()
+    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    return Card(name, tuple(found.compute_capability), found.MULTIPROCESSOR_COUNT)
+
+
+def free_memory():
+    """Bytes that can be allocated now; inf in the simulator."""
+    return cuda.current_context().get_memory_info().free
+
+
+def missing():
+    """What keeps kernels from running here, as the end of a sentence; None where they can."""
+    if SIMULATED:
+        return None
+    from numba.cuda.cudadrv.error import CudaSupportError
+
+    try:
+        if not cuda.gpus:
+            return "there is no NVIDIA GPU here"
+        found = card()
+    except CudaSupportError as error:
+        return _reason(str(error))
+    except Exception as error:  # the driver's own errors have no common class with the above
+        return _reason(f"{type(error).__name__}: {error}")
+    if found.capability < OLDEST:
+        has, needs = (".".join(map(str, numbers)) for numbers in (found.capability, OLDEST))
+        return f"{found.name} has compute capability {has}, and at least {needs} is needed"
+    return None
+
+
+def _reason(text):
+    text = " ".join(text.split())
+    if "library cannot be found" in text:
+        return "no NVIDIA driver is installed here"
+    if "NO_DEVICE" in text:
+        return "there is no NVIDIA GPU here"
+    if "INSUFFICIENT" in text or "UNSUPPORTED_PTX" in text or "too old" in text:
+        return "the NVIDIA driver is too old for this version of CUDA: update the driver"
+    return text
+
+
+def ptx(kernel, dtype, capability):
+    """The PTX of a kernel for arrays of `dtype` and GPUs of a compute capability, (9, 0). Needs no GPU."""
+    from numba.cuda import dispatcher, types
+
+    number = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    kinds = {"x": number[::1], "i": types.int64[::1], "s": number, "n": types.int64}
+    asked = dispatcher.get_current_device
+    # functions that are part of a kernel ask which GPU is there, only to compile for it
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        return cuda.compile_ptx(kernel.function, types.void(*(kinds[kind] for kind in kernel.types)), cc=capability)[0]
+    finally:
+        dispatcher.get_current_device = asked

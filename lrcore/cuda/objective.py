@@ -1,0 +1,98 @@
+"""Training on an `Objective`, entries or measurements of the product with a ridge: the twin of `lrcore.cpu.objective`."""
+
+import numpy as np
+
+from lrcore.cuda._target import cuda, empty, fetch, kernel, put
+from lrcore.cuda.gemm import DEPTH, UPDATE, WIDE, WIDE_LINE
+from lrcore.cuda.machines import Block, Goal
+from lrcore.cuda.machines import on_grid as parts
+from lrcore.cuda.passes import SCALE, part_count
+from lrcore.cuda.programs import in_memory, on_grid
+from lrcore.cuda.batch import places_of_device
+
+THREADS = WIDE * WIDE
+_gd, _rk = in_memory.objective_gd, in_memory.objective_rk
+
+
+def as_goal(objective):
+    """The Goal of an `objective.Objective`: its arrays on the device, with scratch. A Goal stays what it is."""
+    if isinstance(objective, Goal):
+        return objective
+    dtype, count = objective.target.dtype, objective.values.size
+    parts = part_count(dtype)
+    arrays = [put(array) for array in (objective.weights, objective.target, objective.matrices, objective.values)]
+    return Goal(*arrays, dtype.type(objective.weight), count, empty(count * (parts + 2) + parts, dtype), parts)
+
+
+@kernel("xixxxxsnxnxxxin", products=True)
+def _objective_gd(
+    memory, widths, weights, target, matrices, values, weight, count, scratch, parts, rates, ridges, losses, status, steps
+):
+    left = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
+    right = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
+    state = Block(status, left, right)
+    goal = Goal(weights, target, matrices, values, weight, count, scratch, parts)
+    _gd(memory, state, widths, places_of_device(widths, 0), goal, rates, ridges, losses, steps)
+
+
+@kernel("xixxxxsnxnssxxxin", products=True)
+def _objective_rk(
+    memory, widths, weights, target, matrices, values, weight, count, scratch, parts, ridge, dt, a, b, losses, status, steps
+):
+    left = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
+    right = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
+    state = Block(status, left, right)
+    goal = Goal(weights, target, matrices, values, weight, count, scratch, parts)
+    _rk(memory, state, widths, places_of_device(widths, b.size), goal, ridge, dt, a, b, losses, steps)
+
+
+def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
+    """Gradient descent on an Objective with η and λ for every step. `params` and `losses` are written."""
+    work.load(0, params)
+    work.reset()
+    there, goal = work.keep("losses", losses), as_goal(objective)
+    if work.spread:
+        numbers = goal, rates, ridges, there
+        on_grid.objective_gd(work.memory, work.state, work.widths, work.places, *numbers, losses.size)
+    else:
+        numbers = work.keep("rates", rates), work.keep("ridges", ridges), there
+        _objective_gd(1, THREADS, work.memory, work.device_widths, *goal, *numbers, work.state, losses.size)
+    return _ended(params, losses, there, work)
+
+
+def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, work):
+    """Steps of an explicit Runge-Kutta method, tableau = (a, b), on dW_i/dt = −∇_i L − 2λ W_i.
+
+    `params` and `losses` are written. Needs a workspace with as many stages as b has.
+    """
+    work.load(0, params)
+    work.reset()
+    there, goal, (a, b) = work.keep("losses", losses), as_goal(objective), tableau
+    if work.spread:
+        numbers = goal, ridge, dt, a.reshape(-1), b, there
+        on_grid.objective_rk(work.memory, work.state, work.widths, work.places, *numbers, losses.size)
+    else:
+        numbers = ridge, dt, work.keep("a", a), work.keep("b", b), there
+        _objective_rk(1, THREADS, work.memory, work.device_widths, *goal, *numbers, work.state, losses.size)
+    return _ended(params, losses, there, work)
+
+
+def _ended(params, losses, there, work):
+    fetch(there[: losses.size], losses)
+    fetch(work.memory[: params.size], params)
+    return work.status()
+
+
+def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work):
+    """The loss with λ Σ ‖W_i‖² at `params`; its gradient into `gradient`, laid out like `params`."""
+    work.load(0, params)
+    work.reset()
+    memory, state, count = work.memory, work.state, work.places.parameters
+    there, loss = work.keep("loss", np.empty(1, params.dtype)), np.empty(1, params.dtype)
+    on_grid.weigh(memory, state, work.widths, work.places, as_goal(objective), ridge, 0, there, 0)
+    fetch(there, loss)
+    work.reset()
+    parts.combine(memory, state, SCALE, count, params.dtype.type(2) * ridge, 0, 0, work.out)
+    parts.backward(memory, state, work.widths, work.places, UPDATE, params.dtype.type(1), 0, work.out)
+    fetch(memory[work.out : work.out + gradient.size], gradient)
+    return loss[0]

@@ -1,0 +1,120 @@
+"""What a step does beside products: passes over vectors, columns and rows, in the order of sums that the CPU has.
+
+Every pass is cut into shares: `first`, `first + step`, … are what a thread makes. Offsets lead into `memory`.
+"""
+
+from lrcore.cuda._target import device, fma, times
+from lrcore.layout import lanes
+
+ADD, SUBTRACT, OPPOSITE, SCALE, COPY, FILL = 0, 1, 2, 3, 4, 5
+VECTORS = 4  # of partial sums in an inner product (`lrcore.cpu._sums`)
+
+
+def part_count(dtype):
+    """How many partial sums an inner product has."""
+    return VECTORS * lanes(dtype)
+
+
+@device
+def combine_part(memory, kind, count, factor, x, base, out, first, step):
+    """out = base + factor · x (ADD, rounded once), x − base, −x, factor · x, x, or factor (FILL)."""
+    p = first
+    while p < count:
+        value = memory[x + p]
+        if kind == ADD:
+            memory[out + p] = fma(factor, value, memory[base + p])
+        elif kind == SUBTRACT:
+            memory[out + p] = value - memory[base + p]
+        elif kind == OPPOSITE:
+            memory[out + p] = memory.dtype.type(0) - value
+        elif kind == SCALE:
+            memory[out + p] = times(factor, value)
+        elif kind == FILL:
+            memory[out + p] = factor
+        else:
+            memory[out + p] = value
+        p += step
+
+
+@device
+def square_part(memory, rows, columns, residual, out, first, step):
+    """Of every column the sum of squares, rows ascending."""
+    column = first
+    while column < columns:
+        total = memory.dtype.type(0)
+        for row in range(rows):
+            value = memory[residual + row * columns + column]
+            total = fma(value, value, total)
+        memory[out + column] = total
+        column += step
+
+
+@device
+def compare_part(memory, weights, target, rows, columns, residual, out, first, step):
+    """The product at `residual` becomes ∂L/∂W of an Objective's entries; of every column the weighted squares."""
+    column = first
+    while column < columns:
+        total = memory.dtype.type(0)
+        for row in range(rows):
+            at = row * columns + column
+            difference = memory[residual + at] - target[at]
+            slope = times(weights[at], difference)
+            memory[residual + at] = slope
+            total = fma(slope, difference, total)
+        memory[out + column] = total
+        column += step
+
+
+@device
+def column_total(memory, columns, at):
+    """Half the sum over the columns: the loss."""
+    total = memory[at]
+    for column in range(1, columns):
+        total += memory[at + column]
+    return total / memory.dtype.type(2)
+
+
+@device
+def inner_part(a, first_a, b, first_b, count, parts, part):
+    """One of the partial sums of ⟨a, b⟩: of every parts-th element from `part` on, as far as they are all whole."""
+    total, k = a.dtype.type(0), part
+    whole = count // parts * parts
+    while k < whole:
+        total = fma(a[first_a + k], b[first_b + k], total)
+        k += parts
+    return total
+
+
+@device
+def inner_total(a, first_a, b, first_b, count, sums, at, parts):
+    """⟨a, b⟩ from its partial sums at sums[at …], which are used up, and the elements after them."""
+    lanes = parts // VECTORS
+    for lane in range(lanes):
+        low, high = sums[at + lane] + sums[at + lanes + lane], sums[at + 2 * lanes + lane] + sums[at + 3 * lanes + lane]
+        sums[at + lane] = low + high
+    total = fold_lanes(sums, at, lanes)
+    for k in range(count // parts * parts, count):
+        total += times(a[first_a + k], b[first_b + k])
+    return total
+
+
+@device
+def fold_lanes(sums, at, lanes):
+    """The sum of `lanes` numbers, halves first; they are used up."""
+    while lanes > 1:
+        lanes //= 2
+        for lane in range(lanes):
+            sums[at + lane] += sums[at + lanes + lane]
+    return sums[at]
+
+
+@device
+def measured_slope_part(memory, matrices, scratch, slopes, size, count, residual, first, step):
+    """residual = Σ_k slope_k · A_k, k ascending; the slopes are at scratch[slopes …]."""
+    p = first
+    while p < size:
+        total = memory.dtype.type(0)
+        for k in range(count):
+            total = fma(scratch[slopes + k], matrices[k * size + p], total)
+        memory[residual + p] = total
+        p += step

@@ -1,0 +1,41 @@
+"""The random numbers of `lrcore.random` on the device, for the draws of SGD."""
+
+import numpy as np
+
+from lrcore import random
+from lrcore.cuda._target import device
+
+philox = device(random.philox)
+below = device(random.below)
+
+MASK, SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@device
+def word(place, w0, w1, w2, w3):
+    """Word number `place` of a block."""
+    return (w0 if place == 0 else w1) if place < 2 else (w2 if place == 2 else w3)
+
+
+@device
+def independent_draw(seed, domain, number, count):
+    """The draw of that number from 0 … count − 1, with replacement: see `lrcore.cpu.random.draws`."""
+    block = np.uint64(number >> 2)
+    w0, w1, w2, w3 = philox(block & MASK, block >> SHIFT, np.uint64(0), domain, seed & MASK, seed >> SHIFT)
+    return np.int64(below(word(number & 3, w0, w1, w2, w3), np.uint64(count)))
+
+
+@device
+def shuffle(seed, domain, epoch, order, start, count):
+    """The permutation of an epoch to order[start …], by one thread."""
+    stream, low, high = np.uint64(epoch + 1), seed & MASK, seed >> SHIFT
+    for k in range(count):
+        order[start + k] = k
+    w0 = w1 = w2 = w3 = np.uint64(0)
+    for turn in range(count - 1):
+        k = count - 1 - turn
+        place = k & 3
+        if place == 3 or turn == 0:
+            w0, w1, w2, w3 = philox(np.uint64(k >> 2), stream >> SHIFT, stream & MASK, domain, low, high)
+        other = np.int64(below(word(place, w0, w1, w2, w3), np.uint64(k + 1)))
+        order[start + k], order[start + other] = order[start + other], order[start + k]
