@@ -9,7 +9,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum 
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test bench evidence clean
+.PHONY: demo test cuda-check bench bench-gpu evidence clean
 
 ## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
 demo: .venv/base
@@ -21,7 +21,11 @@ test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
+
+## cuda-check: every kernel for GPUs compiled and assembled for three generations of them; needs no GPU
+cuda-check: .venv/cuda-check
+	NUMBA_ENABLE_CUDASIM=0 $(BIN)/python -m lrcore.cuda.check
 
 ## bench: start-up, memory, steps and ratios to peers; one thread, nothing else should run meanwhile
 bench: .venv/bench
@@ -30,6 +34,10 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/flow.py --write
 	$(BIN)/python benchmarks/sgd.py --write
 	$(BIN)/python benchmarks/sweeps.py --whole --write
+
+## bench-gpu: training on a GPU against the model on paper and against peers; without a GPU the model alone
+bench-gpu: .venv/bench .venv/cuda
+	$(BIN)/python benchmarks/gpu.py --write
 
 ## evidence: the slow proofs (kills at every store write and at random times), then the studies (more than an hour)
 evidence: .venv/test

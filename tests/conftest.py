@@ -30,12 +30,23 @@ if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is ask
 @pytest.fixture(scope="session")
 def gpu():
     """`lrcore.cuda`: in the simulator, or with NUMBA_ENABLE_CUDASIM=0 on the GPU."""
-    pytest.importorskip("numba_cuda", reason="the extra `cuda` is not installed: pip install 'lrbias[cuda]'")
+    if not importlib.util.find_spec("numba_cuda"):
+        pytest.skip("the extra `cuda` is not installed: pip install 'lrbias[cuda]'")
     from lrcore import cuda
 
     if cuda.missing():
         pytest.skip(cuda.missing())
     return cuda
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def core(request):
+    """The kernels of one side, and what its tests have time for: a `backends.Core`."""
+    import backends
+
+    if request.param == "cuda":
+        return backends.of_gpu(request.getfixturevalue("gpu"))
+    return {"cpu": backends.CPU, "reference": backends.REFERENCE}[request.param]
 
 
 @pytest.fixture

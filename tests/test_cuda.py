@@ -244,7 +244,11 @@ def test_adaptive_steps_have_the_bits_of_the_cpu(gpu, ridge, dtype, rng):
 @pytest.mark.parametrize(("m", "n", "count"), [(1, 1, 1), (9, 5, 7), (4, 12, 3), (17, 2, 4)])
 def test_products_have_the_bits_of_the_cpu(gpu, m, n, count, dtype, rng):
     work = workspace.allocate((20, 20, 20), dtype)
-    shapes = {"multiply": ((m, count), (count, n)), "multiply_at": ((count, m), (count, n)), "multiply_bt": ((m, count), (n, count))}
+    shapes = {
+        "multiply": ((m, count), (count, n)),
+        "multiply_at": ((count, m), (count, n)),
+        "multiply_bt": ((m, count), (n, count)),
+    }
     for name, (left, right) in shapes.items():
         a, b = rng.normal(size=left).astype(dtype), rng.normal(size=right).astype(dtype)
         out, expected = np.empty((m, n), dtype), np.empty((m, n), dtype)

@@ -1,7 +1,7 @@
 """The kernels for NVIDIA GPUs: every name of `lrcore.cpu`, with the same parameters and the same bits.
 
-NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those in
-`lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's own.
+NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those
+in `lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's.
 Importing this needs the extra `cuda` (an ImportError says how to install it), but no GPU: `missing` says what keeps
 kernels from running.
 """

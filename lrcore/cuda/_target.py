@@ -2,18 +2,19 @@
 
 bits        no `fastmath`. A product and a sum that are rounded one after the other are written `times(a, b) + c`, since
             the compiler would fuse `a * b + c`; what is to be fused is written `fma(a, b, c)`.
-types       kernels take flat arrays and scalars, told by a string: x array of numbers, i of int64, s a number, n an int64.
-            So they can be compiled without a GPU, for float64 and float32 (`make cuda-check`).
-simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python, a thread for each of the GPU's: blocks are small
-            there, and `fma` is that of the C library, so that bits are those of a GPU.
+types       kernels take flat arrays and scalars, told by a string: x an array of numbers, i of int64, s a number, n an
+            int64. So they can be compiled without a GPU, for float64 and float32 (`make cuda-check`).
+simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python, a thread for each of the GPU's: blocks are
+            small there, and `fma` is that of the C library, so that bits are those of a GPU.
 
 Compilation is lazy: importing a kernel costs nothing.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import functools
-import importlib.util
+import sys
 import threading
 import warnings
 from types import SimpleNamespace
@@ -21,15 +22,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-INSTALL = "pip install 'lrbias[cuda]'"
-if importlib.util.find_spec("numba_cuda") is None:  # Numba's own, older target would be found in its place
-    raise ImportError(f"numba-cuda is not installed: {INSTALL}")
-
+try:
+    import numba_cuda  # noqa: F401  else Numba's own, older target would be found in its place
+except ImportError:
+    raise ImportError("numba-cuda is not installed") from None
 from numba import cuda
 from numba.cuda.core import config
 
+INSTALL = "pip install 'lrbias[cuda]'"
 SIMULATED = bool(config.ENABLE_CUDASIM)
 OLDEST = (7, 5)  # compute capability: what `make cuda-check` compiles for
+
+QUICKLY = 1e-5  # seconds
 
 KERNELS = []  # every kernel, for `make cuda-check`
 _launching = threading.Lock()  # the simulator runs one kernel at a time
@@ -50,12 +54,24 @@ class Kernel:
 
     def __call__(self, blocks, threads, *arguments):
         if SIMULATED:
-            # overflow is a result here, and warnings of other threads can only be silenced for all
-            with _launching, warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)
+            with _simulation():
                 self._compiled[blocks, threads](*arguments)
         else:
             _configured(self._compiled, blocks, threads)(*arguments)
+
+
+@contextlib.contextmanager
+def _simulation():
+    """One kernel at a time, whose threads take turns quickly: they wait for each other at every barrier."""
+    interval = sys.getswitchinterval()
+    # overflow is a result here, and warnings of other threads can only be silenced for all
+    with _launching, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        sys.setswitchinterval(QUICKLY)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(interval)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -72,6 +88,19 @@ def kernel(types, name=None, products=False):
 
 
 if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    _allocating = threading.Lock()
+
+    def _shared_array(self, shape, dtype):
+        """One array for each line of source, as the simulator has it; its own lets two threads make two of them."""
+        caller = sys._getframe(1)
+        place = caller.f_code.co_filename, caller.f_lineno
+        with _allocating:
+            return self._allocations.setdefault(place, np.empty(shape, dtype))
+
+    FakeCUDAShared.array = _shared_array
+
     _c = ctypes.CDLL(ctypes.util.find_library("m"))
     _c.fma.restype, _c.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
     _c.fmaf.restype, _c.fmaf.argtypes = ctypes.c_float, [ctypes.c_float] * 3
@@ -105,8 +134,10 @@ else:
         def codegen(context, builder, signature, arguments):
             number = arguments[0].type
             name = f"llvm.nvvm.mul.rn.{'d' if isinstance(number, ir.DoubleType) else 'f'}"
-            known = builder.module.globals.get(name)
-            return builder.call(known or ir.Function(builder.module, ir.FunctionType(number, [number] * 2), name), arguments)
+            made = builder.module.globals.get(name)
+            if made is None:
+                made = ir.Function(builder.module, ir.FunctionType(number, [number] * 2), name)
+            return builder.call(made, arguments)
 
         return a(a, a), codegen
 
@@ -131,6 +162,8 @@ def empty(size, dtype):
 
 def fetch(array, out):
     """Copy a flat array of the device into `out`, an array of as many numbers here."""
+    if out.size == 0:
+        return
     if out.flags.c_contiguous:
         array.copy_to_host(out.reshape(-1))
     else:

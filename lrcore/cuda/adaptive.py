@@ -1,7 +1,7 @@
 """Gradient flow with steps that a tolerance chooses: the twin of `lrcore.cpu.adaptive`.
 
-The device makes slopes, sums and norms; the host reads the norms of a trial and decides, with the functions that the CPU
-compiles. That is one answer for six gradients, and none for the grid points within a step.
+The device makes slopes, sums and norms; the host reads the norms of a trial and decides, with the functions that the
+CPU compiles. That is one answer for six gradients, and none for the grid points within a step.
 """
 
 import numpy as np
@@ -41,7 +41,10 @@ class _Diverged(Exception):
 
 
 def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work):
-    """Gradient flow on an Objective, a step of the grid each, by a `tableau.Pair`: see `lrcore.cpu.adaptive_rk_steps`."""
+    """Gradient flow on an Objective, a step of the grid each, by a `tableau.Pair`.
+
+    Parameters as for `lrcore.cpu.adaptive_rk_steps`. `params`, `losses` and `state` are written.
+    """
     run = _Flow(params, objective, flow, pair, losses, state, work)
     try:
         status = run.go(losses)
@@ -124,7 +127,7 @@ class _Flow:
         clock[EVALUATIONS] += made
 
     def _stand_still(self):
-        """Make of the first slope a step of size 0, whose last slope and end are where it begins. Returns ‖k_2 − k_1‖."""
+        """Make of the first slope a step of size 0, whose last slope and end are where it begins; ‖k_2 − k_1‖."""
         first, second = self._stage(0), self._stage(1)
         self._combine(ADD, -1, first, second, second)
         self._combine(COPY, 0, first, 0, self._stage(self.stages - 1))
@@ -178,7 +181,7 @@ class _Flow:
         return self._norm(total)
 
     def _interpolate(self, goal):
-        """params = base + h Σ_i k_i Σ_j dense_ij θ^{j+1} with θ = (goal − t) / h, i ascending, each term rounded once."""
+        """params = base + h Σ_i k_i Σ_j dense_ij θ^{j+1}, θ = (goal − t) / h, i ascending, each term rounded once."""
         h, dense = self.clock[STEP], self.dense
         theta = (goal - self.clock[TIME]) / h
         self._combine(COPY, 0, self.work.base, 0, 0)

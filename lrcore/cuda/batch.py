@@ -1,4 +1,4 @@
-"""Many networks of the same widths at once, a block of threads for each, many steps a launch: `lrcore.cpu.batch`'s twin.
+"""Many networks of the same widths, a block of threads for each, many steps a launch: the twin of `lrcore.cpu.batch`.
 
 Arrays have the layout of `layout.to_lanes`, and every run the bits that it has alone, there and here. What a run needs
 is copied to its memory once a call: to shared memory where it fits, to a part of the device's otherwise.
@@ -7,14 +7,14 @@ is copied to its memory once a call: to shared memory where it fits, to a part o
 import numpy as np
 
 from lrcore.cuda._target import cuda, device, empty, fetch, kernel, put
-from lrcore.cuda.gemm import DEPTH, WIDE, WIDE_LINE
+from lrcore.cuda.gemm import DEPTH, NARROW, NARROW_LINE
 from lrcore.cuda.machines import CHIP_THREADS, Block, Chip, Goal
 from lrcore.cuda.places import places_of
 from lrcore.cuda.programs import in_memory, on_chip
 from lrcore.cuda.workspace import CHIP_SIZES
 from lrcore.status import OK
 
-MEMORY_THREADS = WIDE * WIDE
+MEMORY_THREADS = NARROW * NARROW
 
 
 @device
@@ -63,19 +63,21 @@ def _bodies(program):
 
     @device
     def descend(memory, state, params, widths, targets, lr, losses, statuses, lanes, steps):
-        run, zero = cuda.blockIdx.x, memory.dtype.type(0)
+        run = cuda.blockIdx.x
         places = places_of_device(widths, 0)
         begin(memory, state, params, targets, widths, places, run, lanes)
-        goal, first = Goal(memory, memory, memory, memory, zero, 0, memory, 0), run // lanes * steps * lanes + run % lanes
+        goal = Goal(memory, memory, memory, memory, memory.dtype.type(0), 0, memory, 0)  # of which nothing is read
+        first = run // lanes * steps * lanes + run % lanes
         gd(memory, state, widths, places, goal, lr[run], losses, first, lanes, steps)
         end(memory, state, params, places, run, lanes, statuses)
 
     @device
     def flow(memory, state, params, widths, targets, dt, a, b, losses, statuses, lanes, steps):
-        run, zero = cuda.blockIdx.x, memory.dtype.type(0)
+        run = cuda.blockIdx.x
         places = places_of_device(widths, b.size)
         begin(memory, state, params, targets, widths, places, run, lanes)
-        goal, first = Goal(memory, memory, memory, memory, zero, 0, memory, 0), run // lanes * steps * lanes + run % lanes
+        goal = Goal(memory, memory, memory, memory, memory.dtype.type(0), 0, memory, 0)  # of which nothing is read
+        first = run // lanes * steps * lanes + run % lanes
         rk(memory, state, widths, places, goal, dt[run], a, b, losses, first, lanes, steps)
         end(memory, state, params, places, run, lanes, statuses)
 
@@ -110,16 +112,16 @@ def _memory_kernels():
 
     @kernel("xixxxixnn", "gd_in_memory", products=True)
     def gd(params, widths, targets, lr, losses, statuses, arenas, lanes, steps):
-        left = cuda.shared.array((DEPTH, WIDE_LINE), params.dtype)
-        right = cuda.shared.array((DEPTH, WIDE_LINE), params.dtype)
+        left = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
+        right = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
         state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         descend(memory, state, params, widths, targets, lr, losses, statuses, lanes, steps)
 
     @kernel("xixxxxxixnn", "rk_in_memory", products=True)
     def rk(params, widths, targets, dt, a, b, losses, statuses, arenas, lanes, steps):
-        left = cuda.shared.array((DEPTH, WIDE_LINE), params.dtype)
-        right = cuda.shared.array((DEPTH, WIDE_LINE), params.dtype)
+        left = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
+        right = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
         state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         flow(memory, state, params, widths, targets, dt, a, b, losses, statuses, lanes, steps)

@@ -134,8 +134,7 @@ def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work):
 
 
 def _steps(made, modes, target, weights, numbers, losses, work):
-    (depth, size), dtype = modes.shape, modes.dtype
-    memory = work.memory
+    depth, dtype, memory = len(modes), modes.dtype, work.memory
     memory[: modes.size].copy_to_device(np.ascontiguousarray(modes).reshape(-1))
     there, status = put(losses), put(np.zeros(1, np.int64))
     numbers = [dtype.type(number) if np.ndim(number) == 0 else number for number in numbers]

@@ -25,11 +25,11 @@ from lrcore.status import OK
 AB, AT_B, A_BT = 0, 1, 2
 STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
 
-TILE = 4  # rows and columns of a thread
-NARROW, WIDE = on_gpu(8, 1), on_gpu(16, 2)  # Q: a block of Q × Q threads makes tiles of TILE·Q
+TILE = on_gpu(4, 2)  # rows and columns of a thread
+NARROW, WIDE = on_gpu(8, 2), on_gpu(16, 3)  # Q: a block of Q × Q threads makes tiles of TILE·Q
 DEPTH = on_gpu(16, 3)
 NARROW_LINE, WIDE_LINE = TILE * NARROW + 1, TILE * WIDE + 1  # one more, so that a column lies in different banks
-WIDE_FROM = on_gpu(1024, 9)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
+WIDE_FROM = on_gpu(1024, 7)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
 
 
 @device
@@ -99,17 +99,17 @@ def _tiled(q):
 
     @device
     def stage(memory, tile, start, line_step, k_step, line, lines, k, count, thread):
-        """tile[p, l] = the number of line `line` + l at k + p; 0 beyond the edges."""
+        """tile[p, i] = the number of line `line` + i at k + p; 0 beyond the edges."""
         place = thread
         while place < DEPTH * side:
             if k_step == 1:  # neighbours read what lies side by side
-                l, p = place // DEPTH, place % DEPTH
+                near, p = place // DEPTH, place % DEPTH
             else:
-                l, p = place % side, place // side
+                near, p = place % side, place // side
             value = memory.dtype.type(0)
-            if line + l < lines and k + p < count:
-                value = memory[start + (line + l) * line_step + (k + p) * k_step]
-            tile[p, l] = value
+            if line + near < lines and k + p < count:
+                value = memory[start + (line + near) * line_step + (k + p) * k_step]
+            tile[p, near] = value
             place += threads
 
     @device

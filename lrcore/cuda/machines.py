@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lrcore.cuda._target import cuda, device, fma, kernel, on_gpu, times
 from lrcore.cuda.chain import walks
-from lrcore.cuda.gemm import WIDE, direct, launch_product, wide_tiled
+from lrcore.cuda.gemm import NARROW, direct, launch_product, narrow_tiled
 from lrcore.cuda.passes import (
     column_total,
     combine_part,
@@ -26,7 +26,7 @@ from lrcore.cuda.passes import (
 )
 from lrcore.status import DIVERGED, OK
 
-CHIP_THREADS, MEMORY_THREADS = on_gpu(64, 3), WIDE * WIDE
+CHIP_THREADS, MEMORY_THREADS = on_gpu(64, 3), NARROW * NARROW
 PASS_THREADS = on_gpu(256, 2)  # of a launch that passes over vectors
 MOST_BLOCKS = on_gpu(2048, 3)
 
@@ -139,7 +139,7 @@ def _chip_multiply(memory, state, form, mode, m, n, count, a, b, c, target, fact
 @device
 def _memory_multiply(memory, state, form, mode, m, n, count, a, b, c, target, factor):
     left, right = state.left, state.right
-    wide_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, 0, 1)
+    narrow_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, 0, 1)
     cuda.syncthreads()
 
 
@@ -249,8 +249,23 @@ def _respond(memory, state, matrices, scratch, slopes, size, count, residual):
 
 @kernel("xinnxxxxsnxnsnnxn", name="settle")
 def _settle_kernel(
-    memory, state, columns, at_columns, weights, target, matrices, values, weight, measurements, scratch, parts, ridge,
-    parameters, point, losses, at,
+    memory,
+    state,
+    columns,
+    at_columns,
+    weights,
+    target,
+    matrices,
+    values,
+    weight,
+    measurements,
+    scratch,
+    parts,
+    ridge,
+    parameters,
+    point,
+    losses,
+    at,
 ):
     if state[0] == OK and cuda.threadIdx.x == 0:
         goal = Goal(weights, target, matrices, values, weight, measurements, scratch, parts)

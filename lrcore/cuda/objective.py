@@ -1,17 +1,21 @@
-"""Training on an `Objective`, entries or measurements of the product with a ridge: the twin of `lrcore.cpu.objective`."""
+"""Training on an `Objective`, entries or measurements of the product, and a ridge: the twin of `lrcore.cpu.objective`.
+
+One block makes the steps of a small network as it would on chip, though its memory is the device's: with tiles,
+products and all that is needed beside them take more registers than a thread has.
+"""
 
 import numpy as np
 
-from lrcore.cuda._target import cuda, empty, fetch, kernel, put
-from lrcore.cuda.gemm import DEPTH, UPDATE, WIDE, WIDE_LINE
-from lrcore.cuda.machines import Block, Goal
+from lrcore.cuda._target import empty, fetch, kernel, on_gpu, put
+from lrcore.cuda.batch import places_of_device
+from lrcore.cuda.gemm import UPDATE
+from lrcore.cuda.machines import Chip, Goal
 from lrcore.cuda.machines import on_grid as parts
 from lrcore.cuda.passes import SCALE, part_count
-from lrcore.cuda.programs import in_memory, on_grid
-from lrcore.cuda.batch import places_of_device
+from lrcore.cuda.programs import on_chip, on_grid
 
-THREADS = WIDE * WIDE
-_gd, _rk = in_memory.objective_gd, in_memory.objective_rk
+THREADS = on_gpu(256, 3)
+_gd, _rk = on_chip.objective_gd, on_chip.objective_rk
 
 
 def as_goal(objective):
@@ -26,23 +30,19 @@ def as_goal(objective):
 
 @kernel("xixxxxsnxnxxxin", products=True)
 def _objective_gd(
-    memory, widths, weights, target, matrices, values, weight, count, scratch, parts, rates, ridges, losses, status, steps
+    memory, widths, weights, target, rows, values, weight, count, scratch, parts, rates, ridges, losses, status, steps
 ):
-    left = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
-    right = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
-    state = Block(status, left, right)
-    goal = Goal(weights, target, matrices, values, weight, count, scratch, parts)
+    state = Chip(status)
+    goal = Goal(weights, target, rows, values, weight, count, scratch, parts)
     _gd(memory, state, widths, places_of_device(widths, 0), goal, rates, ridges, losses, steps)
 
 
 @kernel("xixxxxsnxnssxxxin", products=True)
 def _objective_rk(
-    memory, widths, weights, target, matrices, values, weight, count, scratch, parts, ridge, dt, a, b, losses, status, steps
+    memory, widths, weights, target, rows, values, weight, count, scratch, parts, ridge, dt, a, b, losses, status, steps
 ):
-    left = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
-    right = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
-    state = Block(status, left, right)
-    goal = Goal(weights, target, matrices, values, weight, count, scratch, parts)
+    state = Chip(status)
+    goal = Goal(weights, target, rows, values, weight, count, scratch, parts)
     _rk(memory, state, widths, places_of_device(widths, b.size), goal, ridge, dt, a, b, losses, steps)
 
 

@@ -13,7 +13,7 @@ from lrcore.cuda.passes import ADD, COPY, SCALE
 
 
 class Programs(NamedTuple):
-    """The steps of a machine. All begin with memory, state, widths, places, goal (of a whole target: no more than room)."""
+    """The steps of a machine. All take memory, state, widths, places and a goal first, and then what is listed."""
 
     loss: Any  # (…, losses, at), after `forward`: of a whole target
     weigh: Any  # (…, ridge, point, losses, at): of an Objective, leaves ∂L/∂W; with at < 0 no loss is made

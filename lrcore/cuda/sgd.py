@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on entries, a block for each run: the twin of `lrcore.cpu.sgd` and of `lrcore.cpu.batch_sgd`.
+"""Stochastic gradient descent on entries, a block for each run: the twin of `lrcore.cpu.sgd` and `batch_sgd`.
 
     memory   parameters │ f (B, inner) │ b (B, inner) │ residual (B,)          of a run: on chip where it fits
     order    the last permutation (m,), its name (2) │ the entries of a batch (B,)
@@ -25,18 +25,27 @@ DOMAIN = np.uint64(SAMPLE)
 
 
 class _Job(NamedTuple):
-    """What the runs of a launch have in common."""
+    """What the runs of a launch have in common. each: whether the loss of every step is kept, or their mean."""
 
     widths: Any
+    weight: Any
     entries: int
     batch: int
     replacement: int
-    weight: Any
     first: int
     steps: int
     lanes: int
     parameters: int
     inner: int
+    each: int
+
+
+@device
+def _job(widths, weight, facts):
+    """The _Job whose integers are `facts`."""
+    return _Job(
+        widths, weight, facts[0], facts[1], facts[2], facts[3], facts[4], facts[5], facts[6], facts[7], facts[8]
+    )
 
 
 @device
@@ -191,7 +200,7 @@ def _flush(memory, job):
 
 
 @device
-def _tell(memory, size, each, run, k, job, losses, status):
+def _tell(memory, size, run, k, job, losses, status):
     """The loss of a step: its place, or its part of the sum over all."""
     if cuda.threadIdx.x == 0:
         residual, total = job.parameters + 2 * job.batch * job.inner, memory.dtype.type(0)
@@ -199,7 +208,7 @@ def _tell(memory, size, each, run, k, job, losses, status):
             total += times(memory[residual + s], memory[residual + s])
         half = memory.dtype.type(0.5)
         loss = times(half * job.weight, total) / memory.dtype.type(size)
-        if each:
+        if job.each:
             losses[k] = loss
         elif math.isfinite(loss):
             losses[run] += loss
@@ -209,7 +218,7 @@ def _tell(memory, size, each, run, k, job, losses, status):
 
 
 @device
-def _train(memory, status, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, order, each, job, params):
+def _train(memory, status, params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, order, job):
     """All steps of one run."""
     run, made, one = cuda.blockIdx.x, job.steps, memory.dtype.type(1)
     if statuses[run] == OK:
@@ -217,7 +226,7 @@ def _train(memory, status, lr, ridge, factors, seeds, rows, columns, values, los
         take(params, job.parameters, run, job.lanes, memory, 0)
         if cuda.threadIdx.x == 0:
             status[0] = OK
-            if not each:
+            if not job.each:
                 losses[run] = 0
         cuda.syncthreads()
         for k in range(job.steps):
@@ -229,7 +238,7 @@ def _train(memory, status, lr, ridge, factors, seeds, rows, columns, values, los
             if job.inner > 0:
                 _ends(memory, size, rows, columns, run, job, order)
             _residuals(memory, size, rows, columns, values, run, job, order)
-            _tell(memory, size, each, run, k, job, losses, status)
+            _tell(memory, size, run, k, job, losses, status)
             if status[0] != OK:
                 made = k
                 break
@@ -240,17 +249,13 @@ def _train(memory, status, lr, ridge, factors, seeds, rows, columns, values, los
         give(memory, job.parameters, run, job.lanes, params)
         if cuda.threadIdx.x == 0:
             statuses[run] = status[0]
-            if not each:
+            if not job.each:
                 losses[run] = losses[run] / memory.dtype.type(max(made, 1))
     elif cuda.threadIdx.x == 0:
         losses[run] = memory.dtype.type(0)
 
 
-@device
-def _part(array):
-    """What belongs to the run of this block."""
-    length = array.size // cuda.gridDim.x
-    return array[cuda.blockIdx.x * length : (cuda.blockIdx.x + 1) * length]
+TYPES = "xixxxiiixxixisi"
 
 
 def _chip_kernel(size):
@@ -258,30 +263,43 @@ def _chip_kernel(size):
 
     @kernel(TYPES, f"sgd_on_chip_{size}")
     def made(
-        params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, arenas, orders,
-        entries, batch, replacement, weight, first, steps, lanes, parameters, inner, each,
+        params,
+        widths,
+        lr,
+        ridge,
+        factors,
+        seeds,
+        rows,
+        columns,
+        values,
+        losses,
+        statuses,
+        arenas,
+        orders,
+        weight,
+        facts,
     ):
         memory = cuda.shared.array(size, params.dtype)
         status = cuda.shared.array(1, np.int64)
-        job = _Job(widths, entries, batch, replacement, weight, first, steps, lanes, parameters, inner)
-        own = seeds, rows, columns, values, losses, statuses, _part(orders), each, job, params
-        _train(memory, status, lr, ridge, factors, *own)
+        length, run = orders.size // cuda.gridDim.x, cuda.blockIdx.x
+        order = orders[run * length : (run + 1) * length]
+        job = _job(widths, weight, facts)
+        own = params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses
+        _train(memory, status, *own, order, job)
 
     return made
 
 
-TYPES = "xixxxiiixxixinnnsnnnnnn"
-
-
 @kernel(TYPES)
 def _sgd_in_memory(
-    params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, arenas, orders,
-    entries, batch, replacement, weight, first, steps, lanes, parameters, inner, each,
+    params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, arenas, orders, weight, facts
 ):
     status = cuda.shared.array(1, np.int64)
-    job = _Job(widths, entries, batch, replacement, weight, first, steps, lanes, parameters, inner)
-    own = seeds, rows, columns, values, losses, statuses, _part(orders), each, job, params
-    _train(_part(arenas), status, lr, ridge, factors, *own)
+    length, size, run = orders.size // cuda.gridDim.x, arenas.size // cuda.gridDim.x, cuda.blockIdx.x
+    order, memory = orders[run * length : (run + 1) * length], arenas[run * size : (run + 1) * size]
+    job = _job(widths, weight, facts)
+    own = params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses
+    _train(memory, status, *own, order, job)
 
 
 KERNELS = {size: _chip_kernel(size) for size in CHIP_SIZES}
@@ -322,10 +340,9 @@ def _launch(params, entries, numbers, sampling, losses, statuses, shape, each, w
     arrays += [put(entries.rows.astype(np.int64)), put(entries.columns.astype(np.int64)), put(entries.values)]
     arenas = empty(runs if work.chip else runs * work.floats, dtype)
     orders = put(np.zeros(runs * work.order, np.int64))
-    weight, steps = dtype.type(entries.weight), factors.shape[1]
-    facts = work.entries, sampling.batch, int(sampling.replacement), weight, sampling.first, steps, lanes
-    threads = CHIP_THREADS if work.chip else MEMORY_THREADS
-    sizes = params.size // runs, work.inner, int(each)
-    made(runs, threads, there, work.device_widths, *arrays, lost, codes, arenas, orders, *facts, *sizes)
+    facts = work.entries, sampling.batch, sampling.replacement, sampling.first, factors.shape[1], lanes
+    facts = put(np.array([*facts, params.size // runs, work.inner, each], np.int64))
+    threads, weight = CHIP_THREADS if work.chip else MEMORY_THREADS, dtype.type(entries.weight)
+    made(runs, threads, there, work.device_widths, *arrays, lost, codes, arenas, orders, weight, facts)
     for array, place in ((there, params), (lost, losses), (codes, statuses)):
         fetch(array, place)

@@ -5,6 +5,8 @@ the second-level cache, also with one block; larger ones are spread over the who
 trained too, a block for each.
 """
 
+import itertools
+
 import numpy as np
 
 from lrcore import layout
@@ -40,7 +42,8 @@ def require_memory(needed, what):
     free = USABLE * free_memory()
     if needed > free:
         raise DeviceMemoryError(
-            f"{what} needs {needed / GIBIBYTE:.2g} GiB of memory on the device, where {free / GIBIBYTE:.2g} GiB are free"
+            f"{what} needs {needed / GIBIBYTE:.2g} GiB of memory on the device, "
+            f"where {free / GIBIBYTE:.2g} GiB are free"
         )
 
 
@@ -50,7 +53,7 @@ def waves(blocks, needed, what):
     fitting = blocks if free_memory() == np.inf else int(USABLE * free_memory() // needed)
     count = -(-blocks // max(fitting, 1))
     ends = np.linspace(0, blocks, count + 1).round().astype(int).tolist()
-    return list(zip(ends, ends[1:], strict=False))
+    return list(itertools.pairwise(ends))
 
 
 def chip_size(places):
