@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # The compilation cache is keyed by the core's sources, since Numba does not notice a changed callee.
-SOURCES := $(shell find lrcore -name '*.py' | LC_ALL=C sort)
+SOURCES := $(shell find lrcore -name '*.py' -not -path 'lrcore/cuda/*' | LC_ALL=C sort)
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1

@@ -10,8 +10,10 @@
     random     counter-based random numbers
     reference  the specification: every kernel in plain NumPy
     cpu        the same names, compiled for the CPU
+    cuda       the same names, compiled for NVIDIA GPUs (extra `cuda`)
 
-Importing this package compiles nothing and does not import Numba: `lrcore.cpu` does, and compiles on first call.
+Importing this package compiles nothing and does not import Numba: `lrcore.cpu` and `lrcore.cuda` do, and compile on
+first call.
 """
 
 from lrcore import adaptive, layout, objective, status, tableau, workspace
