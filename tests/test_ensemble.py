@@ -197,7 +197,7 @@ def test_a_second_call_reads_what_the_first_one_made(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(ensembles, "_make_group", refuse)
+    monkeypatch.setattr(ensembles, "_make_groups", refuse)
     _same(lb.ensemble(**_many(), store=tmp_path / "e"), made)
     opened = lb.open_ensemble(tmp_path / "e")
     _same(opened, made)
@@ -212,13 +212,13 @@ def test_a_group_that_is_gone_is_made_again_alone_with_the_same_bits(tmp_path, m
     files[1].unlink()
     with pytest.raises(lb.StoreError, match="70 of 134 runs"):
         lb.open_ensemble(tmp_path / "e")
-    make, parts = ensembles._make_group, []
+    make, parts = ensembles._make_groups, []
 
-    def note(whole, part, *rest):
-        parts.append(part)
-        return make(whole, part, *rest)
+    def note(whole, chosen, *rest):
+        parts.extend(part for part, _ in chosen.values())
+        return make(whole, chosen, *rest)
 
-    monkeypatch.setattr(ensembles, "_make_group", note)
+    monkeypatch.setattr(ensembles, "_make_groups", note)
     _same(lb.ensemble(**_many(), store=tmp_path / "e"), made)
     assert parts == [range(64, 128)]
     _same(lb.open_ensemble(tmp_path / "e"), made)
@@ -311,15 +311,15 @@ def test_the_folder_holds_what_was_trained(tmp_path):
 
 def wait_after_the_first_group(store):
     """The call of the test below, each group of which waits for a signal once it was made; in a process of its own."""
-    make = ensembles._make_group
+    make = ensembles._make_groups
 
-    def waiting(whole, part, path, received, stop):
-        found = make(whole, part, path, received, stop)
+    def waiting(whole, chosen, own, device, received, stop):
+        found = make(whole, chosen, own, device, received, stop)
         while not received:
             select.select([], [], [], 0.01)
         return found
 
-    ensembles._make_group = waiting
+    ensembles._make_groups = waiting
     lb.ensemble(**_many(), store=store, threads=1)
 
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lrbias.devices import CPU
 from lrbias.errors import StoreError
-from lrbias.metrics import Observation
 from lrbias.threads import cores
 
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured
 
 
-def has_another_core(threads, record):
-    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved."""
-    return cores() > threads and not record.functions()
+def has_another_core(threads, record, device=CPU):
+    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
+
+    A device apart leaves even the core free from which it was called.
+    """
+    return (device.apart or cores() > threads) and not record.functions()
 
 
 class MeasureError(Exception):
@@ -48,18 +51,18 @@ class Recorder:
     A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
     both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
     written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
-    that trains.
+    that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
     """
 
-    def __init__(self, plan, setup, write, threads):
-        self._plan, self._write, self._observation = plan, write, Observation(setup)
+    def __init__(self, plan, here, beside, write):
+        self._plan, self._write, self._observation = plan, write, here
         self._waiting = deque()  # not written yet, in order
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
         self._failure = None
         self._thread = None
-        if has_another_core(threads, setup.record):
-            self._thread = threading.Thread(target=self._work, args=(Observation(setup),), daemon=True)
+        if beside is not None:
+            self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
             self._thread.start()
 
     def measure(self, params, step, state):

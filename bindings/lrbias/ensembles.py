@@ -22,6 +22,7 @@ import numpy as np
 
 from lrbias.absorbing import AbsorbingSets
 from lrbias.completion import Completion
+from lrbias.devices import resolve
 from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, require
 from lrbias.interrupts import collected
@@ -35,7 +36,8 @@ from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
 from lrbias.trajectories import Group
 
-GROUP = 64  # runs that are trained together, eight to a vector
+GROUP = 64  # runs that are kept together, and trained together on the CPU, eight to a vector
+SIDE_BY_SIDE = 64  # groups that are trained together on a device apart
 WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 
@@ -52,6 +54,7 @@ def ensemble(
     store=None,
     threads=None,
     progress=None,
+    device="cpu",
 ):
     """Train many networks by SGD and return the Ensemble.
 
@@ -67,12 +70,14 @@ def ensemble(
     store     a folder to keep the ensemble in; an existing one must be of the same ensemble, which then goes on
     threads   groups of runs made side by side; None: one for each core. Bits do not depend on it
     progress  True or False; None shows it on a terminal
+    device    "cpu", "cuda" or "auto", see `train`. For each of the threads, which measure, a GPU trains up to 4096
+              runs together. Bits do not depend on it, and an ensemble begun on one may go on, on another
 
     A run that diverges is a result: it is marked in `diverged`, keeps its rank, and its later errors are NaN. Ctrl-C
     and SIGTERM raise Interrupted; what `store` holds by then is not made again. Raises InvalidInput, and StoreError for
     a folder that is damaged or in use.
     """
-    whole = _Plan(problem, network, method, runs)
+    whole, place = _Plan(problem, network, method, runs), resolve(device)
     whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
     lower, upper = check_thresholds(lower, upper)
@@ -80,10 +85,11 @@ def ensemble(
     require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
     whole.sets, whole.lower, whole.upper = sets, lower, upper
     threads = cores() if threads is None else validate(Threads, "threads", threads)
-    folder = None if store is None else _folder(Path(store), whole)
+    folder = None if store is None else _folder(Path(store), whole, place)
     held = lock(folder / "lock", folder) if folder else None
     try:
-        groups = _make(whole, folder, threads, progress)
+        with place.fitting():
+            groups = _make(whole, folder, threads, progress, place)
     finally:
         if held:
             held.release()
@@ -190,7 +196,7 @@ def _require_kinds(problems, networks, methods):
     require(own.batch <= first.count, "batch", own.batch, f"at most {first.count}, the number of observed entries")
 
 
-def _folder(path, whole):
+def _folder(path, whole, device):
     """The folder of the ensemble, made or recognised."""
     document = whole.document()
     if (path / "ensemble.json").is_file():
@@ -207,7 +213,7 @@ def _folder(path, whole):
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "groups").mkdir(parents=True)
         write_group(draft / "data.npz", whole.data())
-        write_json(draft / "ensemble.json", {**document, "made_with": made_with()})
+        write_json(draft / "ensemble.json", {**document, "made_with": made_with(device=device)})
         draft.rename(path)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -215,7 +221,7 @@ def _folder(path, whole):
     return path
 
 
-def _make(whole, folder, threads, progress):
+def _make(whole, folder, threads, progress, device):
     """The groups in order, each {name: array}; those that the folder holds are read."""
     parts = [range(first, min(first + GROUP, len(whole))) for first in range(0, len(whole), GROUP)]
     paths = [folder / "groups" / f"{number:05d}.npz" if folder else None for number in range(len(parts))]
@@ -226,14 +232,16 @@ def _make(whole, folder, threads, progress):
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting = [n for n in range(len(parts)) if n not in groups]
         if waiting:
-            Group(whole, parts[waiting[0]]).advance(0)  # compiles before threads share the work
-        jobs = {pool.submit(_make_group, whole, parts[n], (paths[n], own), received, stop): n for n in waiting}
+            Group(whole, parts[waiting[0]], device).advance(0)  # compiles before threads share the work
+        jobs = []
+        for numbers in _side_by_side(waiting, threads, device):
+            chosen = {n: (parts[n], paths[n]) for n in numbers}
+            jobs.append(pool.submit(_make_groups, whole, chosen, own, device, received, stop))
         try:
             for job in as_completed(jobs):
-                found = job.result()
-                if found is not None:
-                    groups[jobs[job]] = found
-                    for run, diverged in zip(parts[jobs[job]], found["diverged"], strict=True):
+                for n, found in job.result().items():
+                    groups[n] = found
+                    for run, diverged in zip(parts[n], found["diverged"], strict=True):
                         shown.update(f"{run}", "diverged" if diverged else "finished")
         finally:
             stop.append(True)
@@ -244,15 +252,28 @@ def _make(whole, folder, threads, progress):
     return [groups[n] for n in range(len(parts))]
 
 
-def _make_group(whole, part, place, received, stop):
-    """Train the runs of a group to their end, or None when that is not to be waited for; place: (path, fingerprint)."""
-    group, started = Group(whole, part), time.perf_counter()
+def _side_by_side(waiting, threads, device):
+    """The groups that are trained together: one at a time; on a device apart many, with some for every thread."""
+    several = max(1, min(SIDE_BY_SIDE, -(-len(waiting) // threads))) if device.apart else 1
+    return [waiting[first : first + several] for first in range(0, len(waiting), several)]
+
+
+def _make_groups(whole, chosen, own, device, received, stop):
+    """Train the runs of some groups together: {number: found}, nothing when their end is not to be waited for.
+
+    chosen: {number: (part, path)}; own: the fingerprint.
+    """
+    started = time.perf_counter()
+    group = Group(whole, [run for part, _ in chosen.values() for run in part], device)
     while group.step < whole.steps:
         if received or stop:
-            return None
+            return {}
         group.advance(whole.every)
         group.record()
-    found = {**group.found(), "seconds": np.array([time.perf_counter() - started])}
-    if place[0]:
-        write_group(place[0], {**found, FINGERPRINT: np.array(place[1])})
+    seconds, together, found, first = (time.perf_counter() - started) / len(chosen), group.found(), {}, 0
+    for n, (part, path) in chosen.items():
+        rows, first = slice(first, first + len(part)), first + len(part)
+        found[n] = {**{name: array[rows] for name, array in together.items()}, "seconds": np.array([seconds])}
+        if path:
+            write_group(path, {**found[n], FINGERPRINT: np.array(own)})
     return found

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lrbias.completion import Completion, Sensing, load_observed
+from lrbias.devices import DeviceName, check_threads
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.method import INNER, METHODS, OWN
 from lrbias.network import Network
@@ -84,6 +85,7 @@ class Experiment(Settings):
     steps: Count = Field(50_000, description="an integer of at least 1")
     checkpoint_every: Count = Field(1000, description="an integer of at least 1")
     threads: Threads = Field(1, description="an integer from 1 to 256")
+    device: DeviceName = Field("cpu", description="cpu, cuda or auto")
     compress: Compress = Field("auto", description="auto or off")
     every: Any = 10
     metrics: Any = "all"
@@ -98,6 +100,11 @@ class Experiment(Settings):
     stop_loss: Any = None
     stop_gradient: Any = None
     stop_plateaus: Any = None
+
+    @model_validator(mode="after")
+    def _check_device(self):
+        check_threads(self.device, self.threads)
+        return self
 
     @property
     def sees_part(self):
@@ -224,6 +231,7 @@ class Experiment(Settings):
             "stop": stop,
             "checkpoint_every": self.checkpoint_every,
             "threads": self.threads,
+            "device": self.device,
             "compress": self.compress,
         }
 

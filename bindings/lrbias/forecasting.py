@@ -16,6 +16,7 @@ from scipy.integrate import solve_ivp
 
 from lrbias import theory
 from lrbias.beside import has_another_core
+from lrbias.devices import CPU, resolve
 from lrbias.log import losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.progress import clock
@@ -30,6 +31,7 @@ HORIZON = 50  # how many times `steps` to look ahead for an escape
 MODES = 20
 TIMING_SECONDS = 0.1
 COMMIT_SECONDS = 0.01
+CALL = 100  # steps that a timed call makes where calls cost more than steps
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,17 @@ class Forecast:
         return "\n".join(lines)
 
 
-def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto"):
+def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
-    record = Record() if record is None else record
+    record, device = Record() if record is None else record, resolve(device)
     network, given = method.start(problem, network), network
     steps = method.most_steps if steps is None else steps
     problem.check(network)
     spectrum, known = problem.spectrum, _has_forecast(problem, method)
     modes = min(spectrum.rank, MODES) if known else 0
-    with one_blas_thread():
+    with one_blas_thread(), device.fitting():
         escapes = escape_steps(problem, network, method.step_size, steps, modes)
-        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress)
+        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress, device)
     return Forecast(
         steps=steps,
         seconds=seconds,
@@ -188,14 +190,15 @@ def _escape_time(network, value, left, right, horizon):
     return float(solution.t_events[0][0]) if solution.t_events[0].size else None
 
 
-def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", alone=False):
+def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", device=CPU, alone=False):
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     network = method.start(problem, network)
-    setup = Setup(problem, network.widths, network.dtype, record, method)
+    setup = Setup(problem, network.widths, network.dtype, record, method, device)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
     plan.probe(observation.at(params))
-    per_step = _seconds_per_step(problem, network, method, compress)
+    call = min([CALL, checkpoint_every, *plan.intervals]) if device.apart else 1
+    per_step = _seconds_per_step(problem, network, method, compress, device, call)
     training, measuring = steps * per_step, 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
@@ -207,19 +210,20 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
         capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities
     )
     seconds = training + measuring
-    if not alone and has_another_core(threads=1, record=record):
+    if not alone and has_another_core(1, record, device):
         seconds = max(training, seconds / 2)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 
-def _seconds_per_step(problem, network, method, compress):
-    short = reduce(problem, network, method) if compress == "auto" else None
+def _seconds_per_step(problem, network, method, compress, device, call):
+    """Timed in calls of `call` steps, as between two records: a call costs a device apart more than a step does."""
+    short = reduce(problem, network, method, device) if compress == "auto" else None
     if short is not None:
-        several = np.empty(100)
+        several = np.empty(CALL)
         return seconds_of(lambda: short.advance(several, 0)) / several.size
-    trainer, one = method.trainer(problem, network.widths, network.params.copy()), np.empty(1, network.dtype)
-    steps = itertools.count()
-    return seconds_of(lambda: trainer.advance(one, next(steps)))
+    trainer = method.trainer(problem, network.widths, network.params.copy(), device=device)
+    losses, steps = np.empty(call, network.dtype), itertools.count(step=call)
+    return seconds_of(lambda: trainer.advance(losses, next(steps))) / call
 
 
 def seconds_of(action):

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.metrics import Quantity
 from lrbias.problem import gaussian
 from lrbias.trainer import Trainer
-from lrcore import layout, random, workspace
+from lrcore import layout, random
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
 RESIDUAL = 1e-9  # ‖Av − λv‖ / λ that is accepted from Lanczos
@@ -133,8 +134,8 @@ class Greedy(Trainer):
 
     machine = True
 
-    def __init__(self, problem, widths, params, method, threads):
-        self.problem, self.method, self.threads = problem, method, threads
+    def __init__(self, problem, widths, params, method, threads=1, device=CPU):
+        self.problem, self.method, self.threads, self.device = problem, method, threads, device
         self.widths, self.params = tuple(widths), params.copy()
         self.phases = []
         nothing = np.zeros(problem.shape)
@@ -164,9 +165,12 @@ class Greedy(Trainer):
     def _begin(self, params, units):
         """Make ready to train `units` units, which start from the wide network `params`."""
         self.small, self.small_widths = self._small(params, units)
-        self.inner = self.method.inner.trainer(self.problem, self._inner_widths(units), self.small, self.threads)
-        self._goal = self.problem.objective(np.float64)
-        self._work, self._gradient = workspace.allocate(self.small_widths), np.empty_like(self.small)
+        place = self.threads, self.device
+        self.inner = self.method.inner.trainer(self.problem, self._inner_widths(units), self.small, *place)
+        looking = self.device.for_one_pass(self.small_widths)
+        self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
+        self._goal = looking.constant(self.problem.objective(np.float64))
+        self._work, self._gradient = looking.workspace.allocate(self.small_widths), np.empty_like(self.small)
 
     def _add_unit(self, step):
         """Give the pending direction to a new unit of every layer, in balanced form."""
@@ -201,11 +205,7 @@ class Greedy(Trainer):
         """Whether a phase is over; then the next direction waits, or there is none."""
         if step % self.method.check_every:
             return False
-        from lrcore import cpu
-
-        loss = cpu.objective_loss_and_gradient(
-            self.small, self.small_widths, self._goal, 0.0, self._gradient, self._work
-        )
+        loss = self._loss_and_gradient(self.small, self.small_widths, self._goal, 0.0, self._gradient, self._work)
         norm, phase = np.linalg.norm(self._gradient), self.phases[-1]
         if not (norm <= self.method.tolerance * self.steepest and self._trained(phase)):
             return False

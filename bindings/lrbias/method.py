@@ -1,8 +1,8 @@
 """How the network is trained: methods as frozen settings that know their kernel.
 
-`stepper(problem, widths, dtype, threads)` gives steps(params, losses, step=0) -> status: as many steps as `losses` is
-long, the first of which has the number `step`. A run is made by the `Trainer` that `trainer(…)` gives. With a ridge λ
-every method minimises the loss + λ Σ ‖W_i‖².
+`stepper(problem, widths, dtype, threads, device)` gives steps(params, losses, step=0) -> status: as many steps as
+`losses` is long, the first of which has the number `step`, made by the kernels of a `Device`. A run is made by the
+`Trainer` that `trainer(…)` gives. With a ridge λ every method minimises the loss + λ Σ ‖W_i‖².
 """
 
 from typing import Annotated, Any, ClassVar
@@ -10,12 +10,13 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.network import Network
 from lrbias.schedule import as_schedule, as_settings
 from lrbias.settings import Count, NotNegative, Positive, Seed, Settings, Share
 from lrbias.threads import together
-from lrcore import layout, workspace
+from lrcore import layout
 from lrcore.objective import Entries, Sampling
 from lrcore.tableau import PAIRS, TABLEAUS
 
@@ -73,11 +74,11 @@ class Method(Settings):
         require(isinstance(network, Network), "network", network, "a Network")
         return network
 
-    def trainer(self, problem, widths, params, threads=1):
+    def trainer(self, problem, widths, params, threads=1, device=CPU):
         """The Trainer of a run whose layers are the flat vector `params`, which it may change in place."""
         from lrbias.trainer import Whole
 
-        return Whole(params, self.stepper(problem, widths, params.dtype, threads))
+        return Whole(params, self.stepper(problem, widths, params.dtype, threads, device))
 
     def rates(self, first, count):
         """Time t of the steps first … first + count − 1."""
@@ -152,39 +153,36 @@ class GD(Descent):
         """For a legend."""
         return self._with_ridge(f"GD, lr = {self.lr:g}")
 
-    def stepper(self, problem, widths, dtype, threads=1):
+    def stepper(self, problem, widths, dtype, threads=1, device=CPU):
         """See the top of this file."""
-        from lrcore import cpu
-
-        works, widths = workspace.team(layout.as_widths(widths), dtype, 0, threads), layout.as_widths(widths)
+        kernels, widths = device.kernels, layout.as_widths(widths)
+        works = device.workspace.team(widths, dtype, 0, threads)
         if self.plain and problem.plain:
-            target, lr = layout.aligned_copy(problem.target, dtype), np.dtype(dtype).type(self.lr)
+            target, lr = device.constant(layout.aligned_copy(problem.target, dtype)), np.dtype(dtype).type(self.lr)
             return together(
-                lambda params, losses, _, work: cpu.gd_steps(params, widths, target, lr, losses, work), works
+                lambda params, losses, _, work: kernels.gd_steps(params, widths, target, lr, losses, work), works
             )
-        goal = problem.objective(dtype)
+        goal = device.constant(problem.objective(dtype))
 
         def steps(params, losses, step, work):
             rates, ridges = (f(step, losses.size).astype(dtype) for f in (self.rates, self.ridges))
-            return cpu.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)
+            return kernels.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)
 
         return together(steps, works)
 
     @classmethod
-    def batch_stepper(cls, methods, targets, widths, dtype):
+    def batch_stepper(cls, methods, targets, widths, dtype, device=CPU):
         """steps(params, losses, statuses) for many runs, a method for each; arrays as `layout.to_lanes` makes them."""
-        from lrcore import cpu
-
-        widths, work = layout.as_widths(widths), workspace.allocate_batch(widths, dtype)
+        made, widths = device.kernels.batch_gd_steps, layout.as_widths(widths)
+        work, targets = device.workspace.allocate_batch(widths, dtype), device.constant(targets)
         lr = _in_lanes([method.lr for method in methods], dtype)
-        return lambda params, losses, statuses: cpu.batch_gd_steps(params, widths, targets, lr, losses, statuses, work)
+        return lambda params, losses, statuses: made(params, widths, targets, lr, losses, statuses, work)
 
-    def chain_stepper(self, modes, target, weights):
+    def chain_stepper(self, modes, target, weights, device=CPU):
         """steps(losses) -> status for independent chains of numbers, changing `modes` (see `lrcore.cpu.diagonal`)."""
-        from lrcore import cpu
-
-        work = workspace.allocate_diagonal(*modes.shape)
-        return lambda losses: cpu.diagonal_gd_steps(modes, target, weights, self.lr, losses, work)
+        made, work = device.kernels.diagonal_gd_steps, device.workspace.allocate_diagonal(*modes.shape)
+        target, weights = device.constant(target), device.constant(weights)
+        return lambda losses: made(modes, target, weights, self.lr, losses, work)
 
 
 class GradientFlow(Method):
@@ -232,54 +230,41 @@ class GradientFlow(Method):
         chosen = f"dt = {self.dt:g}" if self.fixed else f"rtol = {self.tolerances[0]:g}"
         return self._with_ridge(f"gradient flow ({self.scheme}), {chosen}")
 
-    def trainer(self, problem, widths, params, threads=1):
+    def trainer(self, problem, widths, params, threads=1, device=CPU):
         if self.fixed:
-            return super().trainer(problem, widths, params, threads)
+            return super().trainer(problem, widths, params, threads, device)
         from lrbias.trainer import Adaptive
 
         least = ROUNDING * np.finfo(params.dtype).eps
         accepted = f"at least {least:.2g} in {params.dtype}, where smaller errors are those of rounding"
         require(self.tolerances[0] >= least, "rtol", self.tolerances[0], accepted)
-        return Adaptive(problem, widths, params, self, threads)
+        return Adaptive(problem, widths, params, self, threads, device)
 
-    def stepper(self, problem, widths, dtype, threads=1):
-        from lrcore import cpu
-
-        tableau, widths, number = TABLEAUS[self.scheme], layout.as_widths(widths), np.dtype(dtype).type
-        dt, ridge, (a, b) = number(self.dt), number(self.ridge), tableau.astype(dtype)
-        works = workspace.team(widths, dtype, tableau.stages, threads)
+    def stepper(self, problem, widths, dtype, threads=1, device=CPU):
+        kernels, tableau, widths = device.kernels, TABLEAUS[self.scheme], layout.as_widths(widths)
+        dt, ridge = (np.dtype(dtype).type(number) for number in (self.dt, self.ridge))
+        (a, b), works = tableau.astype(dtype), device.workspace.team(widths, dtype, tableau.stages, threads)
         if self.plain and problem.plain:
-            target = layout.aligned_copy(problem.target, dtype)
-            return together(
-                lambda params, losses, _, work: cpu.rk_steps(params, widths, target, dt, a, b, losses, work), works
-            )
-        goal = problem.objective(dtype)
-        return together(
-            lambda params, losses, _, work: cpu.objective_rk_steps(
-                params, widths, goal, ridge, dt, (a, b), losses, work
-            ),
-            works,
-        )
+            made, numbers, goal = kernels.rk_steps, (dt, a, b), layout.aligned_copy(problem.target, dtype)
+        else:
+            made, numbers, goal = kernels.objective_rk_steps, (ridge, dt, (a, b)), problem.objective(dtype)
+        goal = device.constant(goal)
+        return together(lambda params, losses, _, work: made(params, widths, goal, *numbers, losses, work), works)
 
     @classmethod
-    def batch_stepper(cls, methods, targets, widths, dtype):
+    def batch_stepper(cls, methods, targets, widths, dtype, device=CPU):
         """As that of GD; all methods have the same scheme."""
-        from lrcore import cpu
-
-        tableau, widths = TABLEAUS[methods[0].scheme], layout.as_widths(widths)
-        work = workspace.allocate_batch(widths, dtype, tableau.stages)
+        made, tableau, widths = device.kernels.batch_rk_steps, TABLEAUS[methods[0].scheme], layout.as_widths(widths)
+        work, targets = device.workspace.allocate_batch(widths, dtype, tableau.stages), device.constant(targets)
         dt, (a, b) = _in_lanes([method.dt for method in methods], dtype), tableau.astype(dtype)
-        return lambda params, losses, statuses: cpu.batch_rk_steps(
-            params, widths, targets, dt, a, b, losses, statuses, work
-        )
+        return lambda params, losses, statuses: made(params, widths, targets, dt, a, b, losses, statuses, work)
 
-    def chain_stepper(self, modes, target, weights):
+    def chain_stepper(self, modes, target, weights, device=CPU):
         """As that of GD."""
-        from lrcore import cpu
-
-        tableau = TABLEAUS[self.scheme]
-        (a, b), work = tableau.astype(modes.dtype), workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
-        return lambda losses: cpu.diagonal_rk_steps(modes, target, weights, self.dt, a, b, losses, work)
+        made, tableau = device.kernels.diagonal_rk_steps, TABLEAUS[self.scheme]
+        work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
+        (a, b), target, weights = tableau.astype(modes.dtype), device.constant(target), device.constant(weights)
+        return lambda losses: made(modes, target, weights, self.dt, a, b, losses, work)
 
     def settings(self):
         return {**super().settings(), "scheme": self.scheme}
@@ -324,30 +309,27 @@ class SGD(Descent):
         count = entries.rows.shape[0]
         require(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")
 
-    def stepper(self, problem, widths, dtype, threads=1):
+    def stepper(self, problem, widths, dtype, threads=1, device=CPU):
         """See the top of this file; one thread makes all steps."""
-        from lrcore import cpu
-
-        entries, widths = problem.entries(dtype), layout.as_widths(widths)
+        made, entries, widths = device.kernels.sgd_steps, problem.entries(dtype), layout.as_widths(widths)
         self._check_batch(entries)
-        work, seed = workspace.allocate_sgd(widths, entries.rows.size, self.batch, dtype), np.uint64(self.sampling_seed)
+        work = device.workspace.allocate_sgd(widths, entries.rows.size, self.batch, dtype)
+        entries, seed = device.constant(entries), np.uint64(self.sampling_seed)
 
         def steps(params, losses, step=0):
             rates, ridges = (f(step, losses.size).astype(dtype) for f in (self.rates, self.ridges))
             sampling = Sampling(seed, step, self.batch, self.replacement)
-            return cpu.sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work)
+            return made(params, widths, entries, rates, ridges, sampling, losses, work)
 
         return steps
 
     @classmethod
-    def many_stepper(cls, methods, problems, widths, dtype):
+    def many_stepper(cls, methods, problems, widths, dtype, device=CPU):
         """steps(params, count, statuses, step) -> mean losses, for many runs with a method and a problem each.
 
         params (blocks, P, lanes), as `layout.to_lanes` makes it; statuses (blocks, lanes), read and written; losses
         likewise. Batch, sampling and schedules of all methods are those of the first, the numbers of entries are equal.
         """
-        from lrcore import cpu
-
         first, lanes, widths = methods[0], layout.lanes(dtype), layout.as_widths(widths)
         own = {id(problem): problem.entries(dtype) for problem in problems}
         every = [own[id(problem)] for problem in problems]
@@ -356,15 +338,15 @@ class SGD(Descent):
             layout.to_lanes(np.stack([getattr(entries, name) for entries in every]).astype(kind), lanes)
             for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", dtype))
         ]
-        entries = Entries(*blocked, every[0].weight)
+        made, entries = device.kernels.batch_sgd_steps, device.constant(Entries(*blocked, every[0].weight))
         lr, ridge = (_in_lanes([getattr(m, key) for m in methods], dtype) for key in ("lr", "ridge"))
         seeds = layout.to_lanes(np.array([m.sampling_seed for m in methods], np.uint64), lanes)
-        work = workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)
+        work = device.workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)
 
         def steps(params, count, statuses, step):
             losses, factors = np.empty(statuses.shape, dtype), first.factors(step, count, dtype)
             sampling = Sampling(seeds, step, first.batch, first.replacement)
-            cpu.batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work)
+            made(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work)
             return losses
 
         return steps
@@ -438,10 +420,10 @@ class GLRL(Method):
         widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
         return Network(np.zeros(layout.size(widths)), widths)
 
-    def trainer(self, problem, widths, params, threads=1):
+    def trainer(self, problem, widths, params, threads=1, device=CPU):
         from lrbias.greedy import Greedy
 
-        return Greedy(problem, widths, params, self, threads)
+        return Greedy(problem, widths, params, self, threads, device)
 
     def settings(self):
         own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}

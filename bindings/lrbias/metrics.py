@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrbias import theory
+from lrbias.devices import CPU
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.network import Network
 from lrcore import cpu, layout, workspace
@@ -47,11 +48,11 @@ class Metric:
 
 
 class Setup:
-    """What stays the same during a run: shapes, the target's directions, thresholds."""
+    """What stays the same during a run: shapes, the target's directions, thresholds, where networks are looked at."""
 
-    def __init__(self, problem, widths, dtype, record, method):
+    def __init__(self, problem, widths, dtype, record, method, device=CPU):
         self.problem, self.widths, self.dtype, self.record = problem, tuple(widths), np.dtype(dtype), record
-        self.method = method
+        self.method, self.device = method, device.for_one_pass(widths)
         self.depth = layout.depth(widths)
         self.layers = range(1, self.depth + 1)
         self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
@@ -90,15 +91,18 @@ class Setup:
 
 
 class Observation:
-    """The network at one step. What metrics share (SVDs, product, gradient) is computed once, when asked for."""
+    """The network at one step. What metrics share (SVDs, product, gradient) is computed once, when asked for.
+
+    Products are made on the device of the run where the network is large; singular values always on the CPU.
+    """
 
     def __init__(self, setup):
-        self.setup = setup
-        self._widths = layout.as_widths(setup.widths)
-        self._work = workspace.allocate(self._widths, setup.dtype)
+        self.setup, device = setup, setup.device
+        self._widths, self._kernels = layout.as_widths(setup.widths), device.kernels
+        self._work = device.workspace.allocate(self._widths, setup.dtype)
         self._whole = setup.problem.plain and setup.method.ridge == 0
-        self._goal = None if self._whole else setup.problem.objective(setup.dtype)
         self._target = setup.problem.target.astype(setup.dtype)
+        self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
         self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
         self._spectra_work, self._angles_work = {}, None
@@ -134,7 +138,7 @@ class Observation:
         return self._once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
 
     def _form_product(self):
-        cpu.product(self.params, self._widths, self._product, self._work)
+        self._kernels.product(self.params, self._widths, self._product, self._work)
         return self._product
 
     @property
@@ -148,10 +152,11 @@ class Observation:
 
     def _form_gradient(self):
         if self._whole:
-            return cpu.loss_and_gradient(self.params, self._widths, self._target, self._gradient, self._work)
+            arguments = self.params, self._widths, self._goal, self._gradient, self._work
+            return self._kernels.loss_and_gradient(*arguments)
         ridge = self.setup.dtype.type(self.setup.method.ridges(self.step, 1)[0])
         arguments = self.params, self._widths, self._goal, ridge, self._gradient, self._work
-        return cpu.objective_loss_and_gradient(*arguments)
+        return self._kernels.objective_loss_and_gradient(*arguments)
 
     @property
     def gradient(self):
@@ -197,7 +202,7 @@ class Observation:
 
     def balancedness(self):
         out = np.empty(self.setup.depth - 1)
-        cpu.balancedness(self.params, self._widths, out, self._work)
+        self._kernels.balancedness(self.params, self._widths, out, self._work)
         return out
 
     def directions(self):
@@ -206,7 +211,8 @@ class Observation:
 
     def _measure_directions(self):
         out = np.empty((self.setup.depth, 3))
-        cpu.directions(self.params, self.gradient, self._widths, self.setup.method.rates(self.step, 1)[0], out)
+        rate = self.setup.method.rates(self.step, 1)[0]
+        self._kernels.directions(self.params, self.gradient, self._widths, rate, out)
         return out
 
 

@@ -15,6 +15,7 @@ The bases come from LAPACK, so the bits of these runs are those of one machine.
 
 import numpy as np
 
+from lrbias.devices import CPU
 from lrbias.problem import Factorization
 from lrbias.trainer import Trainer
 from lrcore import layout
@@ -24,13 +25,13 @@ TOLERANCE = 1e-13  # of the largest entry: how exactly the structure has to be t
 RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 
-def reduce(problem, network, method):
+def reduce(problem, network, method, device=CPU):
     """The short cut for this training, or None where there is none (or it would not be shorter)."""
     if not (problem.plain and method.plain and method.fixed):
         return None
     if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None
-    return Diagonal.of(problem, network, method) or Compressed.of(problem, network, method)
+    return Diagonal.of(problem, network, method, device) or Compressed.of(problem, network, method, device)
 
 
 class Short(Trainer):
@@ -50,12 +51,12 @@ class Diagonal(Short):
 
     reduced = "diagonal"
 
-    def __init__(self, vectors, target, numbers, method):
+    def __init__(self, vectors, target, numbers, method, device):
         self.vectors, self.numbers = vectors, _padded(numbers)
-        self._chains = _chains(self.numbers, target, np.ones(len(target)), method)
+        self._chains = _chains(self.numbers, target, np.ones(len(target)), method, device)
 
     @classmethod
-    def of(cls, problem, network, method):
+    def of(cls, problem, network, method, device):
         if not problem.symmetric:
             return None
         values, vectors = problem.eigen
@@ -64,7 +65,7 @@ class Diagonal(Short):
         beside = max(np.abs(layer - np.diag(row)).max() for layer, row in zip(seen, numbers, strict=True))
         if beside > TOLERANCE * max(np.abs(numbers).max(), np.finfo(float).tiny):
             return None
-        return cls(vectors, values, numbers, method)
+        return cls(vectors, values, numbers, method, device)
 
     def advance(self, losses, step):
         return self._chains(losses)
@@ -83,7 +84,7 @@ class Compressed(Short):
 
     reduced = "compressed"
 
-    def __init__(self, bases, rotations, target, numbers, method):
+    def __init__(self, bases, rotations, target, numbers, method, device):
         self.bases, self._rotations, self.numbers = bases, rotations, numbers
         size, inner = bases[0].shape
         depth = len(bases) - 1
@@ -91,13 +92,13 @@ class Compressed(Short):
         self._small = numbers[: layout.size(widths)]
         self._outside = numbers[layout.size(widths) :].reshape(depth, -1)
         self._widths = widths
-        self._inside = method.stepper(Factorization(target), tuple(widths), np.float64)
+        self._inside = method.stepper(Factorization(target), tuple(widths), np.float64, device=device)
         weights = np.array([float(self._rest)])
-        self._around = _chains(self._outside, np.zeros(1), weights, method)
+        self._around = _chains(self._outside, np.zeros(1), weights, method, device)
         self._losses = np.empty(0)
 
     @classmethod
-    def of(cls, problem, network, method):
+    def of(cls, problem, network, method, device):
         layers, size = network.layers, network.widths[0]
         scales = [np.linalg.norm(layer) / np.sqrt(size) for layer in layers]
         columns = [np.linalg.norm(layer, axis=0) for layer in layers]  # most networks can be told apart by these
@@ -121,7 +122,7 @@ class Compressed(Short):
         params = np.concatenate([(scale * np.eye(inner)).ravel() for scale in scales])
         target = bases[-1].T @ problem.target @ bases[0]
         around = _padded(np.array(scales)[:, None])
-        return cls(bases, rotations, target, np.concatenate([params, around.ravel()]), method)
+        return cls(bases, rotations, target, np.concatenate([params, around.ravel()]), method, device)
 
     def advance(self, losses, step):
         """Both parts, and the sum of their losses; the losses before the one that is not finite count."""
@@ -150,6 +151,6 @@ def _padded(array):
     return copy
 
 
-def _chains(modes, target, weights, method):
+def _chains(modes, target, weights, method, device):
     """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
-    return method.chain_stepper(modes, _padded(target), _padded(weights))
+    return method.chain_stepper(modes, _padded(target), _padded(weights), device)

@@ -7,9 +7,10 @@ records (`Adaptive`), or let the network grow (`lrbias.greedy`).
 
 import numpy as np
 
+from lrbias.devices import CPU
 from lrbias.metrics import Quantity
 from lrbias.threads import together
-from lrcore import adaptive, layout, workspace
+from lrcore import adaptive, layout
 from lrcore.tableau import PAIRS
 
 ENDLESS = 1 << 62
@@ -87,19 +88,17 @@ class Adaptive(Trainer):
     The state is the point at which the integrator's current step began, and its clock (see `lrcore.adaptive`).
     """
 
-    def __init__(self, problem, widths, params, flow, threads):
-        from lrcore import cpu
-
-        dtype, widths = params.dtype, layout.as_widths(widths)
+    def __init__(self, problem, widths, params, flow, threads=1, device=CPU):
+        dtype, widths, made = params.dtype, layout.as_widths(widths), device.kernels.adaptive_rk_steps
         self.params, self._state = params, adaptive.adaptive_state(params)
-        pair, goal, state = PAIRS[flow.scheme], problem.objective(dtype), self._state
+        pair, goal, state = PAIRS[flow.scheme], device.constant(problem.objective(dtype)), self._state
         arrays, ridge = pair.astype(dtype), dtype.type(flow.ridge)
 
         def kernel(params, losses, step, work):
             numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step)
-            return cpu.adaptive_rk_steps(params, widths, goal, numbers, arrays, losses, state, work)
+            return made(params, widths, goal, numbers, arrays, losses, state, work)
 
-        self._steps_of = together(kernel, workspace.team(widths, dtype, pair.stages, threads))
+        self._steps_of = together(kernel, device.workspace.team(widths, dtype, pair.stages, threads))
 
     def advance(self, losses, step):
         return self._steps_of(self.params, losses, step)

@@ -11,8 +11,9 @@ import numpy as np
 
 from lrbias import experiment
 from lrbias.batch_file import refuse_writing
-from lrbias.beside import MeasureError, Recorder
+from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.completion import restore
+from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
 from lrbias.interrupts import collected
@@ -50,6 +51,7 @@ def train(
     forecast=True,
     threads=1,
     compress="auto",
+    device="cpu",
 ):
     """Train `network` on `problem` and return the Run.
 
@@ -66,6 +68,8 @@ def train(
     threads           how many threads share the products of a step, with the same bits; pays from about n = 200 on
     compress          "auto" trains fewer numbers where target and start allow it exactly (see `lrbias.reduced`; the run
                       says so in `run.reduced`), "off" always trains whole layers; they differ by rounding
+    device            "cpu", "cuda" (an NVIDIA GPU, extra `cuda`, the same bits) or "auto": a GPU where one can be
+                      used, else the CPU
 
     A loss that is no longer finite ends the run with status "diverged"; that is a result, not an error. Ctrl-C and
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
@@ -79,7 +83,7 @@ def train(
     steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
-    compress = validate(Compress, "compress", compress)
+    compress, place = validate(Compress, "compress", compress), resolve(device, threads)
     problem.check(network)
     network.check_method(method)
     stop.check_method(method)
@@ -89,10 +93,11 @@ def train(
         for sentence in first_warnings(problem, network, method, steps):
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
-    with one_blas_thread():
-        short = reduce(problem, network, method) if compress == "auto" else None
-        training = _Training(problem, network.widths, network.params, method, record, stop, threads, short)
-        others = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads, "compress": compress}
+    with one_blas_thread(), place.fitting():
+        short = reduce(problem, network, method, place) if compress == "auto" else None
+        training = _Training(problem, network.widths, network.params, method, record, stop, threads, place, short)
+        others = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads}
+        others.update(device=device, compress=compress)
         start = [] if given is None else [network]
         settings = experiment.describe(problem, *start, method, record, stop, **others)
         config = training.config(settings)
@@ -106,13 +111,13 @@ def train(
         return training.go(sink, config, 0, progress)
 
 
-def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, threads=None):
+def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, threads=None, device=None):
     """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
 
     metrics          {name: function} for a run that records functions of the user's
     from_checkpoint  a step whose checkpoint to start from instead of the last one: rows after it are recomputed, with
                      the same bits, which also repairs damaged chunks
-    threads          as in `train`; None: as before
+    threads, device  as in `train`; None: as before
 
     The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is.
     """
@@ -138,6 +143,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         settings = {**config["settings"], "steps": max(steps, known["step"])}
         if threads is not None:
             settings["threads"] = validate(Threads, "threads", threads)
+        settings["device"] = settings.get("device", CPU.name) if device is None else device
         return _continue(writer, {**config, "settings": settings}, problem, start, metrics, progress)
     finally:
         writer.close()
@@ -146,16 +152,17 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
 def _continue(writer, config, problem, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = experiment.parts(settings)
+    threads, device = settings["threads"], resolve(settings["device"], settings["threads"])
     record = record.with_functions(metrics, config["functions"])
-    here = made_with(config["made_with"]["promise"])
+    here = made_with(config["made_with"]["promise"], device)
     if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **here}]
-    with one_blas_thread():
+    with one_blas_thread(), device.fitting():
         short, arrays = None, writer.checkpoint_arrays(start)
         if config.get("reduced"):  # the basis is that of the start, the numbers are those of the checkpoint
-            short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method)
-        params, threads = arrays.pop("params"), settings["threads"]
-        training = _Training(problem, config["widths"], params, method, record, stop, threads, short)
+            short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method, device)
+        params = arrays.pop("params")
+        training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short)
         training.trainer.restore(params, arrays)
         writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
@@ -165,12 +172,13 @@ def _continue(writer, config, problem, start, metrics, progress):
 class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe."""
 
-    def __init__(self, problem, widths, params, method, record, stop, threads, short=None):
+    def __init__(self, problem, widths, params, method, record, stop, threads, device, short=None):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
-        self.method = method
-        self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads)
-        self.setup = Setup(problem, widths, params.dtype, record, method)
+        self.method, self.device = method, device
+        self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
+        self.setup = Setup(problem, widths, params.dtype, record, method, device)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
+        self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
         self.plan.probe(self.observation.at(self.params))
         self.own = self.trainer.quantities(record.every)
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
@@ -195,7 +203,7 @@ class _Training:
             "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
             "reduced": self.trainer.reduced,
-            "made_with": made_with("machine" if self.trainer.machine else PORTABLE),
+            "made_with": made_with("machine" if self.trainer.machine else PORTABLE, self.device),
         }
 
     def arrays(self):
@@ -205,7 +213,7 @@ class _Training:
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
         self.sink, self.log = sink, Log(self.quantities, sink)
-        self.recorder = Recorder(self.plan, self.setup, self._write, config["settings"]["threads"])
+        self.recorder = Recorder(self.plan, self.observation, self.beside, self._write)
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
@@ -371,8 +379,8 @@ def _default(value, kind, argument):
     return value
 
 
-def made_with(promise=PORTABLE):
-    """Versions, commit, machine and the promise level of a run."""
+def made_with(promise=PORTABLE, device=CPU):
+    """Versions, commit, machine, device and the promise level of a run."""
     from lrbias import __version__
 
     names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
@@ -383,6 +391,7 @@ def made_with(promise=PORTABLE):
         **{name: version(name) for name in names},
         "system": platform.platform(),
         "cpu": _cpu_name(),
+        **device.describe,
         "promise": promise,
     }
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from lrbias.absorbing import NONE
+from lrbias.devices import CPU
 from lrbias.jumping import FLOOR, first_rank, next_rank
 from lrbias.method import SGD
 from lrcore import layout, status
@@ -16,16 +17,16 @@ class Group:
     whole: what an ensemble trains, lists of problems, networks and methods; part: the places of these runs in them.
     """
 
-    def __init__(self, whole, part):
+    def __init__(self, whole, part, device=CPU):
         self.whole, self.step, self.row = whole, 0, 0
-        chosen = slice(part.start, part.stop)
-        networks, methods = whole.networks[chosen], whole.methods[chosen]
-        self.problems, self.widths, dtype = whole.problems[chosen], networks[0].widths, networks[0].dtype
+        listed = whole.problems, whole.networks, whole.methods
+        self.problems, networks, methods = ([values[i] for i in part] for values in listed)
+        self.widths, dtype = networks[0].widths, networks[0].dtype
         self.runs, self.shared = len(part), all(problem is self.problems[0] for problem in self.problems)
         self.lanes = layout.lanes(dtype)
         self.params = layout.to_lanes(np.stack([network.params for network in networks]), self.lanes)
         self.statuses = np.full((len(self.params), self.lanes), status.OK, np.int64)
-        self.steps = SGD.many_stepper(methods, self.problems, self.widths, dtype)
+        self.steps = SGD.many_stepper(methods, self.problems, self.widths, dtype, device)
         rows = whole.steps // whole.every + 1
         self.ranks, self.absorbing = (np.zeros((self.runs, rows), np.int16) for _ in range(2))
         self.errors = {name: np.full((self.runs, rows), np.nan, np.float32) for name in ("train", "hidden")}

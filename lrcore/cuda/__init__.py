@@ -2,8 +2,8 @@
 
 NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those
 in `lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's.
-Importing this needs the extra `cuda` (an ImportError says how to install it), but no GPU: `missing` says what keeps
-kernels from running.
+Importing this needs the extra `cuda` (else it is an ImportError; INSTALL is the way out), but no GPU: `missing` says
+what keeps kernels from running.
 """
 
 from lrcore.cpu import (

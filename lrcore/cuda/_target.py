@@ -27,6 +27,7 @@ try:
 except ImportError:
     raise ImportError("numba-cuda is not installed") from None
 from numba import cuda
+from numba.cuda import types
 from numba.cuda.core import config
 
 INSTALL = "pip install 'lrbias[cuda]'"
@@ -47,9 +48,10 @@ def on_gpu(here, simulated):
 class Kernel:
     """A kernel with the types of its arguments (see the top of this file), launched by `kernel(blocks, threads, …)`."""
 
-    def __init__(self, function, name, types, products):
+    def __init__(self, function, name, types, products, registers):
         self.function, self.name, self.types, self.products = function, name, types, products
-        self._compiled = cuda.jit(function)
+        self.registers = registers
+        self._compiled = cuda.jit(**({} if SIMULATED else {"max_registers": registers}))(function)
         KERNELS.append(self)
 
     def __call__(self, blocks, threads, *arguments):
@@ -82,9 +84,13 @@ def _configured(compiled, blocks, threads):
         return compiled[blocks, threads]
 
 
-def kernel(types, name=None, products=False):
-    """Compile a function as a kernel. products: it makes products, so no register of it may be spilled."""
-    return lambda function: Kernel(function, name or function.__name__.strip("_"), types, products)
+def kernel(types, name=None, products=False, registers=None):
+    """Compile a function as a kernel.
+
+    products: it makes products, so no register of it may be spilled; registers: of a thread at most, so that more of
+    them fit on a multiprocessor.
+    """
+    return lambda function: Kernel(function, name or function.__name__.strip("_"), types, products, registers)
 
 
 if SIMULATED:
@@ -115,6 +121,12 @@ if SIMULATED:
     def times(a, b):
         return a * b
 
+    def read(array, index):
+        return array[index]
+
+    def write(array, index, value):
+        array[index] = value
+
 else:
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
@@ -140,6 +152,31 @@ else:
             return builder.call(made, arguments)
 
         return a(a, a), codegen
+
+    def _place(context, builder, kind, array, index):
+        """Where an element of a flat array lies: a[i] would ask first whether i is negative."""
+        return builder.gep(context.make_array(kind)(context, builder, array).data, [index], inbounds=True)
+
+    @intrinsic
+    def read(typingctx, array, index):
+        """array[index], index ≥ 0."""
+
+        def codegen(context, builder, signature, arguments):
+            kind = signature.args[0]
+            return context.unpack_value(builder, kind.dtype, _place(context, builder, kind, *arguments))
+
+        return array.dtype(array, index), codegen
+
+    @intrinsic
+    def write(typingctx, array, index, value):
+        """array[index] = value, index ≥ 0."""
+
+        def codegen(context, builder, signature, arguments):
+            kind, (array, index, value) = signature.args[0], arguments
+            context.pack_value(builder, kind.dtype, value, _place(context, builder, kind, array, index))
+            return context.get_dummy_value()
+
+        return types.none(array, index, array.dtype), codegen
 
 
 def on_device(array):
@@ -225,7 +262,7 @@ def _reason(text):
 
 def ptx(kernel, dtype, capability):
     """The PTX of a kernel for arrays of `dtype` and GPUs of a compute capability, (9, 0). Needs no GPU."""
-    from numba.cuda import dispatcher, types
+    from numba.cuda import dispatcher
 
     number = types.float32 if np.dtype(dtype) == np.float32 else types.float64
     kinds = {"x": number[::1], "i": types.int64[::1], "s": number, "n": types.int64}

@@ -7,7 +7,7 @@ is copied to its memory once a call: to shared memory where it fits, to a part o
 import numpy as np
 
 from lrcore.cuda._target import cuda, device, empty, fetch, kernel, put
-from lrcore.cuda.gemm import DEPTH, NARROW, NARROW_LINE
+from lrcore.cuda.gemm import NARROW, NARROW_TILES
 from lrcore.cuda.machines import CHIP_THREADS, Block, Chip, Goal
 from lrcore.cuda.places import places_of
 from lrcore.cuda.programs import in_memory, on_chip
@@ -91,7 +91,7 @@ def _chip_kernels(size):
     """Kernels for runs of up to `size` numbers, which stay in shared memory."""
     descend, flow = _bodies(on_chip)
 
-    @kernel("xixxxixnn", f"gd_on_chip_{size}", products=True)
+    @kernel("xixxxixnn", f"gd_on_chip_{size}", products=True, registers=72)
     def gd(params, widths, targets, lr, losses, statuses, arenas, lanes, steps):
         memory = cuda.shared.array(size, params.dtype)
         state = Chip(cuda.shared.array(1, np.int64))
@@ -112,16 +112,16 @@ def _memory_kernels():
 
     @kernel("xixxxixnn", "gd_in_memory", products=True)
     def gd(params, widths, targets, lr, losses, statuses, arenas, lanes, steps):
-        left = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
-        right = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
+        left = cuda.shared.array(NARROW_TILES, params.dtype)
+        right = cuda.shared.array(NARROW_TILES, params.dtype)
         state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         descend(memory, state, params, widths, targets, lr, losses, statuses, lanes, steps)
 
     @kernel("xixxxxxixnn", "rk_in_memory", products=True)
     def rk(params, widths, targets, dt, a, b, losses, statuses, arenas, lanes, steps):
-        left = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
-        right = cuda.shared.array((DEPTH, NARROW_LINE), params.dtype)
+        left = cuda.shared.array(NARROW_TILES, params.dtype)
+        right = cuda.shared.array(NARROW_TILES, params.dtype)
         state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         flow(memory, state, params, widths, targets, dt, a, b, losses, statuses, lanes, steps)
@@ -151,10 +151,22 @@ def _launch(which, params, targets, rates, tableau, losses, statuses, work):
     tableau = [put(part) for part in tableau]
     for first, last in work.waves(blocks, lanes, own):
         runs = (last - first) * lanes
-        ours = [put(array[first:last]) for array in (params, targets, rates, losses, statuses)]
-        arenas = empty(runs * work.arena, params.dtype)
-        there, goals, factors, lost, codes = ours
+        there, goals, factors, codes = (put(array[first:last]) for array in (params, targets, rates, statuses))
+        lost, arenas = empty(losses[first:last].size, params.dtype), empty(runs * work.arena, params.dtype)
         arguments = there, work.device_widths, goals, factors, *tableau, lost, codes, arenas, lanes, losses.shape[1]
         made(runs, threads, *arguments)
-        for array, place in ((there, params), (lost, losses), (codes, statuses)):
+        for array, place in ((there, params), (codes, statuses)):
             fetch(array, place[first:last])
+        _fetch_losses(lost, statuses[first:last], losses[first:last])
+
+
+def _fetch_losses(there, statuses, losses):
+    """The losses of all runs; what a run that has diverged did not write stays as it is here."""
+    if (statuses == OK).all():
+        fetch(there, losses)
+        return
+    found = np.empty_like(losses)
+    fetch(there, found)
+    for i, j in np.ndindex(statuses.shape):
+        made = losses.shape[1] if statuses[i, j] == OK else 1 + int(np.argmin(np.isfinite(found[i, :, j])))
+        losses[i, :made, j] = found[i, :made, j]

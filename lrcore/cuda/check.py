@@ -36,13 +36,14 @@ def assembler():
     return found[-1]
 
 
-def assembled(text, capability, ptxas):
-    """What ptxas says of a PTX text, and whether it could assemble it."""
+def assembled(text, capability, ptxas, registers):
+    """What ptxas says of a PTX text, and whether it could assemble it; registers: the most of a thread, or None."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(text)
         target = "sm_" + "".join(map(str, capability))
         words = [ptxas, "--verbose", "--gpu-name", target, source, "-o", source.with_suffix(".cubin")]
+        words += ["--maxrregcount", str(registers)] if registers else []
         made = subprocess.run(words, capture_output=True, text=True, check=False)
     return made.stderr, made.returncode == 0
 
@@ -51,7 +52,7 @@ def examine(number, dtype, capability, ptxas):
     """(the row of COLUMNS, [what is wrong]) of kernel `number`."""
     kernel = KERNELS[number]
     text = ptx(kernel, dtype, capability)
-    said, fine = assembled(text, capability, ptxas)
+    said, fine = assembled(text, capability, ptxas, kernel.registers)
     if not fine:
         return (), [f"does not assemble: {said.strip().splitlines()[-1][:200]}"]
     frame, stores, loads, registers, rest = re.search(NUMBERS, said, re.S).groups()

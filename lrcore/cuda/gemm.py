@@ -19,17 +19,18 @@ tiled    a block makes tiles of SIDE × SIDE, a thread 4 × 4 of each in registe
 
 import numpy as np
 
-from lrcore.cuda._target import cuda, device, fetch, fma, kernel, on_gpu, put
+from lrcore.cuda._target import cuda, device, fetch, fma, kernel, on_gpu, put, read, write
 from lrcore.status import OK
 
 AB, AT_B, A_BT = 0, 1, 2
 STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
 
 TILE = on_gpu(4, 2)  # rows and columns of a thread
-NARROW, WIDE = on_gpu(8, 2), on_gpu(16, 3)  # Q: a block of Q × Q threads makes tiles of TILE·Q
-DEPTH = on_gpu(16, 3)
-NARROW_LINE, WIDE_LINE = TILE * NARROW + 1, TILE * WIDE + 1  # one more, so that a column lies in different banks
-WIDE_FROM = on_gpu(1024, 7)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
+NARROW, WIDE = on_gpu(8, 2), on_gpu(16, 4)  # Q: a block of Q × Q threads makes tiles of TILE·Q
+DEPTH = on_gpu(16, 2)  # of which Q² is a multiple, as it is of TILE·Q
+# of shared memory for the tiles of one factor; a line is one longer, so that a column lies in different banks
+NARROW_TILES, WIDE_TILES = DEPTH * (TILE * NARROW + 1), DEPTH * (TILE * WIDE + 1)
+WIDE_FROM = on_gpu(512, 7)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
 
 
 @device
@@ -58,19 +59,24 @@ def _direct(size):
         elif form == A_BT:
             b_column, b_k = count, 1
         sums = cuda.local.array((size, size), memory.dtype)
-        zero = memory.dtype.type(0)
+        lefts, rights = cuda.local.array(size, np.int64), cuda.local.array(size, np.int64)
         tile = thread
         while tile < tiles:
             i, j = tile // across * size, tile % across * size
-            for p in range(size):
+            for p in range(size):  # beyond the edge: the last one, not stored
+                lefts[p], rights[p] = a + min(i + p, m - 1) * a_row, b + min(j + p, n - 1) * b_column
                 for q in range(size):
-                    sums[p, q] = zero
-            for k in range(count):
+                    sums[p, q] = memory.dtype.type(0)
+            k = 0
+            while k < count:
                 for p in range(size):
-                    left = memory[a + min(i + p, m - 1) * a_row + k * a_k]  # beyond the edge: the last one, not stored
+                    left = read(memory, lefts[p])
                     for q in range(size):
-                        right = memory[b + k * b_k + min(j + q, n - 1) * b_column]
-                        sums[p, q] = fma(left, right, sums[p, q])
+                        sums[p, q] = fma(left, read(memory, rights[q]), sums[p, q])
+                for p in range(size):
+                    lefts[p] += a_k
+                    rights[p] += b_k
+                k += 1
             for p in range(size):
                 for q in range(size):
                     if i + p < m and j + q < n:
@@ -95,34 +101,35 @@ def direct(memory, form, mode, m, n, count, a, b, c, target, factor, thread, thr
 
 def _tiled(q):
     """The product made by a block of q × q threads."""
-    side, threads = TILE * q, q * q
+    side, threads, line_length, turns = TILE * q, q * q, TILE * q + 1, DEPTH * TILE // q
 
     @device
     def stage(memory, tile, start, line_step, k_step, line, lines, k, count, thread):
-        """tile[p, i] = the number of line `line` + i at k + p; 0 beyond the edges."""
-        place = thread
-        while place < DEPTH * side:
-            if k_step == 1:  # neighbours read what lies side by side
-                near, p = place // DEPTH, place % DEPTH
-            else:
-                near, p = place % side, place // side
+        """tile[p, i] = the number of line `line` + i at k + p, 0 beyond the edges."""
+        near, p, near_step, p_step = thread % side, thread // side, 0, threads // side
+        if k_step == 1:  # neighbours read what lies side by side
+            near, p, near_step, p_step = thread // DEPTH, thread % DEPTH, threads // DEPTH, 0
+        source, step = start + (line + near) * line_step + (k + p) * k_step, near_step * line_step + p_step * k_step
+        place, place_step = p * line_length + near, p_step * line_length + near_step
+        near, p, turn = line + near, k + p, 0
+        while turn < turns:
             value = memory.dtype.type(0)
-            if line + near < lines and k + p < count:
-                value = memory[start + (line + near) * line_step + (k + p) * k_step]
-            tile[p, near] = value
-            place += threads
+            if near < lines and p < count:
+                value = read(memory, source)
+            write(tile, place, value)
+            near, p, source, place, turn = near + near_step, p + p_step, source + step, place + place_step, turn + 1
 
     @device
-    def add(left, right, sums, p, row, column):
+    def add(left, right, sums, a_place, b_place):
         """One k of a thread's chains."""
         for i in range(TILE):
-            value = left[p, row + i * q]
+            value = read(left, a_place + i * q)
             for j in range(TILE):
-                sums[i, j] = fma(value, right[p, column + j * q], sums[i, j])
+                sums[i, j] = fma(value, read(right, b_place + j * q), sums[i, j])
 
     @device
     def tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step):
-        """The tiles number first, first + step, … of c; see `direct`. left, right: shared, (DEPTH, TILE·q + 1).
+        """The tiles number first, first + step, … of c; see `direct`. left, right: shared, DEPTH lines of TILE·q + 1.
 
         Shared arrays are made where a kernel begins: one in here would be made anew for every call that is inlined.
         """
@@ -147,12 +154,10 @@ def _tiled(q):
                 stage(memory, left, a, a_row, a_k, top, m, k, count, thread)
                 stage(memory, right, b, b_column, b_k, start, n, k, count, thread)
                 cuda.syncthreads()
-                if count - k >= DEPTH:
-                    for p in range(DEPTH):
-                        add(left, right, sums, p, row, column)
-                else:  # nothing beyond the end is added: it would turn −0 into 0
-                    for p in range(count - k):
-                        add(left, right, sums, p, row, column)
+                end, p = min(DEPTH, count - k) * line_length, 0
+                while p < end:  # nothing beyond the end is added: it would turn −0 into 0
+                    add(left, right, sums, p + row, p + column)
+                    p += line_length
                 cuda.syncthreads()
                 k += DEPTH
             for i in range(TILE):
@@ -168,10 +173,10 @@ def _tiled(q):
 narrow_tiled, wide_tiled = _tiled(NARROW), _tiled(WIDE)
 
 
-@kernel("xinnnnnnnnns", products=True)
+@kernel("xinnnnnnnnns", products=True, registers=96)
 def _narrow_product(memory, state, form, mode, m, n, count, a, b, c, target, factor):
-    left = cuda.shared.array((DEPTH, NARROW_LINE), memory.dtype)
-    right = cuda.shared.array((DEPTH, NARROW_LINE), memory.dtype)
+    left = cuda.shared.array(NARROW_TILES, memory.dtype)
+    right = cuda.shared.array(NARROW_TILES, memory.dtype)
     if state[0] == OK:  # a run that has diverged makes no more steps
         first, step = cuda.blockIdx.x, cuda.gridDim.x
         narrow_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)
@@ -179,8 +184,8 @@ def _narrow_product(memory, state, form, mode, m, n, count, a, b, c, target, fac
 
 @kernel("xinnnnnnnnns", products=True)
 def _wide_product(memory, state, form, mode, m, n, count, a, b, c, target, factor):
-    left = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
-    right = cuda.shared.array((DEPTH, WIDE_LINE), memory.dtype)
+    left = cuda.shared.array(WIDE_TILES, memory.dtype)
+    right = cuda.shared.array(WIDE_TILES, memory.dtype)
     if state[0] == OK:
         first, step = cuda.blockIdx.x, cuda.gridDim.x
         wide_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)

@@ -45,7 +45,8 @@ class Machine(NamedTuple):
     project: Any  # (…, rows, origin, count, size, at, goal, start): partial sums of inner products
     differ: Any  # (…, goal, size, residual): differences and slopes of measurements
     respond: Any  # (…, goal, size, residual): ∂L/∂W from the slopes
-    settle: Any  # (…, columns, at_columns, goal, ridge, parameters, point, losses, at): the loss
+    total: Any  # (…, columns, at_columns, losses, at): the loss of a whole target
+    settle: Any  # (…, columns, at_columns, goal, ridge, parameters, point, losses, at): that of an Objective
 
 
 class Goal(NamedTuple):
@@ -90,8 +91,16 @@ def _differ_part(memory, goal, size, residual, first, step):
 
 
 @device
+def _tell(status, loss, losses, at):
+    """Keep a loss; one that is not finite ends the run."""
+    losses[at] = loss
+    if not math.isfinite(loss):
+        status[0] = DIVERGED
+
+
+@device
 def _settle(memory, status, columns, at_columns, goal, ridge, parameters, point, losses, at):
-    """The loss, by one thread."""
+    """The loss of an Objective, by one thread."""
     parts, count = goal.parts, goal.measurements
     total = memory.dtype.type(0)
     if count > 0:
@@ -103,9 +112,7 @@ def _settle(memory, status, columns, at_columns, goal, ridge, parameters, point,
     if ridge != 0:
         sums = count * (parts + 2)
         total += times(ridge, inner_total(memory, point, memory, point, parameters, goal.scratch, sums, parts))
-    losses[at] = total
-    if not math.isfinite(total):
-        status[0] = DIVERGED
+    _tell(status, total, losses, at)
 
 
 # One block. Shared arrays are made where a kernel begins, and are the `state` of its machine.
@@ -183,6 +190,13 @@ def _block_respond(memory, state, goal, size, residual):
 
 
 @device
+def _block_total(memory, state, columns, at_columns, losses, at):
+    if cuda.threadIdx.x == 0:
+        _tell(state.status, column_total(memory, columns, at_columns), losses, at)
+    cuda.syncthreads()
+
+
+@device
 def _block_settle(memory, state, columns, at_columns, goal, ridge, parameters, point, losses, at):
     if cuda.threadIdx.x == 0:
         _settle(memory, state.status, columns, at_columns, goal, ridge, parameters, point, losses, at)
@@ -190,8 +204,8 @@ def _block_settle(memory, state, columns, at_columns, goal, ridge, parameters, p
 
 
 def _of_block(multiply):
-    parts = _block_combine, _block_square, _block_compare, _block_project, _block_differ, _block_respond, _block_settle
-    return Machine(device, times, _stopped, *walks(device, multiply, _block_combine), *parts)
+    sums = _block_square, _block_compare, _block_project, _block_differ, _block_respond, _block_total, _block_settle
+    return Machine(device, times, _stopped, *walks(device, multiply, _block_combine), _block_combine, *sums)
 
 
 on_chip, in_memory = _of_block(_chip_multiply), _of_block(_memory_multiply)
@@ -272,6 +286,12 @@ def _settle_kernel(
         _settle(memory, state, columns, at_columns, goal, ridge, parameters, point, losses, at)
 
 
+@kernel("xinnxn")
+def _total(memory, state, columns, at_columns, losses, at):
+    if state[0] == OK and cuda.threadIdx.x == 0:
+        _tell(state, column_total(memory, columns, at_columns), losses, at)
+
+
 def _blocks(count):
     return min(MOST_BLOCKS, -(-int(count) // PASS_THREADS))
 
@@ -303,6 +323,10 @@ def _launch_respond(memory, state, goal, size, residual):
     _respond(_blocks(size), PASS_THREADS, memory, state, *where)
 
 
+def _launch_total(memory, state, columns, at_columns, losses, at):
+    _total(1, 1, memory, state, columns, at_columns, losses, at)
+
+
 def _launch_settle(memory, state, columns, at_columns, goal, ridge, parameters, point, losses, at):
     _settle_kernel(1, 1, memory, state, columns, at_columns, *goal, ridge, parameters, point, losses, at)
 
@@ -326,5 +350,6 @@ on_grid = Machine(
     _launch_project,
     _launch_differ,
     _launch_respond,
+    _launch_total,
     _launch_settle,
 )

@@ -13,6 +13,7 @@ from lrcore.cuda.machines import Chip, Goal
 from lrcore.cuda.machines import on_grid as parts
 from lrcore.cuda.passes import SCALE, part_count
 from lrcore.cuda.programs import on_chip, on_grid
+from lrcore.cuda.workspace import require_memory
 
 THREADS = on_gpu(256, 3)
 _gd, _rk = on_chip.objective_gd, on_chip.objective_rk
@@ -24,7 +25,9 @@ def as_goal(objective):
         return objective
     dtype, count = objective.target.dtype, objective.values.size
     parts = part_count(dtype)
-    arrays = [put(array) for array in (objective.weights, objective.target, objective.matrices, objective.values)]
+    arrays = objective.weights, objective.target, objective.matrices, objective.values
+    require_memory(sum(array.nbytes for array in arrays), f"an objective with {count} measurements")
+    arrays = [put(array) for array in arrays]
     return Goal(*arrays, dtype.type(objective.weight), count, empty(count * (parts + 2) + parts, dtype), parts)
 
 

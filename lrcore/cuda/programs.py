@@ -27,13 +27,13 @@ class Programs(NamedTuple):
 
 def programs(machine):
     """The Programs of a machine."""
-    compiled, times, stopped, forward, backward, combine, square, compare, project, differ, respond, settle = machine
+    compiled, times, stopped, forward, backward, combine = machine[:6]
+    square, compare, project, differ, respond, total, settle = machine[6:]
 
     @compiled
     def loss(memory, state, widths, places, goal, losses, at):
-        outputs, inputs, zero = widths[widths.size - 1], widths[0], memory.dtype.type(0)
-        square(memory, state, outputs, inputs, places.residual, places.columns)
-        settle(memory, state, inputs, places.columns, goal, zero, places.parameters, 0, losses, at)
+        square(memory, state, widths[widths.size - 1], widths[0], places.residual, places.columns)
+        total(memory, state, widths[0], places.columns, losses, at)
 
     @compiled
     def weigh(memory, state, widths, places, goal, ridge, point, losses, at):

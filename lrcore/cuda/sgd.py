@@ -261,7 +261,7 @@ TYPES = "xixxxiiixxixisi"
 def _chip_kernel(size):
     """The kernel for runs of up to `size` numbers, which stay in shared memory."""
 
-    @kernel(TYPES, f"sgd_on_chip_{size}")
+    @kernel(TYPES, f"sgd_on_chip_{size}", registers=112)
     def made(
         params,
         widths,

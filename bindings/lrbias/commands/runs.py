@@ -61,6 +61,7 @@ def run(
     steps: Whole = None,
     checkpoint_every: Whole = None,
     threads: Whole = None,
+    device: str | None = None,
     compress: str | None = None,
     every: Whole = None,
     metrics: Words = None,
@@ -183,6 +184,8 @@ def run(
         Iterations between checkpoints.
     threads
         Threads that share the products of a step; pays from about n = 200 on.
+    device
+        cpu, cuda (an NVIDIA GPU, extra `cuda`) or auto: a GPU where one can be used, else the CPU. Same bits on each.
     compress
         auto: train fewer numbers where target and start allow it exactly; off: always whole layers.
     every
@@ -252,7 +255,7 @@ def run(
     return _finish(result, expected, store / "figures" if figures else None, formats, json)
 
 
-FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every", "compress")
+FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every", "compress", "device")
 _NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet", "metrics")
 
 
@@ -263,6 +266,7 @@ def resume(
     steps: Whole = None,
     from_checkpoint: Whole = None,
     threads: Whole = None,
+    device: str | None = None,
     figures: bool = True,
     format: Words = None,
     json: Flag = False,
@@ -280,6 +284,8 @@ def resume(
         Start from this checkpoint instead of the last one; later rows are recomputed with the same bits.
     threads
         Threads that share the products of a step; by default as before.
+    device
+        cpu, cuda or auto; by default as before. The bits do not depend on it.
     figures
         Draw the figures into PATH/figures at the end.
     format
@@ -293,7 +299,8 @@ def resume(
     from lrbias.training import resume as resume_run
 
     formats = check_formats(format or ("png", "pdf"))
-    result = resume_run(path, steps, from_checkpoint=from_checkpoint, progress=not quiet, threads=threads)
+    chosen = {"from_checkpoint": from_checkpoint, "threads": threads, "device": device}
+    result = resume_run(path, steps, progress=not quiet, **chosen)
     return _finish(result, None, path / "figures" if figures else None, formats, json)
 
 

@@ -14,6 +14,7 @@ def sweep(
     *,
     store: Annotated[Path | None, Parameter(alias="-o")] = None,
     workers: Whole = None,
+    device: str | None = None,
     scheduler: str | None = None,
     shard: str | None = None,
     table: Path | None = None,
@@ -31,7 +32,9 @@ def sweep(
     store
         The folder of the sweep; by default sweeps/NAME-OF-THE-FILE.
     workers
-        Processes, each with one thread; by default one for each core.
+        Processes, each with one thread; by default one for each core, and one for a GPU.
+    device
+        cpu, cuda or auto, instead of what the file says. A sweep that was begun on one may go on, on another.
     scheduler
         The address of a running Dask scheduler, tcp://HOST:PORT, whose workers see the same folder.
     shard
@@ -56,11 +59,13 @@ def sweep(
     over = base.pop("sweep", {})
     part = None if shard is None else _parse_shard(shard)
     if dry_run or not quiet:
-        show_forecast(forecast_sweep(base, over, workers), json, only=dry_run)
+        here = device if scheduler is None else "cpu"  # what the scheduler's workers have is not known
+        show_forecast(forecast_sweep(base, over, workers, here), json, only=dry_run)
     if dry_run:
         return 0
     folder = store or Path("sweeps") / file.stem
-    made = make_sweep(base, over, folder, workers, scheduler=scheduler, shard=part, progress=not quiet)
+    others = {"scheduler": scheduler, "shard": part, "progress": not quiet, "device": device}
+    made = make_sweep(base, over, folder, workers, **others)
     rows = made.table()
     if table:
         made.write(table, rows)

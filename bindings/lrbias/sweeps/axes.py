@@ -17,8 +17,8 @@ def expand(base, over):
     base  keys of an experiment, as in its TOML file
     over  {key: values}; values that go together are one axis: {"depth,teacher_depth": [(2, 2), (3, 3)]}
 
-    Raises InvalidInput for an axis without values, an unknown key, a key that is fixed or varied twice, a row of the
-    wrong length, two equal runs, and for any run whose settings are not accepted.
+    Raises InvalidInput for an axis without values, an unknown key, `device`, a key that is fixed or varied twice,
+    a row of the wrong length, two equal runs, and for any run whose settings are not accepted.
     """
     require(isinstance(base, dict), "base", base, "a dictionary: keys of an experiment and their values")
     require(isinstance(over, dict) and len(over) > 0, "over", over, "at least one axis: {key: list of values}")
@@ -28,6 +28,7 @@ def expand(base, over):
         require(
             key in Experiment.model_fields, "over", key, f"keys of an experiment ({', '.join(Experiment.model_fields)})"
         )
+        require(key != "device", "over", key, "keys that tell runs apart; all of a sweep are made on one device")
         require(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
         require(keys.count(key) == 1, "over", key, "every key in one axis only")
     runs = {}

@@ -6,11 +6,13 @@ however many workers there are. A batch saves all that it has now and then, and 
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from lrbias import experiment
 from lrbias.batch_file import ROWS, columns_of, read_batch, write_batch
+from lrbias.devices import CPU, resolve
 from lrbias.errors import Interrupted
 from lrbias.experiment import Experiment
 from lrbias.forecasting import seconds_of
@@ -22,34 +24,57 @@ from lrbias.threads import one_blas_thread
 from lrbias.training import CHUNK_SECONDS, FIRST_CHUNK, listed_quantities, made_with
 from lrcore import layout, status
 
-WIDEST = 16  # up to here eight runs side by side were measured to be faster than one after the other
 SHORTENED = ("identical", "perturbed", "orthogonal")  # starts that lrbias.reduced knows a short cut for
-FEWEST, MOST = 8, 64  # runs in a batch: at least the lanes of a vector
-BATCHES = 8  # at least as many for a kind of run, so that several workers have something to do
-MOST_BYTES = 64 << 20  # that a batch keeps in memory and saves as one file
+FEWEST = 8  # runs in a batch: the lanes of a vector
 SAVE_SECONDS = 15.0
+SAVE_SHARE = 0.1  # of the time, at most, that a batch is saved in
+TIMED = 256  # runs side by side that a forecast times, where there are as many
 
 
-def plan_batches(runs):
+class Limits(NamedTuple):
+    """Of batches.
+
+    widest   layers of a network that is trained beside others
+    most     runs in a batch
+    bytes    that a batch keeps in memory and saves as one file
+    batches  at least as many for a kind of run, so that several workers have something to do
+    """
+
+    widest: int
+    most: int
+    bytes: int
+    batches: int
+
+
+def limits(device, workers):
+    """On the CPU eight runs fill a vector; up to 16 neurons a layer they were measured to be faster than one by one.
+
+    A device apart has a block of threads for each run, and is given so many that all of it is busy, wider ones, too.
+    The bytes leave a hundred runs of 100 neurons that record often. A batch for each worker is enough there.
+    """
+    return Limits(128, 4096, 2 << 30, workers) if device.apart else Limits(16, 64, 64 << 20, 8)
+
+
+def plan_batches(runs, device=CPU, workers=1):
     """{number: names} for the runs {name: settings} that are trained together: small networks without a stopping rule.
 
     Runs of a batch have the same widths, method, steps and records; targets, starts and step sizes are their own.
     """
-    kinds = {}
+    kinds, most = {}, limits(device, workers)
     for name, settings in runs.items():
         whole = Experiment(**settings)
-        kind = _kind(whole)
+        kind = _kind(whole, most)
         if kind is not None:
             kinds.setdefault(kind, (whole, []))[1].append(name)
     batches = []
     for whole, names in kinds.values():
-        size = _size(whole, len(names)) if len(names) >= FEWEST else 0
+        size = _size(whole, len(names), most) if len(names) >= FEWEST else 0
         if size:
             batches += [names[first : first + size] for first in range(0, len(names), size)]
     return {f"{number:04d}": names for number, names in enumerate(batches)}
 
 
-def _kind(whole):
+def _kind(whole, most):
     """What runs of one batch have in common, None for a run that is trained alone."""
     method, record, stop = whole.parts()
     if whole.target is not None or whole.network is not None or stop.settings() or whole.threads > 1:
@@ -59,21 +84,21 @@ def _kind(whole):
     if whole.sees_part or not (method.plain and method.fixed):
         return None
     widths = tuple(whole.layer_widths(whole.shape))
-    if max(widths) > WIDEST:
+    if max(widths) > most.widest:
         return None
     own = {key: value for key, value in method.settings().items() if key not in ("lr", "dt")}
     return repr((widths, whole.dtype, own, record.settings(), whole.steps, whole.checkpoint_every))
 
 
-def _size(whole, count):
+def _size(whole, count, most):
     """How many of `count` runs like `whole` make a batch, 0 when it cannot be planned or they are too few."""
     try:
         member = Member("", whole)
     except Exception:  # its own training will say what is wrong
         return 0
-    fitting = MOST_BYTES // member.bytes
-    even = -(-count // (BATCHES * FEWEST)) * FEWEST
-    return int(min(even, MOST, fitting // FEWEST * FEWEST))
+    fitting = most.bytes // member.bytes
+    even = -(-count // (most.batches * FEWEST)) * FEWEST
+    return int(min(even, most.most, fitting // FEWEST * FEWEST))
 
 
 def make_batch(job):
@@ -95,7 +120,7 @@ def make_batch(job):
         held = lock(path.with_suffix(".lock"), path)
         try:
             with one_blas_thread():
-                ended = _BatchTraining(path, members).go()
+                ended = _BatchTraining(path, members, resolve(members[0].settings["device"])).go()
         finally:
             held.release()
     except Exception as error:
@@ -108,7 +133,7 @@ class Member:
 
     def __init__(self, name, whole):
         arguments = whole.arguments()
-        network, others = arguments["network"], ("steps", "checkpoint_every", "threads", "compress")
+        network, others = arguments["network"], ("steps", "checkpoint_every", "threads", "device", "compress")
         self.name, self.problem, self.method = name, arguments["problem"], arguments["method"]
         self.params, self.widths, self.record = network.params, network.widths, arguments["record"]
         self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
@@ -144,10 +169,14 @@ class Member:
             return self.observation.at(params).loss
 
 
-def batched_cost(whole):
-    """(seconds, bytes) of a run like `whole` within a batch: timed steps of one block and timed records."""
-    members = [Member("", whole)] * FEWEST
-    training, member = _BatchTraining(Path(), members), members[0]
+def batched_cost(whole, device=CPU, runs=FEWEST):
+    """(seconds, bytes) of a run like `whole` within a batch of `runs`: timed steps and timed records.
+
+    On the CPU one block is timed, since the others only follow it.
+    """
+    member = Member("", whole)
+    members = [member] * (min(runs, TIMED) if device.apart else FEWEST)
+    training = _BatchTraining(Path(), members, device)
     blocks, _, lanes = training.params.shape
     losses, statuses = np.empty((blocks, 10, lanes), member.params.dtype), np.empty((blocks, lanes), np.int64)
     per_step = seconds_of(lambda: training.advance(training.params, losses, statuses)) / 10 / len(members)
@@ -164,8 +193,8 @@ def batched_cost(whole):
 class _BatchTraining:
     """A batch in progress. `going` are the places of the runs whose loss is still finite."""
 
-    def __init__(self, path, members):
-        first = members[0]
+    def __init__(self, path, members, device):
+        first, self.device = members[0], device
         self.path, self.members, self.widths, self.steps = path, members, first.widths, first.steps
         self.step, self.elapsed, self.chunk = 0, 0.0, FIRST_CHUNK
         runs, dtype = len(members), first.params.dtype
@@ -183,7 +212,7 @@ class _BatchTraining:
         targets = np.stack([member.problem.target.ravel() for member in members]).astype(dtype)
         methods = [member.method for member in members]
         self.advance = type(first.method).batch_stepper(
-            methods, layout.to_lanes(targets, self.lanes), self.widths, dtype
+            methods, layout.to_lanes(targets, self.lanes), self.widths, dtype, device
         )
         self.intervals = sorted({*widths, first.checkpoint_every})
         if path.is_file():
@@ -214,13 +243,14 @@ class _BatchTraining:
     def go(self):
         """Train to the end; returns {name: (status, detail)}."""
         self.began = self.saved = time.monotonic()
+        self.pause = SAVE_SECONDS
         with collected() as received:
             self._measure()
             while self.step < self.steps and self.going:
                 if received:
                     self._save()
                     raise Interrupted(f"interrupted at step {self.step}, everything is saved", None, received[0])
-                if time.monotonic() - self.saved > SAVE_SECONDS:
+                if time.monotonic() - self.saved > self.pause:
                     self._save()
                 self._make_steps()
                 self._measure()
@@ -279,6 +309,7 @@ class _BatchTraining:
 
     def _save(self):
         """Replace the file by all that is known now."""
+        started = time.monotonic()
         params, layouts, listed = self._now(), [], []
         for i, member in enumerate(self.members):
             if member.status == "running":
@@ -289,7 +320,8 @@ class _BatchTraining:
             listed.append({**facts, "layout": layouts.index(member.quantities)})
         self.saved = time.monotonic()
         self.elapsed, self.began = self.elapsed + self.saved - self.began, self.saved
-        document = {"step": self.step, "elapsed": self.elapsed, "steps": self.steps, "made_with": made_with()}
+        document = {"step": self.step, "elapsed": self.elapsed, "steps": self.steps}
+        document.update(made_with=made_with(device=self.device))
         document.update(widths=[int(n) for n in self.widths], layouts=layouts, members=listed)
         arrays = {f"{ROWS}{interval}": rows for interval, rows in self.rows.items()}
         arrays.update(params=params, targets=np.stack([member.problem.target for member in self.members]))
@@ -297,3 +329,4 @@ class _BatchTraining:
             checkpoint_steps=np.array(list(self.checkpoints)), checkpoints=np.stack([*self.checkpoints.values()])
         )
         write_batch(self.path, document, {LOSSES: self.losses, **arrays})
+        self.pause = max(SAVE_SECONDS, (time.monotonic() - started) / SAVE_SHARE)

@@ -13,9 +13,11 @@ import os
 import shutil
 import signal
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 from lrbias.batch_file import batch_path
+from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, require, shorten
 from lrbias.experiment import PATHS, Experiment
 from lrbias.interrupts import terminable
@@ -31,36 +33,50 @@ from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
 
 
-def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None):
+def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None, device=None):
     """Make the runs of a sweep that are not made yet, and return the Sweep.
 
     base       keys of an experiment that all runs share (see `lrbias run --help`); what is left out has its default
     over       {key: values}: a run for every combination; values that go together are one key with commas:
                {"depth,teacher_depth": [(2, 2), (3, 3)], "seed": range(5)}. A seed that is not varied is the same in all
     store      the folder of the sweep; an existing one must be of the same sweep, which then goes on
-    workers    how many processes, each with one thread; None: one for each core
+    workers    how many processes, each with one thread; None: one for each core, or a single one where a GPU trains,
+               which several would share. That pays where much is recorded, since it is measured on the cores
     executor   any executor of concurrent.futures instead, whose workers see the same files
     scheduler  the address of a running Dask scheduler instead, "tcp://HOST:PORT" (extra `dask`)
     shard      (i, n): only every n-th run, or batch of runs, from the i-th on (0 ≤ i < n), for job arrays that share
                the folder
     progress   True or False; None shows it on a terminal
+    device     "cpu", "cuda" or "auto" (see `train`) for all runs; None: what the base says. It is no part of what a
+               sweep is: one that was begun on a GPU goes on without it, and the other way round
 
-    Networks of at most 16 neurons a layer are trained many at a time by the batched kernels, and kept in a file for
-    each batch; every run has the bits that it has alone.
+    Networks of at most 16 neurons a layer are trained up to 64 at a time by the batched kernels, on a GPU those of at
+    most 128 up to 4096 at a time, and kept in a file for each batch; every run has the bits that it has alone.
 
     Raises InvalidInput, before anything is made, when the settings of any run are not accepted or `store` holds
     something else. What only making a run can show, as a target file that is not there, is a row of the table.
     """
-    runs = expand(base, over)
+    base, runs = _expanded(base, over, device)
     require(executor is None or hasattr(executor, "submit"), "executor", executor, "one of concurrent.futures, or None")
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
     require(scheduler is None or not others, "scheduler", scheduler, f"either it or {' and '.join(others)}")
-    workers = cores() if workers is None else validate(Count, "workers", workers)
-    shard = _check_shard(shard)
-    if scheduler is not None:
-        with dask_executor(scheduler) as executor:
-            return _make(_folder(Path(store), base, over, runs), shard, workers, executor, progress)
-    return _make(_folder(Path(store), base, over, runs), shard, workers, executor, progress)
+    find = resolve if executor is None and scheduler is None else elsewhere
+    place, shard = find(base.get("device", CPU.name)), _check_shard(shard)
+    workers = _check_workers(workers, place)
+    with nullcontext(executor) if scheduler is None else dask_executor(scheduler) as chosen:
+        folder = _folder(Path(store), base, over, runs, place, workers)
+        return _make(folder, shard, place, workers, chosen, progress)
+
+
+def _expanded(base, over, device):
+    """(base, runs) of a sweep that is made on `device`, or where the base says."""
+    if device is not None and isinstance(base, dict):
+        base = {**base, "device": device}
+    return base, expand(base, over)
+
+
+def _check_workers(workers, device):
+    return (1 if device.apart else cores()) if workers is None else validate(Count, "workers", workers)
 
 
 def _check_shard(shard):
@@ -71,14 +87,14 @@ def _check_shard(shard):
     return shard
 
 
-def _folder(path, base, over, runs):
+def _folder(path, base, over, runs, device, workers):
     """The folder of the sweep, made or recognised."""
     document = {
         "format": FORMAT,
         "base": _listed(base),
         "over": {key: listed(values) for key, values in over.items()},
         "runs": {name: _listed(settings) for name, settings in runs.items()},
-        "batches": plan_batches(runs),
+        "batches": plan_batches(runs, device, workers),
     }
     if (path / "sweep.json").is_file():
         known = read_json(path / "sweep.json")
@@ -95,7 +111,7 @@ def _folder(path, base, over, runs):
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if (path / "sweep.json").is_file():  # another shard was quicker
-            return _folder(path, base, over, runs)
+            return _folder(path, base, over, runs, device, workers)
         raise InvalidInput(f"store = {str(path)!r} is not accepted: it cannot be made ({error.strerror}).") from None
     return path
 
@@ -115,7 +131,7 @@ def _listed(settings):
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
         there, here = known[part], wanted[part]
-        for key in sorted({*there, *here}):
+        for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
                 raise InvalidInput(
                     f"store = {str(path)!r} is not accepted: it holds another sweep, in which {part}.{key} is "
@@ -123,15 +139,15 @@ def _same_sweep(path, known, wanted):
                 )
 
 
-def _make(folder, shard, workers, executor, progress):
+def _make(folder, shard, device, workers, executor, progress):
     """Make or finish the runs of a shard; returns the Sweep with what failed."""
     document = read_json(folder / "sweep.json")
     units = _units(document)[shard[0] :: shard[1]]
-    jobs = _jobs(Sweep(folder, document), document, units)
+    jobs = _jobs(Sweep(folder, document), document, units, device)
     waiting = sum(len(job[2]) for job in jobs)
     total = sum(len(names) for _, names in units)
     failures, shown = {}, RunsDisplay(progress, total, total - waiting)
-    results = run_all(make_job, jobs, workers, executor)
+    results = run_all(make_job, jobs, workers, executor, pinned=not device.apart)
     try:
         with terminable():
             for (_, _, settings), result, error in results:
@@ -163,12 +179,13 @@ def _units(document):
     return list(units.values())
 
 
-def _jobs(made, document, units):
+def _jobs(made, document, units, device):
     """(is a batch, path, {name: settings}) of what is to be made. Paths are absolute: a worker may live elsewhere."""
     statuses, folder, jobs = made.statuses(), made.path.absolute(), []
+    place = {"device": device.name, **({"threads": 1} if device.apart else {})}
     for number, names in units:
         waiting = [name for name in names if statuses[name] not in ENDED]
-        settings = {name: _absolute(document["runs"][name]) for name in names}
+        settings = {name: {**_absolute(document["runs"][name]), **place} for name in names}
         if number is not None and (not batch_path(folder, number).is_file() or "running" in map(statuses.get, names)):
             jobs.append((True, str(batch_path(folder, number)), settings))
         else:  # a run that a batch could not make is tried alone
@@ -197,7 +214,8 @@ def make_run(job):
     path, settings = Path(job[0]), job[1]
     try:
         if (path / "config.json").is_file():
-            run = resume_run(path, progress=False)
+            places = {key: settings.get(key) for key in ("threads", "device")}
+            run = resume_run(path, progress=False, **places)
         else:
             run = train(**Experiment(**settings).arguments(), store=path, progress=False, forecast=False)
     except Exception as error:  # a row of the table; the other runs go on
@@ -205,13 +223,15 @@ def make_run(job):
     return run.status, run.detail
 
 
-def forecast_sweep(base, over, workers=None):
+def forecast_sweep(base, over, workers=None, device=None):
     """{runs, seconds, bytes}: what a sweep will take, from timing a few steps for each kind of network and method."""
     from lrbias.forecasting import cost
     from lrbias.sweeps.batching import batched_cost
 
-    runs = expand(base, over)
-    batched = {name for names in plan_batches(runs).values() for name in names}
+    base, runs = _expanded(base, over, device)
+    place = resolve(base.get("device", CPU.name))
+    workers = _check_workers(workers, place)
+    batched = {name: len(names) for names in plan_batches(runs, place, workers).values() for name in names}
     known, seconds, size = {}, 0.0, 0
     for name, settings in runs.items():
         kind = (name in batched, *(repr(settings.get(key)) for key in COSTLY))
@@ -219,9 +239,11 @@ def forecast_sweep(base, over, workers=None):
             whole = Experiment(**settings)
             arguments = whole.arguments()
             del arguments["stop"], arguments["threads"]
-            known[kind] = batched_cost(whole) if name in batched else cost(**arguments, alone=True)
+            arguments["device"] = place
+            with place.fitting():
+                one = name not in batched
+                known[kind] = cost(**arguments, alone=True) if one else batched_cost(whole, place, batched[name])
         seconds, size = seconds + known[kind][0], size + known[kind][1]
-    workers = cores() if workers is None else validate(Count, "workers", workers)
     return {"runs": len(runs), "seconds": seconds / min(workers, len(runs)), "bytes": size}
 
 

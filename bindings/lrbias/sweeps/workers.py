@@ -22,12 +22,12 @@ MOST_DEATHS = 5  # of workers in a row without a run being finished
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def run_all(task, jobs, workers, executor=None):
+def run_all(task, jobs, workers, executor=None, pinned=True):
     """Yield (job, result, exception) of task(job) for every job, in the order in which they end.
 
-    workers: number of processes; executor: where else to run, an executor of `concurrent.futures` (what happens there
-    when a worker dies is its own affair). Closing the generator early stops the runs that were begun: they save what
-    they have.
+    workers: number of processes; pinned: whether each has a core of its own; executor: where else to run, an executor
+    of `concurrent.futures` (what happens there when a worker dies is its own affair). Closing the generator early
+    stops the runs that were begun: they save what they have.
     """
     if executor is not None:
         yield from _drain(executor, task, jobs)
@@ -35,7 +35,7 @@ def run_all(task, jobs, workers, executor=None):
     waiting, deaths = list(jobs), 0
     while waiting:
         others = set(multiprocessing.active_children())
-        with _one_thread_each(), _processes(min(workers, len(waiting))) as pool:
+        with _one_thread_each(), _processes(min(workers, len(waiting)), pinned) as pool:
             try:
                 for job, result, error in _drain(pool, functools.partial(_in_worker, task), waiting):
                     if isinstance(error, BrokenProcessPool):
@@ -94,10 +94,11 @@ def _in_worker(task, job):
         os._exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
-def _processes(count):
-    """Spawned, one core each, so that a run measures in the thread that trains."""
+def _processes(count, pinned):
+    """Spawned, with one core each when `pinned`, so that a run measures in the thread that trains."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_settle, initargs=(context.Value("i", 0),))
+    numbers = context.Value("i", 0) if pinned else None
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_settle, initargs=(numbers,))
 
 
 @contextlib.contextmanager
@@ -113,10 +114,12 @@ def _one_thread_each():
 
 
 def _settle(numbers):
-    """Take a core of one's own and end with the parent. A run that hears Ctrl-C saves itself; between runs it is the
-    parent's affair."""
+    """Take a core of one's own, if cores are numbered, and end with the parent. A run that hears Ctrl-C saves itself;
+    between runs it is the parent's affair."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if numbers is None:
+        return
     with numbers.get_lock():
         mine, numbers.value = numbers.value, numbers.value + 1
     allowed = sorted(os.sched_getaffinity(0))

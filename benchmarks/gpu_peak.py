@@ -1,0 +1,37 @@
+"""What a GPU can do: independent chains of fused multiply-adds in registers, as `peak.py` has them for one core."""
+
+import numpy as np
+from table import seconds
+
+from lrcore.cuda import card
+from lrcore.cuda._target import cuda, empty, fetch, fma, kernel, on_gpu
+
+CHAINS, STEPS = 8, 16  # of a thread; multiply-adds of each chain in a turn of the loop
+TURNS, THREADS, BLOCKS = on_gpu(6000, 2), on_gpu(256, 2), on_gpu(8, 1)  # blocks of each multiprocessor
+ROUNDS = 5
+
+
+@kernel("xn", "fma_chains")
+def _chains(out, turns):
+    a, b, c = out.dtype.type(0.75), out.dtype.type(0.5), out.dtype.type(cuda.threadIdx.x)
+    s0, s1, s2, s3, s4, s5, s6, s7 = c, c, c, c, c, c, c, c
+    turn = 0
+    while turn < turns:
+        for _ in range(STEPS):  # unrolled: what a turn costs beside would show in float32
+            s0, s1, s2, s3 = fma(a, s0, b), fma(b, s1, a), fma(a, s2, a), fma(b, s3, b)
+            s4, s5, s6, s7 = fma(a, s4, c), fma(b, s5, c), fma(a, s6, s6), fma(b, s7, s7)
+        turn += 1
+    out[cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x] = s0 + s1 + s2 + s3 + (s4 + s5 + s6 + s7)
+
+
+def multiply_adds(dtype):
+    """Fused multiply-adds a second, all multiprocessors busy: the largest of several runs."""
+    blocks = BLOCKS * card().multiprocessors
+    there, here = empty(blocks * THREADS, dtype), np.empty(blocks * THREADS, dtype)
+
+    def run():
+        _chains(blocks, THREADS, there, TURNS)
+        fetch(there, here)
+
+    run()  # compiles
+    return here.size * CHAINS * STEPS * TURNS / min(seconds(run) for _ in range(ROUNDS))

@@ -1,0 +1,136 @@
+"""Which device makes the steps of a run: the one file that knows that there are GPUs.
+
+`lrcore.cuda` has the names, the parameters and the bits of `lrcore.cpu`. So a run is the same run on either, one that
+was begun here may be finished there, and what follows only asks a Device for its kernels and its scratch.
+"""
+
+import contextlib
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lrbias.errors import InvalidInput, require
+from lrbias.settings import validate
+
+DeviceName = Annotated[Literal["cpu", "cuda", "auto"], Field(description="cpu, cuda or auto")]
+INSTALL = "pip install 'lrbias[cuda]'"
+WIDE = 256  # widest layer from which on a single pass over a network costs more than launching it and copying weights
+
+
+class Device:
+    """The CPU, and what another device has in its place.
+
+    name       "cpu" or "cuda"
+    apart      whether it trains beside the cores of this machine: a call leaves them free, and thousands of small
+               networks cost it hardly more than one
+    kernels    what has the names of `lrcore.cpu`
+    workspace  what has the names of `lrcore.workspace`
+    describe   what a run says of it beside the machine's own versions, {name: value}
+    """
+
+    name, apart, describe = "cpu", False, {}
+
+    @property
+    def kernels(self):
+        from lrcore import cpu
+
+        return cpu
+
+    @property
+    def workspace(self):
+        from lrcore import workspace
+
+        return workspace
+
+    def constant(self, value):
+        """What kernels take in place of an array, an Objective or Entries that stay as they are."""
+        return value
+
+    def fitting(self):
+        """A context in which it is InvalidInput to ask for more memory than there is."""
+        return contextlib.nullcontext()
+
+    def for_one_pass(self, widths):
+        """The Device on which a network of `widths` is looked at once, as for a record."""
+        return self
+
+
+class Cuda(Device):
+    """An NVIDIA GPU. Its modules are imported when they are asked for: they need the extra `cuda`."""
+
+    name, apart = "cuda", True
+
+    @property
+    def kernels(self):
+        from lrcore import cuda
+
+        return cuda
+
+    @property
+    def workspace(self):
+        return self.kernels.workspace
+
+    @property
+    def describe(self):
+        from importlib.metadata import version
+
+        card = self.kernels.card()
+        capability = ".".join(map(str, card.capability))
+        return {"gpu": f"{card.name}, compute capability {capability}", "numba-cuda": version("numba-cuda")}
+
+    def constant(self, value):
+        return self.kernels.constant(value)
+
+    @contextlib.contextmanager
+    def fitting(self):
+        try:
+            yield
+        except self.kernels.DeviceMemoryError as error:
+            raise _refused(self.name, str(error)) from None
+
+    def for_one_pass(self, widths):
+        return self if max(widths) >= WIDE else CPU
+
+
+CPU, CUDA = Device(), Cuda()
+
+
+def resolve(device, threads=1):
+    """The Device of a setting: "cpu", "cuda", or "auto", which is a GPU where there is one that can be used.
+
+    Raises InvalidInput where "cuda" cannot run here, and for several threads beside it.
+    """
+    check_threads(device, threads)
+    if device == CPU.name:
+        return CPU
+    reason = _missing()
+    if reason is None:
+        return CUDA
+    if device == CUDA.name:
+        raise _refused(device, reason)
+    return CPU
+
+
+def check_threads(device, threads):
+    """InvalidInput unless `device` is a known name, and `threads` are something that it uses."""
+    name = validate(DeviceName, "device", device)
+    accepted = "1 on device = 'cuda', which shares a step among threads of its own"
+    require(name != CUDA.name or threads == 1, "threads", threads, accepted)
+
+
+def elsewhere(device):
+    """The Device of a setting for runs that are made by other machines, which have or have not got it."""
+    return CUDA if validate(DeviceName, "device", device) == CUDA.name else resolve(device)
+
+
+def _missing():
+    """Why nothing can run on a GPU here, None where it can."""
+    try:
+        from lrcore import cuda
+    except ImportError as error:
+        return f"{error}: {INSTALL}"
+    return cuda.missing()
+
+
+def _refused(device, reason):
+    return InvalidInput(f"device = {device!r} is not accepted: {reason} ('cpu' makes the same bits).")
