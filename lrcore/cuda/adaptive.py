@@ -22,7 +22,7 @@ from lrcore.adaptive import (
     step_factor,
 )
 from lrcore.cuda._target import cuda, fetch, kernel
-from lrcore.cuda.machines import on_grid as parts
+from lrcore.cuda.grid import on_grid as parts
 from lrcore.cuda.objective import as_goal
 from lrcore.cuda.passes import ADD, COPY, FILL, SCALE, inner_total
 from lrcore.cuda.programs import on_grid

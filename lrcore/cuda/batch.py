@@ -7,14 +7,13 @@ is copied to its memory once a call: to shared memory where it fits, to a part o
 import numpy as np
 
 from lrcore.cuda._target import cuda, device, empty, fetch, kernel, put
-from lrcore.cuda.gemm import NARROW, NARROW_TILES
-from lrcore.cuda.machines import CHIP_THREADS, Block, Chip, Goal
+from lrcore.cuda.block import Block, Chip
+from lrcore.cuda.gemm import NARROW_TILES
+from lrcore.cuda.machines import CHIP_THREADS, MEMORY_THREADS, Goal
 from lrcore.cuda.places import places_of
 from lrcore.cuda.programs import in_memory, on_chip
 from lrcore.cuda.workspace import CHIP_SIZES
 from lrcore.status import OK
-
-MEMORY_THREADS = NARROW * NARROW
 
 
 @device

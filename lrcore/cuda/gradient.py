@@ -4,7 +4,7 @@ import numpy as np
 
 from lrcore.cuda._target import fetch
 from lrcore.cuda.gemm import UPDATE
-from lrcore.cuda.machines import on_grid as parts
+from lrcore.cuda.grid import on_grid as parts
 from lrcore.cuda.programs import on_grid
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lrcore.cuda._target import fetch
 from lrcore.cuda.gemm import A_BT, AT_B, RESIDUAL, STORE, launch_product
-from lrcore.cuda.machines import on_grid
+from lrcore.cuda.grid import on_grid
 
 
 def balancedness(params, widths, out, work):

@@ -8,9 +8,10 @@ import numpy as np
 
 from lrcore.cuda._target import empty, fetch, kernel, on_gpu, put
 from lrcore.cuda.batch import places_of_device
+from lrcore.cuda.block import Chip
 from lrcore.cuda.gemm import UPDATE
-from lrcore.cuda.machines import Chip, Goal
-from lrcore.cuda.machines import on_grid as parts
+from lrcore.cuda.grid import on_grid as parts
+from lrcore.cuda.machines import Goal
 from lrcore.cuda.passes import SCALE, part_count
 from lrcore.cuda.programs import on_chip, on_grid
 from lrcore.cuda.workspace import require_memory

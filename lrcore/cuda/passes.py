@@ -3,8 +3,11 @@
 Every pass is cut into shares: `first`, `first + step`, … are what a thread makes. Offsets lead into `memory`.
 """
 
+import math
+
 from lrcore.cuda._target import device, fma, times
 from lrcore.layout import lanes
+from lrcore.status import DIVERGED
 
 ADD, SUBTRACT, OPPOSITE, SCALE, COPY, FILL = 0, 1, 2, 3, 4, 5
 VECTORS = 4  # of partial sums in an inner product (`lrcore.cpu._sums`)
@@ -118,3 +121,52 @@ def measured_slope_part(memory, matrices, scratch, slopes, size, count, residual
             total = fma(scratch[slopes + k], matrices[k * size + p], total)
         memory[residual + p] = total
         p += step
+
+
+@device
+def project_part(memory, rows, origin, count, size, at, scratch, parts, start, first, step):
+    """Partial sums of the inner products of `count` rows with what lies at `at`."""
+    place = first
+    while place < count * parts:
+        row = place // parts
+        part = place - row * parts
+        scratch[start + place] = inner_part(rows, origin + row * size, memory, at, size, parts, part)
+        place += step
+
+
+@device
+def differ_part(memory, goal, size, residual, first, step):
+    """From them the differences of measurements, and the slopes of the loss; goal: a `machines.Goal`."""
+    parts, k = goal.parts, first
+    slopes = goal.measurements * parts
+    while k < goal.measurements:
+        found = inner_total(goal.matrices, k * size, memory, residual, size, goal.scratch, k * parts, parts)
+        difference = found - goal.values[k]
+        goal.scratch[slopes + k] = times(goal.weight, difference)
+        goal.scratch[slopes + goal.measurements + k] = difference
+        k += step
+
+
+@device
+def tell(status, loss, losses, at):
+    """Keep a loss; one that is not finite ends the run."""
+    losses[at] = loss
+    if not math.isfinite(loss):
+        status[0] = DIVERGED
+
+
+@device
+def settle_part(memory, status, columns, at_columns, goal, ridge, parameters, point, losses, at):
+    """The loss of an Objective, by one thread."""
+    parts, count = goal.parts, goal.measurements
+    total = memory.dtype.type(0)
+    if count > 0:
+        for k in range(count):
+            total = fma(goal.scratch[count * parts + k], goal.scratch[count * (parts + 1) + k], total)
+        total = total / memory.dtype.type(2)
+    else:
+        total = column_total(memory, columns, at_columns)
+    if ridge != 0:
+        sums = count * (parts + 2)
+        total += times(ridge, inner_total(memory, point, memory, point, parameters, goal.scratch, sums, parts))
+    tell(status, total, losses, at)

@@ -7,8 +7,9 @@ parameters begin at 0.
 
 from typing import Any, NamedTuple
 
+from lrcore.cuda.block import in_memory, on_chip
 from lrcore.cuda.gemm import NEGATE, UPDATE
-from lrcore.cuda.machines import in_memory, on_chip, on_grid
+from lrcore.cuda.grid import on_grid
 from lrcore.cuda.passes import ADD, COPY, SCALE
 
 

@@ -263,28 +263,14 @@ def _chip_kernel(size):
 
     @kernel(TYPES, f"sgd_on_chip_{size}", registers=112)
     def made(
-        params,
-        widths,
-        lr,
-        ridge,
-        factors,
-        seeds,
-        rows,
-        columns,
-        values,
-        losses,
-        statuses,
-        arenas,
-        orders,
-        weight,
-        facts,
+        params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, codes, arenas, orders, weight, facts
     ):
         memory = cuda.shared.array(size, params.dtype)
         status = cuda.shared.array(1, np.int64)
         length, run = orders.size // cuda.gridDim.x, cuda.blockIdx.x
         order = orders[run * length : (run + 1) * length]
         job = _job(widths, weight, facts)
-        own = params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses
+        own = params, lr, ridge, factors, seeds, rows, columns, values, losses, codes
         _train(memory, status, *own, order, job)
 
     return made
@@ -292,13 +278,13 @@ def _chip_kernel(size):
 
 @kernel(TYPES)
 def _sgd_in_memory(
-    params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, arenas, orders, weight, facts
+    params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, codes, arenas, orders, weight, facts
 ):
     status = cuda.shared.array(1, np.int64)
     length, size, run = orders.size // cuda.gridDim.x, arenas.size // cuda.gridDim.x, cuda.blockIdx.x
     order, memory = orders[run * length : (run + 1) * length], arenas[run * size : (run + 1) * size]
     job = _job(widths, weight, facts)
-    own = params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses
+    own = params, lr, ridge, factors, seeds, rows, columns, values, losses, codes
     _train(memory, status, *own, order, job)
 
 

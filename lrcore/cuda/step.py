@@ -6,8 +6,8 @@ A small network is a batch of one; a larger one is spread over the device (`work
 import numpy as np
 
 from lrcore.cuda._target import fetch
-from lrcore.cuda.batch import KERNELS, MEMORY_THREADS
-from lrcore.cuda.machines import CHIP_THREADS
+from lrcore.cuda.batch import KERNELS
+from lrcore.cuda.machines import CHIP_THREADS, MEMORY_THREADS
 from lrcore.cuda.programs import on_grid
 
 

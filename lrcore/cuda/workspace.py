@@ -11,7 +11,8 @@ import numpy as np
 
 from lrcore import layout
 from lrcore.cuda._target import empty, free_memory, on_gpu, put
-from lrcore.cuda.machines import Goal, on_grid
+from lrcore.cuda.grid import on_grid
+from lrcore.cuda.machines import Goal
 from lrcore.cuda.passes import FILL, part_count
 from lrcore.cuda.places import places_of
 from lrcore.workspace import allocate_spectra
