@@ -15,14 +15,14 @@ WIDTHS = [
 ]
 
 
-def make(widths, dtype=np.float64, stages=0, seed=0, size=0.7):
-    """(params, widths, target, workspace) with layers of about unit norm."""
+def make(widths, dtype=np.float64, stages=0, seed=0, size=0.7, core=None):
+    """(params, widths, target, workspace), layers of about unit norm; core: the `backends.Core` of the workspace."""
     rng = np.random.default_rng(seed)
     widths = layout.as_widths(widths)
     layers = [rng.normal(size=shape) * size / np.sqrt(max(shape)) for shape in layout.shapes(widths)]
     params, _ = layout.flatten(layers, dtype)
     target = rng.normal(size=(widths[-1], widths[0])).astype(dtype)
-    return params, widths, target, workspace.allocate(widths, dtype, stages)
+    return params, widths, target, (core.workspace if core else workspace).allocate(widths, dtype, stages)
 
 
 def relative(actual, expected):

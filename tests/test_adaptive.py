@@ -1,12 +1,14 @@
 """The adaptive flow: against the reference, exact solutions and SciPy; the same bits on any grid, in any calls."""
 
 import hashlib
+import itertools
 import json
 
 import numpy as np
 import pytest
 from scipy.integrate import RK45, solve_ivp
 
+from backends import ALL, CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
 from lrbias import theory
 from lrbias.threads import together
@@ -21,13 +23,13 @@ DOPRI5 = tableau.DOPRI5
 TIGHT = Flow(ridge=0.0, dt=0.1, rtol=1e-8, atol=1e-11, first=0)
 
 
-def integrate(params, widths, goal, flow, steps, side=cpu):
+def integrate(params, widths, goal, flow, steps, core=CPU):
     """(params, losses, clock) after one call from time 0; `params` stays as it is."""
-    dtype = params.dtype
-    state, work, found = adaptive.adaptive_state(params), workspace.allocate(widths, dtype, stages=7), params.copy()
+    dtype, found = params.dtype, params.copy()
+    state, work = adaptive.adaptive_state(params), core.workspace.allocate(widths, dtype, stages=7)
     losses = np.empty(steps, dtype)
     flow = flow._replace(ridge=dtype.type(flow.ridge))
-    assert side.adaptive_rk_steps(found, widths, goal, flow, DOPRI5.astype(dtype), losses, state, work) == OK
+    assert core.adaptive_rk_steps(found, widths, goal, flow, DOPRI5.astype(dtype), losses, state, work) == OK
     return found, losses, state.clock
 
 
@@ -78,74 +80,78 @@ def test_a_factor_is_the_largest_that_keeps_the_tolerance():
 
 
 @pytest.mark.parametrize("kind", ["entries", "measurements"])
-@pytest.mark.parametrize("widths", SMALL, ids=str)
-def test_steps_equal_the_reference(widths, kind):
+@cases("widths", SMALL, [(2, 3), (3, 1, 2)])
+def test_steps_equal_the_reference(core, widths, kind):
     params, widths, target, _ = make(widths)
-    flow, goal = TIGHT._replace(ridge=0.02), goals(target)[kind]
+    steps, rtol = core.pick((30, 1e-8), (2, 1e-4))
+    flow, goal = TIGHT._replace(ridge=0.02, rtol=rtol), goals(target)[kind]
     (found, losses, clock), (expected, expected_losses, expected_clock) = (
-        integrate(params, widths, goal, flow, 30, side) for side in (cpu, reference)
+        integrate(params, widths, goal, flow, steps, side) for side in (core, REFERENCE)
     )
     assert relative(found, expected) < 1e-11
     assert relative(losses, expected_losses) < 1e-11
     assert clock[:READY] == pytest.approx(expected_clock[:READY], rel=1e-12)
-    assert clock[TIME] < 3 <= clock[TIME] + clock[STEP]
+    assert clock[TIME] < steps * flow.dt <= clock[TIME] + clock[STEP]
 
 
-def test_float32_follows_double_precision():
-    params, widths, target, _ = make((7, 3, 5), np.float32)
+def test_float32_follows_double_precision(core):
+    params, widths, target, _ = make(core.pick((7, 3, 5), (3, 1, 2)), np.float32)
+    steps = core.pick(50, 2)
     flow = TIGHT._replace(ridge=0.01, rtol=1e-4, atol=1e-6)
-    found, losses, clock = integrate(params, widths, goals(target)["entries"], flow, 50)
-    expected, expected_losses, _ = integrate(params, widths, goals(target)["entries"], flow, 50, reference)
+    found, losses, clock = integrate(params, widths, goals(target)["entries"], flow, steps, core)
+    expected, expected_losses, _ = integrate(params, widths, goals(target)["entries"], flow, steps, REFERENCE)
     assert found.dtype == losses.dtype == np.float32
     assert clock.dtype == np.float64
     assert relative(found, expected) < 1e-4
     assert relative(losses, expected_losses) < 1e-4
     double, goal = params.astype(np.float64), goals(target.astype(np.float64))["entries"]
-    exact, _, _ = integrate(double, widths, goal, TIGHT._replace(ridge=0.01), 50)
+    exact, _, _ = integrate(double, widths, goal, TIGHT._replace(ridge=0.01), steps)
     assert relative(found, exact) < 1e-3
 
 
-def test_a_mode_follows_saxe_at_every_grid_point():
+def test_a_mode_follows_saxe_at_every_grid_point(core):
     """1 × 1 layers from √u_0: u' = 2u(s − u)."""
-    value, initial, steps = 2.0, 1e-4, 60
+    value, (initial, steps) = 2.0, core.pick((1e-4, 60), (0.5, 3))
     params, widths = layout.flatten([np.full((1, 1), np.sqrt(initial))] * 2)
-    _, losses, _ = integrate(params, widths, whole(np.full((1, 1), value)), TIGHT, steps)
+    _, losses, _ = integrate(params, widths, whole(np.full((1, 1), value)), TIGHT, steps, core)
     expected = np.array([theory.saxe(TIGHT.dt * k, value, initial) for k in range(steps)])
     assert np.abs(value - np.sqrt(2 * losses) - expected).max() < 2e-7
 
 
-def test_without_data_the_weights_decay_exactly():
-    params, widths, target, _ = make((7, 3, 5))
-    goal, flow = objective.weighted(target, np.zeros_like(target)), TIGHT._replace(ridge=0.3)
-    found, losses, _ = integrate(params, widths, goal, flow, 100)
-    decay = np.exp(-2 * 0.3 * flow.dt * np.arange(101))
+def test_without_data_the_weights_decay_exactly(core):
+    params, widths, target, _ = make(core.pick((7, 3, 5), (2, 1, 2)))
+    steps, goal = core.pick(100, 4), objective.weighted(target, np.zeros_like(target))
+    flow = TIGHT._replace(ridge=0.3)
+    found, losses, _ = integrate(params, widths, goal, flow, steps, core)
+    decay = np.exp(-2 * 0.3 * flow.dt * np.arange(steps + 1))
     assert relative(found, decay[-1] * params) < 2e-7
     assert np.abs(losses / (0.3 * np.sum(params**2) * decay[:-1] ** 2) - 1).max() < 4e-7
 
 
-def test_the_error_is_proportional_to_the_tolerance():
+@at_full_size
+def test_the_error_is_proportional_to_the_tolerance(core):
     initial, errors, tolerances = 0.1, [], 10.0 ** -np.arange(3, 10.25, 0.25)
     params, widths = layout.flatten([np.full((1, 1), np.sqrt(initial))] * 2)
     expected = np.array([theory.saxe(0.05 * k, 1.0, initial) for k in range(100)])
     for rtol in tolerances:
         flow = TIGHT._replace(rtol=rtol, atol=0.0, dt=0.05)
-        _, losses, _ = integrate(params, widths, whole(np.ones((1, 1))), flow, 100)
+        _, losses, _ = integrate(params, widths, whole(np.ones((1, 1))), flow, 100, core)
         errors.append(np.abs(1 - np.sqrt(2 * losses) - expected).max())
     assert np.polyfit(np.log(tolerances), np.log(errors), 1)[0] == pytest.approx(1, abs=0.2)
     assert (np.array(errors) < 20 * tolerances).all()
 
 
-def test_one_step_has_order_five_at_its_end_and_four_inside():
+def test_one_step_has_order_five_at_its_end_and_four_inside(core):
     """The step is prescribed by a state; its local errors are O(h⁶) and O(h⁵)."""
     initial, sizes, inside, end = 0.1, 0.4 / 2.0 ** np.arange(4), [], []
     params, widths = layout.flatten([np.full((1, 1), np.sqrt(initial))] * 2)
-    goal, pair, work = whole(np.ones((1, 1))), DOPRI5.astype(float), workspace.allocate(widths, stages=7)
+    goal, pair, work = whole(np.ones((1, 1))), DOPRI5.astype(float), core.workspace.allocate(widths, stages=7)
     for h in sizes:
         state, point, found = adaptive.adaptive_state(params), params.copy(), []
         state.clock[[STEP, NEXT]] = h
         for first in range(8):
             flow = TIGHT._replace(dt=h / 8, first=first)
-            assert cpu.adaptive_rk_steps(point, widths, goal, flow, pair, np.empty(1), state, work) == OK
+            assert core.adaptive_rk_steps(point, widths, goal, flow, pair, np.empty(1), state, work) == OK
             found.append(point[0] * point[1])
         assert list(state.clock[[TIME, STEP, EVALUATIONS, ACCEPTED]]) == [0, h, 0, 0]
         errors = np.abs(found - np.array([theory.saxe(h * k / 8, 1.0, initial) for k in range(1, 9)]))
@@ -156,10 +162,11 @@ def test_one_step_has_order_five_at_its_end_and_four_inside():
     assert slopes[1, 1:].min() > 5.6
 
 
-@pytest.mark.parametrize("rtol", [1e-5, 1e-7, 1e-9])
-def test_balancedness_is_conserved_to_the_tolerance(rtol):
-    params, widths, target, _ = make((7, 3, 5))
-    found, _, clock = integrate(params, widths, whole(target), TIGHT._replace(rtol=rtol, atol=rtol), 100)
+@cases("rtol", [1e-5, 1e-7, 1e-9], [1e-5])
+def test_balancedness_is_conserved_to_the_tolerance(core, rtol):
+    params, widths, target, _ = make(core.pick((7, 3, 5), (2, 1, 2)))
+    flow = TIGHT._replace(rtol=rtol, atol=rtol, dt=core.pick(0.1, 2.0))
+    found, _, clock = integrate(params, widths, whole(target), flow, core.pick(100, 1), core)
     differences = []
     for point in (params, found):
         below, above = layout.layers(point, widths)
@@ -168,32 +175,33 @@ def test_balancedness_is_conserved_to_the_tolerance(rtol):
     assert np.abs(differences[1] - differences[0]).max() < 0.3 * rtol * clock[ACCEPTED]
 
 
-@pytest.mark.parametrize("widths", [(7, 3, 5), (50, 20, 80, 30)], ids=str)
-def test_neither_grid_nor_calls_nor_a_new_workspace_change_bits(widths):
+@cases("widths", [(7, 3, 5), (50, 20, 80, 30)], [(2, 3)])
+def test_neither_grid_nor_calls_nor_a_new_workspace_change_bits(core, widths):
     """The whole in one call; the same in calls of different lengths; half the time step; saved and taken up again."""
     params, widths, target, _ = make(widths)
-    goal, pair, steps = goals(target)["entries"], DOPRI5.astype(float), 24
-    expected, expected_losses, expected_clock = integrate(params, widths, goal, TIGHT._replace(dt=0.2), steps)
+    goal, pair, calls = goals(target)["entries"], DOPRI5.astype(float), core.pick([1, 0, 7, 16], [1, 0, 1])
+    steps, tight = sum(calls), TIGHT._replace(rtol=core.pick(1e-8, 1e-3))
+    expected, expected_losses, expected_clock = integrate(params, widths, goal, tight._replace(dt=0.2), steps, core)
 
     def run(lengths, dt, resume):
-        found, state, work = params.copy(), adaptive.adaptive_state(params), workspace.allocate(widths, stages=7)
+        found, state, work = params.copy(), adaptive.adaptive_state(params), core.workspace.allocate(widths, stages=7)
         losses, first = np.full(sum(lengths), np.nan), 0
         for length in lengths:
             if resume:
-                work, state = workspace.allocate(widths, stages=7), adaptive.State(*(part.copy() for part in state))
+                work = core.workspace.allocate(widths, stages=7)
+                state = adaptive.State(*(part.copy() for part in state))
                 state.clock[READY] = 0
-                for buffer in work[:-4]:
-                    buffer.fill(np.nan)
-            flow, part = TIGHT._replace(dt=dt, first=first), losses[first : first + length]
-            assert cpu.adaptive_rk_steps(found, widths, goal, flow, pair, part, state, work) == OK
+                core.spoil(work)
+            flow, part = tight._replace(dt=dt, first=first), losses[first : first + length]
+            assert core.adaptive_rk_steps(found, widths, goal, flow, pair, part, state, work) == OK
             first += length
         return found, losses[:: len(losses) // steps], state.clock
 
     for lengths, dt, resume in (
-        ([1, 0, 7, 16], 0.2, False),
+        (calls, 0.2, False),
         ([1] * steps, 0.2, True),
         ([2 * steps], 0.1, False),
-        ([5, 1, 1, 30, 11], 0.1, True),
+        (core.pick([5, 1, 1, 30, 11], [2, 1, 1]), 0.1, True),
     ):
         found, losses, clock = run(lengths, dt, resume)
         assert np.array_equal(found, expected)
@@ -243,7 +251,7 @@ def test_evaluations_are_counted(monkeypatch):
         return gradient(*arguments)
 
     monkeypatch.setattr(reference, "objective_loss_and_gradient", counted)
-    _, losses, expected = integrate(params, widths, whole(target), TIGHT._replace(rtol=1e-4), 200, reference)
+    _, losses, expected = integrate(params, widths, whole(target), TIGHT._replace(rtol=1e-4), 200, REFERENCE)
     assert expected[EVALUATIONS] == len(calls) - losses.size
     assert expected[EVALUATIONS] == 2 + 6 * (expected[ACCEPTED] + expected[REJECTED])
     assert expected[REJECTED] > 0
@@ -251,31 +259,33 @@ def test_evaluations_are_counted(monkeypatch):
     assert np.array_equal(clock[EVALUATIONS:READY], expected[EVALUATIONS:READY])
 
 
-def test_what_has_settled_stays_still():
+@at_full_size
+def test_what_has_settled_stays_still(core):
     """An error estimate alone lets the step grow to where errors do not decay: gradients stay at the tolerance."""
-    params, widths, target, work = make((5, 5, 5))
+    params, widths, target, work = make((5, 5, 5), core=core)
     goal, gradient = whole(target), np.empty_like(params)
-    point, _, clock = integrate(params, widths, goal, TIGHT._replace(rtol=1e-3, dt=1.0), 2000)
-    cpu.objective_loss_and_gradient(point, widths, goal, 0.0, gradient, work)
+    point, _, clock = integrate(params, widths, goal, TIGHT._replace(rtol=1e-3, dt=1.0), 2000, core)
+    core.objective_loss_and_gradient(point, widths, goal, 0.0, gradient, work)
     assert np.abs(gradient).max() < 1e-12
     moved_gradient, hessian = np.empty_like(params), np.empty((params.size, params.size))
     for k in range(params.size):
         moved = point.copy()
         moved[k] += 1e-6
-        cpu.objective_loss_and_gradient(moved, widths, goal, 0.0, moved_gradient, work)
+        core.objective_loss_and_gradient(moved, widths, goal, 0.0, moved_gradient, work)
         hessian[k] = (moved_gradient - gradient) / 1e-6
     sharpness = np.linalg.eigvalsh((hessian + hessian.T) / 2)[-1]
     assert 2.5 < clock[STEP] * sharpness < 3.31
 
 
-def test_a_plateau_is_crossed_with_few_gradients():
+@at_full_size
+def test_a_plateau_is_crossed_with_few_gradients(core):
     """Depth 3 from layers 0.01·I, each mode is a scalar equation. RK4 with dt = 1e-3 needs 4 000 gradients a time."""
     values, small = np.array([3.0, 2.0]), 0.01
     params, widths = layout.flatten([small * np.eye(2)] * 3)
     flow, product = TIGHT._replace(dt=1.0), np.empty((2, 2))
     for steps in (15, 60):
-        found, losses, clock = integrate(params, widths, whole(np.diag(values)), flow, steps)
-        cpu.product(found, widths, product, workspace.allocate(widths))
+        found, losses, clock = integrate(params, widths, whole(np.diag(values)), flow, steps, core)
+        core.product(found, widths, product, core.workspace.allocate(widths))
         expected = [theory.mode(float(steps), value, small**3, 3)[0] for value in values]
         assert relative(product, np.diag(expected)) < 1e-6
         assert clock[EVALUATIONS] < 4000 * steps / 40
@@ -283,20 +293,19 @@ def test_a_plateau_is_crossed_with_few_gradients():
     assert losses[-1] < 1e-9
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
-@pytest.mark.parametrize(
-    ("start", "time"),
-    [((np.nan, 1.0), 0.0), ((1e300, 1e-200), 0.0), ((1.0, 0.5), 1e21)],
-    ids=["loss", "gradient", "time"],
-)
-def test_what_cannot_be_integrated_is_a_status(side, start, time):
+CANNOT = {"loss": ((np.nan, 1.0), 0.0), "gradient": ((1e300, 1e-200), 0.0), "time": ((1.0, 0.5), 1e21)}
+
+
+@cases("what", list(CANNOT), ["loss", "time"], ALL)
+def test_what_cannot_be_integrated_is_a_status(core, what):
     """A loss that is not finite; a finite one whose gradient is not; steps too small to be added to the time."""
+    start, time = CANNOT[what]
     params, widths = layout.flatten([np.full((1, 1), weight) for weight in start])
     state, losses, before = adaptive.adaptive_state(params), np.full(5, -1.0), params.copy()
     state.clock[TIME] = time
-    flow, work = TIGHT._replace(dt=1e6, first=int(time / 1e6)), workspace.allocate(widths, stages=7)
+    flow, work = TIGHT._replace(dt=1e6, first=int(time / 1e6)), core.workspace.allocate(widths, stages=7)
     with np.errstate(all="ignore"):
-        code = side.adaptive_rk_steps(
+        code = core.adaptive_rk_steps(
             params, widths, whole(np.ones((1, 1))), flow, DOPRI5.astype(float), losses, state, work
         )
     assert code == DIVERGED
@@ -306,44 +315,44 @@ def test_what_cannot_be_integrated_is_a_status(side, start, time):
     assert list(state.clock[[TIME, STEP, ACCEPTED, READY]]) == [time, 0, 0, 0]
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
-@pytest.mark.parametrize("rtol", [1e-1, 1e-3, 1e-6])
-@pytest.mark.parametrize("size", [1e-4, 1e-1, 3.0])
-def test_a_trial_that_went_astray_says_nothing_about_stability(side, rtol, size):
+@cases("start", list(itertools.product([1e-4, 1e-1, 3.0], [1e-1, 1e-3, 1e-6])), [(0.1, 0.1), (3.0, 0.1)], ALL)
+def test_a_trial_that_went_astray_says_nothing_about_stability(core, start):
     """Five layers whose product escapes from a plateau or falls steeply: a step may be tried that is far too long."""
+    size, rtol = start
     params, widths = layout.flatten([np.full((1, 1), size)] * 5)
     flow = Flow(ridge=0.0, dt=0.1, rtol=rtol, atol=0.0, first=0)
     with np.errstate(all="ignore"):
-        _, losses, clock = integrate(params, widths, whole(np.ones((1, 1))), flow, 200, side)
+        _, losses, clock = integrate(params, widths, whole(np.ones((1, 1))), flow, core.pick(200, 1), core)
     assert losses[-1] <= losses[0]
     assert 0 < clock[ACCEPTED] < 3000
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
-@pytest.mark.parametrize("proposed", [5.0, 1e28, 1e60])
-def test_a_trial_that_is_far_too_long_is_made_shorter(side, proposed):
+@cases("proposed", [5.0, 10.0, 1e28, 1e60], [10.0, 1e60], ALL)
+def test_a_trial_that_is_far_too_long_is_made_shorter(core, proposed):
     """w' = 1 − w from 3. Of the longer trials the numbers are finite and their squares are not, or neither is."""
-    params, widths = layout.flatten([np.full((1, 1), 3.0)])
-    state, work = adaptive.adaptive_state(params), workspace.allocate(widths, stages=7)
-    state.clock[[STEP, NEXT]] = 0.1, proposed
-    with np.errstate(all="ignore"):
-        code = side.adaptive_rk_steps(
-            params, widths, whole(np.ones((1, 1))), TIGHT, DOPRI5.astype(float), np.empty(20), state, work
-        )
-    assert code == OK
-    assert params[0] == pytest.approx(1 + 2 * np.exp(-2.0), abs=1e-7)
-    assert 0 < state.clock[REJECTED] < 100
+    start, widths = layout.flatten([np.full((1, 1), 3.0)])
+    goal, pair, losses, clocks = whole(np.ones((1, 1))), DOPRI5.astype(float), np.empty(core.pick(20, 2)), []
+    for side in (REFERENCE, core):
+        params, state, work = start.copy(), adaptive.adaptive_state(start), side.workspace.allocate(widths, stages=7)
+        state.clock[[STEP, NEXT]] = 0.1, proposed
+        with np.errstate(all="ignore"):
+            assert side.adaptive_rk_steps(params, widths, goal, TIGHT, pair, losses, state, work) == OK
+        assert params[0] == pytest.approx(1 + 2 * np.exp(-TIGHT.dt * losses.size), abs=1e-7)
+        assert 0 < state.clock[REJECTED] < 100
+        clocks.append(state.clock[:READY])
+    assert clocks[1] == pytest.approx(clocks[0], rel=1e-9)
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
+@everywhere
 @pytest.mark.parametrize("point", [0.0, 2.0])
-def test_where_the_gradient_is_zero_time_goes_on(side, point):
+def test_where_the_gradient_is_zero_time_goes_on(core, point):
     """The saddle at zero and a minimum of (w_2 w_1 − 4)²: long steps, soon longer than the grid."""
     params, widths = layout.flatten([np.full((1, 1), point)] * 2)
-    found, losses, clock = integrate(params, widths, whole(np.full((1, 1), 4.0)), TIGHT._replace(dt=100.0), 50, side)
+    steps, flow = core.pick(50, 2), TIGHT._replace(dt=100.0)
+    found, losses, clock = integrate(params, widths, whole(np.full((1, 1), 4.0)), flow, steps, core)
     assert np.array_equal(found, params)
     assert (losses == 0.5 * (point**2 - 4) ** 2).all()
-    assert clock[TIME] + clock[STEP] >= 5000
+    assert clock[TIME] + clock[STEP] >= 100 * steps
     assert clock[REJECTED] == 0
     assert clock[EVALUATIONS] < 120
 
@@ -363,7 +372,7 @@ def test_it_costs_what_scipy_costs(rtol):
     assert 0.5 < clock[EVALUATIONS] / other.nfev < 1.5
 
 
-def flow_hash():
+def flow_hash(core=CPU):
     """Of losses, parameters and clocks on entries and measurements, with a ridge; NumPy's stream is not in it."""
     digest = hashlib.sha256()
     for widths in ((4, 4), (7, 9, 5), (20, 23, 21, 20)):
@@ -372,7 +381,7 @@ def flow_hash():
         target = np.cos(np.arange(shape[0] * shape[1])).reshape(shape)
         matrices = np.sin(np.arange(3 * target.size)).reshape(3, *shape)
         for goal in (objective.weighted(target, np.abs(target)), objective.measured(matrices, np.arange(3.0))):
-            found, losses, clock = integrate(params, sizes, goal, TIGHT._replace(ridge=0.01), 60)
+            found, losses, clock = integrate(params, sizes, goal, TIGHT._replace(ridge=0.01), 60, core)
             digest.update(found.tobytes() + losses.tobytes() + clock.tobytes())
     return digest.hexdigest()
 
@@ -384,5 +393,6 @@ def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
     assert hash_with(tmp_path, "test_adaptive", "flow_hash", LRBIAS_VECTOR_BITS=bits) == flow_hash()
 
 
-def test_the_golden_hash_of_the_adaptive_flow():
-    assert flow_hash() == json.loads((ROOT / "tests/golden.json").read_text())["flow"]
+@at_full_size
+def test_the_golden_hash_of_the_adaptive_flow(core):
+    assert flow_hash(core) == json.loads((ROOT / "tests/golden.json").read_text())["flow"]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numba import vectorize
 
-from lrcore import cpu, layout, reference, tableau, workspace
+from backends import REFERENCE, cases
+from lrcore import cpu, layout, tableau, workspace
 from lrcore.cpu import _vector
 from lrcore.status import DIVERGED, OK
 from networks import relative
@@ -96,22 +97,21 @@ def _make(widths, runs, dtype=np.float64, seed=0):
     return params, widths, targets, rng.uniform(0.005, 0.05, runs).astype(dtype)
 
 
-def _run(side, method, params, widths, targets, h, pieces):
+def _run(core, method, params, widths, targets, h, pieces):
     """(params, losses, statuses) of all runs, R first; `pieces`: the steps of each call. Scratch starts as NaN."""
-    lanes, dtype = layout.lanes(params.dtype), params.dtype
+    lanes, dtype = core.lanes(params.dtype), params.dtype
     blocked, targets, h = (layout.to_lanes(array, lanes) for array in (params, targets, h))
     statuses, losses = np.full((len(blocked), lanes), -1), []
     for steps in pieces:
         stages = 0 if method == "gd" else TABLEAUS[method].stages
-        work = workspace.allocate_batch(widths, dtype, stages)
-        for buffer in work:
-            buffer.fill(np.nan)
+        work = core.workspace.allocate_batch(widths, dtype, stages)
+        core.spoil(work)
         losses.append(np.full((len(blocked), steps, lanes), -1, dtype))
         if method == "gd":
-            side.batch_gd_steps(blocked, widths, targets, h, losses[-1], statuses, work)
+            core.batch_gd_steps(blocked, widths, targets, h, losses[-1], statuses, work)
         else:
             a, b = TABLEAUS[method].astype(dtype)
-            side.batch_rk_steps(blocked, widths, targets, h, a, b, losses[-1], statuses, work)
+            core.batch_rk_steps(blocked, widths, targets, h, a, b, losses[-1], statuses, work)
     found = (blocked, np.concatenate(losses, axis=1), statuses)
     return tuple(layout.from_lanes(array, len(params)) for array in found)
 
@@ -124,74 +124,79 @@ def _assert_same_bits(found, expected):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", ["gd", *TABLEAUS])
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_bits_are_those_of_the_specification(widths, method, dtype):
-    problem = _make(widths, 19, dtype)
-    found = _run(cpu, method, *problem, pieces=[25])
-    _assert_same_bits(found, _emulate(method, *problem, steps=25))
+@cases("widths", WIDTHS, [(3, 5, 1, 4, 2, 6), (2, 7, 3)])
+def test_bits_are_those_of_the_specification(core, widths, method, dtype):
+    runs, steps = core.pick((19, 25), (3, 3))
+    problem = _make(widths, runs, dtype)
+    found = _run(core, method, *problem, pieces=[steps])
+    _assert_same_bits(found, _emulate(method, *problem, steps=steps))
     assert (found[2] == OK).all()
     assert (found[1][:, -1] < found[1][:, 0]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", ["gd", *TABLEAUS])
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_bits_are_those_of_each_run_alone(widths, method, dtype):
-    params, widths, targets, h = _make(widths, 10, dtype, seed=1)
-    found = _run(cpu, method, params, widths, targets, h, pieces=[25])
-    losses, statuses = np.full((10, 25), -1, dtype), np.full(10, -1)
-    for r in range(10):
+@cases("widths", WIDTHS, [(6, 1, 6), (3, 3, 2, 3)])
+def test_bits_are_those_of_each_run_alone(core, widths, method, dtype):
+    runs, steps = core.pick((10, 25), (3, 2))
+    params, widths, targets, h = _make(widths, runs, dtype, seed=1)
+    found = _run(core, method, params, widths, targets, h, pieces=[steps])
+    losses, statuses = np.full((runs, steps), -1, dtype), np.full(runs, -1)
+    for r in range(runs):
         target = targets[r].reshape(widths[-1], widths[0])
         if method == "gd":
-            work = workspace.allocate(widths, dtype)
-            statuses[r] = cpu.gd_steps(params[r], widths, target, h[r], losses[r], work)
+            work = core.workspace.allocate(widths, dtype)
+            statuses[r] = core.gd_steps(params[r], widths, target, h[r], losses[r], work)
         else:
             a, b = TABLEAUS[method].astype(dtype)
-            work = workspace.allocate(widths, dtype, stages=b.size)
-            statuses[r] = cpu.rk_steps(params[r], widths, target, h[r], a, b, losses[r], work)
+            work = core.workspace.allocate(widths, dtype, stages=b.size)
+            statuses[r] = core.rk_steps(params[r], widths, target, h[r], a, b, losses[r], work)
     _assert_same_bits(found, (params, losses, statuses))
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_runs_equal_the_reference(widths, method):
-    problem = _make(widths, 11)
-    found, expected = (_run(side, method, *problem, pieces=[100]) for side in (cpu, reference))
+@cases("widths", WIDTHS, [(4, 4), (2, 7, 3), (1, 1, 1), (3, 2, 4, 2, 3)])
+def test_runs_equal_the_reference(core, widths, method):
+    problem = _make(widths, core.pick(11, 3))
+    found, expected = (_run(side, method, *problem, pieces=[core.pick(100, 3)]) for side in (core, REFERENCE))
     assert relative(found[0], expected[0]) < 1e-12
     assert np.abs(found[1] / expected[1] - 1).max() < 1e-12
     assert np.array_equal(found[2], expected[2])
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("runs", [1, 7, 8, 9, 16, 17])
-def test_a_run_does_not_depend_on_its_block(runs, method):
-    params, widths, targets, h = _make((5, 4, 6), runs)
-    together = _run(cpu, method, params, widths, targets, h, pieces=[30])
+@cases("runs", [1, 7, 8, 9, 16, 17], [1, 2, 5])
+def test_a_run_does_not_depend_on_its_block(core, runs, method):
+    params, widths, targets, h = _make(core.pick((5, 4, 6), (2, 1, 3)), runs)
+    pieces = core.pick([30], [2])
+    together = _run(core, method, params, widths, targets, h, pieces)
     for r in range(runs):
-        alone = _run(cpu, method, params[r : r + 1], widths, targets[r : r + 1], h[r : r + 1], pieces=[30])
+        alone = _run(core, method, params[r : r + 1], widths, targets[r : r + 1], h[r : r + 1], pieces)
         _assert_same_bits(alone, [array[r : r + 1] for array in together])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", METHODS)
-def test_pieces_do_not_change_bits(method, dtype):
-    problem = _make((3, 5, 1, 4, 2, 6), 21, dtype)
-    whole = _run(cpu, method, *problem, pieces=[40])
-    _assert_same_bits(_run(cpu, method, *problem, pieces=[1, 7, 0, 32]), whole)
+def test_pieces_do_not_change_bits(core, method, dtype):
+    widths, runs, pieces = core.pick(((3, 5, 1, 4, 2, 6), 21, [1, 7, 0, 32]), ((3, 2, 1, 4), 3, [1, 0, 2]))
+    problem = _make(widths, runs, dtype)
+    whole = _run(core, method, *problem, pieces=[sum(pieces)])
+    _assert_same_bits(_run(core, method, *problem, pieces), whole)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_that_diverges_stops_alone(method, dtype):
-    params, widths, targets, h = _make((4, 6, 3), 20, dtype)
-    calm = _run(cpu, method, params, widths, targets, h, pieces=[60])
+def test_a_run_that_diverges_stops_alone(core, method, dtype):
+    widths, runs, steps, rate = core.pick(((4, 6, 3), 20, 60, 30), ((2, 3, 2), 5, 6, 1e9))
+    params, widths, targets, h = _make(widths, runs, dtype)
+    calm = _run(core, method, params, widths, targets, h, pieces=[steps])
     wild = h.copy()
-    wild[[2, 19]] = 30  # in a full block, and the last run, which also fills up the last block
+    wild[[2, runs - 1]] = rate  # in a full block, and the last run, which also fills up the last block
     with np.errstate(over="ignore", invalid="ignore"):
-        expected = _emulate(method, params, widths, targets, wild, steps=60)
-    found = _run(cpu, method, params, widths, targets, wild, pieces=[60])
+        expected = _emulate(method, params, widths, targets, wild, steps)
+    found = _run(core, method, params, widths, targets, wild, pieces=[steps])
     _assert_same_bits(found, expected)
-    assert np.flatnonzero(found[2] == DIVERGED).tolist() == [2, 19]
+    assert np.flatnonzero(found[2] == DIVERGED).tolist() == [2, runs - 1]
     others = found[2] == OK
     _assert_same_bits([array[others] for array in found], [array[others] for array in calm])
     for losses in found[1][~others]:
@@ -202,20 +207,20 @@ def test_a_run_that_diverges_stops_alone(method, dtype):
         assert (losses[last + 1 :] == -1).all()
 
 
-def test_a_block_of_which_all_runs_diverge_ends():
+def test_a_block_of_which_all_runs_diverge_ends(core):
     params, widths, targets, h = _make((4, 6, 3), 3)
-    _, losses, statuses = _run(cpu, "gd", params, widths, targets, h + 30, pieces=[200])
+    _, losses, statuses = _run(core, "gd", params, widths, targets, h + 30, pieces=[200])
     assert (statuses == DIVERGED).all()
     assert (losses[:, -1] == -1).all()
 
 
-def test_a_diverged_run_diverges_again_at_once():
+def test_a_diverged_run_diverges_again_at_once(core):
     params, widths, targets, h = _make((4, 6, 3), 3)
-    h[1] = 30
-    _, losses, statuses = _run(cpu, "rk4", params, widths, targets, h, pieces=[60, 5])
+    first, h[1] = core.pick((60, 30), (4, 1e9))
+    _, losses, statuses = _run(core, "rk4", params, widths, targets, h, pieces=[first, 5])
     assert statuses.tolist() == [OK, DIVERGED, OK]
-    assert not np.isfinite(losses[1, 60])
-    assert (losses[1, 61:] == -1).all()
+    assert not np.isfinite(losses[1, first])
+    assert (losses[1, first + 1 :] == -1).all()
     assert np.isfinite(losses[[0, 2]]).all()
 
 

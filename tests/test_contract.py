@@ -1,12 +1,16 @@
-"""Twins by name; importing compiles nothing; tableaus and statuses are complete."""
+"""Twins by name; who imports Numba and CUDA; importing compiles nothing; tableaus and statuses are complete."""
 
+import ast
+import functools
 import inspect
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from lrcore import cpu, layout, reference, status, tableau, workspace
 from lrcore.cpu import gemm
 
@@ -24,14 +28,102 @@ def test_reference_names_are_the_kernel_names():
     assert sorted(cpu.__all__) == sorted(reference.__all__)
 
 
+@pytest.mark.parametrize("name", cpu.__all__)
+def test_every_kernel_has_a_twin_on_the_gpu_with_the_same_parameters(name, gpu):
+    assert _parameters(getattr(gpu, name)) == _parameters(getattr(cpu, name))
+
+
+def test_the_gpu_has_the_names_of_the_cpu_and_what_concerns_it_alone(gpu):
+    own = {"INSTALL", "DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"}
+    assert sorted(gpu.__all__) == sorted([*cpu.__all__, *own])
+    assert all(hasattr(gpu, name) for name in gpu.__all__)
+
+
+def test_scratch_is_asked_for_in_the_same_way_on_both(gpu):
+    names = {name for name in vars(workspace) if name.startswith("allocate") or name == "team"}
+    assert set(gpu.workspace.__all__) == names | {"DeviceMemoryError"}
+    for name in names:
+        assert inspect.signature(getattr(gpu.workspace, name)) == inspect.signature(getattr(workspace, name)), name
+
+
+FOLDERS = ("lrcore", "bindings", "benchmarks", "tests", "examples")
+CUDA = {"lrcore/cuda/_target.py"}
+NUMBA = CUDA | {f"lrcore/cpu/{name}.py" for name in ("_lanes", "_runs", "_strips", "_target", "_tile", "_vector")}
+MEASURED, EMULATED = {"benchmarks/peak.py", "benchmarks/sgd.py"}, {"tests/test_batch.py"}
+
+
+@functools.cache
+def _sources():
+    """[(path, syntax tree)] of every file of the project."""
+    files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+    return [(file.relative_to(ROOT).as_posix(), ast.parse(file.read_text())) for file in files]
+
+
+def _importing(package):
+    """The files with an import of a package or of something in it, wherever it stands."""
+    found = set()
+    for path, tree in _sources():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{'.' * node.level}{node.module or ''}.{name}" for name in names]
+            if any(name == package or name.startswith(f"{package}.") for name in names):
+                found.add(path)
+    return found
+
+
+def test_cuda_is_imported_in_one_file():
+    assert _importing("numba.cuda") | _importing("numba_cuda") == CUDA
+
+
+def test_numba_is_imported_where_kernels_are_decorated_or_made_of_instructions():
+    assert _importing("numba") == NUMBA | MEASURED | EMULATED
+
+
+def test_its_own_kernels_alone_are_written_for_cuda():
+    apart = {path for path in _importing("lrcore.cuda._target.cuda") if not path.startswith("lrcore/cuda/")}
+    assert {path for path in apart if not path.startswith("benchmarks/gpu")} == set()
+
+
+def test_one_file_of_the_bindings_knows_of_the_gpu():
+    assert {path for path in _importing("lrcore.cuda") if path.startswith("bindings")} == {"bindings/lrbias/devices.py"}
+
+
+def test_nothing_is_compiled_with_fastmath():
+    for path, tree in _sources():
+        if path.startswith("lrcore/"):
+            options = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+            words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            assert "fastmath" not in options | words, path
+
+
+def _run(code, **environment):
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | environment)
+
+
 def test_importing_the_core_compiles_nothing():
-    code = (
+    _run(
         "import lrcore, sys; assert 'numba' not in sys.modules\n"
         "from lrcore import cpu\n"
         "compiled = [n for n in cpu.__all__ if getattr(getattr(cpu, n), 'signatures', [])]\n"
-        "assert compiled == [], compiled"
+        "assert compiled == [], compiled\n"
+        "assert not {'numba.cuda', 'numba_cuda', 'lrcore.cuda'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_bindings_does_not_import_cuda():
+    _run("import lrbias, sys; assert not {'numba.cuda', 'numba_cuda', 'lrcore.cuda'} & set(sys.modules)")
+
+
+def test_importing_the_kernels_of_the_gpu_compiles_nothing_and_needs_none(gpu):
+    _run(
+        "import lrcore.cuda\n"
+        "from lrcore.cuda._target import KERNELS, SIMULATED\n"
+        "compiled = [kernel.name for kernel in KERNELS if kernel._compiled.overloads]\n"
+        "assert KERNELS and not SIMULATED and compiled == [], compiled",
+        NUMBA_ENABLE_CUDASIM="0",
+        CUDA_VISIBLE_DEVICES="",
+    )
 
 
 def test_layers_are_views_and_flatten_is_their_inverse(rng):

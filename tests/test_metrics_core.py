@@ -6,6 +6,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends import cases
 from lrcore import cpu, layout, reference, workspace
 from networks import WIDTHS, make, relative
 
@@ -134,9 +135,9 @@ def test_mode_strengths_equal_the_reference(rng):
     assert np.allclose(out[0], s, rtol=1e-13)
 
 
-@pytest.mark.parametrize("widths", WIDTHS[1:], ids=str)
-def test_balancedness_and_directions_equal_the_reference(widths, rng):
-    params, widths, _, work = make(widths)
+@cases("widths", WIDTHS[1:])
+def test_balancedness_and_directions_equal_the_reference(core, widths, rng):
+    params, widths, _, work = make(widths, core=core)
     gradient = rng.normal(size=params.size)
     depth = layout.depth(widths)
     for name, shape, arguments in [
@@ -145,6 +146,6 @@ def test_balancedness_and_directions_equal_the_reference(widths, rng):
     ]:
         actual, expected = np.empty(shape), np.empty(shape)
         tail = (work,) if name == "balancedness" else ()
-        getattr(cpu, name)(*arguments, actual, *tail)
+        getattr(core, name)(*arguments, actual, *tail)
         getattr(reference, name)(*arguments, expected, *tail)
         assert np.allclose(actual, expected, rtol=1e-12, atol=1e-15)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from backends import CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
-from lrcore import cpu, layout, objective, random, reference, tableau, workspace
+from lrcore import cpu, layout, objective, random, reference, tableau
 from lrcore.objective import Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
@@ -25,13 +26,13 @@ def entries_of(target, count, seed=0, weight=1.0):
     return Entries(rows, columns, target[rows, columns], target.dtype.type(weight))
 
 
-def train(side, params, widths, entries, rates, ridges, sampling, pieces=None):
+def train(core, params, widths, entries, rates, ridges, sampling, pieces=None):
     """(params, losses, status); pieces: steps of each call."""
     params, losses, first = params.copy(), np.full(rates.size, np.nan, params.dtype), sampling.first
-    work = workspace.allocate_sgd(widths, entries.rows.size, sampling.batch, params.dtype)
+    work = core.workspace.allocate_sgd(widths, entries.rows.size, sampling.batch, params.dtype)
     for steps in pieces or [rates.size]:
         part, now = slice(first - sampling.first, first - sampling.first + steps), sampling._replace(first=first)
-        status = side.sgd_steps(params, widths, entries, rates[part], ridges[part], now, losses[part], work)
+        status = core.sgd_steps(params, widths, entries, rates[part], ridges[part], now, losses[part], work)
         first += steps
     return params, losses, status
 
@@ -50,135 +51,138 @@ def case(widths, count=12, dtype=np.float64, steps=40):
 
 
 @pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
-@pytest.mark.parametrize("widths", SMALL + WIDTHS[4:5], ids=str)
-def test_steps_equal_the_reference(widths, batch, replacement):
-    params, widths, entries, rates, ridges = case(widths)
+@cases("widths", SMALL + WIDTHS[4:5])
+def test_steps_equal_the_reference(core, widths, batch, replacement):
+    params, widths, entries, rates, ridges = case(widths, steps=core.steps(40))
     sampling = Sampling(np.uint64(7), 11, min(batch, entries.rows.size), replacement)
-    found = train(cpu, params, widths, entries, rates, ridges, sampling)
-    expected = train(reference, params, widths, entries, rates, ridges, sampling)
+    found = train(core, params, widths, entries, rates, ridges, sampling)
+    expected = train(REFERENCE, params, widths, entries, rates, ridges, sampling)
     assert found[2] == expected[2] == OK
     assert relative(found[0], expected[0]) < 1e-12
     assert relative(found[1], expected[1]) < 1e-12
 
 
-@pytest.mark.parametrize("widths", SMALL, ids=str)
-def test_one_step_equals_autograd(widths):
+@cases("widths", SMALL)
+def test_one_step_equals_autograd(core, widths):
     """One entry with ridge: the step is that of PyTorch's SGD on ½ (W_rc − Ŵ_rc)² + λ Σ ‖W_i‖²."""
     torch = pytest.importorskip("torch")
     params, widths, entries, _, _ = case(widths)
     entries, lr, ridge, sampling = entries._replace(weight=1.0), 0.3, 0.05, Sampling(np.uint64(1), 4, 1, True)
     layers = [torch.tensor(layer, requires_grad=True) for layer in layout.layers(params, widths)]
     drawn = np.empty(1, np.int64)
-    cpu.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 2, np.int64), drawn)
+    core.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 2, np.int64), drawn)
     product = layers[0]
     for layer in layers[1:]:
         product = layer @ product
     residual = product[int(entries.rows[drawn[0]]), int(entries.columns[drawn[0]])] - entries.values[drawn[0]]
     (0.5 * residual**2 + ridge * sum((layer**2).sum() for layer in layers)).backward()
     expected = params - lr * np.concatenate([layer.grad.numpy().ravel() for layer in layers])
-    found, losses, _ = train(cpu, params, widths, entries, np.array([lr]), np.array([ridge]), sampling)
+    found, losses, _ = train(core, params, widths, entries, np.array([lr]), np.array([ridge]), sampling)
     assert relative(found, expected) < 1e-12
     assert losses[0] == pytest.approx(0.5 * float(residual.detach()) ** 2, rel=1e-12)
 
 
-@pytest.mark.parametrize("widths", SMALL, ids=str)
-def test_the_mean_of_all_single_steps_is_the_step_of_the_mean_loss(widths):
+@cases("widths", SMALL)
+def test_the_mean_of_all_single_steps_is_the_step_of_the_mean_loss(core, widths):
     params, widths, target, _ = make(widths)
     entries, lr, ridge = entries_of(target, 9), np.array([0.2]), np.array([0.01])
     count = entries.rows.size
     steps = []
     for k in range(count):
         alone = Entries(*(part[k : k + 1] for part in entries[:3]), 1.0)
-        steps.append(train(cpu, params, widths, alone, lr, ridge, Sampling(np.uint64(0), 0, 1, True))[0])
+        steps.append(train(core, params, widths, alone, lr, ridge, Sampling(np.uint64(0), 0, 1, True))[0])
     weights = np.zeros_like(target)
     weights[entries.rows, entries.columns] = 1 / count
     goal, losses, whole = objective.weighted(target, weights), np.empty(1), params.copy()
-    cpu.objective_gd_steps(whole, widths, goal, lr, ridge, losses, workspace.allocate(widths))
+    core.objective_gd_steps(whole, widths, goal, lr, ridge, losses, core.workspace.allocate(widths))
     assert relative(np.mean(steps, axis=0), whole) < 1e-12
     batch = Sampling(np.uint64(0), 0, count, False)  # all entries without replacement: the same step
-    assert relative(train(cpu, params, widths, entries, lr, ridge, batch)[0], whole) < 1e-12
+    assert relative(train(core, params, widths, entries, lr, ridge, batch)[0], whole) < 1e-12
 
 
 @pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
-def test_bits_do_not_depend_on_the_length_of_the_calls(batch, replacement):
-    params, widths, entries, rates, ridges = case((10, 10, 10, 10), steps=700)
+def test_bits_do_not_depend_on_the_length_of_the_calls(core, batch, replacement):
+    widths, pieces = core.pick(((10, 10, 10, 10), [1, 2, 3, 294, 400]), ((4, 3, 5), [1, 2, 3, 6]))
+    params, widths, entries, rates, ridges = case(widths, steps=sum(pieces))
     sampling = Sampling(np.uint64(7), 5, batch, replacement)
-    whole = train(cpu, params, widths, entries, rates, ridges, sampling)
-    pieces = train(cpu, params, widths, entries, rates, ridges, sampling, [1, 2, 3, 294, 400])
-    assert np.array_equal(whole[0], pieces[0])
-    assert np.array_equal(whole[1], pieces[1])
+    whole = train(core, params, widths, entries, rates, ridges, sampling)
+    found = train(core, params, widths, entries, rates, ridges, sampling, pieces)
+    assert np.array_equal(whole[0], found[0])
+    assert np.array_equal(whole[1], found[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("batch", "replacement"), SAMPLINGS)
-@pytest.mark.parametrize("widths", SMALL, ids=str)
-def test_runs_of_a_batch_have_the_bits_that_they_have_alone(widths, batch, replacement, dtype):
+@cases("widths", SMALL, [(7, 3, 5), (2, 2, 3, 2), (4, 4)])
+def test_runs_of_a_batch_have_the_bits_that_they_have_alone(core, widths, batch, replacement, dtype):
     """Every run has its own start, entries, rates and seed; one of them diverges."""
-    runs, steps, rng = 19, 60, np.random.default_rng(1)
+    runs, pieces = core.pick((19, [25, 35]), (5, [3, 6]))
+    steps, rng = sum(pieces), np.random.default_rng(1)
     base, widths, target, _ = make(widths, dtype)
     count = min(11, target.size)
     batch = min(batch, count)
     own = [entries_of((target * rng.normal()).astype(dtype), count, seed) for seed in range(runs)]
     params = (base + 0.1 * rng.normal(size=(runs, base.size))).astype(dtype)
     lr, ridge = rng.uniform(0.01, 0.1, runs).astype(dtype), rng.uniform(0, 0.05, runs).astype(dtype)
-    lr[3] = 1e4 if len(widths) > 2 else np.finfo(dtype).max
+    lr[3] = core.pick(1e4, 1e9) if len(widths) > 2 else np.finfo(dtype).max
     factors = rng.uniform(0.5, 1, (2, steps)).astype(dtype)
     seeds = rng.integers(0, 2**63, runs).astype(np.uint64)
-    found = _train_batch(cpu, params, widths, own, (lr, ridge, factors), (seeds, batch, replacement), [25, 35])
+    found = _train_batch(core, params, widths, own, (lr, ridge, factors), (seeds, batch, replacement), pieces)
     codes = []
     for i in range(runs):
         sampling = Sampling(seeds[i], 100, batch, replacement)
-        alone = train(cpu, params[i], widths, own[i], lr[i] * factors[0], ridge[i] * factors[1], sampling)
+        alone = train(core, params[i], widths, own[i], lr[i] * factors[0], ridge[i] * factors[1], sampling)
         np.testing.assert_array_equal(found[0][i], alone[0])
         codes.append(alone[2])
         if alone[2] == OK:
-            assert found[1][i] == pytest.approx(alone[1][25:].mean(), rel=1e-4 if dtype == np.float32 else 1e-12)
+            mean, rel = alone[1][pieces[0] :].mean(), 1e-4 if dtype == np.float32 else 1e-12
+            assert found[1][i] == pytest.approx(mean, rel=rel)
     assert np.array_equal(found[2], codes)
     assert codes[3] == DIVERGED
     assert codes.count(OK) == runs - 1
 
 
-def _train_batch(side, params, widths, own, rates, sampling, pieces):
+def _train_batch(core, params, widths, own, rates, sampling, pieces, first=100):
     """(params, losses of the last call, statuses), a row per run."""
     (lr, ridge, factors), (seeds, batch, replacement), runs = rates, sampling, len(params)
-    lanes = layout.lanes(params.dtype)
+    lanes = core.lanes(params.dtype)
     rows, columns, values = (np.stack([getattr(e, name) for e in own]) for name in ("rows", "columns", "values"))
     blocked = [layout.to_lanes(array, lanes) for array in (rows.astype("i4"), columns.astype("i4"), values)]
     entries, made = Entries(*blocked, own[0].weight), layout.to_lanes(params, lanes)
     lr, ridge, seeds = (layout.to_lanes(array, lanes) for array in (lr, ridge, seeds))
-    work = workspace.allocate_batch_sgd(widths, rows.shape[1], batch, params.dtype)
-    statuses, first = np.full(lr.shape, OK), 100
+    work = core.workspace.allocate_batch_sgd(widths, rows.shape[1], batch, params.dtype)
+    statuses, done = np.full(lr.shape, OK), 0
     for steps in pieces:
         losses = np.zeros(lr.shape, params.dtype)
-        part, now = factors[:, first - 100 : first - 100 + steps], Sampling(seeds, first, batch, replacement)
-        side.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
-        first += steps
+        part, now = factors[:, done : done + steps], Sampling(seeds, first + done, batch, replacement)
+        core.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
+        done += steps
     return tuple(layout.from_lanes(array, runs) for array in (made, losses, statuses))
 
 
-def sgd_hash():
+def sgd_hash(core=CPU):
     """Of losses and parameters after steps of every kernel that sees part of a target."""
     digest = hashlib.sha256()
     for widths in ((10, 10, 10, 10), (4, 4), (3, 5, 1, 4, 2, 6)):
         for batch, replacement in ((1, True), (3, False)):
             given = case(widths)
-            for array in train(cpu, *given, Sampling(np.uint64(7), 3, batch, replacement))[:2]:
+            for array in train(core, *given, Sampling(np.uint64(7), 3, batch, replacement))[:2]:
                 digest.update(array.tobytes())
         params, sizes, entries, rates, ridges = given
         factors, lr = np.stack([rates, ridges]), np.array([1.0, 0.7, 0.4])
         starts, seeds = np.stack([params, -params, params / 2]), np.arange(3, dtype=np.uint64)
-        made = _train_batch(cpu, starts, sizes, [entries] * 3, (lr, lr, factors), (seeds, 2, True), [40])
+        made = _train_batch(core, starts, sizes, [entries] * 3, (lr, lr, factors), (seeds, 2, True), [40])
         digest.update(made[0].tobytes() + made[1].tobytes())
         weights = np.linspace(0, 1, sizes[-1] * sizes[0]).reshape(sizes[-1], sizes[0])
         goal, losses, work = (
             objective.weighted(weights - 0.5, weights),
             np.empty(40),
-            workspace.allocate(sizes, stages=4),
+            core.workspace.allocate(sizes, stages=4),
         )
-        cpu.objective_gd_steps(params, sizes, goal, rates, ridges, losses, work)
+        core.objective_gd_steps(params, sizes, goal, rates, ridges, losses, work)
         digest.update(losses.tobytes())
         pair = tableau.RK4.a, tableau.RK4.b
-        cpu.objective_rk_steps(params, sizes, goal, 0.1, 0.02, pair, losses, work)
+        core.objective_rk_steps(params, sizes, goal, 0.1, 0.02, pair, losses, work)
         digest.update(losses.tobytes() + params.tobytes())
     return digest.hexdigest()
 
@@ -188,53 +192,56 @@ def test_bits_do_not_depend_on_the_vector_width(tmp_path):
     assert hash_with(tmp_path, "test_sgd", "sgd_hash", LRBIAS_VECTOR_BITS="128") == sgd_hash()
 
 
-def test_the_golden_hash_of_sgd():
-    assert sgd_hash() == json.loads((ROOT / "tests/golden.json").read_text())["sgd"]
+@at_full_size
+def test_the_golden_hash_of_sgd(core):
+    assert sgd_hash(core) == json.loads((ROOT / "tests/golden.json").read_text())["sgd"]
 
 
-def test_a_batch_equals_the_reference():
+def test_a_batch_equals_the_reference(core):
     base, widths, target, _ = make((4, 3, 5))
     own = [entries_of(target, 7, seed) for seed in range(3)]
     params = np.stack([base * scale for scale in (1, 0.5, -1)])
-    rates = np.array([0.1, 0.05, 0.02]), np.array([0.0, 0.1, 0.02]), np.ones((2, 30))
+    pieces = core.pick([10, 20], [3, 4])
+    rates = np.array([0.1, 0.05, 0.02]), np.array([0.0, 0.1, 0.02]), np.ones((2, sum(pieces)))
     for sampling in ((np.arange(3, dtype=np.uint64), 2, True), (np.arange(3, dtype=np.uint64), 3, False)):
         found, expected = (
-            _train_batch(side, params, widths, own, rates, sampling, [10, 20]) for side in (cpu, reference)
+            _train_batch(side, params, widths, own, rates, sampling, pieces) for side in (core, REFERENCE)
         )
         assert relative(found[0], expected[0]) < 1e-12
         assert relative(found[1], expected[1]) < 1e-12
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
+@everywhere
 @pytest.mark.parametrize(("first", "flushed"), [(1024, True), (1025, False)])
-def test_weights_that_nothing_holds_become_zero_at_certain_steps(side, first, flushed):
+def test_weights_that_nothing_holds_become_zero_at_certain_steps(core, first, flushed):
     """Otherwise a ridge makes them so small that arithmetic on them takes many times as long."""
     params, widths, entries, rates, ridges = case((4, 4, 4), steps=1)
     params[:5] = [1e-31, -1e-40, 1e-29, 5e-324, 0]
-    found, _, _ = train(side, params, widths, entries, rates, ridges, Sampling(np.uint64(0), first, 1, True))
+    found, _, _ = train(core, params, widths, entries, rates, ridges, Sampling(np.uint64(0), first, 1, True))
     assert list(found[:5] != 0) == ([False, False, True, False, False] if flushed else list(params[:5] != 0))
 
 
-def test_runs_that_collapse_have_the_bits_that_they_have_alone():
-    """A ridge that is too large: within some thousand steps every weight is exactly 0."""
+def test_runs_that_collapse_have_the_bits_that_they_have_alone(core):
+    """A ridge that is too large: within some thousand steps, or at the next multiple of 1024, every weight is 0."""
     base, widths, target, _ = make((4, 4, 4))
-    entries, steps = entries_of(target, 7), 6000
-    params, lr, ridge = np.stack([base, base / 2]), np.full(2, 0.1), np.array([1.0, 0.3])
+    first, pieces, lr, ridge = core.pick((100, [2000, 4000], 0.1, [1.0, 0.3]), (1010, [10, 10], 1e-3, [499.5, 490]))
+    entries, steps = entries_of(target, 7), sum(pieces)
+    params, lr, ridge = np.stack([base, base / 2]), np.full(2, lr), np.array(ridge)
     rates, seeds = (lr, ridge, np.ones((2, steps))), np.arange(2, dtype=np.uint64)
-    made, _, _ = _train_batch(cpu, params, widths, [entries] * 2, rates, (seeds, 1, True), [2000, 4000])
+    made, _, _ = _train_batch(core, params, widths, [entries] * 2, rates, (seeds, 1, True), pieces, first)
     for i in range(2):
-        sampling = Sampling(seeds[i], 100, 1, True)
-        alone = train(cpu, params[i], widths, entries, np.full(steps, 0.1), np.full(steps, ridge[i]), sampling)
+        sampling = Sampling(seeds[i], first, 1, True)
+        alone = train(core, params[i], widths, entries, np.full(steps, lr[i]), np.full(steps, ridge[i]), sampling)
         assert np.array_equal(made[i], alone[0])
     assert not made[0].any()
 
 
-@pytest.mark.parametrize("side", [cpu, reference])
-def test_a_loss_that_is_not_finite_ends_the_call_and_changes_nothing(side):
+@everywhere
+def test_a_loss_that_is_not_finite_ends_the_call_and_changes_nothing(core):
     params, widths, entries, rates, ridges = case((4, 4, 4))
     start = params * 1e200
     with np.errstate(all="ignore"):
-        found, losses, status = train(side, start, widths, entries, rates, ridges, Sampling(np.uint64(0), 0, 1, True))
+        found, losses, status = train(core, start, widths, entries, rates, ridges, Sampling(np.uint64(0), 0, 1, True))
     assert status == DIVERGED
     assert np.array_equal(found, start)
     assert np.isnan(losses[1:]).all()
