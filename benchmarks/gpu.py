@@ -1,10 +1,11 @@
 """Training on a GPU: against the model on paper, the CPU's kernels, PyTorch and JAX, and bit for bit against the CPU.
 
     python benchmarks/gpu.py            print the table
-    python benchmarks/gpu.py --write    and put it into benchmarks/gpu.md, with the model
+    python benchmarks/gpu.py --write    and put it into benchmarks/gpu.md, with the tables of the model
 
 Times are those of whole calls, copies to the device and back included. Sides take turns; a ratio is that of the two
-in the same round, for a run and step. Without a GPU the columns say so, and the model stands alone.
+in the same round, for a run and step. Without a GPU nothing is measured, and the page says so. Needs the extra
+`cuda`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,10 +26,12 @@ import numpy as np
 import peers
 import sgd
 from gpu_model import Job
+from gpu_peak import multiply_adds
 from table import head, machine, row, seconds
 from threadpoolctl import threadpool_limits
 
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, cuda, layout, workspace
+from lrcore.cuda._target import SIMULATED
 from lrcore.objective import Entries
 from lrcore.status import OK
 from lrcore.tableau import RK4
@@ -36,10 +40,11 @@ PAGE = Path(__file__).parent / "gpu.md"
 NOT_MEASURED = "not measured"
 ROUNDS = 5
 CHECKED_RUNS, CHECKED_STEPS = 40, 10  # of a comparison bit by bit
+FEWER = {8: 20, 10: 10, 16: 50, 32: 200, 100: 100, 1000: 100}  # steps of the GPU for one of the others, by width
 
 
 class Case(NamedTuple):
-    """A row. job.steps: of a call here; own: of a call on the CPU and by peers."""
+    """A row. job.steps: of a call on the GPU; own: of a call on the CPU and by peers."""
 
     name: str
     job: Job
@@ -47,20 +52,12 @@ class Case(NamedTuple):
     sgd: bool = False
 
 
-def _batches():
-    for n, runs, steps, own in ((8, 10_000, 1000, 50), (32, 4000, 200, 5), (100, 1000, 20, 2)):
-        for dtype in (np.float64, np.float32):
-            job = Job((n,) * 4, runs, dtype, 0, steps)
-            yield Case(f"{runs} runs, n = {n}, GD, {np.dtype(dtype).name}", job, own)
-        yield Case(f"{runs} runs, n = {n}, RK4", Job((n,) * 4, runs, np.float64, 4, steps // 4), max(1, own // 4))
+def _case(name, job, **kind):
+    return Case(name, job, max(1, job.steps // FEWER[job.widths[0]]), **kind)
 
 
-CASES = (
-    *_batches(),
-    Case("one run, n = 100, GD", Job((100,) * 4, 1, np.float64, 0, 1000), 100),
-    Case("one run, n = 1000, GD", Job((1000,) * 4, 1, np.float64, 0, 20), 1),
-    Case("10000 runs, n = 10, SGD", Job((10,) * 4, 10_000, np.float64, 0, 1000), 100, sgd=True),
-)
+CASES = [_case(*case) for case in gpu_model.CASES.items()]
+CASES.append(_case("10 000 runs, n = 10, SGD", Job((10,) * 4, 10_000), sgd=True))
 
 
 class Side(NamedTuple):
@@ -85,8 +82,6 @@ def batch(spaces, case, steps, runs=None, threads=1):
 
     def run():
         params[:] = before
-        if len(calls) == 1:
-            return calls[0]()
         return [future.result() for future in [workers.submit(one) for one in calls]]
 
     return Side(run, steps, arrays)
@@ -167,47 +162,38 @@ def on_cpu(case):
     return Side(peers.ours(case.job.widths[0], case.own, threads=os.cpu_count()), case.own)
 
 
-def with_torch():
-    """{runs > 1: function of a Case} that make Sides on the GPU; None where PyTorch is not installed with CUDA."""
-    if importlib.util.find_spec("torch") is None:
-        return None
+def with_torch(case):
+    """PyTorch on the GPU."""
     import torch
 
-    if not torch.cuda.is_available():
-        return None
+    n, steps, runs = case.job.widths[0], case.own, case.job.runs
+    with torch.device("cuda"):
+        action = peers.torch_batched(n, steps, runs) if runs > 1 else peers.with_torch(n, steps)
 
-    def side(make, case):
-        with torch.device("cuda"):
-            action = make()
+    def run():
+        action()
+        torch.cuda.synchronize()
 
-        def run():
-            action()
-            torch.cuda.synchronize()
-
-        return Side(run, case.own)
-
-    return {
-        True: lambda case: side(lambda: peers.torch_batched(case.job.widths[0], case.own, case.job.runs), case),
-        False: lambda case: side(lambda: peers.with_torch(case.job.widths[0], case.own), case),
-    }
+    return Side(run, steps)
 
 
-def with_jax():
-    """The same of JAX."""
-    if importlib.util.find_spec("jax") is None or peers._jax().default_backend() != "gpu":
-        return None
-    return {
-        True: lambda case: Side(peers.jax_batched(case.job.widths[0], case.own, case.job.runs), case.own),
-        False: lambda case: Side(peers.with_jax(case.job.widths[0], case.own), case.own),
-    }
+def with_jax(case):
+    """JAX on the GPU."""
+    n, steps, runs = case.job.widths[0], case.own, case.job.runs
+    return Side(peers.jax_batched(n, steps, runs) if runs > 1 else peers.with_jax(n, steps), steps)
 
 
-@functools.cache
-def peak(dtype):
-    """Multiply-adds a second that this GPU can make."""
-    from gpu_peak import multiply_adds
+OTHERS = {"torch.bmm or autograd": with_torch, "JAX": with_jax}
 
-    return multiply_adds(dtype)
+
+def installed():
+    """Those of OTHERS that are here and see the GPU."""
+    found = {}
+    if importlib.util.find_spec("torch") is not None:
+        found["torch.bmm or autograd"] = peers._torch().cuda.is_available()
+    if importlib.util.find_spec("jax") is not None:
+        found["JAX"] = peers._jax().default_backend() == "gpu"
+    return [name for name, usable in found.items() if usable]
 
 
 # The table.
@@ -215,8 +201,6 @@ def peak(dtype):
 
 def same_bits(case):
     """Whether a few runs and steps leave on the GPU what they leave on the CPU, bit by bit."""
-    from lrcore import cuda
-
     make = functools.partial(batch, runs=CHECKED_RUNS) if case.job.runs > 1 else alone
     sides = [make(spaces, case, CHECKED_STEPS) for spaces in ((cuda, cuda.workspace), (cpu, workspace))]
     for side in sides:
@@ -224,14 +208,12 @@ def same_bits(case):
     return all(mine.tobytes() == its.tobytes() for mine, its in zip(*(side.written for side in sides), strict=True))
 
 
-def measured(case, others):
+def measured(case, others=()):
     """{side: median seconds of a run and step}, {side: median ratio to lrbias in the same round}."""
-    from lrcore import cuda
-
     make = batch if case.job.runs > 1 else alone
     sides = {"lrbias": make((cuda, cuda.workspace), case, case.job.steps), "CPU": on_cpu(case)}
-    plain = case.job.stages == 0 and not case.sgd and case.job.dtype is np.float64  # what peers are written for
-    sides |= {name: makes[case.job.runs > 1](case) for name, makes in others.items() if makes and plain}
+    if case.job.stages == 0 and not case.sgd and case.job.dtype is np.float64:  # what peers are written for
+        sides |= {name: OTHERS[name](case) for name in others}
     for side in sides.values():
         side.action()  # compiles
     found = [{name: seconds(side.action) / side.steps for name, side in sides.items()} for _ in range(ROUNDS)]
@@ -239,148 +221,79 @@ def measured(case, others):
     return each, {name: statistics.median(one[name] / one["lrbias"] for one in found) for name in sides}
 
 
-OTHERS = ("torch.bmm or autograd", "JAX")
-
-
-def heads():
-    columns = "model, µs a run and step", "measured", "runs of 10 000 steps/s", "model, % of FMA peak", "measured, %"
-    sides = ("CPU, all cores ÷ GPU", *(f"{name} ÷ GPU" for name in OTHERS), "bits of the CPU")
-    yield from head("N = 3, losses of all steps, float64 where nothing is said", *columns, *sides)
-
-
-def expected(case):
-    """(µs a run and step, % of the peak) of the model, which has no SGD."""
-    if case.sgd:
-        return "–", "–"
-    each = gpu_model.expected(case.job).seconds / case.job.runs
-    return gpu_model.microseconds(each), f"{100 * gpu_model.share_of_peak(case.job, each * case.job.runs):.1f}"
+peak = functools.cache(multiply_adds)
 
 
 def table(reason):
     """A row for each case; reason: why nothing can be measured, or None."""
-    others = {} if reason else dict(zip(OTHERS, (with_torch(), with_jax()), strict=True))
-    yield from heads()
+    times = "µs a run and step: measured", "expected", "bound by", "% of FMA peak: measured", "expected"
+    beside = "runs of 10 000 steps a second", "CPU, all cores ÷ GPU", *(f"{name} ÷ GPU" for name in OTHERS)
+    yield from head("N = 3, GD and float64 where nothing is said", *times, *beside, "bits of the CPU")
+    others = [] if reason else installed()
     for case in CASES:
-        own, share = expected(case)
+        each, bound, share = _expected(case)
         if reason:
-            yield row(case.name, own, NOT_MEASURED, NOT_MEASURED, share, *[NOT_MEASURED] * 5)
+            yield row(case.name, NOT_MEASURED, each, bound, NOT_MEASURED, share, *[NOT_MEASURED] * 5)
             continue
         same = "the same" if same_bits(case) else "DIFFERENT"
-        each, ratio = measured(case, others)
-        rate = 0 if case.sgd else gpu_model.useful(case.job) / each["lrbias"] / peak(case.job.dtype)
-        absent = {name: "–" if others[name] else "not installed" for name in OTHERS}
-        beside = (f"{ratio[name]:.1f}" if name in ratio else absent[name] for name in OTHERS)
+        times, ratios = measured(case, others)
+        rate = "–" if case.sgd else gpu_model.useful(case.job) / times["lrbias"] / peak(case.job.dtype)
         yield row(
             case.name,
-            own,
-            gpu_model.microseconds(each["lrbias"]),
-            f"{1e-4 / each['lrbias']:.3g}",
+            gpu_model.microseconds(times["lrbias"]),
+            each,
+            bound,
+            rate if case.sgd else f"{100 * rate:.1f}",
             share,
-            f"{100 * rate:.1f}" if rate else "–",
-            f"{ratio['CPU']:.1f}",
-            *beside,
+            f"{1e-4 / times['lrbias']:.3g}",
+            f"{ratios['CPU']:.1f}",
+            *(f"{ratios[name]:.1f}" if name in ratios else "–" for name in OTHERS),
             same,
         )
+
+
+def _expected(case):
+    """(µs a run and step, what bounds it, % of the peak) of the model, which has no SGD."""
+    if case.sgd:
+        return "–", "–", "–"
+    found = gpu_model.expected(case.job)
+    share = gpu_model.share_of_peak(case.job, found.seconds)
+    return gpu_model.microseconds(found.seconds / case.job.runs), found.bound, f"{100 * share:.1f}"
 
 
 def where(reason):
     """What was measured on, in a line."""
     if reason:
-        return f"Not measured: {reason}. What stands below is the model."
-    from lrcore import cuda
-
+        return f"Not measured: {reason}."
     rates = (2e-12 * peak(dtype) for dtype in (np.float64, np.float32))
     peaks = "FMA peak measured: {:.1f} TFLOP/s in float64, {:.1f} in float32".format(*rates)
     return f"{cuda.card().name}; {peaks}; {machine()}"
 
 
-INTRODUCTION = """# Training on a GPU
-
-Written by `python benchmarks/gpu.py --write`. A run is trained by one block of threads, one large network by launches
-that spread over the device. Times are those of whole calls, copies included; a ratio above 1 says that the GPU is
-faster. Bits are compared after a few steps of a few runs, as large as in the row."""
-
-HOW = """## The model
-
-`gpu_model.py` walks through the passes of a step as the kernels do and counts, for a block, what its warps issue, the
-multiply-adds, the wavefronts of shared memory, the bytes from L2, and the longest chain of what waits for each other.
-Blocks of one multiprocessor (as many as registers and shared memory let in) take as long as its busiest unit, or as
-one of their chains. Instructions of loops are counted in the machine code (`gpu_code.py`), those around them are
-read off it. One CPU core: [README.md](README.md).
-
-The last column is what a library that launches an operation at a time, as torch.bmm, has to move: whole tensors in
-and out of each, where a run here stays in shared memory or in L2. It is no forecast of one: launches and products
-come on top, and at n = 8 its tensors nearly fit into L2. But where it lies below the expected time, such a library
-may well be faster than these kernels; only the table above can tell."""
-
-BOUNDS = """## What bounds it
-
-Each column alone. Multiply-adds never do: for one of them, a warp issues many other instructions, most of
-which make addresses, and a chain waits for what it has loaded. So the share of the peak is small, and is what there
-is to gain. On chip, instructions come first; in memory and on the grid, the few warps that registers let in do not
-cover each other's waiting."""
-
-ONE = """One network of n = 100 has work for few multiprocessors, and Python's launches take longer than what they
-launch: about what one core takes. n = 1000 fills the device."""
-
-OTHERWISE = """## What it rests on
-
-Above the line of instructions stand assumptions, then what kernels could do otherwise."""
-
-REFUTE = """The ones that matter, and what would refute them, with Nsight Compute beside this table:
-
-- *Instructions*, in batches on chip: `smsp__inst_executed.sum` for a run and step, beside `instructions` above times
-  schedulers and clock. What was read off (`output`, `begin`) is the least certain. `smsp__issue_active` near 100 %
-  says that issue is the bound; near 50 % it says that waiting is.
-- *A warp alone*, in memory and on the grid: runs as many as multiprocessors, n = 32, against four times as many. If
-  both take the same time, waiting is the bound and the chain is right; if the second takes longer, it is issue.
-- *Blocks of a multiprocessor*: time against the number of runs is a staircase whose steps are that many times the
-  multiprocessors. The driver has to give shared memory its share: `launch__occupancy_limit_*` says what limits.
-- *Shared memory*: `l1tex__data_pipe_lsu_wavefronts_mem_shared.sum`, counted here from the addresses of each warp.
-- *L2*: `lts__t_bytes.sum`. The model has no L1, which can only help, and n = 100 misses L2 as often as its runs do
-  not fit; `dram__bytes.sum` says how often.
-- *Launches*: one network of n = 100 by `nsys`, the gaps between kernels. They do not depend on n.
-- *Copies*: `nsys` has them by direction. Losses are copied both ways, though nothing on the device reads them.
-
-Counted for each turn of a loop:"""
-
-
-def page(measured):
-    """The text of gpu.md."""
-    tables = ("\n".join(table()) for table in gpu_model.TABLES)
-    steps, bounds, forms, otherwise, code = tables
-    parts = INTRODUCTION, measured, HOW, steps, BOUNDS, bounds, ONE, forms, OTHERWISE, otherwise, REFUTE, code
-    return "\n\n".join(parts) + "\n"
-
-
-def missing():
-    """Why nothing can be measured here, as the end of a sentence; None where it can."""
-    try:
-        from lrcore import cuda
-    except ImportError as error:
-        return str(error)
-    return cuda.missing()
-
-
-def simulated():
-    return importlib.util.find_spec("numba_cuda") is not None and os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
+def put(page, name, lines):
+    """The page with these lines between its mark of that name and the next mark."""
+    between = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+    return re.sub(between, lambda mark: "\n".join([mark[1], *lines, mark[2]]), page, flags=re.S)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    if simulated():
+    if SIMULATED:
         print("The simulator measures nothing: NUMBA_ENABLE_CUDASIM must not be 1.", file=sys.stderr)
         sys.exit(2)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of the memory
-    reason, lines = missing(), []
+    reason, lines = cuda.missing(), []
     with threadpool_limits(1):
         for line in (where(reason), "", *table(reason)):
             lines.append(line)
             print(line, flush=True)
     if options.write:
-        PAGE.write_text(page("\n".join(lines)))
+        page = put(PAGE.read_text(), "measured", lines)
+        for made in gpu_model.TABLES:
+            page = put(page, made.__name__, made())
+        PAGE.write_text(page)
 
 
 if __name__ == "__main__":

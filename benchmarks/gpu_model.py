@@ -2,158 +2,96 @@
 
     python benchmarks/gpu_model.py    print its tables
 
-A step is a list of passes, those of lrcore/cuda/chain.py and programs.py. Each is counted for one block of threads:
-instructions of its warps, fused multiply-adds, wavefronts of shared memory, bytes from the second-level cache, and
-the cycles of its longest chain. Barriers stand between passes, so the counts of a step add up; the blocks of one
-multiprocessor take as long as the busiest of its units, or as the chain of one of them.
+The programs of `lrcore.cuda` are run by a machine that only writes down the passes of a step. Of each pass is counted
+what a block of threads asks of a multiprocessor, and the cycles of the longest chain in which one thing waits for
+another. The blocks of a multiprocessor take as long as the unit that is asked most, or as one chain, whichever is
+longer: everything else is taken to happen meanwhile, so a step takes this long at least.
 """
 
 import math
-import re
+import operator
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from table import head, row
 
 from lrcore import layout
+from lrcore.cuda import gemm, machines, workspace
+from lrcore.cuda._target import KERNELS
+from lrcore.cuda.chain import walks
+from lrcore.cuda.places import places_of
+from lrcore.cuda.programs import programs
 from lrcore.tableau import RK4
 
-README = Path(__file__).parent / "README.md"
 WARP, BANKS, SCHEDULERS = 32, 32, 4  # threads; words of 4 bytes that shared memory serves at once; per multiprocessor
-AB, AT_B, A_BT = 0, 1, 2
-STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
+ARGUMENTS = {kernel.name: kernel.types for kernel in KERNELS}
+REGISTERS = {  # of a thread, float64 and float32: `make cuda-check`
+    "gd_on_chip": (72, 72),
+    "rk_on_chip": (127, 128),
+    "gd_in_memory": (168, 129),
+    "rk_in_memory": (168, 168),
+    "narrow_product": (96, 96),
+    "wide_product": (80, 64),
+}
+PASSING = (32, 32)  # of kernels that only pass over vectors
 
 
-class GPU(NamedTuple):
-    """A device. Latencies are cycles, rates bytes a second.
+class Model(NamedTuple):
+    """What is known, assumed and counted. Latencies are cycles; rates are bytes a second."""
 
-    lanes    multiply-adds a cycle of one multiprocessor, by bytes of a number; fma_latency alike
-    shared   bytes of shared memory of one multiprocessor; each block takes `reserved` beside its own
-    alone    cycles that an instruction takes in a warp that no other one replaces
-    launch   µs of a launch from Python: to begin with, for each array, for each number
-    gap      µs that a kernel costs on the device when it waits for the one before it
-    """
+    # H100 SXM, NVIDIA's data sheet and tuning guide: of the device, then of each multiprocessor
+    multiprocessors: int = 132
+    cache: float = 50e6
+    memory_rate: float = 3.35e12
+    registers: int = 65536
+    threads: int = 2048
+    blocks: int = 32
+    shared: int = 228 << 10
+    reserved: int = 1 << 10  # of shared memory, for each block
 
-    name: str
-    sms: int
-    clock: float
-    lanes: dict
-    shared: int
-    reserved: int
-    registers: int
-    threads: int
-    blocks: int
-    cache: int
-    cache_rate: float
-    memory_rate: float
-    fma_latency: dict
-    shared_latency: int
-    cache_latency: int
-    barrier: int
-    alone: float
-    copy_rate: float
-    launch: tuple
-    gap: float
+    # measured by others on this GPU or on a GH200 (CUDA Performance Study; markdewing/AI_kernels: L2 260 and 281)
+    shared_latency: float = 29
+    cache_latency: float = 270
+    launch: float = 6.6  # µs from Python: NVIDIA/numba-cuda, pull request 288
+    launch_array: float = 3.8  # µs for each array that it is given
 
+    # assumed
+    clock: float = 1.755e9  # what load leaves of 1.98 GHz
+    alone: float = 2  # cycles of an instruction in a warp that waits for its own results
+    fma_latency: float = 8
+    barrier: float = 25
+    cache_rate: float = 5.5e12
+    copy_rate: float = 10e9  # from and to arrays of NumPy, which are not pinned
+    launch_number: float = 0.3  # µs for each number that a launch is given
+    gap: float = 1.5  # µs between two kernels of which the second one waits
 
-# Sizes and the rate of HBM: NVIDIA's data sheet of the H100 SXM and its tuning guide for Hopper. The clock is what
-# load leaves of 1.98 GHz, assumed: shares of the peak do not depend on it. Latencies of shared memory and of L2 have
-# been measured on this GPU ("CUDA Performance Study, NVIDIA H100 SXM5": 28.6 and 259.9; markdewing/AI_kernels: 281 on
-# a GH200). A launch and an array of it: NVIDIA/numba-cuda, pull request 288. The rest is assumed: the latencies of
-# multiply-adds and barriers, `alone`, `gap`, a number of a launch, the rate of L2 (copies reach 3.6e12 in that study)
-# and that of copies from pageable memory over PCIe 5 (50e9 would be that of pinned memory).
-H100 = GPU(
-    name="H100 SXM",
-    sms=132,
-    clock=1.755e9,
-    lanes={8: 64, 4: 128},
-    shared=228 << 10,
-    reserved=1 << 10,
-    registers=65536,
-    threads=2048,
-    blocks=32,
-    cache=50_000_000,
-    cache_rate=5.5e12,
-    memory_rate=3.35e12,
-    fma_latency={8: 8, 4: 4},
-    shared_latency=29,
-    cache_latency=260,
-    barrier=25,
-    alone=2,
-    copy_rate=10e9,
-    launch=(6.6, 3.8, 0.3),
-    gap=1.5,
-)
+    # instructions of a warp in machine code for compute capability 9.0 (`gpu_code.py`); the first three are counted
+    # along the path that a product of 8 × 8 on chip takes, and are similar elsewhere
+    begin: float = 100  # a pass: where it lies
+    tile: float = 150  # what a thread makes of a product: where that lies, by two divisions
+    output: float = 27  # a sum brought to its place
+    single: float = 6  # a step of k in a direct product: 1 FMA
+    double: float = 13.5  # … 4 FMAs
+    tiled: float = 27  # … in a tiled one: 16 FMAs
+    staged: float = 19.5  # a number brought to shared memory
+    element: float = 23  # of a pass over a vector
+    unrolled: int = 4  # steps of k whose loads are under way together
+    arrivals: int = 2  # times that the staging of DEPTH steps of k waits for L2; 1 to 4 in the code
 
-PLAIN_LAUNCH = 5.0  # µs of a launch that is prepared outside Python
+    # the kernels' own
+    chip_threads: int = machines.CHIP_THREADS
+    pad: int = 0  # numbers at the end of each line on chip
+    thread_registers: Mapping = MappingProxyType(REGISTERS)
+
+    def registers_of(self, kernel, size):
+        """Of a thread, for numbers of `size` bytes."""
+        return self.thread_registers.get(kernel, PASSING)[size == 4]
 
 
-class Design(NamedTuple):
-    """The choices of lrcore/cuda that are counted on; tests hold them to it."""
-
-    tile: int = 4
-    narrow: int = 8
-    wide: int = 16
-    in_memory: int = 8  # the same for a network that one block trains in the device's memory
-    depth: int = 16
-    wide_from: int = 1024
-    chip_sizes: tuple = (640, 1536, 3072, 6000)
-    widest: int = 64
-    chip_threads: int = 64
-    pass_threads: int = 256
-    most_blocks: int = 2048
-
-
-DESIGN = Design()
-
-
-class Code(NamedTuple):
-    """Instructions of a warp for one turn of a loop, float64 and float32 alike, and registers by (kernel, bytes).
-
-    Counted by `gpu_code.py`, which says again what to write here after a kernel has changed.
-    """
-
-    single: float  # a step of k in a direct product, a thread making 1 × 1
-    double: float  # 2 × 2
-    tiled: float  # 4 × 4
-    staged: float  # a number brought to shared memory
-    output: float  # a finished sum brought to its place (read off, not counted)
-    begin: float  # where a tile of a direct product lies: two divisions (read off)
-    element: float  # of a vector
-    row: float  # of a column of squares
-    column: float  # of the loss
-    unrolled: dict  # steps of k that load together: {1: …, 2: …, 4: …}
-    registers: dict
-
-
-CODE = Code(
-    single=32,
-    double=53.5,
-    tiled=57,
-    staged=53,
-    output=50,
-    begin=100,
-    element=25,
-    row=23,
-    column=22,
-    unrolled={1: 4, 2: 2, 4: 1},
-    registers={
-        ("gd_on_chip", 8): 125,
-        ("gd_on_chip", 4): 128,
-        ("rk_on_chip", 8): 149,
-        ("rk_on_chip", 4): 144,
-        ("gd_in_memory", 8): 246,
-        ("gd_in_memory", 4): 229,
-        ("rk_in_memory", 8): 254,
-        ("rk_in_memory", 4): 241,
-        ("narrow_product", 8): 166,
-        ("narrow_product", 4): 128,
-        ("wide_product", 8): 164,
-        ("wide_product", 4): 128,
-    },
-)
+H100 = Model()
 
 
 class Job(NamedTuple):
@@ -170,12 +108,8 @@ class Job(NamedTuple):
         return np.dtype(self.dtype).itemsize
 
     @property
-    def numbers(self):
-        """What a run has in memory: `lrcore.cuda.places`."""
-        inputs, inner, outputs = self.widths[0], self.widths[1:-1], self.widths[-1]
-        parameters = layout.size(self.widths)
-        scratch = inputs * (2 * outputs + sum(inner[1:]) + 2 * max(inner, default=0)) + max(inputs, *inner, 0)
-        return parameters + scratch + (self.stages + 1) * parameters * (self.stages > 0)
+    def places(self):
+        return places_of(layout.as_widths(self.widths), self.stages)
 
 
 # What a step consists of.
@@ -190,73 +124,59 @@ class Product(NamedTuple):
     n: int
     count: int
 
-
-class Combine(NamedTuple):
-    """A pass over a vector."""
-
-    count: int
-
-
-class Square(NamedTuple):
-    """Sums of squares of columns."""
-
-    rows: int
-    columns: int
+    @property
+    def moved(self):
+        """Numbers that are read or written where the results go."""
+        return self.m * self.n * (1 if self.mode in (gemm.STORE, gemm.NEGATE) else 2)
 
 
-class Settle(NamedTuple):
-    """The loss from these, by one thread."""
+class Vector(NamedTuple):
+    """A pass by a kernel's name: `across` elements by different threads, each of them `along` numbers."""
 
-    columns: int
-
-
-def gradient(widths, ending, with_loss):
-    """The passes of a gradient: the walk of lrcore/cuda/chain.py."""
-    depth, inputs = len(widths) - 1, widths[0]
-    if depth == 1:
-        yield Combine(layout.size(widths))
-    for i in range(2, depth + 1):
-        yield Product(AB, RESIDUAL if i == depth else STORE, widths[i], inputs, widths[i - 1])
-    if with_loss:
-        yield Square(widths[-1], inputs)
-        yield Settle(inputs)
-    for i in range(depth, 1, -1):
-        yield Product(AT_B, STORE, widths[i - 1], inputs, widths[i])
-        yield Product(A_BT, ending, widths[i], widths[i - 1], inputs)
-    yield Combine(widths[1] * inputs)
+    kernel: str
+    across: int
+    along: int
 
 
-def step(job, a=RK4.a):
-    """The passes of a step. a: the tableau, where the job has stages."""
-    if job.stages == 0:
-        yield from gradient(job.widths, UPDATE, True)
-        return
-    vector = Combine(layout.size(job.widths))
-    for s in range(job.stages):
-        if s > 0:
-            yield from [vector] * max(1, np.count_nonzero(a[s, :s]))
-        yield from gradient(job.widths, NEGATE, s == 0)
-    yield from [vector] * job.stages
+def passes(job):
+    """The passes of a step."""
+    made = []
+
+    def as_it_is(function):
+        return function
+
+    def multiply(memory, state, form, mode, m, n, count, *where):
+        made.append(Product(form, mode, int(m), int(n), int(count)))
+
+    def combine(memory, state, kind, count, *where):
+        made.append(Vector("combine", int(count), 1))
+
+    def square(memory, state, rows, columns, *where):
+        made.append(Vector("square", int(columns), int(rows)))
+
+    def total(memory, state, columns, *where):
+        made.append(Vector("total", 1, int(columns)))
+
+    parts = [*walks(as_it_is, multiply, combine), combine, square, None, None, None, None, total, None]
+    program = programs(machines.Machine(as_it_is, operator.mul, lambda state: False, *parts))
+    common = np.zeros(1), None, layout.as_widths(job.widths), job.places, None, 0.1
+    if job.stages:
+        program.rk(*common, RK4.a.reshape(-1), RK4.b, None, 0, 1, 1)
+    else:
+        program.gd(*common, None, 0, 1, 1)
+    return made
 
 
 def useful(job):
-    """Multiply-adds of the products of a step, in which nothing is wasted."""
-    return sum(p.m * p.n * p.count for p in step(job) if isinstance(p, Product))
+    """Multiply-adds of the products of a step."""
+    return sum(one.m * one.n * one.count for one in passes(job) if isinstance(one, Product))
 
 
-def made(one, design):
-    """Multiply-adds that the threads of a direct product, or a pass, make: those beyond the edges, too."""
-    if isinstance(one, Product):
-        size = direct_size(one, design)
-        return math.ceil(one.m / size) * math.ceil(one.n / size) * size**2 * one.count
-    return {Combine: lambda: one.count, Square: lambda: one.rows * one.columns, Settle: lambda: 0}[type(one)]()
-
-
-# What a pass costs.
+# What a pass asks of a multiprocessor.
 
 
 class Work(NamedTuple):
-    """Of a block: instructions and multiply-adds of warps, wavefronts, bytes from the cache; cycles of its chain."""
+    """Of a block: instructions and multiply-adds of warps, wavefronts, bytes of L2; cycles of its chain."""
 
     instructions: float = 0
     fmas: float = 0
@@ -274,145 +194,115 @@ class Work(NamedTuple):
 def wavefronts(places, size):
     """Passes through shared memory for one access of a warp: `places` in numbers of `size` bytes, thread by thread.
 
-    A wavefront returns 128 bytes and reads each bank once. So 32 numbers of 8 bytes take two, a half of the warp
-    each, unless neighbours (or next neighbours) read the same: forums.developer.nvidia.com, t/77228.
+    A wavefront reads each bank once. So 32 numbers of 8 bytes take two, a half of the warp each, unless neighbours
+    (or next neighbours) read the same: forums.developer.nvidia.com, t/77228.
     """
     words = size // 4
     pairs = any(
         all(places[t] == places[t ^ other] for t in range(len(places)) if t ^ other < len(places)) for other in (1, 2)
     )
     parts = [places] if words == 1 or pairs else [places[: WARP // 2], places[WARP // 2 :]]
-    return sum(_fullest_bank(part, words) for part in parts if part)
+    found = 0
+    for part in filter(None, parts):
+        wanted = {place * words + word for place in part for word in range(words)}
+        found += max(Counter(word % BANKS for word in wanted).values())
+    return found
 
 
-def _fullest_bank(places, words):
-    """How many different words the fullest bank has to give."""
-    wanted = {place * words + word for place in places for word in range(words)}
-    return max(Counter(word % BANKS for word in wanted).values())
-
-
-def steps_between(product):
-    """How far apart, in memory, are rows and k of the left factor, columns and k of the right one."""
-    row, k, column, k_right = product.count, 1, 1, product.n
-    if product.form == AT_B:
-        row, k = 1, product.m
-    elif product.form == A_BT:
-        column, k_right = product.count, 1
-    return row, k, column, k_right
-
-
-def direct_size(product, design):
-    """Rows and columns that a thread of a direct product makes."""
-    return 1 if product.m * product.n <= design.chip_threads else 2
-
-
-def direct(product, gpu, code, design, size):
-    """The Work of a product straight from shared memory."""
-    side, threads = direct_size(product, design), design.chip_threads
-    across = math.ceil(product.n / side)
-    tiles, count = math.ceil(product.m / side) * across, product.count
-    row_step, _, column_step, _ = steps_between(product)
+def direct(one, size, model):
+    """The Work of a product straight from shared memory; which banks are read is the same for every k."""
+    threads, side = model.chip_threads, 1 if one.m * one.n <= model.chip_threads else 2
+    across = math.ceil(one.n / side)
+    tiles = math.ceil(one.m / side) * across
     warps, loads = math.ceil(tiles / WARP), 0
+    left = 1 if one.form == gemm.AT_B else one.count + model.pad
+    right = one.count + model.pad if one.form == gemm.A_BT else 1
     for first in range(0, tiles, WARP):
-        mine = [divmod(tile, across) for tile in range(first, min(first + WARP, tiles))]
+        corners = [divmod(tile, across) for tile in range(first, min(first + WARP, tiles))]
         for p in range(side):
-            loads += wavefronts([min(i * side + p, product.m - 1) * row_step for i, _ in mine], size)
-            loads += wavefronts([min(j * side + p, product.n - 1) * column_step for _, j in mine], size)
-    turn, ends = code.single if side == 1 else code.double, code.begin + side**2 * code.output
-    outputs = warps * side**2 * size // 4 * (1 if product.mode in (STORE, NEGATE) else 2)
-    waited = gpu.fma_latency[size] + gpu.shared_latency / code.unrolled[side]
-    chain = count * (turn * gpu.alone + waited) + ends * gpu.alone
+            loads += wavefronts([min(i * side + p, one.m - 1) * left for i, _ in corners], size)
+            loads += wavefronts([min(j * side + p, one.n - 1) * right for _, j in corners], size)
+    turn, ends = model.single if side == 1 else model.double, model.tile + side**2 * model.output
+    waited = model.fma_latency + model.shared_latency / model.unrolled
+    rounds = math.ceil(tiles / threads)
     return Work(
-        warps * (count * turn + ends),
-        warps * count * side**2,
-        count * loads + outputs,
+        threads // WARP * model.begin + warps * (ends + one.count * turn),
+        warps * one.count * side**2,
+        one.count * loads + one.moved / WARP * size / 4,
         0,
-        math.ceil(tiles / threads) * chain + gpu.barrier,
-    )
+        rounds * (ends * model.alone + one.count * (turn * model.alone + waited)),
+    ) + _between(model)
 
 
-def tiles_of(product, side):
-    """Tiles of side × side that cover a product."""
-    return math.ceil(product.m / side) * math.ceil(product.n / side)
+def tiles_of(one, q):
+    """Tiles of a product for blocks of q × q threads."""
+    side = gemm.TILE * q
+    return math.ceil(one.m / side) * math.ceil(one.n / side)
 
 
-def tiled(product, gpu, code, design, size, q):
-    """The Work of one tile of a product, made by q × q threads; bytes: its share of what all tiles read and write."""
-    side, warps, tile = design.tile * q, q * q // WARP, design.tile
-    chunks, each = math.ceil(product.count / design.depth), design.depth * side // (q * q)
-    _, k_step, _, k_right = steps_between(product)
-    stores = [wavefronts(_staged_places(step == 1, side, design.depth), size) for step in (k_step, k_right)]
-    warp = range(WARP)
-    loads = sum(wavefronts([t // q + i * q for t in warp], size) for i in range(tile))
-    loads += sum(wavefronts([t % q + i * q for t in warp], size) for i in range(tile))
-    staging = 2 * (each / 4) * (gpu.cache_latency + 4 * code.staged * gpu.alone) + 2 * gpu.barrier
-    turn = gpu.fma_latency[size] + code.tiled * gpu.alone + gpu.shared_latency / code.unrolled[tile]
-    across, down = math.ceil(product.n / side), math.ceil(product.m / side)
-    moved = (across * product.m + down * product.n) * product.count
-    moved += product.m * product.n * (1 if product.mode in (STORE, NEGATE) else 2)
+def tiled(one, size, model, q):
+    """The Work of one tile of a product by q × q threads; bytes: its share of what all tiles read and write."""
+    side, warps, outputs = gemm.TILE * q, q * q // WARP, gemm.TILE**2
+    chunks, each = math.ceil(one.count / gemm.DEPTH), 2 * gemm.DEPTH * gemm.TILE // q
+    loads = sum(wavefronts([t // q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
+    loads += sum(wavefronts([t % q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
+    along = (one.form != gemm.AT_B) + (one.form == gemm.A_BT)  # factors that are turned on their way
+    stores = along * wavefronts([t % gemm.DEPTH * (side + 1) + t // gemm.DEPTH for t in range(WARP)], size)
+    stores += (2 - along) * wavefronts(list(range(WARP)), size)
+    staging = each * model.staged * model.alone + model.arrivals * model.cache_latency + 2 * model.barrier
+    turn = model.fma_latency + model.tiled * model.alone + model.shared_latency / model.unrolled
+    ends = model.tile + outputs * model.output
+    read = (math.ceil(one.n / side) * one.m + math.ceil(one.m / side) * one.n) * one.count
     return Work(
-        warps * (chunks * 2 * each * code.staged + product.count * code.tiled + tile**2 * code.output),
-        warps * product.count * tile**2,
-        warps * (chunks * each * sum(stores) + product.count * loads),
-        moved * size / (across * down),
-        chunks * staging + product.count * turn + tile**2 * code.output * gpu.alone,
+        warps * (ends + chunks * each * model.staged + one.count * model.tiled),
+        warps * one.count * outputs,
+        warps * (chunks * each / 2 * stores + one.count * loads),
+        (read + one.moved) * size / tiles_of(one, q),
+        ends * model.alone + chunks * staging + one.count * turn,
     )
 
 
-def _staged_places(along_k, side, depth):
-    """Where a warp puts what it brings to shared memory."""
-    line = side + 1
-    return [t % depth * line + t // depth if along_k else t // side * line + t % side for t in range(WARP)]
-
-
-def vector_pass(one, gpu, code, size, threads, on_chip):
-    """The Work of a pass over a vector, over columns, or of the loss."""
-    latency = gpu.shared_latency if on_chip else gpu.cache_latency
-    count, depth, turn, numbers = {
-        Combine: lambda: (one.count, 1, code.element, 3),
-        Square: lambda: (one.columns, one.rows, code.row, 1),
-        Settle: lambda: (1, one.columns, code.column, 1),
-    }[type(one)]()
-    warps, unrolled = math.ceil(count / WARP), min(depth, 4)
-    chain = depth * (gpu.fma_latency[size] + turn * gpu.alone + latency / unrolled)
+def vector(one, size, model, threads, on_chip):
+    """The Work of a pass over a vector by one block."""
+    numbers = 3 if one.kernel == "combine" else 1
+    warps = math.ceil(one.across / WARP)
+    latency = (model.shared_latency if on_chip else model.cache_latency) / min(one.along, model.unrolled)
     return Work(
-        warps * depth * turn,
-        warps * depth,
-        warps * depth * numbers * size / 4 * on_chip,
-        count * depth * numbers * size * (not on_chip),
-        math.ceil(count / threads) * chain + gpu.barrier,
-    )
+        threads // WARP * model.begin + warps * one.along * model.element,
+        warps * one.along,
+        warps * one.along * numbers * size / 4 * on_chip,
+        one.across * one.along * numbers * size * (not on_chip),
+        math.ceil(one.across / threads) * one.along * (model.fma_latency + model.element * model.alone + latency),
+    ) + _between(model)
 
 
-def in_block(one, gpu, code, design, size, on_chip):
-    """The Work of a pass in a block that makes whole steps."""
-    q = design.in_memory
-    if not isinstance(one, Product):
-        return vector_pass(one, gpu, code, size, design.chip_threads if on_chip else q * q, on_chip)
-    if on_chip:
-        return direct(one, gpu, code, design, size)
-    return tiled(one, gpu, code, design, size, q).times(tiles_of(one, design.tile * q)) + Work(chain=gpu.barrier)
+def _between(model):
+    """What every pass waits for."""
+    return Work(chain=model.begin * model.alone + model.barrier)
 
 
-def occupancy(gpu, threads, registers, shared):
-    """Blocks that one multiprocessor holds. registers: of a thread; shared: bytes of a block."""
+def occupancy(model, threads, registers, shared):
+    """Blocks that a multiprocessor holds. registers: of a thread; shared: bytes of a block."""
     warps = threads // WARP
-    by_registers = gpu.registers // SCHEDULERS // (math.ceil(registers / 8) * 8 * WARP) * SCHEDULERS // warps
-    by_shared = gpu.shared // (math.ceil(shared / 128) * 128 + gpu.reserved)
-    return min(gpu.blocks, gpu.threads // threads, by_registers, by_shared)
+    by_registers = model.registers // SCHEDULERS // (math.ceil(registers / 8) * 8 * WARP) * SCHEDULERS // warps
+    by_shared = model.shared // (math.ceil(shared / 128) * 128 + model.reserved)
+    return min(model.blocks, model.threads // threads, by_registers, by_shared)
 
 
-def bounds(gpu, work, blocks, size, missing=0.0):
-    """{what: cycles} of so many blocks on one multiprocessor; missing: the share that the cache does not hold."""
-    share = gpu.sms * gpu.clock
-    return {
+def bounds(model, work, blocks, size, missing=0.0):
+    """{what: seconds} of so many blocks on one multiprocessor; missing: the share that L2 does not hold."""
+    cycles = {
         "instructions": blocks * work.instructions / SCHEDULERS,
-        "FMA units": blocks * work.fmas * WARP / gpu.lanes[size],
+        "FMA units": blocks * work.fmas * WARP * size / 512,  # 64 of them for float64, 128 for float32
         "shared memory": blocks * work.shared,
-        "L2": blocks * work.bytes * share / gpu.cache_rate,
-        "HBM": blocks * work.bytes * missing * share / gpu.memory_rate,
-        "latency": work.chain,
+        "waiting": work.chain,
     }
+    moved = blocks * work.bytes * model.multiprocessors
+    found = {what: count / model.clock for what, count in cycles.items()}
+    return found | {"L2": moved / model.cache_rate, "HBM": moved * missing / model.memory_rate}
+
+
+# What is expected.
 
 
 class Expectation(NamedTuple):
@@ -434,138 +324,97 @@ class Expectation(NamedTuple):
         return max(self.bounds, key=self.bounds.get)
 
 
-def chip_size(job, design):
-    """Numbers of the shared memory that holds a run, 0 for none."""
-    return next((size for size in design.chip_sizes if size >= job.numbers), 0)
-
-
-def in_blocks(job, gpu=H100, code=CODE, design=DESIGN):
+def in_blocks(job, model=H100):
     """The Expectation where each run has a block: of batches, and of one network that is not spread."""
-    size, chip = job.bytes, chip_size(job, design)
-    threads = design.chip_threads if chip else design.in_memory**2
-    lines = 2 * design.depth * (design.tile * design.in_memory + 1)
+    size, chip = job.bytes, workspace.chip_size(job.places)
+    threads = model.chip_threads if chip else gemm.NARROW**2
+    lines = 2 * gemm.DEPTH * (gemm.TILE * gemm.NARROW + 1)
     kernel = f"{'rk' if job.stages else 'gd'}_{'on_chip' if chip else 'in_memory'}"
-    resident = occupancy(gpu, threads, code.registers[kernel, size], 8 + (chip or lines) * size)
-    work = sum((in_block(one, gpu, code, design, size, chip > 0) for one in step(job)), Work())
-    there = 0 if chip else min(job.runs, gpu.sms * resident) * job.numbers * size
-    missing = max(0.0, 1 - gpu.cache / there) if there else 0.0
-    full, rest = divmod(job.runs, gpu.sms * resident)
-    found = Counter()
-    slowest = 0.0
-    for blocks, times in ((resident, full), (math.ceil(rest / gpu.sms), bool(rest))):
-        parts = bounds(gpu, work, blocks, size, missing)
-        slowest += times * max(parts.values()) / gpu.clock
-        found.update({what: times * cycles / gpu.clock for what, cycles in parts.items()})
-    found["copies"] = copied(job) / gpu.copy_rate / job.steps if job.runs > 1 else 0.0
+    resident = occupancy(model, threads, model.registers_of(kernel, size), 8 + (chip or lines) * size)
+    work = sum((_by_block(one, size, model, threads, chip) for one in passes(job)), Work())
+    there = 0 if chip else min(job.runs, model.multiprocessors * resident) * job.places.size * size
+    missing = max(0.0, 1 - model.cache / there) if there else 0.0
+    full, rest = divmod(job.runs, model.multiprocessors * resident)
+    found, slowest = Counter(), 0.0
+    for blocks, times in ((resident, full), (math.ceil(rest / model.multiprocessors), bool(rest))):
+        parts = bounds(model, work, blocks, size, missing)
+        slowest += times * max(parts.values())
+        found.update({what: times * seconds for what, seconds in parts.items()})
+    found["copies"] = copied(job) / model.copy_rate / job.steps
     return Expectation("on chip" if chip else "in memory", resident, slowest + found["copies"], dict(found))
 
 
+def _by_block(one, size, model, threads, chip):
+    if isinstance(one, Vector):
+        return vector(one, size, model, threads, chip > 0)
+    if chip:
+        return direct(one, size, model)
+    whole = tiled(one, size, model, gemm.NARROW).times(tiles_of(one, gemm.NARROW))
+    return whole + Work(threads // WARP * model.begin) + _between(model)
+
+
 def copied(job):
-    """Bytes that a call for a batch copies to the device and back: parameters, losses and statuses go both ways."""
-    both = layout.size(job.widths) * job.bytes + job.steps * job.bytes + 8
-    return job.runs * (2 * both + job.widths[0] * job.widths[-1] * job.bytes)
+    """Bytes that a call copies: parameters both ways, targets there, losses back."""
+    targets = job.widths[0] * job.widths[-1]
+    return job.runs * job.bytes * (2 * layout.size(job.widths) + targets + job.steps)
 
 
-ARGUMENTS = {Product: (2, 10), Combine: (2, 6), Square: (2, 4), Settle: (8, 9)}  # arrays and numbers of a launch
-
-
-class Launch(NamedTuple):
-    """What is launched, and the arrays and numbers that are handed over; kernel: its name, where registers count."""
-
-    blocks: int
-    threads: int
-    kernel: str
-    work: Work
-    arrays: int
-    numbers: int
-
-
-def launches(job, gpu, code, design):
-    """What a step of one network that is spread over the device launches."""
-    size, at_once = job.bytes, design.pass_threads
-    for one in step(job):
-        if isinstance(one, Product):
-            name, q = ("wide", design.wide) if min(one.m, one.n) >= design.wide_from else ("narrow", design.narrow)
-            blocks = tiles_of(one, design.tile * q)
-            work = tiled(one, gpu, code, design, size, q)
-            yield Launch(blocks, q * q, f"{name}_product", work, *ARGUMENTS[Product])
-        else:
-            count = {Combine: lambda o: o.count, Square: lambda o: o.columns, Settle: lambda o: 1}[type(one)](one)
-            blocks = min(design.most_blocks, math.ceil(count / at_once))
-            work = vector_pass(one, gpu, code, size, at_once * blocks, False)
-            shares = Work(*(part / blocks for part in work[:-1]), work.chain)
-            yield Launch(blocks, at_once, "", shares, *ARGUMENTS[type(one)])
-
-
-def spread(job, gpu=H100, code=CODE, design=DESIGN):
+def spread(job, model=H100):
     """The Expectation of one network, a launch for each pass; the host launches while the device works."""
     size, found, device, host = job.bytes, Counter(), 0.0, 0.0
-    begin, array, number = gpu.launch
-    for one in launches(job, gpu, code, design):
-        lines = 2 * design.depth * (design.tile * math.isqrt(one.threads) + 1) * size if one.kernel else 0
-        most = occupancy(gpu, one.threads, code.registers.get((one.kernel, size), 32), lines)
-        here = math.ceil(one.blocks / gpu.sms)
-        parts = bounds(gpu, one.work, here, size)
-        parts["latency"] *= math.ceil(here / most)
-        device += max(parts.values()) / gpu.clock + gpu.gap * 1e-6
-        found.update({what: cycles / gpu.clock for what, cycles in parts.items()})
-        host += 1e-6 * (begin + array * one.arrays + number * one.numbers)
-    found["launches"] = host
-    return Expectation("on the grid", 0, max(device, host), dict(found))
+    for one in passes(job):
+        kernel, blocks, threads, work = _launch(one, size, model)
+        lines = 2 * gemm.DEPTH * (gemm.TILE * math.isqrt(threads) + 1) * size * isinstance(one, Product)
+        most = occupancy(model, threads, model.registers_of(kernel, size), lines)
+        here = math.ceil(blocks / model.multiprocessors)
+        parts = bounds(model, work, here, size)
+        parts["waiting"] *= math.ceil(here / most)
+        device += max(parts.values()) + model.gap * 1e-6
+        found.update(parts)
+        arrays = sum(letter in "xi" for letter in ARGUMENTS[kernel])
+        numbers = len(ARGUMENTS[kernel]) - arrays
+        host += 1e-6 * (model.launch + model.launch_array * arrays + model.launch_number * numbers)
+    found.update({"launches": host, "copies": copied(job) / model.copy_rate / job.steps})
+    return Expectation("on the grid", 0, max(device, host) + found["copies"], dict(found))
 
 
-def expected(job, gpu=H100, code=CODE, design=DESIGN):
+def _launch(one, size, model):
+    """(kernel, blocks, threads, Work of each block) of a pass."""
+    if isinstance(one, Product):
+        kernel, q = ("wide", gemm.WIDE) if min(one.m, one.n) >= gemm.WIDE_FROM else ("narrow", gemm.NARROW)
+        work = tiled(one, size, model, q) + Work(q * q // WARP * model.begin) + _between(model)
+        return f"{kernel}_product", tiles_of(one, q), q * q, work
+    threads = machines.PASS_THREADS
+    blocks = min(machines.MOST_BLOCKS, math.ceil(one.across / threads))
+    share = one._replace(across=math.ceil(one.across / blocks))
+    return one.kernel, blocks, threads, vector(share, size, model, threads, False)
+
+
+def expected(job, model=H100):
     """The Expectation of a job, in the form that lrcore.cuda gives it."""
-    alone = job.runs == 1 and chip_size(job, design) == 0 and max(job.widths) > design.widest
-    return (spread if alone else in_blocks)(job, gpu, code, design)
+    alone = job.runs == 1 and not workspace.chip_size(job.places) and max(job.widths) > workspace.WIDEST
+    return (spread if alone else in_blocks)(job, model)
 
 
-def share_of_peak(job, seconds, gpu=H100):
+def share_of_peak(job, seconds, model=H100):
     """The multiply-adds of the products over what the device could have made."""
-    return job.runs * useful(job) / (seconds * gpu.sms * gpu.lanes[job.bytes] * gpu.clock)
-
-
-# What others must do, and what has been measured.
-
-
-def by_operations(job):
-    """(bytes, launches) of a step of gradient descent with torch.bmm as `peers.torch_batched` has it: each operation
-    reads and writes whole tensors. For a square network."""
-    products = len(job.widths) - 2
-    tensors = 3 * products + 3 + 3 + (3 + 4) * products + 3  # forward, residual, squares, backward with updates, W_1
-    return tensors * job.runs * job.widths[0] ** 2 * job.bytes, 3 * products + 4
-
-
-def on_cpu(job):
-    """µs of a run and step on one core, as benchmarks/README.md has it, None where it has not."""
-    n, sets = job.widths[0], {1: "| GD step, N = 3, float64", 0: "| 10000 runs side by side"}
-    if job.dtype != np.float64:
-        return None
-    found = _cell(sets[job.runs == 1], n) or _cell(sets[1], n)
-    return found * (_cell("| within lrbias", f"RK4 step ÷ GD step, n = {n}") or math.nan) if job.stages else found
-
-
-def _cell(table, name):
-    """The first number of a row of a table in the README."""
-    rows = README.read_text().partition(table)[2].partition("\n\n")[0]
-    label = f"n = {name}" if isinstance(name, int) else name
-    found = re.search(rf"^\| {re.escape(label)} \| ([\d.]+)", rows, re.M)
-    return float(found[1]) if found else None
+    return job.runs * useful(job) / (seconds * model.multiprocessors * 512 / job.bytes * model.clock)
 
 
 # Tables.
 
-EIGHT, MIDDLE, HUNDRED, THOUSAND = ((n,) * 4 for n in (8, 32, 100, 1000))
+EIGHT, SIXTEEN, MIDDLE, HUNDRED, THOUSAND = ((n,) * 4 for n in (8, 16, 32, 100, 1000))
 CASES = {
     "one run, n = 100": Job(HUNDRED),
-    "one run, n = 1000": Job(THOUSAND),
     "10 000 runs, n = 8": Job(EIGHT, 10_000),
     "10 000 runs, n = 8, float32": Job(EIGHT, 10_000, np.float32),
-    "10 000 runs, n = 8, RK4": Job(EIGHT, 10_000, stages=4),
-    "10 000 runs, n = 32": Job(MIDDLE, 10_000),
-    "10 000 runs, n = 32, float32": Job(MIDDLE, 10_000, np.float32),
-    "10 000 runs, n = 100": Job(HUNDRED, 10_000),
-    "10 000 runs, n = 100, float32": Job(HUNDRED, 10_000, np.float32),
+    "10 000 runs, n = 8, RK4": Job(EIGHT, 10_000, stages=4, steps=250),
+    "10 000 runs, n = 16": Job(SIXTEEN, 10_000),
+    "4000 runs, n = 32": Job(MIDDLE, 4000),
+    "4000 runs, n = 32, float32": Job(MIDDLE, 4000, np.float32),
+    "1000 runs, n = 100": Job(HUNDRED, 1000, steps=200),
+    "1000 runs, n = 100, float32": Job(HUNDRED, 1000, np.float32, steps=200),
+    "one run, n = 1000": Job(THOUSAND, steps=100),
 }
 
 
@@ -574,95 +423,49 @@ def microseconds(seconds):
     return f"{seconds * 1e6:.3g}" if seconds < 1e-3 else f"{seconds * 1e6:.0f}"
 
 
-def steps_table(gpu=H100):
-    """What is expected of each case, beside one core of a CPU and the bytes of a library."""
-    heads = ("form", "µs a step", "µs a run and step", "% of FMA peak", "bound by", "one CPU core ÷ it")
-    yield from head(f"{gpu.name}, N = 3, float64", *heads, "by operations, µs through HBM")
-    for name, job in CASES.items():
-        found, core = expected(job, gpu), on_cpu(job)
-        each, moved = found.seconds / job.runs, by_operations(job)[0] / gpu.memory_rate
-        yield row(
-            name,
-            found.form,
-            microseconds(found.seconds),
-            microseconds(each),
-            f"{100 * share_of_peak(job, found.seconds, gpu):.1f}",
-            found.bound,
-            f"{core / (each * 1e6):.3g}" if core else "–",
-            "–" if job.stages or job.runs == 1 else microseconds(moved),
-        )
-
-
-def bounds_table(gpu=H100):
+def bounds_table(model=H100):
     """What each case would take if one unit alone counted."""
-    names = ("instructions", "FMA units", "shared memory", "L2", "HBM", "latency", "copies", "launches")
-    yield from head("µs a step, if it alone counted", "blocks of a multiprocessor", *names)
+    names = ("instructions", "FMA units", "shared memory", "L2", "HBM", "waiting", "copies", "launches")
+    yield from head("µs a step of all runs", "form", "blocks at once", "expected", *names)
     for name, job in CASES.items():
-        found = expected(job, gpu)
+        found = expected(job, model)
         cells = (microseconds(found.bounds[what]) if found.bounds.get(what) else "–" for what in names)
-        yield row(name, str(found.resident or "–"), *cells)
+        yield row(name, found.form, str(found.resident or "–"), microseconds(found.seconds), *cells)
 
 
-def forms_table(gpu=H100):
-    """One network on the grid, with launches of either kind, and in one block."""
-    heads = "on the grid", f"with launches of {PLAIN_LAUNCH:g} µs", "one block"
-    yield from head("one run, N = 3, float64: µs a step", *heads)
-    for widths in (HUNDRED, THOUSAND):
-        job = Job(widths)
-        found = spread(job, gpu), spread(job, gpu._replace(launch=(PLAIN_LAUNCH, 0, 0))), in_blocks(job, gpu)
-        yield row(f"n = {widths[0]}", *(microseconds(one.seconds) for one in found))
-
-
-def otherwise(gpu=H100, code=CODE, design=DESIGN):
-    """{what is otherwise: (GPU, Code, Design)}: first what is assumed, then what the kernels could do."""
-    counts = ("single", "double", "tiled", "staged", "output", "begin", "element", "row", "column")
-    halved = {name: getattr(code, name) / 2 for name in counts}
-    fewer = {kernel: count / 2 for kernel, count in code.registers.items()}
-    return {
-        "a warp alone: 1 cycle an instruction": (gpu._replace(alone=1), code, design),
-        "a warp alone: 4 cycles": (gpu._replace(alone=4), code, design),
-        "latency of an FMA: twice": (gpu._replace(fma_latency={8: 16, 4: 8}), code, design),
-        "latency of shared memory: twice": (gpu._replace(shared_latency=2 * gpu.shared_latency), code, design),
-        "latency of L2: twice": (gpu._replace(cache_latency=2 * gpu.cache_latency), code, design),
-        "rate of L2: 3.6 TB/s": (gpu._replace(cache_rate=3.6e12), code, design),
-        f"a launch: {PLAIN_LAUNCH:g} µs": (gpu._replace(launch=(PLAIN_LAUNCH, 0, 0)), code, design),
-        "copies from pinned memory": (gpu._replace(copy_rate=50e9), code, design),
-        "half the instructions": (gpu, code._replace(**halved), design),
-        "half the registers": (gpu, code._replace(registers=fewer), design),
-        "32 threads for a run on chip": (gpu, code, design._replace(chip_threads=32)),
-        "tiles of 64 × 64 for a run in memory": (gpu, code, design._replace(in_memory=16)),
-        "tiles of 64 × 64 on the grid from 512": (gpu, code, design._replace(wide_from=512)),
+def otherwise(model=H100):
+    """{what is otherwise: (Model, changes of the Job)}: assumptions first, then calls, then what kernels could do."""
+    around = "begin", "tile", "output"
+    eight = {"gd_in_memory": (128, 128), "rk_in_memory": (128, 128)}
+    models = {
+        "1 cycle an instruction of a warp alone": {"alone": 1},
+        "4 cycles": {"alone": 4},
+        "latencies twice as long": {"fma_latency": 16, "shared_latency": 58, "cache_latency": 540},
+        "L2 at 3.6 TB/s": {"cache_rate": 3.6e12},
+        "instructions around loops: twice": {name: 2 * getattr(model, name) for name in around},
+        "calls of 10 steps": {},
+        "half the instructions around loops": {name: getattr(model, name) / 2 for name in around},
+        "32 threads a run on chip": {"chip_threads": 32},
+        "lines on chip one number longer": {"pad": 1},
+        "128 registers in memory": {"thread_registers": model.thread_registers | eight},
+        "one launch a call, 2 µs between passes": {"launch": 0, "launch_array": 0, "launch_number": 0, "gap": 2},
+        "copies at 50 GB/s, pinned": {"copy_rate": 50e9},
     }
+    shorter = {"calls of 10 steps": {"steps": 10}}
+    return {what: (model._replace(**changes), shorter.get(what, {})) for what, changes in models.items()}
 
 
-def otherwise_table(gpu=H100):
+def otherwise_table(model=H100):
     """How much longer a step takes when one thing is otherwise."""
-    shown = ("10 000 runs, n = 8", "10 000 runs, n = 32", "10 000 runs, n = 100")
-    shown += ("one run, n = 100", "one run, n = 1000")
-    yield from head("time of a step ÷ that above", *shown)
-    before = {name: expected(CASES[name], gpu).seconds for name in shown}
-    for what, changed in otherwise(gpu).items():
-        yield row(what, *(f"{expected(CASES[name], *changed).seconds / before[name]:.2f}" for name in shown))
+    shown = [name for name, job in CASES.items() if job.dtype is np.float64 and not job.stages]
+    yield from head("time of a step ÷ expected", *shown)
+    before = {name: expected(CASES[name], model).seconds for name in shown}
+    for what, (changed, call) in otherwise(model).items():
+        after = {name: expected(CASES[name]._replace(**call), changed).seconds for name in shown}
+        yield row(what, *(f"{after[name] / before[name]:.2f}" for name in shown))
 
 
-def code_table():
-    """What CODE says."""
-    yield from head("instructions of a warp, compute capability 9.0", "for each", "counted")
-    meanings = {
-        "single": "step of k of a direct product, 1 FMA",
-        "double": "step of k of a direct product, 4 FMAs",
-        "tiled": "step of k of a tiled product, 16 FMAs",
-        "staged": "number brought to shared memory",
-        "output": "sum brought to its place (read off)",
-        "begin": "tile of a direct product (read off)",
-        "element": "element of a vector",
-        "row": "square",
-        "column": "column of the loss",
-    }
-    yield from (row(f"`{name}`", meaning, f"{getattr(CODE, name):g}") for name, meaning in meanings.items())
-
-
-TABLES = (steps_table, bounds_table, forms_table, otherwise_table, code_table)
+TABLES = bounds_table, otherwise_table
 
 
 def main():

@@ -73,7 +73,11 @@ def test_hard_spectra(name, shape, rng):
     _check([_with_values(SPECTRA[name], shape, rng)] * 3, [0, 1, 10])
 
 
-@pytest.mark.parametrize("make", [np.eye, lambda n: np.zeros((n, n)), lambda n: np.ones((n, n)), np.tri], ids=repr)
+@pytest.mark.parametrize(
+    "make",
+    [np.eye, lambda n: np.zeros((n, n)), lambda n: np.ones((n, n)), np.tri],
+    ids=["identity", "zeros", "ones", "triangle"],
+)
 @pytest.mark.parametrize("n", [1, 2, 9, 40])
 def test_special_matrices(make, n):
     _check([make(n), make(n)], [0, 1])
