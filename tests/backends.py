@@ -38,11 +38,11 @@ class Core:
         return self.pick(count, min(count, 10))
 
     def lanes(self, dtype):
-        """How many runs of a batch lie side by side: a GPU takes any number, and few waste little on the last block."""
+        """How many runs of a batch lie side by side: a GPU takes any number, and few waste little on the last."""
         return self.pick(layout.lanes(dtype), 2)
 
     def spoil(self, work):
-        """NaN in all scratch that keeps numbers between calls: a kernel that reads what it has not written shows it."""
+        """NaN in all scratch that is kept between calls: a kernel that reads what it has not written shows it."""
         if self.name != "cuda":
             for buffer in work:
                 if isinstance(buffer, np.ndarray) and buffer.dtype.kind == "f":

@@ -315,7 +315,7 @@ def test_what_cannot_be_integrated_is_a_status(core, what):
     assert list(state.clock[[TIME, STEP, ACCEPTED, READY]]) == [time, 0, 0, 0]
 
 
-@cases("start", list(itertools.product([1e-4, 1e-1, 3.0], [1e-1, 1e-3, 1e-6])), [(0.1, 0.1), (3.0, 0.1)], ALL)
+@cases("start", list(itertools.product([1e-4, 1e-1, 3.0], [1e-1, 1e-3, 1e-6])), [(3.0, 0.1)], ALL)
 def test_a_trial_that_went_astray_says_nothing_about_stability(core, start):
     """Five layers whose product escapes from a plateau or falls steeply: a step may be tried that is far too long."""
     size, rtol = start

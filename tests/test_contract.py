@@ -86,7 +86,8 @@ def test_its_own_kernels_alone_are_written_for_cuda():
 
 
 def test_one_file_of_the_bindings_knows_of_the_gpu():
-    assert {path for path in _importing("lrcore.cuda") if path.startswith("bindings")} == {"bindings/lrbias/devices.py"}
+    found = {path for path in _importing("lrcore.cuda") if path.startswith("bindings")}
+    assert found == {"bindings/lrbias/devices.py"}
 
 
 def test_nothing_is_compiled_with_fastmath():

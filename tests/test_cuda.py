@@ -25,10 +25,11 @@ def _work(gpu, form, widths, dtype, stages=0):
     return work
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-@pytest.mark.parametrize("name", ["gd", "rk4", "heun"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gd", DTYPES[0]), ("gd", DTYPES[1]), ("heun", DTYPES[0]), ("rk4", DTYPES[1])]
+)
 def test_steps_have_the_bits_of_the_cpu(gpu, name, widths, form, dtype):
     params, widths, target, work = make(widths, dtype, stages=4)
     ours, losses, expected = params.copy(), np.full(5, -1, dtype), np.full(5, -1, dtype)
@@ -218,17 +219,16 @@ def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng
     assert np.array_equal(ours, params)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("ridge", [0, 0.1])
+@pytest.mark.parametrize(("ridge", "dtype"), [(0.1, np.float64), (0, np.float32)])
 def test_adaptive_steps_have_the_bits_of_the_cpu(gpu, ridge, dtype, rng):
     """In two calls, the second of which makes its slopes again."""
-    params, widths, _, work = make((4, 3, 5), dtype, stages=7)
+    params, widths, _, work = make((3, 2, 3), dtype, stages=7)
     goal, pair = _objectives(widths, dtype, "entries", rng), tableau.DOPRI5.astype(dtype)
     ours, states = params.copy(), [adaptive.adaptive_state(params) for _ in range(2)]
     there = gpu.workspace.allocate(widths, dtype, 7)
-    losses, expected = np.empty(3, dtype), np.empty(3, dtype)
-    for first in (0, 3):
-        flow = adaptive.Flow(dtype(ridge), 0.3, 1e-4, 0.0, first)
+    losses, expected = np.empty(2, dtype), np.empty(2, dtype)
+    for first in (0, 2):
+        flow = adaptive.Flow(dtype(ridge), 0.4, 1e-3, 0.0, first)
         assert cpu.adaptive_rk_steps(params, widths, goal, flow, pair, expected, states[0], work) == OK
         assert gpu.adaptive_rk_steps(ours, widths, goal, flow, pair, losses, states[1], there) == OK
         assert np.array_equal(losses, expected)

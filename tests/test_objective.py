@@ -37,7 +37,7 @@ def test_loss_and_gradient_equal_the_reference_and_differences(core, widths, kin
         reference.objective_loss_and_gradient(params, widths, goal, ridge, expected), rel=1e-12
     )
     assert relative(found, expected) < 1e-12
-    chosen = np.linspace(0, params.size - 1, min(params.size, core.pick(20, 4))).astype(int)
+    chosen = np.linspace(0, params.size - 1, min(params.size, core.pick(20, 3))).astype(int)
     for k in chosen:  # a parabola along one weight
         ends = []
         for step in (1.0, -1.0):
