@@ -159,7 +159,7 @@ def passes(job):
 
     parts = [*walks(as_it_is, multiply, combine), combine, square, None, None, None, None, total, None]
     program = programs(machines.Machine(as_it_is, operator.mul, lambda state: False, *parts))
-    common = np.zeros(1), None, layout.as_widths(job.widths), job.places, None, 0.1
+    common = np.zeros(1), None, layout.as_widths(job.widths), job.places, 0.1
     if job.stages:
         program.rk(*common, RK4.a.reshape(-1), RK4.b, None, 0, 1, 1)
     else:

@@ -179,15 +179,8 @@ else:
         return types.none(array, index, array.dtype), codegen
 
 
-def on_device(array):
-    """Whether an array is on the device already."""
-    return getattr(array, "__cuda_ndarray__", False)
-
-
 def put(array):
-    """The flat array on the device: a copy, or itself if it is there. An empty one has room for a number."""
-    if on_device(array):
-        return array
+    """A flat copy on the device. An empty one has room for a number."""
     array = np.ascontiguousarray(array).reshape(-1)
     return cuda.to_device(array if array.size else np.zeros(1, array.dtype))
 

@@ -74,7 +74,7 @@ class _Flow:
     def go(self, losses):
         for k in range(losses.size):
             ridge, arguments = self.flow.ridge, self._arguments()
-            on_grid.weigh(*arguments, ridge, 0, self.there, k)
+            on_grid.weigh(*arguments, self.goal, ridge, 0, self.there, k)
             if self.clock[READY] == 0:
                 self._take_up()
             goal = (self.flow.first + k + 1) * self.flow.dt
@@ -91,7 +91,7 @@ class _Flow:
             losses[self.lost] = np.nan
 
     def _arguments(self):
-        return self.work.memory, self.work.state, self.work.widths, self.work.places, self.goal
+        return self.work.memory, self.work.state, self.work.widths, self.work.places
 
     def _stage(self, s):
         return self.work.places.stages + s * self.count
@@ -162,10 +162,11 @@ class _Flow:
 
     def _make_slopes(self, start, stop, h):
         """The slopes start … stop − 1 of a step of size h from `base`. The point of the last one is the step's end."""
-        arguments, point, ridge = self._arguments(), self.work.places.point, self.flow.ridge
+        arguments, work, ridge = self._arguments(), self.work, self.flow.ridge
+        point, rows = work.places.point, self.a.reshape(-1)
         for s in range(start, stop):
-            on_grid.stage_point(*arguments, self.number(h), self.a.reshape(-1), self.stages, s, self.work.base)
-            on_grid.weigh(*arguments, ridge, point, self.there, -1)
+            on_grid.stage_point(work.memory, work.state, work.places, self.number(h), rows, self.stages, s, work.base)
+            on_grid.weigh(*arguments, self.goal, ridge, point, self.there, -1)
             on_grid.slope(*arguments, ridge, point, self._stage(s))
 
     def _probe(self, h, probe):

@@ -9,7 +9,7 @@ import numpy as np
 from lrcore.cuda._target import cuda, device, empty, fetch, kernel, put
 from lrcore.cuda.block import Block, Chip
 from lrcore.cuda.gemm import NARROW_TILES
-from lrcore.cuda.machines import CHIP_THREADS, MEMORY_THREADS, Goal
+from lrcore.cuda.machines import CHIP_THREADS, MEMORY_THREADS
 from lrcore.cuda.places import places_of
 from lrcore.cuda.programs import in_memory, on_chip
 from lrcore.cuda.workspace import CHIP_SIZES
@@ -27,12 +27,12 @@ def take(source, count, run, lanes, memory, at):
 
 
 @device
-def give(memory, count, run, lanes, goal):
+def give(memory, count, run, lanes, out):
     """Copy them back."""
     start = run // lanes * count * lanes + run % lanes
     p = cuda.threadIdx.x
     while p < count:
-        goal[start + p * lanes] = memory[p]
+        out[start + p * lanes] = memory[p]
         p += cuda.blockDim.x
 
 
@@ -65,9 +65,8 @@ def _bodies(program):
         run = cuda.blockIdx.x
         places = places_of_device(widths, 0)
         begin(memory, state, params, targets, widths, places, run, lanes)
-        goal = Goal(memory, memory, memory, memory, memory.dtype.type(0), 0, memory, 0)  # of which nothing is read
         first = run // lanes * steps * lanes + run % lanes
-        gd(memory, state, widths, places, goal, lr[run], losses, first, lanes, steps)
+        gd(memory, state, widths, places, lr[run], losses, first, lanes, steps)
         end(memory, state, params, places, run, lanes, statuses)
 
     @device
@@ -75,9 +74,8 @@ def _bodies(program):
         run = cuda.blockIdx.x
         places = places_of_device(widths, b.size)
         begin(memory, state, params, targets, widths, places, run, lanes)
-        goal = Goal(memory, memory, memory, memory, memory.dtype.type(0), 0, memory, 0)  # of which nothing is read
         first = run // lanes * steps * lanes + run % lanes
-        rk(memory, state, widths, places, goal, dt[run], a, b, losses, first, lanes, steps)
+        rk(memory, state, widths, places, dt[run], a, b, losses, first, lanes, steps)
         end(memory, state, params, places, run, lanes, statuses)
 
     return descend, flow

@@ -23,7 +23,7 @@ def forward(params, widths, target, work):
     work.reset()
     there, loss = work.keep("loss", np.empty(1, params.dtype)), np.empty(1, params.dtype)
     parts.forward(work.memory, work.state, work.widths, work.places, 0, True)
-    on_grid.loss(work.memory, work.state, work.widths, work.places, work.no_goal(), there, 0)
+    on_grid.loss(work.memory, work.state, work.widths, work.places, there, 0)
     fetch(there, loss)
     work.reset()  # a gradient is wanted where the loss is not finite, too
     return loss[0]

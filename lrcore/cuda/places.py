@@ -26,20 +26,18 @@ class Places(NamedTuple):
 def places_of(widths, stages):
     """The Places of a network of `widths`; `stages` is the number of Runge-Kutta stages, 0 for none."""
     depth, inputs, outputs = widths.size - 1, widths[0], widths[widths.size - 1]
-    parameters, prefixes, widest = widths[1] * inputs, 0, inputs
-    inner = 0
+    parameters, prefixes, inner = widths[1] * inputs, 0, 0
     for i in range(1, depth):
         parameters += widths[i + 1] * widths[i]
         inner = max(inner, widths[i])
         if i > 1:
             prefixes += widths[i]
-    widest = max(widest, inner)
     target = parameters
     prefix = target + outputs * inputs
     residual = prefix + prefixes * inputs
     back = residual + outputs * inputs
     columns = back + 2 * inner * inputs
-    point = columns + widest
+    point = columns + max(inputs, inner)
     if stages == 0:
         return Places(parameters, target, prefix, residual, back, inner * inputs, columns, point, point, point)
     first = point + parameters

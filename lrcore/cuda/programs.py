@@ -1,7 +1,7 @@
 """The steps of every training kernel on whole layers, written once for all machines (`lrcore.cuda.machines`).
 
 They are those of `lrcore.cpu.step` and `lrcore.cpu.objective`, operation by operation. `losses[at]`,
-`losses[at + stride]`, … take the losses; a run ends at the first that is not finite, with state[0] = DIVERGED. The
+`losses[at + stride]`, … take the losses; a run ends at the first that is not finite, and its state tells DIVERGED. The
 parameters begin at 0.
 """
 
@@ -14,16 +14,16 @@ from lrcore.cuda.passes import ADD, COPY, SCALE
 
 
 class Programs(NamedTuple):
-    """The steps of a machine. All take memory, state, widths, places and a goal first, and then what is listed."""
+    """The steps of a machine. All take memory, state, widths and places first, and then what is listed."""
 
     loss: Any  # (…, losses, at), after `forward`: of a whole target
-    weigh: Any  # (…, ridge, point, losses, at): of an Objective, leaves ∂L/∂W; with at < 0 no loss is made
+    weigh: Any  # (…, goal, ridge, point, losses, at): of an Objective, leaves ∂L/∂W; with at < 0 no loss is made
     gd: Any  # (…, lr, losses, at, stride, count)
     rk: Any  # (…, dt, a, b, losses, at, stride, count)
-    objective_gd: Any  # (…, rates, ridges, losses, count)
-    objective_rk: Any  # (…, ridge, dt, a, b, losses, count)
+    objective_gd: Any  # (…, goal, rates, ridges, losses, count)
+    objective_rk: Any  # (…, goal, ridge, dt, a, b, losses, count)
     slope: Any  # (…, ridge, point, out), after `weigh`: −∇L − 2λ point
-    stage_point: Any  # (…, dt, a, stages, s, origin): where stage s is evaluated; a: the rows of a tableau, flat
+    stage_point: Any  # (memory, state, places, dt, a, stages, s, origin): where stage s is evaluated; a: flat rows
 
 
 def programs(machine):
@@ -32,7 +32,7 @@ def programs(machine):
     square, compare, project, differ, respond, total, settle = machine[6:]
 
     @compiled
-    def loss(memory, state, widths, places, goal, losses, at):
+    def loss(memory, state, widths, places, losses, at):
         square(memory, state, widths[widths.size - 1], widths[0], places.residual, places.columns)
         total(memory, state, widths[0], places.columns, losses, at)
 
@@ -53,7 +53,7 @@ def programs(machine):
             settle(memory, state, inputs, columns, goal, ridge, places.parameters, point, losses, at)
 
     @compiled
-    def stage_point(memory, state, widths, places, goal, dt, a, stages, s, origin):
+    def stage_point(memory, state, places, dt, a, stages, s, origin):
         """What begins at `origin` + dt Σ_{j<s} a_sj stage_j, j ascending, each term rounded once."""
         base = origin
         for j in range(s):
@@ -72,26 +72,26 @@ def programs(machine):
             combine(memory, state, ADD, places.parameters, dt * b[s], stage, 0, 0)
 
     @compiled
-    def gd(memory, state, widths, places, goal, lr, losses, at, stride, count):
+    def gd(memory, state, widths, places, lr, losses, at, stride, count):
         for k in range(count):
             forward(memory, state, widths, places, 0, True)
-            loss(memory, state, widths, places, goal, losses, at + k * stride)
+            loss(memory, state, widths, places, losses, at + k * stride)
             if stopped(state):
                 break
             backward(memory, state, widths, places, UPDATE, -lr, 0, 0)
 
     @compiled
-    def rk(memory, state, widths, places, goal, dt, a, b, losses, at, stride, count):
+    def rk(memory, state, widths, places, dt, a, b, losses, at, stride, count):
         one = memory.dtype.type(1)
         for k in range(count):
             for s in range(b.size):
                 point = 0
                 if s > 0:
-                    stage_point(memory, state, widths, places, goal, dt, a, b.size, s, 0)
+                    stage_point(memory, state, places, dt, a, b.size, s, 0)
                     point = places.point
                 forward(memory, state, widths, places, point, True)
                 if s == 0:
-                    loss(memory, state, widths, places, goal, losses, at + k * stride)
+                    loss(memory, state, widths, places, losses, at + k * stride)
                     if stopped(state):
                         return
                 backward(memory, state, widths, places, NEGATE, -one, point, places.stages + s * places.parameters)
@@ -110,7 +110,7 @@ def programs(machine):
                 combine(memory, state, SCALE, places.parameters, decay, 0, 0, 0)
 
     @compiled
-    def slope(memory, state, widths, places, goal, ridge, point, out):
+    def slope(memory, state, widths, places, ridge, point, out):
         one, two = memory.dtype.type(1), memory.dtype.type(2)
         backward(memory, state, widths, places, NEGATE, -one, point, out)
         combine(memory, state, ADD, places.parameters, -(two * ridge), point, out, out)
@@ -121,12 +121,12 @@ def programs(machine):
             for s in range(b.size):
                 point, at = 0, k
                 if s > 0:
-                    stage_point(memory, state, widths, places, goal, dt, a, b.size, s, 0)
+                    stage_point(memory, state, places, dt, a, b.size, s, 0)
                     point, at = places.point, -1
                 weigh(memory, state, widths, places, goal, ridge, point, losses, at)
                 if stopped(state):
                     return
-                slope(memory, state, widths, places, goal, ridge, point, places.stages + s * places.parameters)
+                slope(memory, state, widths, places, ridge, point, places.stages + s * places.parameters)
             add_stages(memory, state, places, dt, b)
 
     return Programs(loss, weigh, gd, rk, objective_gd, objective_rk, slope, stage_point)

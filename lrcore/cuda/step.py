@@ -33,7 +33,7 @@ def _spread(program, params, target, numbers, losses, work):
     work.load(work.places.target, target)
     work.reset()
     there = work.keep("losses", losses)
-    program(work.memory, work.state, work.widths, work.places, work.no_goal(), *numbers, there, 0, 1, losses.size)
+    program(work.memory, work.state, work.widths, work.places, *numbers, there, 0, 1, losses.size)
     fetch(there[: losses.size], losses)
     fetch(work.memory[: params.size], params)
     return work.status()

@@ -12,8 +12,7 @@ import numpy as np
 from lrcore import layout
 from lrcore.cuda._target import empty, free_memory, on_gpu, put
 from lrcore.cuda.grid import on_grid
-from lrcore.cuda.machines import Goal
-from lrcore.cuda.passes import FILL, part_count
+from lrcore.cuda.passes import FILL
 from lrcore.cuda.places import places_of
 from lrcore.workspace import allocate_spectra
 
@@ -74,7 +73,7 @@ class Workspace:
     """
 
     def __init__(self, widths, dtype, stages):
-        self.widths, self.dtype, self.stages = layout.as_widths(widths), np.dtype(dtype), stages
+        self.widths, self.dtype = layout.as_widths(widths), np.dtype(dtype)
         self.places = places_of(self.widths, stages)
         self.out, self.base = self.places.size, self.places.size + self.places.parameters
         self.square = self.base + self.places.parameters
@@ -110,10 +109,6 @@ class Workspace:
     def status(self):
         return int(self.state.copy_to_host()[0])
 
-    def no_goal(self):
-        """A Goal for whole targets, of which nothing is read."""
-        return Goal(*[self.memory] * 4, self.dtype.type(0), 0, self.memory, part_count(self.dtype))
-
 
 def allocate(widths, dtype=np.float64, stages=0):
     """A Workspace for `widths`; `stages` as for `lrcore.workspace.allocate`. Raises DeviceMemoryError."""
@@ -129,8 +124,7 @@ class BatchWorkspace:
     """What the runs of a batch have in common; their memory is planned when it is known how many they are."""
 
     def __init__(self, widths, dtype, stages):
-        self.dtype, self.stages = np.dtype(dtype), stages
-        widths = layout.as_widths(widths)
+        widths, self.dtype = layout.as_widths(widths), np.dtype(dtype)
         self.widths, self.places, self.device_widths = widths, places_of(widths, stages), put(widths)
         self.chip = chip_size(self.places)
 
