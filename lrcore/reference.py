@@ -154,6 +154,10 @@ def spectra(matrices, counts, work=None):
     return results
 
 
+def weight_values(matrices, work=None):
+    return [singular_values(matrix.astype(np.float64)) for matrix in matrices]
+
+
 def entries_in_basis(matrix, vectors):
     inside = np.array([[u @ matrix @ v for v in vectors.T] for u in vectors.T])
     diagonal = np.diag(inside).copy()
@@ -472,4 +476,5 @@ __all__ = [
     "singular_values",
     "spectra",
     "vector_alignment",
+    "weight_values",
 ]

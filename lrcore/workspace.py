@@ -276,15 +276,12 @@ def allocate_spectra(shapes, counts):
     counts: how many leading vectors are wanted of each, 0 for values alone. Matrices of one shape share what is not
     needed once they are reduced.
     """
-    from lrcore.cpu import qds
-
     shared, reductions = {}, []
     for shape, count in zip(shapes, counts, strict=True):
         m, n = max(shape), min(shape)
         if (m, n) not in shared:
             rows, columns, lanes = _whole(m), _whole(n), layout.lanes(np.float64)
-            wide = columns + lanes * (columns // lanes % 2 == 0)
-            shared[m, n] = [_zeros(*s) for s in ((rows, wide), (columns,), (rows,), (rows, lanes))]
+            shared[m, n] = [_zeros(*s) for s in ((rows, _odd(columns)), (columns,), (rows,), (rows, lanes))]
         own = (
             (n if count else 1, _whole(m)),
             (n if count else 2, _whole(n)),
@@ -295,9 +292,89 @@ def allocate_spectra(shapes, counts):
             (count, _whole(n)),
         )
         reductions.append(ReductionWorkspace(*shared[m, n], *(_zeros(*s) for s in own)))
-    rows = max(min(shape) for shape in shapes) + 3
-    buffers = [_zeros(rows, layout.lanes(np.float64)) for _ in range(5)]
-    return reductions, LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
+    return reductions, _lanes_workspace(max(min(shape) for shape in shapes))
+
+
+class GramWorkspace(NamedTuple):
+    """Scratch for the values of one matrix after the other by way of its Gram matrix; n is the largest shorter side.
+
+    Lengths are rounded up to whole vectors. In all about n² + 150 n numbers: no matrix is copied.
+
+    gram         (n, ≥ n)    stride as in `ReductionWorkspace`
+    panels       see lrcore.cpu.gram   a block of the longer side, packed
+    rows         see lrcore.cpu.gram   rows of one panel, before they are transposed
+    reflections  (2, n)      this one and the last one, which take turns
+    owed         n           w
+    mirrored     n           what G u has from above the diagonal
+    sums         (n, lanes)  of the rows, before the lanes are added
+    diagonal     n exactly   T
+    beside       n exactly   what is beside its diagonal, and 0 at the end
+    """
+
+    gram: np.ndarray
+    panels: np.ndarray
+    rows: np.ndarray
+    reflections: np.ndarray
+    owed: np.ndarray
+    mirrored: np.ndarray
+    sums: np.ndarray
+    diagonal: np.ndarray
+    beside: np.ndarray
+
+
+class WeightValuesWorkspace(NamedTuple):
+    """Scratch for `weight_values`: a GramWorkspace and a LanesWorkspace for matrices in float32, what
+    `allocate_spectra` gives for those in float64; None where there are none of a dtype."""
+
+    gram: GramWorkspace | None
+    lanes: LanesWorkspace | None
+    spectra: tuple | None
+
+
+def allocate_weight_values(shapes, dtypes):
+    """A WeightValuesWorkspace for matrices of `shapes`, each with its dtype in `dtypes`: float32 or float64."""
+    single, double = (
+        [shape for shape, dtype in zip(shapes, dtypes, strict=True) if np.dtype(dtype) == kind]
+        for kind in (np.float32, np.float64)
+    )
+    size = max((min(shape) for shape in single), default=0)
+    return WeightValuesWorkspace(
+        _gram_workspace(size) if single else None,
+        _lanes_workspace(size) if single else None,
+        allocate_spectra(double, [0] * len(double)) if double else None,
+    )
+
+
+def _gram_workspace(n):
+    from lrcore.cpu import gram
+
+    whole, lanes = _whole(n), layout.lanes(np.float64)
+    shapes = (
+        (n, _odd(whole)),
+        (gram.panels_size(n),),
+        (gram.rows_size(),),
+        (2, whole),
+        (whole,),
+        (whole,),
+        (whole, lanes),
+        (n,),
+        (n,),
+    )
+    return GramWorkspace(*(_zeros(*shape) for shape in shapes))
+
+
+def _odd(size):
+    """Whole vectors of at least `size`, an odd number of them."""
+    lanes = layout.lanes(np.float64)
+    return size + lanes * (size // lanes % 2 == 0)
+
+
+def _lanes_workspace(n):
+    """A LanesWorkspace for bidiagonal matrices of size up to n."""
+    from lrcore.cpu import qds
+
+    buffers = [_zeros(n + 3, layout.lanes(np.float64)) for _ in range(5)]
+    return LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
 
 
 def _whole(size):

@@ -12,7 +12,14 @@ from lrcore.cpu.path import nearest_on_path
 from lrcore.cpu.random import draws, normals
 from lrcore.cpu.sgd import sgd_steps
 from lrcore.cpu.step import gd_steps, rk_steps
-from lrcore.cpu.svd import entries_in_basis, principal_angles, singular_triplets, singular_values, spectra
+from lrcore.cpu.svd import (
+    entries_in_basis,
+    principal_angles,
+    singular_triplets,
+    singular_values,
+    spectra,
+    weight_values,
+)
 
 __all__ = [
     "adaptive_rk_steps",
@@ -47,4 +54,5 @@ __all__ = [
     "singular_values",
     "spectra",
     "vector_alignment",
+    "weight_values",
 ]

@@ -38,6 +38,20 @@ def across_strip(typingctx, vectors, a, stride, rows, y, v, u, w, r, sums):
 
 
 @intrinsic
+def mirrored_strip(typingctx, vectors, a, stride, rows, y, v, u, w, r, sums, x, t):
+    """`across_strip`, and with the same A, t = Aᵀ x: the part of a symmetric matrix that is not stored.
+
+    x is a number per row, t one per column.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        _Strip(builder, *arguments[:4]).emit(_Mirrored(*arguments[4:]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 12), codegen
+
+
+@intrinsic
 def total_rows(typingctx, sums, factor, out):
     """out = factor · the sums over the lanes of the vectors at `sums`, one number for each of as many as lanes."""
 
@@ -169,3 +183,32 @@ class _Across:
 
     def finish(self, strip, sums):
         pass
+
+
+class _Mirrored:
+    keeps_sums = True
+
+    def __init__(self, y, v, u, w, r, sums, x, t):
+        self.y, self.v, self.u, self.w, self.r, self.sums, self.x, self.t = y, v, u, w, r, sums, x, t
+
+    def column(self, strip, j):
+        return strip.load(self.v, j), strip.load(self.w, j), strip.load(self.r, j)
+
+    def row(self, strip, row, offset, columns, sums):
+        builder = strip.builder
+        at = builder.mul(offset, I64(8))
+        y, u = strip.spread(builder.add(self.y, at), -1), strip.spread(builder.add(self.u, at), -1)
+        x = strip.spread(builder.add(self.x, at))
+        place = builder.add(self.sums, builder.mul(offset, I64(LANE_BYTES)))
+        total, new = strip.load(place, 0), []
+        for j, ((v, w, r), t) in enumerate(zip(columns, sums, strict=True)):
+            a = strip.fma(u, w, strip.fma(y, v, strip.load(row, j)))
+            strip.store(a, row, j)
+            total = strip.fma(a, r, total)
+            new.append(strip.fma(x, a, t))
+        strip.store(total, place, 0)
+        return new
+
+    def finish(self, strip, sums):
+        for j, t in enumerate(sums):
+            strip.store(t, self.t, j)

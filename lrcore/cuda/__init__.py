@@ -19,6 +19,7 @@ from lrcore.cpu import (
     singular_values,
     spectra,
     vector_alignment,
+    weight_values,
 )
 from lrcore.cuda import workspace
 from lrcore.cuda._target import INSTALL, card, free_memory, missing
@@ -78,6 +79,7 @@ __all__ = [
     "singular_values",
     "spectra",
     "vector_alignment",
+    "weight_values",
 ]
 
 __all__ += ["INSTALL", "DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"]

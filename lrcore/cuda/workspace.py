@@ -14,7 +14,7 @@ from lrcore.cuda._target import empty, free_memory, on_gpu, put
 from lrcore.cuda.grid import on_grid
 from lrcore.cuda.passes import FILL
 from lrcore.cuda.places import places_of
-from lrcore.workspace import allocate_spectra
+from lrcore.workspace import allocate_spectra, allocate_weight_values
 
 __all__ = [
     "DeviceMemoryError",
@@ -24,6 +24,7 @@ __all__ = [
     "allocate_diagonal",
     "allocate_sgd",
     "allocate_spectra",
+    "allocate_weight_values",
     "team",
 ]
 
