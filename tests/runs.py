@@ -8,6 +8,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import cli
+from lrbias.nn.model_run import ModelRun
 
 
 def settings(steps=200, **changes):
@@ -25,8 +26,12 @@ def settings(steps=200, **changes):
 
 
 def fingerprint(run):
-    """A hash of everything recorded and of the last parameters."""
-    digest = hashlib.sha256(run.network.params.tobytes())
+    """A hash of everything recorded and of what the next step depends on: the parameters, and of a model the rest."""
+    model = isinstance(run, ModelRun)
+    last = run.checkpoint_arrays(run.step) if model else {"params": run.network.params}
+    digest = hashlib.sha256()
+    for name in sorted(last):
+        digest.update(np.ascontiguousarray(last[name]).tobytes())
     for name in sorted(run.names):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(run[name]).tobytes())

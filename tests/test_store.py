@@ -309,14 +309,14 @@ def _crash(run, stride, times):
     return report
 
 
-@pytest.mark.parametrize(("run", "stride", "times"), [("descent", 9, 3), ("greedy", 29, 0)])
+@pytest.mark.parametrize(("run", "stride", "times"), [("descent", 9, 3), ("greedy", 29, 0), ("network", 29, 2)])
 def test_crash_driver_short(run, stride, times):
     """Kills at a sample of the store's writes; `make evidence` kills at every one and at random times."""
     assert _crash(run, stride, times)["killed_at_a_write"] >= 5
 
 
 @pytest.mark.evidence
-@pytest.mark.parametrize("run", ["descent", "greedy"])
+@pytest.mark.parametrize("run", ["descent", "greedy", "network"])
 def test_crash_driver_full(run):
     report = _crash(run, 1, 50)
     print(report)

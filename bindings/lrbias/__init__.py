@@ -62,7 +62,13 @@ _HOME = {
     "ForecastWarning": "errors",
     "DataWarning": "errors",
 }
-_MODULES = {"metrics": "metrics", "plots": "figures.plots", "sweep_plots": "figures.sweep_plots", "theory": "theory"}
+_MODULES = {
+    "metrics": "metrics",
+    "nn": "nn",
+    "plots": "figures.plots",
+    "sweep_plots": "figures.sweep_plots",
+    "theory": "theory",
+}
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -164,6 +164,9 @@ class MemberFolder:
         place = self._batch["checkpoint_steps"].tolist().index(step)
         return self._batch["checkpoints"][place, self._place].copy()
 
+    def checkpoint_arrays(self, step):
+        return {"params": self.checkpoint(step)}
+
 
 def refuse_writing(path):
     """InvalidInput for a run that is kept in a batch: it has no directory to be continued in."""

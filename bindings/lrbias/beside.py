@@ -11,7 +11,7 @@ from lrbias.devices import CPU
 from lrbias.errors import StoreError
 from lrbias.threads import cores
 
-SNAPSHOTS = 8  # copies of the parameters that may wait to be measured
+SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
 
 def has_another_core(threads, record, device=CPU):
@@ -52,10 +52,11 @@ class Recorder:
     both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
     written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
     that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
+    most: how many snapshots may wait.
     """
 
-    def __init__(self, plan, here, beside, write):
-        self._plan, self._write, self._observation = plan, write, here
+    def __init__(self, plan, here, beside, write, most=SNAPSHOTS):
+        self._plan, self._write, self._observation, self._most = plan, write, here, min(most, SNAPSHOTS)
         self._waiting = deque()  # not written yet, in order
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
@@ -80,7 +81,7 @@ class Recorder:
             snapshot = _Snapshot(params.copy(), copies, step)
             self._waiting.append(snapshot)
             self._ready.put(snapshot)
-            while len(self._waiting) > SNAPSHOTS and self._failure is None:
+            while len(self._waiting) > self._most and self._failure is None:
                 self._help()
         self._raise()
 

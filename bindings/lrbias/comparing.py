@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from lrbias.errors import InvalidInput, require
+from lrbias.recording import Recording
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.settings import check_formats
@@ -24,9 +25,10 @@ def compare(runs):
     require(
         isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
     )
-    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    opened = [run if isinstance(run, Recording) else open_run(run) for run in runs]
     for run in opened:
         shown = str(run.path or run.label)
+        require(isinstance(run, Run), "runs", shown, "runs of deep linear networks")
         same = run.target.shape == opened[0].target.shape and np.array_equal(run.target, opened[0].target)
         require(same, "runs", shown, "runs that all have the same target")
         alike = _seen(run) == _seen(opened[0])

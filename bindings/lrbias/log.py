@@ -7,7 +7,7 @@ take as many files. When a run ends its last blocks become chunks like the other
 import numpy as np
 
 from lrbias.metrics import Quantity
-from lrbias.store import chunk_rows, progress_document
+from lrbias.store import chunk_rows, progress_document, shortened
 
 LOSSES = "losses"  # the loss of every step: row = step
 
@@ -123,6 +123,9 @@ class MemorySink:
     def write_checkpoint(self, step, arrays, widths):
         self._checkpoints[step] = {name: array.copy() for name, array in arrays.items()}
 
+    def forget_checkpoint(self, step):
+        self._checkpoints.pop(step, None)
+
     def checkpoint(self, step):
         return self._checkpoints[step]["params"].copy()
 
@@ -134,6 +137,9 @@ class MemorySink:
 
     def commit(self, *progress):
         self._progress = progress_document(*progress)
+
+    def go_back(self, step):
+        self._progress = shortened(self._progress, step)
 
     def progress(self):
         return self._progress

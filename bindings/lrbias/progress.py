@@ -21,9 +21,12 @@ class Silent:
 
 
 class Plain(Silent):
-    """One line every few seconds, for logs."""
+    """One line every few seconds, for logs. rank: what the number beside the loss is."""
 
     interval = PLAIN_INTERVAL
+
+    def __init__(self, rank="effective rank"):
+        self._rank = rank
 
     def start(self, step, steps):
         self._first_step, self._steps = step, steps
@@ -38,7 +41,7 @@ class Plain(Silent):
     def _text(self, step, loss, rank, now):
         speed = (step - self._first_step) / max(now - self._first_time, 1e-9)
         left = (self._steps - step) / speed if speed else float("inf")
-        shown_rank = "" if rank is None else f"  effective rank {rank:.2f}"
+        shown_rank = "" if rank is None else f"  {self._rank} {rank:.2f}"
         return f"step {step} of {self._steps}  {speed:,.0f} steps/s  loss {loss:.3e}{shown_rank}  {clock(left)} left"
 
     def _show(self, text):
@@ -84,13 +87,13 @@ def clock(seconds):
     return f"{large:.0f}:{small:02.0f} {unit}"
 
 
-def display(wanted):
+def display(wanted, rank="effective rank"):
     """The display for `wanted`: None means a live line on a terminal and nothing elsewhere; True always shows one."""
     if wanted is None:
-        return Live() if sys.stderr.isatty() else Silent()
+        return Live(rank) if sys.stderr.isatty() else Silent()
     if not wanted:
         return Silent()
-    return Live() if sys.stderr.isatty() else Plain()
+    return Live(rank) if sys.stderr.isatty() else Plain(rank)
 
 
 class RunsDisplay:

@@ -15,6 +15,7 @@ from lrbias.comparing import compare
 from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
 from lrbias.figures.drawing import STYLE, caption
+from lrbias.nn.model_run import ModelRun
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.store import write_file
@@ -66,7 +67,7 @@ def report(paths, output, progress=None):
     parts = [_Part(path, f"part{number}") for number, path in enumerate(paths, start=1)]
     shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
     sections = [section for part in parts for section in part.sections(shown)]
-    runs = [part for part in parts if part.run is not None]
+    runs = [part for part in parts if part.run is not None and not isinstance(part.run, ModelRun)]
     if len(runs) == len(parts) > 1:
         sections.insert(0, _comparison(runs))
     shown.stop()
@@ -161,6 +162,30 @@ class _Part:
 
 
 def _of_run(run, name, anchor, figures, dpi):
+    notes, phases = _notes_of_model(run) if isinstance(run, ModelRun) else _notes_of_run(run)
+    return {
+        "id": anchor,
+        "title": f"Run {name}",
+        "notes": notes,
+        "figures": [_figure(draw, text, dpi) for _, draw, text in figures],
+        "tables": [_phases(phases)] if phases else [],
+        "details": [("Settings", _facts(run.settings)), ("Made with", _facts(run.info))],
+    }
+
+
+def _notes_of_model(run):
+    """(sentences, no phases of greedy learning)."""
+    facts = run.summary()
+    notes = [f"{run.label}, {facts['layers']} weight matrices: {run.status} at {run.unit} {run.step}; {run.detail}."]
+    if facts["records"]:
+        first, last = facts[f"average_{run.rank}"]
+        notes.append(f"Average rank {first:.4g} → {last:.4g} in {clock(run.elapsed)}.")
+        notes += [f"Last {name.replace('_', ' ')}: {facts[name]:.4g}." for name in run.scalars]
+    return notes, []
+
+
+def _notes_of_run(run):
+    """(sentences, phases of greedy learning)."""
     facts = run.summary()
     notes = [f"{run.label}, widths {' → '.join(map(str, run.widths))}: {run.status} at step {run.step}; {run.detail}."]
     if facts["last_loss"] is not None:
@@ -171,14 +196,7 @@ def _of_run(run, name, anchor, figures, dpi):
     if facts.get("plateaus"):
         levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
         notes.append(f"The effective rank stays at {levels}.")
-    return {
-        "id": anchor,
-        "title": f"Run {name}",
-        "notes": notes,
-        "figures": [_figure(draw, text, dpi) for _, draw, text in figures],
-        "tables": [_phases(facts["phases"])] if facts.get("phases") else [],
-        "details": [("Settings", _facts(run.settings)), ("Made with", _facts(run.info))],
-    }
+    return notes, facts.get("phases")
 
 
 def _phases(phases):

@@ -6,13 +6,14 @@ import numpy as np
 
 from lrbias.batch_file import find_batched
 from lrbias.completion import restore
-from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.experiment import parts
 from lrbias.greedy import Phase
 from lrbias.jumping import jumps
 from lrbias.log import LOSSES
 from lrbias.network import Network
+from lrbias.nn.model_run import ModelRun, is_model
 from lrbias.plateau import plateaus
+from lrbias.recording import Recording
 from lrbias.store import RunFolder
 from lrcore import layout
 
@@ -20,14 +21,16 @@ from lrcore import layout
 def open(path):
     """The run at `path`, as committed now; it may still be being written. `run.refresh()` looks again.
 
-    Raises InvalidInput when there is no run, StoreError when its files are damaged.
+    A Run of a deep linear network, or the ModelRun of a model that `lb.nn` has tracked or trained. Raises InvalidInput
+    when there is no run, StoreError when its files are damaged.
     """
     folder = find_batched(path) or RunFolder.existing(path)
-    return Run(folder, folder.config(), restore(*folder.data()))
+    config = folder.config()
+    return ModelRun(folder, config) if is_model(config) else Run(folder, config, restore(*folder.data()))
 
 
-class Run:
-    """A recorded run.
+class Run(Recording):
+    """A recorded run of a deep linear network.
 
     run["layer/1/stable_rank"]   rows of one quantity, first axis = records; `run.names` lists them
     run.steps_of(name)           the steps of these rows
@@ -42,53 +45,13 @@ class Run:
     """
 
     def __init__(self, source, config, problem):
-        self._source, self._config, self.problem = source, config, problem
-        self.refresh()
-
-    def refresh(self):
-        """Look again at a run that is still being written. Returns the run."""
-        self._progress = self._source.progress()
-        return self
-
-    @property
-    def settings(self):
-        return self._config["settings"]
+        super().__init__(source, config)
+        self.problem = problem
 
     @property
     def reduced(self):
         """How fewer numbers were trained than the layers have: "diagonal", "compressed", or None for whole layers."""
         return self._config.get("reduced")
-
-    @property
-    def info(self):
-        """Versions, machine and promise level that the run was made with."""
-        return self._config["made_with"]
-
-    @property
-    def path(self):
-        """The run directory, None for a run in memory."""
-        return getattr(self._source, "path", None)
-
-    @property
-    def status(self):
-        return self._progress["status"]
-
-    @property
-    def detail(self):
-        return self._progress["detail"]
-
-    @property
-    def step(self):
-        return self._progress["step"]
-
-    @property
-    def elapsed(self):
-        return self._progress["elapsed"]
-
-    @property
-    def names(self):
-        """Names of all recorded quantities."""
-        return list(self._config["quantities"])
 
     @property
     def step_size(self):
@@ -110,39 +73,15 @@ class Run:
         """Whether the loss is ½‖W − target‖² and nothing else, so that theory about that can be drawn over it."""
         return self.problem.plain and self.method.plain
 
-    def __contains__(self, name):
-        return name in self._config["quantities"]
-
     def __getitem__(self, name):
-        if name == "loss":
-            return self.loss
-        interval = self._interval(name)
-        return self._source.read(name, 0, self._rows(name, interval))
+        return self.loss if name == "loss" else super().__getitem__(name)
 
-    def rows(self, name, first, last):
-        """Rows first … last − 1 of one of `run.names`, as far as they were recorded: for what is too large at once."""
-        count = self._rows(name, self._interval(name))
-        return self._source.read(name, first, max(first, min(last, count)))
-
-    def _interval(self, name):
-        if name not in self:
-            raise InvalidInput(
-                f"{shorten(name)} was not recorded in this run: expected one of {', '.join(['loss', *self.names])}."
-            )
-        return self._config["quantities"][name]["interval"]
-
-    def _rows(self, name, interval):
-        return self._progress["losses"] if name == LOSSES else self._progress["rows"].get(str(interval), 0)
-
-    def _has_rows(self, name):
-        return name in self and self._rows(name, self._interval(name)) > 0
+    def _known(self):
+        return ", ".join(["loss", *self.names])
 
     def steps_of(self, name):
         """The steps at which a quantity was recorded."""
-        if name == "loss":
-            return self.steps
-        interval = self._interval(name)
-        return np.arange(self._rows(name, interval)) * interval
+        return self.steps if name == "loss" else super().steps_of(name)
 
     @property
     def losses(self):
@@ -165,18 +104,9 @@ class Run:
     def depth(self):
         return layout.depth(self.widths)
 
-    @property
-    def checkpoints(self):
-        """Steps that can be given to `checkpoint`."""
-        return [step for step in self._source.checkpoint_steps() if step <= self.step]
-
     def checkpoint(self, step):
         """The network after `step` steps; StoreError when its file is damaged."""
-        if step not in self.checkpoints:
-            raise InvalidInput(
-                f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}."
-            )
-        return Network(self._source.checkpoint(step), self.widths)
+        return Network(self._source.checkpoint(self._checkpoint_step(step)), self.widths)
 
     @property
     def network(self):
@@ -219,32 +149,6 @@ class Run:
         """Where the effective rank of the product stayed the same for long: see `lb.plateaus`."""
         name = "product/effective_rank"
         return plateaus(self.steps_of(name), self[name])
-
-    def to_xarray(self):
-        """All recorded quantities as an xarray.Dataset (extra `xarray`); one step coordinate per interval."""
-        try:
-            import xarray
-        except ImportError:
-            raise InvalidInput("to_xarray needs xarray: pip install 'lrbias[xarray]'.") from None
-        variables, coordinates = {}, {}
-        for name in self.names:
-            interval = self._interval(name)
-            axis = "step" if interval == 1 else f"step_every_{interval}"
-            values = self[name]
-            axis = axis if name != LOSSES else "step"
-            coordinates[axis] = np.arange(self._rows(name, interval)) * interval
-            flat = name.replace("/", "_")
-            variables[flat] = ((axis, *(f"{flat}_axis_{k}" for k in range(1, values.ndim))), values, {"name": name})
-        return xarray.Dataset(variables, coordinates, {"status": self.status, "label": self.label})
-
-    def check(self):
-        """Read everything that was committed; returns one sentence for each thing that is damaged."""
-        found = []
-        for name in self.names:
-            found += _sentence_of(lambda name=name: self[name])
-        for step in self.checkpoints:
-            found += _sentence_of(lambda step=step: self.checkpoint(step))
-        return found
 
     def _mean_loss(self, first, last):
         return float(self._source.read(LOSSES, first, last).mean()) if last else None
@@ -314,20 +218,3 @@ class Run:
         kept = facts["path"] or "in memory"
         lines.append(f"  {facts['quantities']} quantities, {facts['checkpoints']} checkpoints, store: {kept}")
         return "\n".join(lines)
-
-    def _repr_html_(self):
-        from html import escape
-
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(str(v))}</td></tr>"
-            for k, v in self.summary().items()
-        )
-        return f"<table>{rows}</table>"
-
-
-def _sentence_of(read):
-    try:
-        read()
-    except StoreError as error:
-        return [str(error)]
-    return []

@@ -257,8 +257,9 @@ class RunWriter(RunFolder):
     def create(cls, path, config, extra_files, data, start, quantities, steps):
         """A new run directory at `path`, complete with its first checkpoint; nothing is left behind on failure.
 
-        data: (target, observed), as `Problem` has them. start: the arrays of that checkpoint, as for
-        `write_checkpoint`.
+        data: (target, observed), as `Problem` has them; () for none. start: the arrays of that checkpoint, as for
+        `write_checkpoint`; None for none. quantities, steps: what will be recorded, and the number of steps as far as
+        it is known: arrays grow beyond it.
         """
         path = check_new(path)
         draft = path.with_name(f".{path.name}.new")
@@ -271,11 +272,12 @@ class RunWriter(RunFolder):
         try:
             writer._clear()
             (draft / "checkpoints").mkdir()
-            checksums = writer._write_data(*data)
+            checksums = writer._write_data(*data) if data else {}
             for name, text in extra_files.items():
                 write_file(draft / name, text.encode())
             writer._create_arrays(quantities, steps)
-            writer.write_checkpoint(0, start, config["widths"])
+            if start is not None:
+                writer.write_checkpoint(0, start, config.get("widths", ()))
             write_json(draft / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
             config = {**config, "format": FORMAT, **checksums}
             write_json(draft / "config.json", config)
@@ -356,8 +358,11 @@ class RunWriter(RunFolder):
 
     def write_block(self, name, index, block):
         """Write chunk `index` of a quantity as a whole."""
-        rows = len(block)
-        self._array(name)[index * rows : (index + 1) * rows] = block
+        rows, array = len(block), self._array(name)
+        end = (index + 1) * rows
+        if end > array.shape[0]:  # readers go by progress.json, so an array may be longer than what it holds
+            array.resize((max(end, 2 * array.shape[0]), *array.shape[1:]))
+        array[end - rows : end] = block
 
     def write_tail(self, tails):
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
@@ -366,10 +371,14 @@ class RunWriter(RunFolder):
         write_file(self.path / "tail.npz", data.getbuffer())
 
     def write_checkpoint(self, step, arrays, widths):
-        """arrays: "params", the flat parameter vector, and what else the trainer needs to go on."""
+        """arrays: what training goes on from; of a deep linear network "params", the flat vector, with `widths`."""
         data = io.BytesIO()
         np.savez(data, **arrays, widths=np.asarray(widths, np.int64), step=np.int64(step))
         write_file(self.checkpoint_path(step), data.getvalue())
+
+    def forget_checkpoint(self, step):
+        """Remove a checkpoint that a later, committed one has made superfluous."""
+        self.checkpoint_path(step).unlink(missing_ok=True)
 
     def commit(self, step, checkpoint, status, detail, intervals, elapsed):
         """Make everything written so far count. Committed rows never become fewer."""
@@ -380,6 +389,10 @@ class RunWriter(RunFolder):
             )
         if status != "running":  # then every row is in a chunk
             (self.path / "tail.npz").unlink(missing_ok=True)
+
+    def go_back(self, step):
+        """Rows after `step` do not count any more."""
+        write_json(self.path / "progress.json", shortened(self.progress(), step))
 
     def extend(self, config):
         """Record that the run now goes further."""
@@ -403,6 +416,12 @@ def progress_document(step, checkpoint, status, detail, intervals, elapsed):
         "tail": status == "running",
         "elapsed": round(elapsed, 3),
     }
+
+
+def shortened(progress, step):
+    """The progress of a run that is taken up at an earlier step."""
+    rows = {interval: committed_rows(int(interval), step, progress["status"]) for interval in progress["rows"]}
+    return {**progress, "step": step, "rows": rows, "losses": step + 1}
 
 
 def check_new(path):

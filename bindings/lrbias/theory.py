@@ -3,6 +3,7 @@
 Sources: Saxe et al. 2014 and Arora et al. 2018 for the modes of a balanced, aligned start; Cohen et al. 2021 for the
 limit of stability; Chou, Gieshoff, Maly and Rauhut for identical and perturbed initialisations. In their theorems
 W_i = αI (identical), or W_1 = (α − β)I and the others αI (perturbed), and the target is symmetric with eigenvalues λ_i.
+Galanti, Siegel, Gupte and Poggio for SGD with weight decay, whose loss is the mean of ℓ_i plus λ‖W‖_F².
 """
 
 import math
@@ -60,6 +61,36 @@ def escape_time(value, initial, depth, fraction=0.5):
 def representation_cost(values, depth):
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
     return depth * float((np.asarray(values, np.float64) ** (2 / depth)).sum())
+
+
+def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
+    """The distance in norm of W_T/‖W_T‖ from the matrices of rank ≤ m_l B n, n = steps, is at most this (Lemma 3.2):
+    (1 − 2μλ)^n ‖W_{T−n}‖/‖W_T‖. steps may be an array.
+
+    norm_ratio: ‖W_{T−n}‖/‖W_T‖. Raises InvalidInput unless 2μλ < 1.
+    """
+    shrinking = 1 - _decay(lr, weight_decay)
+    steps = np.asarray(steps, np.float64)
+    require(bool((steps >= 0).all()), "steps", steps, "numbers of at least 0")
+    return shrinking**steps * validate(Positive, "norm_ratio", norm_ratio)
+
+
+def rank_bound(lr, weight_decay, batch, epsilon=1e-3, patches=1):
+    """m_l B ln(2/ε)/(2μλ): in the end W_T/‖W_T‖ is within ε of a matrix of at most this rank (Theorem 3.3).
+
+    patches: m_l, how many vectors of a sample the layer is applied to: 1 where it is fully connected, the positions of
+    a convolution. The theorem asks for ‖W_{T−1}‖/‖W_T‖ → 1. Raises InvalidInput unless 2μλ < 1 and ε < 2.
+    """
+    decay, epsilon = _decay(lr, weight_decay), validate(Positive, "epsilon", epsilon)
+    require(epsilon < 2, "epsilon", epsilon, "a number between 0 and 2")
+    return validate(Count, "patches", patches) * validate(Count, "batch", batch) * math.log(2 / epsilon) / decay
+
+
+def _decay(lr, weight_decay):
+    """2μλ, the share of the weights that a step takes away."""
+    decay = 2 * validate(Positive, "lr", lr) * validate(Positive, "weight_decay", weight_decay)
+    require(decay < 1, "weight_decay", weight_decay, f"less than {0.5 / lr:.6g}, so that a step leaves some weight")
+    return decay
 
 
 def perturbed_constant(depth):

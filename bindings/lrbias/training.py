@@ -21,6 +21,7 @@ from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
+from lrbias.nn.model_run import is_model
 from lrbias.plateau import PlateauWatch
 from lrbias.problem import Problem
 from lrbias.progress import display
@@ -28,7 +29,7 @@ from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run
 from lrbias.settings import Compress, Count, Threads, validate
-from lrbias.store import RunWriter, check_new
+from lrbias.store import RunFolder, RunWriter, check_new
 from lrbias.threads import one_blas_thread
 from lrcore import layout, status
 
@@ -119,9 +120,17 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
                      the same bits, which also repairs damaged chunks
     threads, device  as in `train`; None: as before
 
-    The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is.
+    The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is. A run of
+    `lb.nn.fit` is continued likewise (`lb.nn.resume`).
     """
     refuse_writing(path)
+    if is_model(RunFolder.existing(path).config()):
+        others = (("metrics", metrics), ("from_checkpoint", from_checkpoint), ("threads", threads), ("device", device))
+        for name, value in others:
+            require(value is None, name, value, "nothing for a run of a model")
+        from lrbias.nn import resume as resume_model
+
+        return resume_model(path, steps, progress=progress)
     writer = RunWriter.reopen(path)
     try:
         config, problem = writer.config(), restore(*writer.data())

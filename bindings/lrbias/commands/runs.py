@@ -305,7 +305,7 @@ def resume(
 
 
 def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
-    """Draw the figures of a run or of a sweep, finished or not.
+    """Draw the figures of a run or of a sweep, finished or not; also of a model that was tracked.
 
     Parameters
     ----------

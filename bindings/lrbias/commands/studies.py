@@ -118,6 +118,8 @@ def reproduce(
     steps: Whole = None,
     seeds: Whole = None,
     workers: Whole = None,
+    scale: str | None = None,
+    folder: Path | None = None,
     format: Words = None,
     dry_run: Flag = False,
     json: Flag = False,
@@ -134,14 +136,21 @@ def reproduce(
         chou: recovery of eigenvalues from identical and perturbed starts (Chou et al.), theory over measured curves.
         wang-jacot: SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes.
         glrl: greedy low-rank learning beside gradient flow (Li, Luo and Lyu); about three minutes.
+        galanti: ranks of real networks under SGD with weight decay (Galanti et al.); about an hour.
     store
         The folder of the study; by default reproduced/NAME.
     steps
-        Of the protocol: iterations of every run, 50 000. Of wang-jacot: steps of a trajectory, 1 000 000.
+        Of the protocol: iterations of every run, 50 000. Of wang-jacot: steps of a trajectory, 1 000 000. Of galanti:
+        steps of ResNet-18, to which those of the others are in proportion.
     seeds
-        Of the protocol: number of starts, 3. Of wang-jacot: seeds of each cell of the phase diagram, 20.
+        Of the protocol: number of starts, 3. Of wang-jacot: seeds of each cell of the phase diagram, 20. Of galanti:
+        seeds of each setting, 3.
     workers
         Processes, each with one thread, or threads of wang-jacot; by default one for each core.
+    scale
+        Of galanti: small, or paper for the paper's sizes (days on a cluster).
+    folder
+        Of galanti at the paper's scale: where CIFAR-10 is.
     format
         Figure formats: png, pdf, svg.
     dry_run
@@ -157,10 +166,11 @@ def reproduce(
 
     formats = check_formats(format or ("png", "pdf"))
     if dry_run or not quiet:
-        show_forecast(forecast_study(name, steps, seeds, workers), json, only=dry_run)
+        show_forecast(forecast_study(name, steps, seeds, workers, scale, folder), json, only=dry_run)
     if dry_run:
         return 0
-    evidence = make_study(name, store, steps, seeds, workers, progress=not quiet)
+    of_scale = {"scale": scale, "folder": None if folder is None else str(folder)}
+    evidence = make_study(name, store, steps, seeds, workers, progress=not quiet, **of_scale)
     written = [str(path) for path in evidence.save(formats)]
     show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
     return 0

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
 from lrbias.experiment import INITIAL
+from lrbias.figures import model_plots
 from lrbias.figures.drawing import (
     LINES,
     PHASE,
@@ -28,6 +29,7 @@ from lrbias.figures.drawing import (
     thin,
 )
 from lrbias.forecasting import MODES, escape_steps
+from lrbias.nn.model_run import ModelRun
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
 from lrcore.adaptive import STABLE
@@ -93,6 +95,23 @@ def _mark_phases(run, axes):
 def _frame(run):
     """Of a legend: white where lines of phases would cross its words."""
     return {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 1} if run.phases else {}
+
+
+def _of_model(run):
+    return isinstance(run, ModelRun)
+
+
+def _or_of_model(other):
+    """The decorated function, for a ModelRun `other`, which draws the same of a model's weight matrices."""
+
+    def decorate(draw):
+        @functools.wraps(draw)
+        def either(run, *arguments):
+            return other(run, *arguments) if _of_model(run) else draw(run, *arguments)
+
+        return either
+
+    return decorate
 
 
 @styled
@@ -175,6 +194,7 @@ def _draw_effective_rank(run, axes):
     _step_axis(run, axes)
 
 
+@_or_of_model(model_plots.singular_values)
 @styled
 def singular_values(run):
     """All σ_i of the product, logarithmic; dashed: the target's values; triangles: the forecast of each escape."""
@@ -248,6 +268,7 @@ def _escapes(run, modes):
         return escape_steps(run.problem, run.checkpoint(0), run.step_size, run.step, modes)
 
 
+@_or_of_model(model_plots.layer_ranks)
 @styled
 def layer_ranks(run):
     """Ranks of every layer in its own panel."""
@@ -353,6 +374,7 @@ def _draw_stable_steps(run, axes):
     axes.semilogy(steps, allowed, label=rf"${STABLE:g}{count}\,/\,(N \sigma_1^{{2-2/N}})$", **THEORY)
 
 
+@_or_of_model(model_plots.overview)
 @styled
 def overview(run):
     """Singular values, effective rank and loss (or errors) of one run on one page."""
@@ -519,14 +541,18 @@ FIGURES = {
 
 
 def save(run, folder, formats=("png", "pdf")):
-    """Write every figure for which the run has the data; returns the paths. The folder is made when missing."""
+    """Write every figure for which the run has the data; returns the paths. The folder is made when missing.
+
+    run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.figures.model_plots`).
+    """
     check_formats(formats)
     return [path for name, draw, _ in available(run) for path in save_figure(draw(), folder, name, formats)]
 
 
 def available(run):
     """(name, function without arguments, caption) of every figure for which the run has the data."""
-    chosen = [(name, draw) for name, draw in FIGURES.items() if _recorded(run, name)]
+    figures, recorded = (model_plots.FIGURES, model_plots.has_data) if _of_model(run) else (FIGURES, _recorded)
+    chosen = [(name, draw) for name, draw in figures.items() if recorded(run, name)]
     return [(name, functools.partial(draw, run), caption(draw)) for name, draw in chosen]
 
 

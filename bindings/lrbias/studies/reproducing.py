@@ -16,24 +16,30 @@ from lrbias.studies.tables import markdown
 from lrbias.sweeps.making import forecast_sweep, sweep
 from lrbias.sweeps.reading import as_csv, open_sweep
 
-STUDIES = ("protocol", "chou", "wang-jacot", "glrl")
-DEFAULTS = {"protocol": (50_000, 3), "wang-jacot": (1_000_000, 20)}  # steps and seeds
+STUDIES = ("protocol", "chou", "wang-jacot", "glrl", "galanti")
+DEFAULTS = {"protocol": (50_000, 3), "wang-jacot": (1_000_000, 20), "galanti": (None, 3)}  # steps and seeds
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
 
-def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None, progress=None):
+def reproduce(
+    name="protocol", store=None, steps=None, seeds=None, workers=None, progress=None, scale=None, folder=None
+):
     """Make the runs of a study, as far as they are not made yet, and return what they show.
 
     name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
              "chou": recovery of eigenvalues in deep matrix factorization, seconds; returns a chou.Recovery
              "wang-jacot": jumps of SGD to lower rank, about ten minutes; returns Findings. Needs the extra `convex`
              "glrl": greedy low-rank learning beside gradient flow, three minutes; returns Findings. Needs `convex`, too
+             "galanti": ranks of real networks under SGD with weight decay, about an hour on two cores; returns
+             Findings. Needs the extra `vision`
     store    a folder, by default reproduced/NAME; started again the study goes on
     steps, seeds   fewer give a quicker and weaker study. Of the protocol: iterations of every run (50 000) and number
              of starts (3); of wang-jacot: steps of every one-way trajectory (1 000 000) and seeds of each cell of the
-             phase diagram (20), to which the other numbers are in proportion
+             phase diagram (20), to which the other numbers are in proportion; of galanti: steps of ResNet-18, and seeds
+             of each setting (3)
+    scale, folder  of galanti: "small", or "paper" for the paper's sizes, with CIFAR-10 in `folder` (days on a cluster)
     """
-    steps, seeds = _check(name, steps, seeds)
+    steps, seeds = _check(name, steps, seeds, scale, folder)
     store = Path("reproduced") / name if store is None else Path(store)
     if name == "chou":
         return chou.study(store, progress)
@@ -41,18 +47,22 @@ def reproduce(name="protocol", store=None, steps=None, seeds=None, workers=None,
         return wang_jacot_study(store, steps, seeds, workers, progress)
     if name == "glrl":
         return glrl_study(store, progress)
+    if name == "galanti":
+        return galanti_study(store, steps, seeds, workers, progress, scale or "small", folder)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
         sweep(base, over, store / part, workers, progress=progress)
     return read_evidence(store)
 
 
-def _check(name, steps, seeds):
+def _check(name, steps, seeds, scale=None, folder=None):
     require(name in STUDIES, "name", name, " or ".join(STUDIES))
+    for argument, value in (("scale", scale), ("folder", folder)):
+        require(value is None or name == "galanti", argument, value, "nothing for this study")
     for argument, value in (("steps", steps), ("seeds", seeds)):
         require(value is None or name in DEFAULTS, argument, value, "nothing for a study whose runs are fixed")
     usual = DEFAULTS.get(name, (1, 1))
     steps, seeds = (own if own is not None else other for own, other in zip((steps, seeds), usual, strict=True))
-    return validate(Count, "steps", steps), validate(Count, "seeds", seeds)
+    return None if steps is None else validate(Count, "steps", steps), validate(Count, "seeds", seeds)
 
 
 def wang_jacot_study(store, steps, seeds, workers, progress):
@@ -73,25 +83,38 @@ def glrl_study(store, progress):
     return GreedyFindings(Study(store, progress))
 
 
+def galanti_study(store, steps, seeds, workers, progress, scale, folder):
+    from lrbias.studies.galanti import Study
+    from lrbias.studies.galanti_tables import RankFindings
+
+    return RankFindings(Study(store, seeds, steps, workers, progress, scale, folder))
+
+
 def is_findings(path):
     """Whether a folder holds a complete study with findings."""
-    from lrbias.studies.glrl_tables import is_greedy
-    from lrbias.studies.wang_jacot_tables import is_jumps
-
-    return is_greedy(Path(path)) or is_jumps(Path(path))
+    return _reader(Path(path)) is not None
 
 
 def read_findings(path):
     """The Findings of a complete study."""
-    from lrbias.studies.glrl_tables import is_greedy, read_greedy
-    from lrbias.studies.wang_jacot_tables import read_jumps
-
-    return read_greedy(Path(path)) if is_greedy(Path(path)) else read_jumps(Path(path))
+    return _reader(Path(path))(Path(path))
 
 
-def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
+def _reader(path):
+    """What reads the findings in a folder; None where there are none."""
+    from lrbias.studies import galanti_tables, glrl_tables, wang_jacot_tables
+
+    readers = (
+        (glrl_tables.is_greedy, glrl_tables.read_greedy),
+        (wang_jacot_tables.is_jumps, wang_jacot_tables.read_jumps),
+        (galanti_tables.is_ranks, galanti_tables.read_ranks),
+    )
+    return next((read for known, read in readers if known(path)), None)
+
+
+def forecast_study(name="protocol", steps=None, seeds=None, workers=None, scale=None, folder=None):
     """{runs, seconds, bytes} of `reproduce`."""
-    steps, seeds = _check(name, steps, seeds)
+    steps, seeds = _check(name, steps, seeds, scale, folder)
     total = {"runs": 0, "seconds": 0.0, "bytes": 0}
     if name == "chou":
         parts = [chou.expected()]
@@ -103,6 +126,10 @@ def forecast_study(name="protocol", steps=None, seeds=None, workers=None):
         from lrbias.studies import glrl
 
         parts = [glrl.expected()]
+    elif name == "galanti":
+        from lrbias.studies import galanti
+
+        parts = [galanti.expected(seeds, steps, workers, scale or "small")]
     else:
         parts = [forecast_sweep(base, over, workers) for base, over in protocol.sweeps(steps, seeds).values()]
     return {key: sum(part[key] for part in parts) for key in total}
