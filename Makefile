@@ -9,7 +9,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum 
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test cuda-check bench bench-gpu evidence clean
+.PHONY: demo test cuda-check bench bench-gpu evidence data clean
 
 ## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
 demo: .venv/base
@@ -34,14 +34,21 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/flow.py --write
 	$(BIN)/python benchmarks/sgd.py --write
 	$(BIN)/python benchmarks/sweeps.py --whole --write
+	$(BIN)/python benchmarks/weight_values.py --write
+	$(BIN)/python benchmarks/tracker.py --write
 
 ## bench-gpu: training on a GPU against the model on paper and against peers; without a GPU the model alone
 bench-gpu: .venv/bench .venv/cuda
 	$(BIN)/python benchmarks/gpu.py --write
 
-## evidence: the slow proofs (kills at every store write and at random times), then the studies (more than an hour)
-evidence: .venv/test
+## data: Fashion-MNIST, from its Debian package (as root)
+data:
+	test -d /usr/share/datasets/fashion-mnist || apt-get install --yes dataset-fashion-mnist
+
+## evidence: the slow proofs (kills at every store write and at random times), then the studies (more than two hours)
+evidence: .venv/test data
 	$(BIN)/python -m pytest -m evidence -s
+	$(BIN)/lrbias reproduce galanti
 	$(BIN)/lrbias reproduce wang-jacot
 	$(BIN)/lrbias reproduce protocol
 

@@ -102,6 +102,18 @@ def _run(code, **environment):
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | environment)
 
 
+def test_pytorch_is_imported_for_real_networks_alone():
+    """And nothing of the rest reads them: a recorded run is opened, drawn and reported without it."""
+    found = {path for path in _importing("torch") if path.startswith(("lrcore", "bindings"))}
+    assert all(path.startswith("bindings/lrbias/nn/") or path == "bindings/lrbias/studies/galanti.py" for path in found)
+    assert len(found) > 5
+    _run(
+        "import sys, lrbias as lb, lrbias.nn.model_run, lrbias.reporting, lrbias.studies.galanti_tables\n"
+        "lb.plots, lb.open, lb.nn\n"
+        "assert not {'torch', 'monai', 'lightning', 'transformers'} & set(sys.modules)"
+    )
+
+
 def test_importing_the_core_compiles_nothing():
     _run(
         "import lrcore, sys; assert 'numba' not in sys.modules\n"

@@ -42,6 +42,12 @@ def test_the_readme_example_of_greedy_learning_runs(tmp_path):
     _run("\n".join(["import lrbias as lb", code, near]), tmp_path)
 
 
+def test_the_readme_example_of_a_tracked_model_runs(tmp_path):
+    code = _blocks("README.md", "python")[3]
+    _run("\n".join([code, "assert run.step == 100 and len(run['average/relative_rank']) == 11"]), tmp_path)
+    assert (tmp_path / "figures/overview.png").exists()
+
+
 def test_the_core_example_runs_as_it_is(tmp_path):
     (code,) = _blocks("lrcore/README.md", "python")
     _run(code, tmp_path)

@@ -30,7 +30,8 @@ class Own(nn.Module):
 
     def __init__(self, at=None):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3))
+        convolutions = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+        self.layers = nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.3))
         self.last, self.at, self.calls = nn.Linear(16, 3), at, 0
 
     def forward(self, inputs):
@@ -52,7 +53,7 @@ def test_a_step_is_that_of_the_mean_loss_with_weight_decay():
     lr, decay = 0.2, 0.03
     data = Images("noise", data.train_inputs.astype(np.float64), data.train_labels, data.test_inputs.astype(np.float64),
                   data.test_labels, 3)  # fmt: skip
-    model.layers[4].p = 0.0
+    model.layers[-1].p = 0.0
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     settings = Training(batch=24, lr=lr, weight_decay=decay, steps=1)
     order = settings.order(0, 24)

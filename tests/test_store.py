@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 import lrbias as lb
+from lrbias import store
 from runs import fingerprint, quiet_train, settings
 
 
@@ -295,6 +297,30 @@ def test_nothing_uses_pickle(stored):
     path, _ = stored
     with np.load(path / "checkpoints/step-00000050.npz", allow_pickle=False) as archive:
         assert sorted(archive) == ["params", "step", "widths"]
+
+
+@pytest.mark.parametrize(("rows", "after"), [(None, 10), (16, 10), (16, 70)])
+def test_a_run_that_goes_back_and_is_interrupted_keeps_the_rows_that_count(tmp_path, monkeypatch, rows, after):
+    """Also those after the step where it is interrupted: in the same block, and in later ones that the tail has."""
+    if rows:
+        monkeypatch.setattr(store, "MOST_CHUNK_ROWS", rows)
+    asked = []
+
+    def interrupt(network):
+        asked.append(network)
+        if len(asked) == after // 2 + 2:  # one call is made before the first step
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+    metrics = {"singular_values": 1, "effective_rank": 7, "mine": lambda network: 0.0}
+    arguments = settings(record=lb.Record(every=2, metrics=metrics))
+    expected = fingerprint(lb.train(**arguments, store=tmp_path / "run"))
+    with pytest.raises(lb.Interrupted):
+        lb.resume(tmp_path / "run", from_checkpoint=50, metrics={"mine": interrupt})
+    run = lb.open(tmp_path / "run")
+    assert (run.status, run.step) == ("finished", 200)
+    assert fingerprint(run) == expected
+    assert run.check() == []
 
 
 def _crash(run, stride, times):

@@ -4,8 +4,11 @@ A commit hands on what the blocks hold so far, all of it as one file: the tail. 
 take as many files. When a run ends its last blocks become chunks like the others.
 """
 
+import contextlib
+
 import numpy as np
 
+from lrbias.errors import StoreError
 from lrbias.metrics import Quantity
 from lrbias.store import chunk_rows, progress_document, shortened
 
@@ -14,6 +17,11 @@ LOSSES = "losses"  # the loss of every step: row = step
 
 def losses_quantity(dtype):
     return Quantity(LOSSES, (), np.dtype(dtype).str.lstrip("<="), 1)
+
+
+def committed(progress, name, interval):
+    """How many rows of a quantity count, by what progress.json says."""
+    return progress["losses"] if name == LOSSES else progress["rows"].get(str(interval), 0)
 
 
 class Column:
@@ -25,18 +33,33 @@ class Column:
         self.index = 0
         self.block = self._blank()
         self.last = None
-        self._filled, self._dirty = 0, False
+        self._filled, self._dirty, self._count = 0, False, 0
 
     def _blank(self):
         dtype = np.dtype(self.quantity.dtype)
         return np.full((self.rows, *self.quantity.shape), np.nan if dtype.kind == "f" else 0, dtype)
 
-    def restore(self, row):
-        """Continue at `row`: the rows before it in its block are read back from the sink."""
+    def restore(self, row, count):
+        """Continue at `row`; `count` rows count already, and those after `row` do until they are written again."""
+        self._count = count
+        if count // self.rows > row // self.rows:
+            with contextlib.suppress(StoreError):  # damaged: the run may go back in order to make it again
+                self._load(count)
+                self.flush()  # a later block that only the tail has becomes a chunk
+        self._load(row)
+
+    def _load(self, row):
+        """Go to the block of `row` and read back from the sink what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
-        self.block, self._filled, self._dirty = self._blank(), kept, False
+        first, self.block = self.index * self.rows, self._blank()
         if kept:
-            self.block[:kept] = self._sink.read(self.quantity.name, self.index * self.rows, row)
+            self.block[:kept] = self._sink.read(self.quantity.name, first, row)
+        later = min(self._count - first, self.rows)
+        if later > kept:
+            with contextlib.suppress(StoreError):  # likewise
+                self.block[kept:later] = self._sink.read(self.quantity.name, row, first + later)
+                kept = later
+        self._filled, self._dirty = kept, kept > 0  # it may be the tail that has them, which ends with the run
 
     def set(self, row, value):
         """Write one row; rows come in order, and may repeat the last ones with the same values."""
@@ -54,13 +77,13 @@ class Column:
         self._turn_to(row)
         first = row - self.index * self.rows
         view = self.block[first : first + count]
-        self._filled, self._dirty = first + len(view), True
+        self._filled, self._dirty = max(self._filled, first + len(view)), True
         return view
 
     def _turn_to(self, row):
         if row // self.rows != self.index:
             self.flush()
-            self.index, self.block, self._filled = row // self.rows, self._blank(), 0
+            self._load(row - row % self.rows)
 
     def flush(self):
         """Hand on the whole block, full or not."""
@@ -86,10 +109,14 @@ class Log:
         """The number that was written last to a quantity; None when there is none."""
         return self.columns[name].last if name in self.columns else None
 
-    def restore(self, step):
-        """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again."""
-        for column in self.columns.values():
-            column.restore(-(-step // column.quantity.interval))
+    def restore(self, step, progress=None):
+        """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again.
+
+        progress: of the run that is taken up; what counts by it goes on counting, also after `step`.
+        """
+        for name, column in self.columns.items():
+            interval = column.quantity.interval
+            column.restore(-(-step // interval), committed(progress, name, interval) if progress else 0)
 
     def flush(self):
         """Hand on every block: at the end of a run."""

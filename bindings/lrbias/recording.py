@@ -3,7 +3,7 @@
 import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError, shorten
-from lrbias.log import LOSSES
+from lrbias.log import LOSSES, committed
 
 
 class Recording:
@@ -76,7 +76,7 @@ class Recording:
         return ", ".join(self.names)
 
     def _rows(self, name, interval):
-        return self._progress["losses"] if name == LOSSES else self._progress["rows"].get(str(interval), 0)
+        return committed(self._progress, name, interval)
 
     def _has_rows(self, name):
         return name in self and self._rows(name, self._interval(name)) > 0

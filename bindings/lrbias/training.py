@@ -251,7 +251,7 @@ class _Training:
         return run
 
     def _loop(self, received):
-        self.log.restore(self.step)
+        self.log.restore(self.step, self.sink.progress())
         if self.watch and self.step:
             rows = -(-self.step // self.watch.interval)
             self.watch.restore(self.sink.read(EFFECTIVE_RANK, 0, rows), self.sink.read(LOSSES, 0, self.step))

@@ -18,6 +18,7 @@ from lrbias.figures.drawing import (
 from lrbias.nn.model_run import VALUES
 
 MOST_LAYERS = 12  # that get a panel of their own
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
 DEEPEST = 1e-6  # of the largest singular value is the lower end of the axis
 RANKS = (
     ("relative_rank", r"rank, $\sigma_i/\|W\|_2 > \varepsilon$"),
@@ -51,14 +52,13 @@ def rank_label(run):
 def overview(run):
     """Ranks, averaged over the weight matrices, and what was noted beside them."""
     scalars = [name for name in run.scalars if np.isfinite(run[name]).any()]
-    figure, grid = new_figure(1, 1 + bool(scalars), height=2.8)
+    figure, grid = new_figure(1, 1 + bool(scalars), height=3.1)
     ranks = grid[0, 0]
     for (name, label), line, colour in zip(RANKS, LINES, ("black", "0.45", "0.3", "0.6"), strict=True):
         ranks.semilogy(*series(run, f"average/{name}"), linestyle=line, color=colour, label=label)
     ranks.set_ylabel(f"average over {len(run.layers)} matrices")
-    ranks.set_ylim(top=ranks.get_ylim()[1] * 3)  # room for the legend above the curves
     plain_ticks(ranks.yaxis)
-    ranks.legend(loc="upper right", ncols=2)
+    ranks.legend(**BELOW)
     for axes in grid[0]:
         time_axis(run, axes)
     ranks.set_title(f"{run.label}: {run.status} at {run.unit} {run.step}")
@@ -68,7 +68,7 @@ def overview(run):
         grid[0, 1].plot(times[known], values[known], linestyle=line, color=colour, label=name.replace("_", " "))
     if scalars:
         grid[0, 1].set_ylim(bottom=0)
-        grid[0, 1].legend(loc="best")
+        grid[0, 1].legend(**BELOW)
     return figure
 
 
@@ -83,11 +83,11 @@ def panels(run, layers=None):
         axes.set_visible(False)
     shapes = {layer.name: f"{layer.rows} × {layer.columns}" for layer in run.layers}
     for axes, name in zip(grid.flat, names, strict=False):
-        axes.set_title(f"{shorter(name)}  ({shapes[name]})", fontsize=7.5)
+        axes.set_title(f"{shorter(name)} ({shapes[name]})", fontsize=7)
     return figure, grid, names
 
 
-def shorter(name, most=24):
+def shorter(name, most=18):
     """The end of a long name, which tells more than its beginning."""
     return name if len(name) <= most else "…" + name[1 - most :]
 

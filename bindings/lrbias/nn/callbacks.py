@@ -78,13 +78,9 @@ def lightning(tracker):
             if not self.loaded:  # a checkpoint that was made without this callback says how far it is all the same
                 count.begin(max(0, trainer.global_step - 1) if count.by("step") else trainer.current_epoch)
 
-        def on_train_epoch_start(self, trainer, module):
-            if count.by("epoch"):  # one that was saved after its last batch does not end again
-                count(trainer.current_epoch)
-
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            if count.by("step"):
-                count(trainer.global_step)
+            # also by epochs: one that was saved after its last batch does not end again
+            count(trainer.global_step if count.by("step") else trainer.current_epoch)
 
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             count.note_new(trainer.callback_metrics)
@@ -158,6 +154,8 @@ def hugging_face(tracker):
 class Keras:
     """For loops that call the methods of a callback as Keras does: its own with the PyTorch backend, or others.
 
+    What is tracked is a module of PyTorch; under Keras that which a TorchModuleWrapper holds, not Keras' own layers.
+
     A step is a batch: that Keras accumulates gradients in its optimizer is not seen. A loop of one's own need not
     call more than on_train_batch_end(batch, logs), on_epoch_end(epoch, logs) and on_train_end(). Where it calls
     on_train_batch_begin(batch), too, the last step of an epoch waits for the logs of that.
@@ -166,7 +164,7 @@ class Keras:
     async_safe = False  # Keras may call others beside the training
 
     def __init__(self, tracker):
-        self._count, self._made, self._begun = _Counter(tracker), tracker.steps, None
+        self._count, self._made, self._waits = _Counter(tracker), tracker.steps, False
 
     def set_params(self, params):
         """Nothing of it is needed."""
@@ -178,14 +176,13 @@ class Keras:
         self._made = self._count.tracker.steps  # which a checkpoint may have changed
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._begun = batch
+        self._waits = True
         self._count(self._made)
 
     def on_train_batch_end(self, batch, logs=None):
         self._count.note(logs or {})
-        if self._count.by("step"):
-            self._made += 1 if self._begun is None else batch - self._begun + 1  # one call may make several steps
-        if self._begun is None:
+        self._made += self._count.by("step")
+        if not self._waits:
             self._count(self._made)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -205,6 +205,7 @@ class _Fitting:
         parameters = self.model.parameters()
         self.optimizer = torch.optim.SGD(parameters, training.lr, momentum, weight_decay=decay, fused=True)
         self.augment = crops_and_flips(self.inputs.shape[-2:]) if training.augment else None
+        self._order = None
         self.tally = np.zeros(3)  # since the last record: losses, images put right, images
         self.last_loss = float("nan")
 
@@ -218,20 +219,20 @@ class _Fitting:
     def arrays(self):
         """Everything that the next step depends on, for a checkpoint."""
         arrays = {f"model/{name}": value.detach().numpy() for name, value in self.model.state_dict().items()}
-        for place, buffer in enumerate(self._momenta()):
-            arrays[f"momentum/{place}"] = buffer.numpy()
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                arrays[f"momentum/{name}"] = momentum.numpy()
         return {**arrays, "tally": self.tally, "generator": torch.get_rng_state().numpy()}
-
-    def _momenta(self):
-        states = [self.optimizer.state.get(p, {}) for p in self.model.parameters()]
-        return [state["momentum_buffer"] for state in states if state.get("momentum_buffer") is not None]
 
     def restore(self, arrays):
         """Go on from what `arrays` gave."""
         _load_weights(self.model, arrays)
-        for place, parameter in enumerate(self.model.parameters()):
-            if f"momentum/{place}" in arrays:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.from_numpy(arrays[f"momentum/{place}"])
+        for name, parameter in self.model.named_parameters():
+            if f"momentum/{name}" in arrays:
+                momentum = torch.empty_like(parameter)  # laid out like the parameter, which fused steps rely on
+                momentum.copy_(torch.from_numpy(arrays[f"momentum/{name}"]))
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum
         self.tally[:] = arrays["tally"]
         torch.set_rng_state(torch.from_numpy(arrays["generator"]))
 
@@ -276,7 +277,7 @@ class _Fitting:
     def _make_step(self):
         """One step; False when the loss is not finite."""
         epoch, place = divmod(self.step, self.per_epoch)
-        if place == 0 or not hasattr(self, "_order"):
+        if place == 0 or self._order is None:
             self._order = torch.from_numpy(self.training.order(epoch, len(self.labels)))
             self.optimizer.param_groups[0]["lr"] = self.training.rate(epoch)
         chosen = self._order[place * self.training.batch : (place + 1) * self.training.batch]

@@ -36,9 +36,9 @@ def read_ranks(store):
     return RankFindings(Study(store, progress=False, **sizes))
 
 
-def last_rank(run):
-    """The average rank over the matrices at the last record."""
-    return float(run.average()[-1])
+def last_rank(run, metric=None):
+    """The average rank over the matrices at the last record; metric: another one than the rank of the run."""
+    return float(run.average(metric)[-1])
 
 
 def learnt(run):
@@ -93,15 +93,12 @@ class RankFindings(Findings):
 
     def _row(self, axis, table):
         trained = [(value, [run for run in runs if learnt(run)]) for value, runs in table]
-        known = [(value, [last_rank(run) for run in runs]) for value, runs in trained if runs]
+        known = [(value, runs) for value, runs in trained if runs]
         row = {"network": axis.network, "varied": axis.varied, "figures": axis.figures, **axis.fixed}
         row["values"] = [_cell(value, runs) for value, runs in table]
         row["untrained"] = sum(not learnt(run) for _, runs in table for run in runs)
-        if len(known) > 1:
-            row["correlation"], row["low"], row["high"] = correlation(*zip(*known, strict=True))
-            row["verdict"] = verdict(axis.varied, row["low"], row["high"])
-        else:
-            row.update(correlation=None, low=None, high=None, verdict="not judged")
+        for name, metric in (("rank", None), ("stable_rank", "stable_rank")):
+            row[name] = _judged(axis.varied, [(v, [last_rank(run, metric) for run in runs]) for v, runs in known])
         return row
 
     def control_rows(self):
@@ -220,20 +217,15 @@ class RankFindings(Findings):
         yield self._gradient_text()
 
     def _axis_text(self):
-        heads = (
-            "network",
-            "varied",
-            "the others",
-            "average rank at the end: value → mean ± deviation (training accuracy)",
-        )
-        heads += ("Spearman's ρ [95 %]", "expected", "verdict")
+        ends = "average rank at the end: value → mean ± deviation (stable rank; training accuracy)"
+        heads = ("network", "varied", "the others", ends, "Spearman's ρ [95 %]", "expected", "verdict")
+        heads += ("ρ of the stable rank", "verdict")
         rows = []
         for row in self.axis_rows():
-            found = (
-                "—" if row["correlation"] is None else f"{row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            )
+            rho, said, *stable = [cell for name in ("rank", "stable_rank") for cell in _correlation_cells(row, name)]
             sign = "> 0" if EXPECTED[row["varied"]] > 0 else "< 0"
-            rows.append([row["network"], WORDS[row["varied"]], _others(row), _values(row), found, sign, row["verdict"]])
+            about = [row["network"], WORDS[row["varied"]], _others(row), _values(row, stable=True)]
+            rows.append([*about, rho, sign, said, *stable])
         sizes = ", ".join(
             f"{network} {self.scale.networks[network].get('steps', 'as many')} steps"
             for network in dict.fromkeys(axis.network for axis, _ in self.axes)
@@ -241,7 +233,8 @@ class RankFindings(Findings):
         text = (
             f"{self.study.seeds} seeds for each value; {sizes}. The rank is the number of σ_i > 1e-3 ‖W‖₂, averaged "
             "over the weight matrices. Spearman's ρ between the setting and the rank over all runs; the interval is a "
-            f"bootstrap of the seeds within each value, {RESAMPLES} times. †: runs among them that did not learn "
+            f"bootstrap of the seeds within each value, {RESAMPLES} times. In brackets the mean stable rank (without a "
+            "threshold, judged alike) and the training accuracy. †: runs among them that did not learn "
             f"({100 * CHANCE:.0f} % of the training images or less put right), which are left out of ρ."
         )
         return "Smaller batches, larger learning rates, more weight decay: lower ranks", text, heads, rows
@@ -337,10 +330,27 @@ class RankFindings(Findings):
         return "Ranks of gradients", text, heads, rows
 
 
+def _judged(varied, known):
+    """Correlation, its interval and the verdict, of [(value, ranks)]."""
+    if len(known) < 2:
+        return {"correlation": None, "low": None, "high": None, "verdict": "not judged"}
+    rho, low, high = correlation(*zip(*known, strict=True))
+    return {"correlation": rho, "low": low, "high": high, "verdict": verdict(varied, low, high)}
+
+
+def _correlation_cells(row, name):
+    """The correlation with its interval, and the verdict."""
+    found = row[name]
+    known = found["correlation"] is not None
+    shown = f"{found['correlation']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" if known else "—"
+    return shown, found["verdict"]
+
+
 def _cell(value, runs):
     """What is known of the runs with one value."""
     ranks = [last_rank(run) for run in runs]
     cell = {"value": value, "ranks": ranks, "mean": float(np.mean(ranks)), "deviation": float(np.std(ranks))}
+    cell["stable_rank"] = float(np.mean([last_rank(run, "stable_rank") for run in runs]))
     return {**cell, **_accuracies(runs), "untrained": sum(not learnt(run) for run in runs)}
 
 
@@ -366,10 +376,11 @@ def _shown(settings):
     return ", ".join(f"{name} = {value:g}" for name, value in settings.items())
 
 
-def _values(row):
+def _values(row, stable=False):
     shown = []
     for cell in row["values"]:
         spread = f" ± {cell['deviation']:.1f}" if len(cell["ranks"]) > 1 else ""
         mark = "†" if cell["untrained"] else ""
-        shown.append(f"{cell['value']:g} → {cell['mean']:.1f}{spread} ({cell['train_accuracy']:.2f}{mark})")
+        beside = f"{cell['stable_rank']:.1f}; " if stable else ""
+        shown.append(f"{cell['value']:g} → {cell['mean']:.1f}{spread} ({beside}{cell['train_accuracy']:.2f}{mark})")
     return "; ".join(shown)

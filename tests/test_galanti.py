@@ -1,0 +1,157 @@
+"""The study of Galanti et al.: a small one from its runs to its page, its statistics, and that all runs can be made."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import lrbias as lb
+from lrbias.nn import Training
+from lrbias.studies import galanti, galanti_tables
+from lrbias.studies.galanti import Map, Scale, Study
+from lrbias.studies.galanti_tables import correlation, verdict
+from runs import call
+
+torch.set_num_threads(1)
+DIGITS = {"data": "digits", "samples": 300, "test_samples": 100}
+
+
+def tiny():
+    """Digits, two networks, a few dozen steps, and a threshold that so short a training moves values across."""
+    mlp = {**DIGITS, "network": "mlp-bn", "width": 12, "depth": 2, "steps": 60, "epsilon": 0.3}
+    center = {"batch": 8, "lr": 0.1, "weight_decay": 2e-3}
+    axis, zero = galanti._axis, {**center, "weight_decay": 0.0}
+    axes = (
+        axis("mlp", "weight_decay", (0.0, 2e-3, 1.0), center, "8"),
+        axis("mlp", "lr", (0.05, 0.1), center, "2"),
+        axis("mlp", "batch", (4, 8), center, "9"),
+    )
+    others = (axis("mixed", "weight_decay", (0.0, 1e-2), center, "16", 1),)
+    maps = (Map("mlp", ("lr", "weight_decay"), ((0.05, 0.1), (2e-3, 1.0)), {"batch": 8}),)
+    networks = {
+        "mlp": mlp,
+        "resnet": mlp,
+        "mixed": {**DIGITS, "network": "mixed", "width": 4, "depth": 1, "steps": 4},
+        "wide": {**mlp, "width": 40},
+    }
+    return Scale(networks, axes, (axis("mlp", "lr", (0.05, 0.1), zero, "12"),), others, maps, center)
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    monkeypatch.setitem(galanti.SCALES, "small", tiny)
+    monkeypatch.setattr(galanti, "small", tiny)
+
+
+def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
+    found = lb.reproduce("galanti", "study", seeds=2, workers=1)
+    runs = found.study.runs()
+    assert len(list((work / "study/runs").iterdir())) == len(runs)
+    assert len({name.rsplit("seed", 1)[0] for name in runs if name.startswith("mlp")}) == 3 + 1 + 1 + 1 + 1
+    by_decay = found.axis_rows()[0]
+    ranks = [cell["ranks"] for cell in by_decay["values"]]
+    learnt = [each for cell, each in zip(by_decay["values"], ranks, strict=True) if not cell["untrained"]]
+    assert np.ptp(ranks) > 0
+    assert by_decay["untrained"] == 2 * (3 - len(learnt)) == 2  # the largest weight decay leaves nothing to learn with
+    assert by_decay["rank"]["correlation"] == correlation((0.0, 2e-3), learnt)[0]
+    run = found.study.run("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
+    assert galanti_tables.last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
+    for row in found.gradients["mixed"] + found.gradients["mlp"]:
+        assert 0 < row["sample"] <= row["sample_bound"]
+        assert row["batch"] <= row["batch_bound"]
+    bounds = found.bound_rows()
+    assert [row["bound"] for row in bounds] == sorted(row["bound"] for row in bounds)
+    assert all(row["largest"] <= row["bound"] for row in bounds)
+    written = {path.name for path in found.save(("png",))}
+    assert {
+        "galanti.md",
+        "galanti.json",
+        "runs.csv",
+        "final-ranks.png",
+        "maps.png",
+        "bound.png",
+        "mixed.png",
+    } <= written
+    assert "Without weight decay nothing happens" in (work / "study/galanti.md").read_text()
+    assert json.loads((work / "study/galanti.json").read_text())["axes"][0]["rank"] == by_decay["rank"]
+    before = {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
+    code, _, _ = call(capsys, "report study -o page.html --quiet")  # reads, and makes nothing again
+    assert code == 0
+    assert (work / "page.html").read_text().count("<figure") == len(found.figures())
+    assert before == {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
+    with pytest.raises(lb.InvalidInput, match="a new folder, or this study with"):
+        lb.reproduce("galanti", "study", seeds=3)
+
+
+def test_runs_that_were_begun_are_continued(work):
+    study = Study(work / "study", seeds=1, scale=tiny(), workers=1)
+    name, settings = next(iter(study.runs().items()))
+    lb.nn.fit(Training(**{**settings, "steps": 20}), store=study.path(name))
+    config = lb.open(study.path(name))
+    assert config.status == "finished"
+    whole = lb.nn.fit(Training(**settings))
+    assert galanti.train_one((study.path(name), settings)) == "finished"
+    lb.resume(study.path(name), steps=60)
+    np.testing.assert_array_equal(lb.open(study.path(name))["singular_values"], whole["singular_values"])
+
+
+@pytest.mark.parametrize("scale", [galanti.small, lambda: galanti.paper("cifar")])
+def test_every_run_can_be_made(scale):
+    """Settings are accepted, and no two cells share a folder unless they are the same run."""
+    study = Study.__new__(Study)
+    study.scale, study.seeds = scale(), 3
+    runs = study.runs()
+    for name, settings in runs.items():
+        Training(**settings)
+        cell = {key: settings[key] for key in galanti.KEYS}
+        assert name == galanti.run_name(name.split(",")[0], cell, settings["seed"])
+    for axis in (*study.scale.axes, *study.scale.controls, *study.scale.others):
+        for cell in axis.cells():
+            assert galanti.run_name(axis.network, cell, 0) in runs
+    assert sum(settings.get("steps") is None for settings in runs.values()) == (
+        len(runs) if scale is not galanti.small else 0
+    )
+
+
+def test_steps_stretch_all_runs_alike():
+    stretched = galanti.stretched(galanti.small(), 400)
+    own = galanti.small().networks
+    for network, settings in stretched.networks.items():
+        assert settings["steps"] == round(own[network]["steps"] * 400 / own["resnet"]["steps"])
+    expected = galanti.expected(seeds=3, workers=2)
+    assert expected["runs"] == 128
+    assert galanti.expected(seeds=3, workers=1)["seconds"] == 2 * expected["seconds"]
+    with pytest.raises(lb.InvalidInput, match="whose runs go by epochs"):
+        galanti.stretched(galanti.paper(), 400)
+
+
+def test_correlations_and_verdicts():
+    values = (1, 2, 3, 4)
+    falling = [[9, 9.5], [7, 7.5], [5, 5.5], [2, 2.5]]
+    rho, low, high = correlation(values, falling)
+    assert rho == pytest.approx(-0.98, abs=0.01)
+    assert -1 <= low <= rho <= high < -0.9
+    assert verdict("lr", low, high) == "holds"
+    assert verdict("batch", low, high) == "fails"
+    rho, low, high = correlation(values, [[1, 3, 2], [3, 1, 2], [2, 3, 1], [1, 2, 3]])
+    assert low < 0 < high
+    assert verdict("lr", low, high) == "not shown"
+    assert correlation(values, [[5, 5]] * 4) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": "huge"}, "scale = 'huge' is not accepted: expected small or paper"),
+        ({"folder": "cifar"}, "folder = 'cifar' is not accepted: expected nothing, but for the paper's scale"),
+        ({"seeds": 0}, "seeds = 0 is not accepted"),
+        ({"steps": 0}, "steps = 0 is not accepted"),
+    ],
+)
+def test_bad_input_is_one_sentence(work, arguments, message):
+    with pytest.raises(lb.InvalidInput, match=message):
+        lb.reproduce("galanti", "study", **arguments)
+    assert not list(work.iterdir())
+    with pytest.raises(lb.InvalidInput, match="scale = 'small' is not accepted: expected nothing for this study"):
+        lb.reproduce("chou", "study", scale="small")
