@@ -49,7 +49,7 @@ class Column:
         self._load(row)
 
     def _load(self, row):
-        """Go to the block of `row` and read back from the sink what it has before that row, and what counts after it."""
+        """Go to the block of `row`; read back from the sink what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
         first, self.block = self.index * self.rows, self._blank()
         if kept:
