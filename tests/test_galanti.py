@@ -1,6 +1,8 @@
 """The study of Galanti et al.: a small one from its runs to its page, its statistics, and that all runs can be made."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import lrbias as lb
 from lrbias.nn import Training
+from lrbias.nn.fitting import _Fitting
 from lrbias.studies import galanti, galanti_tables
 from lrbias.studies.galanti import Map, Scale, Study
 from lrbias.studies.galanti_tables import correlation, verdict
@@ -42,6 +45,8 @@ def tiny():
 def scaled(monkeypatch):
     monkeypatch.setitem(galanti.SCALES, "small", tiny)
     monkeypatch.setattr(galanti, "small", tiny)
+    # in this process: that of the tests of sweeps starts others
+    monkeypatch.setattr(galanti, "run_all", lambda task, jobs, workers: [(job, task(job), None) for job in jobs])
 
 
 def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
@@ -55,6 +60,9 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
     assert np.ptp(ranks) > 0
     assert by_decay["untrained"] == 2 * (3 - len(learnt)) == 2  # the largest weight decay leaves nothing to learn with
     assert by_decay["rank"]["correlation"] == correlation((0.0, 2e-3), learnt)[0]
+    (control,) = found.control_rows()
+    assert control["rank"]["spread"] == np.ptp([cell["mean"] for cell in control["values"]])
+    assert control["rank"]["with_decay"] == np.ptp([cell["mean"] for cell in found.axis_rows()[1]["values"]])
     run = found.study.run("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
     assert galanti_tables.last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
     for row in found.gradients["mixed"] + found.gradients["mlp"]:
@@ -73,7 +81,7 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
         "bound.png",
         "mixed.png",
     } <= written
-    assert "Without weight decay nothing happens" in (work / "study/galanti.md").read_text()
+    assert "## Without weight decay" in (work / "study/galanti.md").read_text()
     assert json.loads((work / "study/galanti.json").read_text())["axes"][0]["rank"] == by_decay["rank"]
     before = {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
     code, _, _ = call(capsys, "report study -o page.html --quiet")  # reads, and makes nothing again
@@ -84,15 +92,22 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
         lb.reproduce("galanti", "study", seeds=3)
 
 
-def test_runs_that_were_begun_are_continued(work):
+def test_runs_that_were_begun_are_continued(work, monkeypatch):
     study = Study(work / "study", seeds=1, scale=tiny(), workers=1)
     name, settings = next(iter(study.runs().items()))
-    lb.nn.fit(Training(**{**settings, "steps": 20}), store=study.path(name))
-    config = lb.open(study.path(name))
-    assert config.status == "finished"
-    whole = lb.nn.fit(Training(**settings))
+    whole, make = lb.nn.fit(Training(**settings)), _Fitting._make_step
+
+    def interrupted(fitting):
+        if fitting.step == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make(fitting)
+
+    monkeypatch.setattr(_Fitting, "_make_step", interrupted)
+    with pytest.raises(lb.Interrupted):
+        galanti.train_one((study.path(name), settings))
+    monkeypatch.undo()
+    assert lb.open(study.path(name)).step == 21
     assert galanti.train_one((study.path(name), settings)) == "finished"
-    lb.resume(study.path(name), steps=60)
     np.testing.assert_array_equal(lb.open(study.path(name))["singular_values"], whole["singular_values"])
 
 

@@ -17,6 +17,7 @@ from lrbias.sweeps.reading import as_csv
 EXPECTED = {"batch": 1, "lr": -1, "weight_decay": -1}  # the sign of the correlation that is predicted
 WORDS = {"batch": "B", "lr": "μ", "weight_decay": "λ"}
 HOLDS, OPEN, FAILS = "holds", "not shown", "fails"
+METRICS = {"rank": None, "stable_rank": "stable_rank"}  # what is judged: that of the runs, one without a threshold
 RESAMPLES, LEVEL = 2000, 0.95
 NO_EFFECT = 0.1  # of the spread with weight decay: a spread without it that is smaller is called none
 CHANCE = 0.2  # of the training images put right, twice what guessing gives: below it nothing was learnt
@@ -97,7 +98,7 @@ class RankFindings(Findings):
         row = {"network": axis.network, "varied": axis.varied, "figures": axis.figures, **axis.fixed}
         row["values"] = [_cell(value, runs) for value, runs in table]
         row["untrained"] = sum(not learnt(run) for _, runs in table for run in runs)
-        for name, metric in (("rank", None), ("stable_rank", "stable_rank")):
+        for name, metric in METRICS.items():
             row[name] = _judged(axis.varied, [(v, [last_rank(run, metric) for run in runs]) for v, runs in known])
         return row
 
@@ -105,13 +106,12 @@ class RankFindings(Findings):
         """A dictionary for each axis without weight decay: the spread of ranks, beside that with weight decay."""
         rows = []
         for axis, table in self.controls:
-            same = next((o for o in self.axes if (o[0].network, o[0].varied) == (axis.network, axis.varied)), None)
-            without = _spread(table)
-            decay = None if same is None else _spread([(v, runs) for v, runs in same[1] if v in axis.values])
-            share = None if not decay else without / decay
-            said = "not judged" if share is None else "no effect" if share <= NO_EFFECT else "an effect"
+            same = [own for each, own in self.axes if (each.network, each.varied) == (axis.network, axis.varied)]
+            decayed = [(value, runs) for value, runs in same[0] if value in axis.values] if same else None
             row = {"network": axis.network, "varied": axis.varied, "values": [_cell(*each) for each in table]}
-            rows.append({**row, "spread": without, "with_decay": decay, "share": share, "verdict": said})
+            for name, metric in METRICS.items():
+                row[name] = _compared(_spread(table, metric), None if decayed is None else _spread(decayed, metric))
+            rows.append(row)
         return rows
 
     def other_rows(self):
@@ -222,7 +222,7 @@ class RankFindings(Findings):
         heads += ("ρ of the stable rank", "verdict")
         rows = []
         for row in self.axis_rows():
-            rho, said, *stable = [cell for name in ("rank", "stable_rank") for cell in _correlation_cells(row, name)]
+            rho, said, *stable = [cell for name in METRICS for cell in _correlation_cells(row, name)]
             sign = "> 0" if EXPECTED[row["varied"]] > 0 else "< 0"
             about = [row["network"], WORDS[row["varied"]], _others(row), _values(row, stable=True)]
             rows.append([*about, rho, sign, said, *stable])
@@ -240,18 +240,17 @@ class RankFindings(Findings):
         return "Smaller batches, larger learning rates, more weight decay: lower ranks", text, heads, rows
 
     def _control_text(self):
-        heads = ("network", "varied", "average rank at the end (training accuracy)", "spread", "spread with λ > 0")
-        heads += ("share", "verdict")
+        heads = ("network", "varied", "average rank at the end (stable rank; training accuracy)")
+        heads += ("spread", "with λ > 0", "verdict", "spread of the stable rank", "with λ > 0", "verdict")
         rows = []
         for row in self.control_rows():
-            decay, share = ("—", "—") if not row["with_decay"] else (f"{row['with_decay']:.2f}", f"{row['share']:.3f}")
-            numbers = [f"{row['spread']:.2f}", decay, share]
-            rows.append([row["network"], WORDS[row["varied"]], _values(row), *numbers, row["verdict"]])
+            cells = [cell for name in METRICS for cell in _compared_cells(row[name])]
+            rows.append([row["network"], WORDS[row["varied"]], _values(row, stable=True), *cells])
         text = (
-            "The same without weight decay. Spread: largest minus smallest of the mean ranks over the values, beside "
-            f"that of the same values with weight decay. Up to {NO_EFFECT:g} of that is called no effect (ours)."
+            "The same without weight decay. Spread: largest minus smallest of the means over the seeds, beside that of "
+            f"the same values with weight decay. Up to {NO_EFFECT:g} of that is called no effect (ours)."
         )
-        return "Without weight decay nothing happens", text, heads, rows
+        return "Without weight decay", text, heads, rows
 
     def _other_text(self):
         heads = ("network", "varied", "the others", "average rank at the end (training accuracy)", "the paper's figure")
@@ -358,9 +357,21 @@ def _accuracies(runs):
     return {name: float(np.mean([run[name][-1] for run in runs])) for name in ("train_accuracy", "test_accuracy")}
 
 
-def _spread(table):
-    means = [np.mean([last_rank(run) for run in runs]) for _, runs in table]
-    return float(np.ptp(means))
+def _spread(table, metric):
+    """Largest minus smallest of the means over the seeds."""
+    return float(np.ptp([np.mean([last_rank(run, metric) for run in runs]) for _, runs in table]))
+
+
+def _compared(without, decayed):
+    """The spreads without and with weight decay, and whether the first is nothing beside the second."""
+    share = without / decayed if decayed else None
+    said = "not judged" if share is None else "no effect" if share <= NO_EFFECT else "an effect"
+    return {"spread": without, "with_decay": decayed, "share": share, "verdict": said}
+
+
+def _compared_cells(found):
+    decayed = "—" if found["with_decay"] is None else f"{found['with_decay']:.2f}"
+    return f"{found['spread']:.2f}", decayed, found["verdict"]
 
 
 def _exceeding(run, name, epsilon):
