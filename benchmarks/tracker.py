@@ -19,7 +19,7 @@ import lrbias as lb
 
 OUTPUT = Path(__file__).with_suffix(".md")
 SIZES = (  # name, width, pixels of a side, images of an epoch, batch
-    ("ResNet-18, 28 × 28 images", 64, 28, 512, 32),
+    ("ResNet-18, 28 × 28 images", 64, 28, 256, 32),
     ("ResNet-18 with 16 channels, 14 × 14 images", 16, 14, 2048, 32),
 )
 FASHION = 60_000

@@ -40,7 +40,7 @@ def low_rank(model, seed=0):
             if parameter.ndim > 1:
                 flat = parameter.flatten(1)
                 left, values, right = torch.linalg.svd(flat, full_matrices=False)
-                values = values[0] * torch.logspace(0, -6, len(values))
+                values = values[0] * torch.logspace(0, -5.3, len(values))
                 parameter.copy_((left * values @ right).reshape(parameter.shape))
     return model
 

@@ -53,7 +53,7 @@ def unchanged(model):
     """
     buffers = [(part._buffers, *named) for part in model.modules() for named in part._buffers.items()]
     copies = [None if buffer is None else buffer.clone() for *_, buffer in buffers]
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     with flags_kept(model), torch.random.fork_rng(sorted(device.index for device in devices)):
         try:
             yield

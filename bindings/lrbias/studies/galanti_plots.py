@@ -103,7 +103,7 @@ def _draw_ends(panel, axis, table, control):
     values = np.array([value for value, _ in table])
     places = np.where(values > 0, values, values[values > 0].min() / 4)  # λ = 0 stands left of the others
     look = {"marker": "s", "mfc": "white", "color": "0.5"} if control else {"marker": "o", "color": "black"}
-    name = r"$\lambda = 0$" if control else r"$\lambda > 0$" if axis.varied != "weight_decay" else "a seed"
+    name = r"a run with $\lambda = 0$" if control else "a run"
     joined = [np.mean([last_rank(run) for run in runs]) for _, runs in table]
     panel.plot(places, joined, color=look["color"], linewidth=0.9, linestyle="--" if control else "-")
     for place, (_, runs) in zip(places, table, strict=True):
@@ -111,11 +111,11 @@ def _draw_ends(panel, axis, table, control):
             own = {"marker": "x", "color": "black"} if not learnt(run) else look
             label = "did not learn" if not learnt(run) else name
             panel.plot([place], [last_rank(run)], linestyle="", markersize=4, label=label, **own)
-    panel.set_xscale("log")
     if not control:
-        panel.set(xlabel=WORDS[axis.varied], title=_told(axis))
-        panel.set_xticks(places, [f"{value:g}" for value in values])
-    panel.minorticks_off()
+        decay = axis.varied == "weight_decay"
+        panel.set(xscale="log", xlabel=WORDS[axis.varied] + r" $\cdot\ 10^3$" * decay, title=_told(axis))
+        panel.set_xticks(places, [f"{1000 * value if decay else value:.3g}" for value in values])
+        panel.minorticks_off()
 
 
 @styled
@@ -238,19 +238,19 @@ def bound(run):
 def spectra(part):
     """σ_i/σ_1 of matrices spread over the network at the end of training, a line for each batch size (first seed)."""
     axis, table = part
-    names = [layer.name for layer in table[0][1][0].layers]
-    names = [names[place] for place in np.linspace(0, len(names) - 1, min(SHOWN, len(names))).round().astype(int)]
-    figure, grid = new_figure(-(-len(names) // 3), 3, height=2.1, sharey=True)
-    for axes in grid.flat[len(names) :]:
+    layers = table[0][1][0].layers
+    layers = [layers[place] for place in np.linspace(0, len(layers) - 1, min(SHOWN, len(layers))).round().astype(int)]
+    figure, grid = new_figure(-(-len(layers) // 3), 3, height=2.1, sharey=True)
+    for axes in grid.flat[len(layers) :]:
         axes.set_visible(False)
-    for name, axes in zip(names, grid.flat, strict=False):
+    for layer, axes in zip(layers, grid.flat, strict=False):
         for (value, runs), colour, line in zip(table, dark_to_light(len(table)), LINES * 2, strict=False):
-            values = runs[0][f"layer/{name}/{VALUES}"][-1]
+            values = runs[0][f"layer/{layer.name}/{VALUES}"][-1]
             label = _labelled(axis, value)
             shown = positive(values / values[0])
             axes.plot(np.arange(1, len(values) + 1), shown, color=colour, linestyle=line, label=label)
         axes.axhline(runs[0].settings["epsilon"], **THEORY)
-        axes.set(title=shorter(name), yscale="log", ylim=(DEEPEST, 2))
+        axes.set(title=f"{shorter(layer.name)} ({layer.rows} × {layer.columns})", yscale="log", ylim=(DEEPEST, 2))
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
     for axes in grid[-1]:
         axes.set_xlabel("index $i$")
