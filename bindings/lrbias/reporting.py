@@ -6,6 +6,7 @@ Nothing in the page is fetched from anywhere and nothing runs in it, so it can b
 import base64
 import functools
 import io
+from math import isfinite
 from pathlib import Path
 
 import matplotlib
@@ -180,7 +181,8 @@ def _notes_of_model(run):
     if facts["records"]:
         first, last = facts[f"average_{run.rank}"]
         notes.append(f"Average rank {first:.4g} → {last:.4g} in {clock(run.elapsed)}.")
-        notes += [f"Last {name.replace('_', ' ')}: {facts[name]:.4g}." for name in run.scalars]
+        known = [name for name in run.scalars if isfinite(facts[name])]
+        notes += [f"Last {name.replace('_', ' ')}: {facts[name]:.4g}." for name in known]
     return notes, []
 
 

@@ -177,7 +177,8 @@ class ModelRun(Recording):
             ranks = [(word, facts[f"average_{metric}"]) for metric, word in words.items()]
             told = ", ".join(f"{word} {first:.1f} → {last:.1f}" for word, (first, last) in ranks)
             lines.append(f"  averages over the matrices: {told}")
-            noted = ", ".join(f"{name} {facts[name]:.4g}" for name in self.scalars)
+            known = [name for name in self.scalars if np.isfinite(facts[name])]
+            noted = ", ".join(f"{name} {facts[name]:.4g}" for name in known)
             lines.append(f"  at the last record: {noted}" if noted else "  nothing was noted beside them")
         kept = facts["path"] or "in memory"
         lines.append(f"  {facts['records']} records, {facts['checkpoints']} checkpoints, store: {kept}")

@@ -9,8 +9,8 @@ with convolutions or attention, with 10 000 training images for these; a quarter
 with 16 instead of 64) and thousands of steps instead of 500 epochs; no decay of the learning rate, no crops and flips.
 μλ is larger than the paper's in return: what has to pass for old weights to be forgotten is 1/(2μλ) steps.
 
-Ours: the values of B, μ and λ (the text at hand does not list the paper's); that all runs of a network make the *same
-number of steps*. Equal epochs would give small batches more steps, and with them more forgetting; so the comparison
+Ours: the values of B, μ and λ (the text at hand does not list the paper's); that all runs of a network make the same
+number of steps. Equal epochs would give small batches more steps, and with them more forgetting; so the comparison
 here is the harder one for the claim about B. The statistics and their verdicts are ours, too.
 """
 
@@ -120,10 +120,10 @@ def small():
     )
     others = (
         _axis("momentum", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3), {**mlp, "lr": 0.01}, "7", 1),
-        _axis("vgg", "batch", (4, 16, 64), {**resnet, "lr": 0.1}, "13, 19", 1),
+        _axis("vgg", "batch", (8, 16, 64), {**resnet, "lr": 0.2}, "13, 19", 1),
         _axis("vit", "batch", (4, 16, 64), {**resnet, "lr": 0.1}, "10", 1),
         _axis("vit", "weight_decay", (0.0, 1.25e-3, 5e-3), {**resnet, "lr": 0.1}, "11", 1),
-        _axis("mixed", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3), {**resnet, "lr": 0.2}, "16", 1),
+        _axis("mixed", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3), resnet, "16", 1),
     )
     grid = {"batch": (4, 16, 64), "lr": (0.1, 0.4, 0.8), "weight_decay": (1.25e-3, 5e-3, 1e-2)}
     pairs = (("lr", "weight_decay"), ("batch", "weight_decay"), ("batch", "lr"))

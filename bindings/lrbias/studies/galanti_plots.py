@@ -136,7 +136,8 @@ def training(parts):
         ranks.legend(loc="best", handlelength=2.4)
         accuracy.set_xlabel(STEPS)
         accuracy.set_ylim(0, 1)
-    grid[0, 0].set_ylabel(f"average of {rank_label(run)}")
+    network = parts[0][0].network
+    grid[0, 0].set_ylabel(f"{NAMES.get(network, network)}\naverage of {rank_label(run)}")
     grid[0, 0].set_ylim(0, 1.05 * max(layer_average(run) for _, table in parts for _, (run, *_) in table))
     grid[1, 0].set_ylabel("accuracy")
     return figure
