@@ -124,6 +124,7 @@ def small():
         _axis("vit", "batch", (4, 16, 64), {**resnet, "lr": 0.1}, "10", 1),
         _axis("vit", "weight_decay", (0.0, 1.25e-3, 5e-3), {**resnet, "lr": 0.1}, "11", 1),
         _axis("mixed", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3), resnet, "16", 1),
+        _axis("mixed", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3), {**resnet, "lr": 0.2}, "16", 1),
     )
     grid = {"batch": (4, 16, 64), "lr": (0.1, 0.4, 0.8), "weight_decay": (1.25e-3, 5e-3, 1e-2)}
     pairs = (("lr", "weight_decay"), ("batch", "weight_decay"), ("batch", "lr"))

@@ -47,7 +47,7 @@ def available(findings):
     figures.append(("bound", bound, findings.wide))
     figures += [(f"spectra-{axis.network}", spectra, (axis, table)) for axis, table in _by_batch(findings)]
     if "mixed" in others:
-        figures.append(("mixed", mixed, _of(findings.others, "mixed")[0]))
+        figures.append(("mixed", mixed, _of(findings.others, "mixed")))
     return [(name, functools.partial(draw, given), caption(draw)) for name, draw, given in figures]
 
 
@@ -262,19 +262,23 @@ def spectra(part):
 
 
 @styled
-def mixed(part):
-    """The mixed residual network: ranks of convolutions and linear layers in its blocks over λ; each one in grey."""
-    axis, table = part
+def mixed(parts):
+    """The mixed residual network: ranks of convolutions and linear layers in its blocks over λ, each one thin, their
+    means thick.
+    """
     figure, grid = new_figure(1, 2, height=2.8, sharey=True)
-    values = np.array([value for value, _ in table])
     for axes, kind, title in zip(grid[0], ("convolutions", "linears"), ("convolutions", "linear layers"), strict=True):
-        names = table[0][1][0].chosen(f"{kind}*")
-        each = np.array([[runs[0][f"layer/{name}/{runs[0].rank}"][-1] for name in names] for _, runs in table])
-        places = np.arange(len(values))
-        axes.plot(places, each, color="0.7", linewidth=0.8)
-        axes.plot(places, each.mean(axis=1), color="black", marker="o", markersize=4)
-        axes.set(title=f"{title}: average of {len(names)}", xlabel=WORDS[axis.varied])
-        axes.set_xticks(places, [f"{value:g}" for value in values])
+        for (axis, table), colour, line in zip(parts, ("black", "0.5"), LINES, strict=False):
+            names = table[0][1][0].chosen(f"{kind}*")
+            each = np.array([[runs[0][f"layer/{name}/{runs[0].rank}"][-1] for name in names] for _, runs in table])
+            axes.plot(each, color=colour, linestyle=line, linewidth=0.5)
+            label = f"{SYMBOLS['lr']} = {table[0][1][0].settings['lr']:g}"
+            axes.plot(
+                each.mean(axis=1), color=colour, linestyle=line, linewidth=2, marker="o", markersize=4, label=label
+            )
+        axes.set(title=f"{title} in {len(names)} places", xlabel=WORDS[axis.varied])
+        axes.set_xticks(range(len(table)), [f"{value:g}" for value, _ in table])
     grid[0, 0].set_ylabel("rank")
     grid[0, 0].set_ylim(bottom=0)
+    grid[0, 0].legend(loc="lower left")
     return figure

@@ -162,7 +162,7 @@ class RankFindings(Findings):
                 continue
             for value, runs in table:
                 ranks = {kind: float(runs[0].average(layers=f"{kind}*")[-1]) for kind in ("convolutions", "linears")}
-                rows.append({axis.varied: value, **ranks, **_accuracies(runs)})
+                rows.append({"lr": runs[0].settings["lr"], axis.varied: value, **ranks, **_accuracies(runs)})
         return rows
 
     def as_dict(self):
@@ -259,7 +259,7 @@ class RankFindings(Findings):
         return "Other networks, and momentum", text, heads, rows
 
     def _kind_text(self):
-        heads = ("λ", "convolutions", "linear layers", "training accuracy", "test accuracy")
+        heads = ("μ", "λ", "convolutions", "linear layers", "training accuracy", "test accuracy")
         ranks, accuracies = ("convolutions", "linears"), ("train_accuracy", "test_accuracy")
         rows = [
             [
