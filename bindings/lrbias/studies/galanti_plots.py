@@ -268,15 +268,14 @@ def mixed(parts):
     """
     figure, grid = new_figure(1, 2, height=2.8, sharey=True)
     for axes, kind, title in zip(grid[0], ("convolutions", "linears"), ("convolutions", "linear layers"), strict=True):
-        for (axis, table), colour, line in zip(parts, ("black", "0.5"), LINES, strict=False):
+        for (_, table), colour, line in zip(parts, ("black", "0.5"), LINES, strict=False):
             names = table[0][1][0].chosen(f"{kind}*")
             each = np.array([[runs[0][f"layer/{name}/{runs[0].rank}"][-1] for name in names] for _, runs in table])
             axes.plot(each, color=colour, linestyle=line, linewidth=0.5)
             label = f"{SYMBOLS['lr']} = {table[0][1][0].settings['lr']:g}"
-            axes.plot(
-                each.mean(axis=1), color=colour, linestyle=line, linewidth=2, marker="o", markersize=4, label=label
-            )
-        axes.set(title=f"{title} in {len(names)} places", xlabel=WORDS[axis.varied])
+            look = {"color": colour, "linestyle": line, "marker": "o", "markersize": 4}
+            axes.plot(each.mean(axis=1), linewidth=2, label=label, **look)
+        axes.set(title=f"{title} in {len(names)} places", xlabel=WORDS[parts[0][0].varied])
         axes.set_xticks(range(len(table)), [f"{value:g}" for value, _ in table])
     grid[0, 0].set_ylabel("rank")
     grid[0, 0].set_ylim(bottom=0)

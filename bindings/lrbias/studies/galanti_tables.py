@@ -263,7 +263,7 @@ class RankFindings(Findings):
         ranks, accuracies = ("convolutions", "linears"), ("train_accuracy", "test_accuracy")
         rows = [
             [
-                f"{r['weight_decay']:g}",
+                *(f"{r[key]:g}" for key in ("lr", "weight_decay")),
                 *(f"{r[kind]:.1f}" for kind in ranks),
                 *(f"{r[name]:.2f}" for name in accuracies),
             ]
