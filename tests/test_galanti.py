@@ -11,9 +11,9 @@ import torch
 import lrbias as lb
 from lrbias.nn import Training
 from lrbias.nn.fitting import _Fitting
-from lrbias.studies import galanti, galanti_tables
+from lrbias.studies import galanti
 from lrbias.studies.galanti import Map, Scale, Study
-from lrbias.studies.galanti_tables import correlation, verdict
+from lrbias.studies.galanti_statistics import correlation, last_rank, verdict
 from runs import call
 
 torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
     assert control["rank"]["spread"] == np.ptp([cell["mean"] for cell in control["values"]])
     assert control["rank"]["with_decay"] == np.ptp([cell["mean"] for cell in found.axis_rows()[1]["values"]])
     run = found.study.run("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
-    assert galanti_tables.last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
+    assert last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
     for row in found.gradients["mixed"] + found.gradients["mlp"]:
         assert 0 < row["sample"] <= row["sample_bound"]
         assert row["batch"] <= row["batch_bound"]

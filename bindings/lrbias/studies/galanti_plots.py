@@ -17,7 +17,7 @@ from lrbias.figures.drawing import (
 )
 from lrbias.figures.model_plots import rank_label, shorter
 from lrbias.nn.model_run import VALUES
-from lrbias.studies.galanti_tables import last_rank, learnt
+from lrbias.studies.galanti_statistics import last_rank, learnt
 
 SYMBOLS = {"batch": "$B$", "lr": r"$\mu$", "weight_decay": r"$\lambda$"}
 WORDS = {"batch": "batch size $B$", "lr": r"learning rate $\mu$", "weight_decay": r"weight decay $\lambda$"}

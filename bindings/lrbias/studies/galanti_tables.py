@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from lrbias import theory
 from lrbias.errors import require
@@ -12,15 +11,21 @@ from lrbias.store import read_json
 from lrbias.studies import galanti
 from lrbias.studies.findings import Findings
 from lrbias.studies.galanti import KEYS, Study
+from lrbias.studies.galanti_statistics import (
+    CHANCE,
+    EXPECTED,
+    METRICS,
+    NO_EFFECT,
+    RESAMPLES,
+    compared,
+    judged,
+    last_rank,
+    learnt,
+    spread,
+)
 from lrbias.sweeps.reading import as_csv
 
-EXPECTED = {"batch": 1, "lr": -1, "weight_decay": -1}  # the sign of the correlation that is predicted
 WORDS = {"batch": "B", "lr": "μ", "weight_decay": "λ"}
-HOLDS, OPEN, FAILS = "holds", "not shown", "fails"
-METRICS = {"rank": None, "stable_rank": "stable_rank"}  # what is judged: that of the runs, one without a threshold
-RESAMPLES, LEVEL = 2000, 0.95
-NO_EFFECT = 0.1  # of the spread with weight decay: a spread without it that is smaller is called none
-CHANCE = 0.2  # of the training images put right, twice what guessing gives: below it nothing was learnt
 EPSILONS = (0.5, 0.3, 0.1, 1e-2, 1e-3)
 
 
@@ -35,41 +40,6 @@ def read_ranks(store):
     known = read_json(Path(store) / "study.json")
     sizes = {key: known[key] for key in ("seeds", "steps", "scale", "folder")}
     return RankFindings(Study(store, progress=False, **sizes))
-
-
-def last_rank(run, metric=None):
-    """The average rank over the matrices at the last record; metric: another one than the rank of the run."""
-    return float(run.average(metric)[-1])
-
-
-def learnt(run):
-    """Whether a network has learnt anything: what did not train says nothing about ranks."""
-    return run.status == "finished" and float(run["train_accuracy"][-1]) > CHANCE
-
-
-def correlation(values, ranks, seed=0):
-    """(Spearman's ρ, lower, upper): of the rank with what is varied, and a percentile interval of the bootstrap.
-
-    values: of the setting; ranks: a list for each value, of its seeds, which are drawn again with replacement.
-    """
-    spread = np.repeat(values, [len(each) for each in ranks])
-    rho = _spearman(spread, np.concatenate(ranks))
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        drawn = [rng.choice(each, len(each)) for each in ranks]
-        found.append(_spearman(spread, np.concatenate(drawn)))
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return rho, float(low), float(high)
-
-
-def _spearman(values, ranks):
-    return 0.0 if np.ptp(ranks) == 0 else float(spearmanr(values, ranks).statistic)
-
-
-def verdict(varied, low, high):
-    """Whether the interval of the correlation lies on the side that is predicted."""
-    low, high = sorted((EXPECTED[varied] * low, EXPECTED[varied] * high))
-    return HOLDS if low > 0 else FAILS if high < 0 else OPEN
 
 
 class RankFindings(Findings):
@@ -99,7 +69,7 @@ class RankFindings(Findings):
         row["values"] = [_cell(value, runs) for value, runs in table]
         row["untrained"] = sum(not learnt(run) for _, runs in table for run in runs)
         for name, metric in METRICS.items():
-            row[name] = _judged(axis.varied, [(v, [last_rank(run, metric) for run in runs]) for v, runs in known])
+            row[name] = judged(axis.varied, [(v, [last_rank(run, metric) for run in runs]) for v, runs in known])
         return row
 
     def control_rows(self):
@@ -110,7 +80,7 @@ class RankFindings(Findings):
             decayed = [(value, runs) for value, runs in same[0] if value in axis.values] if same else None
             row = {"network": axis.network, "varied": axis.varied, "values": [_cell(*each) for each in table]}
             for name, metric in METRICS.items():
-                row[name] = _compared(_spread(table, metric), None if decayed is None else _spread(decayed, metric))
+                row[name] = compared(spread(table, metric), None if decayed is None else spread(decayed, metric))
             rows.append(row)
         return rows
 
@@ -330,14 +300,6 @@ class RankFindings(Findings):
         return "Ranks of gradients", text, heads, rows
 
 
-def _judged(varied, known):
-    """Correlation, its interval and the verdict, of [(value, ranks)]."""
-    if len(known) < 2:
-        return {"correlation": None, "low": None, "high": None, "verdict": "not judged"}
-    rho, low, high = correlation(*zip(*known, strict=True))
-    return {"correlation": rho, "low": low, "high": high, "verdict": verdict(varied, low, high)}
-
-
 def _correlation_cells(row, name):
     """The correlation with its interval, and the verdict."""
     found = row[name]
@@ -356,18 +318,6 @@ def _cell(value, runs):
 
 def _accuracies(runs):
     return {name: float(np.mean([run[name][-1] for run in runs])) for name in ("train_accuracy", "test_accuracy")}
-
-
-def _spread(table, metric):
-    """Largest minus smallest of the means over the seeds."""
-    return float(np.ptp([np.mean([last_rank(run, metric) for run in runs]) for _, runs in table]))
-
-
-def _compared(without, decayed):
-    """The spreads without and with weight decay, and whether the first is nothing beside the second."""
-    share = without / decayed if decayed else None
-    said = "not judged" if share is None else "no effect" if share <= NO_EFFECT else "an effect"
-    return {"spread": without, "with_decay": decayed, "share": share, "verdict": said}
 
 
 def _compared_cells(found):
@@ -391,8 +341,8 @@ def _shown(settings):
 def _values(row, stable=False):
     shown = []
     for cell in row["values"]:
-        spread = f" ± {cell['deviation']:.1f}" if len(cell["ranks"]) > 1 else ""
+        around = f" ± {cell['deviation']:.1f}" if len(cell["ranks"]) > 1 else ""
         mark = "†" if cell["untrained"] else ""
         beside = f"{cell['stable_rank']:.1f}; " if stable else ""
-        shown.append(f"{cell['value']:g} → {cell['mean']:.1f}{spread} ({beside}{cell['train_accuracy']:.2f}{mark})")
+        shown.append(f"{cell['value']:g} → {cell['mean']:.1f}{around} ({beside}{cell['train_accuracy']:.2f}{mark})")
     return "; ".join(shown)
