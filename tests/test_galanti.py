@@ -137,8 +137,16 @@ def test_steps_stretch_all_runs_alike():
     expected = galanti.expected(seeds=3, workers=2)
     assert expected["runs"] == 132
     assert galanti.expected(seeds=3, workers=1)["seconds"] == 2 * expected["seconds"]
+    assert galanti.expected(scale="paper")["seconds"] == float("inf")
     with pytest.raises(lb.InvalidInput, match="whose runs go by epochs"):
         galanti.stretched(galanti.paper(), 400)
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_made(work, monkeypatch):
+    monkeypatch.setattr(galanti, "PACKAGES", ("torch", "not_to_be_had"))
+    with pytest.raises(lb.InvalidInput, match=r"needs not_to_be_had: pip install 'lrbias\[vision\]'"):
+        lb.reproduce("galanti", "study")
+    assert not list(work.iterdir())
 
 
 def test_correlations_and_verdicts():
@@ -161,6 +169,8 @@ def test_correlations_and_verdicts():
         ({"scale": "huge"}, "scale = 'huge' is not accepted: expected small or paper"),
         ({"folder": "cifar"}, "folder = 'cifar' is not accepted: expected nothing, but for the paper's scale"),
         ({"seeds": 0}, "seeds = 0 is not accepted"),
+        ({"scale": "paper"}, "folder = None is not accepted"),
+        ({"scale": "paper", "folder": "nowhere"}, "folder = 'nowhere' is not accepted"),
         ({"steps": 0}, "steps = 0 is not accepted"),
     ],
 )

@@ -156,6 +156,7 @@ def test_pytorchs_generator_is_left_as_it_was():
         ({"weight_decay": -1e-3}, "weight_decay = -0.001 is not accepted: expected a finite number of at least 0"),
         ({"batch": 5000}, "batch = 5000 is not accepted: expected at most 1438, the number of training images"),
         ({"batch": 0}, "batch = 0 is not accepted"),
+        ({"batch": 1}, "batch = 1 is not accepted: expected at least 2 for this network"),
         ({"lr": 0}, "lr = 0 is not accepted"),
         ({"momentum": 1}, "momentum = 1 is not accepted"),
         ({"data": "imagenet"}, "'imagenet' is not accepted: expected one of"),
@@ -171,6 +172,23 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(work, changes, message):
         fit(Training(**{**SMALL, **changes}), store="run")
     assert "\n" not in str(raised.value)
     assert not list(work.iterdir())
+
+
+def test_a_batch_of_one_is_accepted_where_the_network_can_be_trained_on_it():
+    run = fit(Training(batch=1, steps=2), model=own(), images=images())
+    assert run.step == 2
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, "often"])
+def test_intervals_of_checkpoints_and_steps_are_counts(work, every):
+    with pytest.raises(
+        lb.InvalidInput, match=r"checkpoint_every = .* is not accepted: expected an integer of at least 1"
+    ):
+        fit(Training(**SMALL), store="run", checkpoint_every=every)
+    assert not list(work.iterdir())
+    fit(Training(**SMALL, steps=2), store="run")
+    with pytest.raises(lb.InvalidInput, match=r"steps = .* is not accepted"):
+        lb.nn.resume("run", steps=every)
 
 
 def test_own_models_and_images_are_given_again(tmp_path):

@@ -298,7 +298,9 @@ def test_after_n_steps_of_sgd_the_distance_from_rank_b_n_keeps_the_lemma():
         ({"norm": "nuclear"}, "norm = 'nuclear' is not accepted: expected spectral or frobenius"),
         ({"unit": "batch"}, "unit = 'batch' is not accepted: expected step or epoch"),
         ({"layers": "nothing*"}, "nothing"),
-        ({"scalars": ("singular_values",)}, "scalars = .* is not accepted"),
+        ({"scalars": ("singular_values",)}, "scalars = .* is not accepted: expected names like loss, other than"),
+        ({"scalars": "loss"}, "scalars = 'loss' is not accepted"),
+        ({"scalars": ("a/b",)}, "scalars = .* is not accepted"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(work, arguments, message):

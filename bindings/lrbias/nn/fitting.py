@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch.nn.functional import cross_entropy
 
-from lrbias.errors import Interrupted, StoreError, require
+from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
 from lrbias.interrupts import collected
 from lrbias.log import MemorySink
 from lrbias.nn.augmentation import crops_and_flips
@@ -20,10 +20,11 @@ from lrbias.nn.datasets import Images, load
 from lrbias.nn.matrices import patches, weight_matrices
 from lrbias.nn.model_run import ModelRun
 from lrbias.nn.networks import build
+from lrbias.nn.passes import unchanged
 from lrbias.nn.tracker import configuration
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
 from lrbias.progress import display
-from lrbias.settings import Count, File, Fraction, NotNegative, Number, Positive, Seed, Settings
+from lrbias.settings import Count, File, Fraction, NotNegative, Number, Positive, Seed, Settings, validate
 from lrbias.store import RunWriter, check_new
 
 SCALARS = ("loss", "train_accuracy", "test_accuracy")
@@ -134,7 +135,7 @@ def resume(path, steps=None, model=None, images=None, progress=None):
             accepted = "what lb.nn.fit was given" if name in config["given"] else "nothing, as lb.nn.fit was given"
             require((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
         training = training_of(settings)
-        planned = settings["total_steps"] if steps is None else steps
+        planned = settings["total_steps"] if steps is None else validate(Count, "steps", steps)
         reached = known["step"]
         require(planned >= reached, "steps", steps, f"at least {reached}, the step that the run has reached")
         if known["status"] == "diverged" or (known["status"] == "finished" and planned == reached):
@@ -189,8 +190,8 @@ class _Fitting:
         require(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
         self.per_epoch = count // training.batch
         self.steps = training.steps or training.epochs * self.per_epoch
-        self.checkpoint_every = checkpoint_every or self.per_epoch
-        require(self.checkpoint_every >= 1, "checkpoint_every", checkpoint_every, "an integer of at least 1")
+        given = self.per_epoch if checkpoint_every is None else checkpoint_every
+        self.checkpoint_every = validate(Count, "checkpoint_every", given)
         self.every = training.every or self.per_epoch
         torch.manual_seed(training.seed)
         self.name = training.network if model is None else type(model).__name__
@@ -199,6 +200,7 @@ class _Fitting:
         self.inputs, self.labels = (torch.from_numpy(a) for a in (images.train_inputs, images.train_labels))
         matrices = weight_matrices(self.model)
         self.patches = patches(self.model, self.inputs[:2])
+        self._check_batch()
         tracked = Tracked(every=self.every, epsilon=training.epsilon, norm=training.norm)
         self.tracking = Tracking(matrices, tracked, SCALARS)
         momentum, decay = training.momentum, 2 * training.weight_decay
@@ -208,6 +210,20 @@ class _Fitting:
         self._order = None
         self.tally = np.zeros(3)  # since the last record: losses, images put right, images
         self.last_loss = float("nan")
+
+    def _check_batch(self):
+        """InvalidInput for a batch of one where batch normalisation would see one value of each channel."""
+        if self.training.batch > 1:
+            return
+        with unchanged(self.model), torch.no_grad():
+            self.model.train()
+            try:
+                self.model(self.inputs[:1])
+            except ValueError as error:
+                reason = shorten(str(error), 100)
+                raise InvalidInput(
+                    f"batch = 1 is not accepted: expected at least 2 for this network ({reason})."
+                ) from None
 
     def config(self):
         more = {"total_steps": self.steps, "steps_per_epoch": self.per_epoch, "checkpoint_every": self.checkpoint_every}

@@ -11,7 +11,7 @@ from lrbias.beside import MeasureError, Recorder
 from lrbias.errors import require
 from lrbias.log import Log, MemorySink
 from lrbias.metrics import RANKS, Quantity
-from lrbias.nn.model_run import VALUES, Layer
+from lrbias.nn.model_run import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
 from lrbias.threads import cores
 from lrcore import cpu, workspace
@@ -20,6 +20,7 @@ NUMERICAL = 1e-6  # numerical_rank counts σ_i above it, as in the runs of deep 
 WAITING_BYTES = 1 << 28  # of copies that may wait to be measured
 COUNTED = ("numerical_rank", "relative_rank", "relative_rank_frobenius")
 MEASURED = ("norm", *RANKS)
+TAKEN = (VALUES, "layer", "layers", "average")  # names that scalars cannot have
 DONE = ""  # the name of the row that ends a record
 TRAINING = "the model is being trained, or that was killed"
 
@@ -115,7 +116,9 @@ class Tracking:
     """
 
     def __init__(self, matrices, tracked, scalars=(), probe=None):
-        require(not set(scalars) & {VALUES, "layers", "layer", "average"}, "scalars", scalars, "other names")
+        named = not isinstance(scalars, str) and all(isinstance(name, str) and name.isidentifier() for name in scalars)
+        accepted = f"names like loss, other than {', '.join(TAKEN)}"
+        require(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
         self.weights, self.tracked, self.scalars, self.probe = Weights(matrices), tracked, tuple(scalars), probe
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities, self.recorded = self._plan.quantities, -1
@@ -197,7 +200,7 @@ class Tracking:
     @property
     def last(self):
         """The mean of the rank over the matrices at the record that was measured last; None before the first."""
-        found = self._log.last(f"layers/{'relative_rank' if self.tracked.norm == 'spectral' else COUNTED[2]}")
+        found = self._log.last(f"layers/{RANK[self.tracked.norm]}")
         return None if found is None else float(np.mean(found))
 
     def end(self):

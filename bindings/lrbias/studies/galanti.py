@@ -16,11 +16,12 @@ here is the harder one for the claim about B. The statistics and their verdicts 
 
 import itertools
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import InvalidInput, require
 from lrbias.progress import RunsDisplay
 from lrbias.run import open as open_run
 from lrbias.settings import Count, validate
@@ -33,6 +34,8 @@ KEYS = ("batch", "lr", "weight_decay")
 SMALL_IMAGES = {"data": "fashion-mnist", "pool": 2, "samples": 10_000, "test_samples": 2_000}
 LARGE_IMAGES = {"data": "fashion-mnist", "test_samples": 2_000}
 RECORDS = 15  # of a run, after the first
+PACKAGES = ("torch", "monai", "einops")
+FEW = 10  # images, to see whether a data set is there
 PROBED = 8  # samples whose gradients' ranks are measured
 
 
@@ -49,11 +52,6 @@ class Axis:
     fixed: dict
     figures: str
     seeds: int | None = None
-
-    @property
-    def name(self):
-        others = ",".join(f"{key}={value:g}" for key, value in self.fixed.items())
-        return f"{self.network},{self.varied},{others}"
 
     def cells(self):
         """The settings of each value."""
@@ -208,6 +206,8 @@ class Study:
         self.store, self.seeds, self.workers, self.progress = Path(store), seeds, workers, progress
         self.scale = stretched(_scale_of(scale, folder), steps)
         named = scale if isinstance(scale, str) else "given"
+        if not (self.store / "study.json").is_file():
+            _check_installed(self.scale)
         self._begin({"study": "galanti", "scale": named, "seeds": seeds, "steps": steps, "folder": folder})
 
     def _begin(self, size):
@@ -277,6 +277,17 @@ class Study:
         return read_json(path)
 
 
+def _check_installed(scale):
+    """InvalidInput unless the packages and the images of all runs are here: before anything is made."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InvalidInput(f"the study galanti needs {', '.join(missing)}: pip install 'lrbias[vision]'.")
+    from lrbias.nn import load
+
+    for name, folder in {(settings["data"], settings.get("folder")) for settings in scale.networks.values()}:
+        load(name, FEW, FEW, folder=folder)
+
+
 def run_name(network, cell, seed):
     """The folder of a run."""
     return f"{network},batch={cell['batch']},lr={cell['lr']:g},weight_decay={cell['weight_decay']:g},seed={seed}"
@@ -318,9 +329,11 @@ def train_one(job):
 
 
 def seconds_of(scale, network, settings):
-    """What a run will take on one core, about."""
+    """What a run will take on one core, about; infinity where it is not known."""
+    if "steps" not in settings:  # nobody has timed a run of the paper's size
+        return float("inf")
     fixed, each = scale.seconds.get(network, (1e-2, 1e-3))
-    return settings.get("steps", 1) * (fixed + each * settings["batch"])
+    return settings["steps"] * (fixed + each * settings["batch"])
 
 
 def gradient_rows(run):

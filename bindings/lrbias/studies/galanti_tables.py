@@ -108,7 +108,7 @@ class RankFindings(Findings):
                 "last": float(ratios[-1].max()),
                 "mean": float(ratios[-1].mean()),
             }
-            rows.append({"network": network, **about, "every": run.settings["every"], **numbers})
+            rows.append({"network": network, **about, "every": int(run.steps_of(VALUES)[1]), **numbers})
         return rows
 
     def bound_rows(self):
@@ -197,7 +197,7 @@ class RankFindings(Findings):
             about = [row["network"], WORDS[row["varied"]], _others(row), _values(row, stable=True)]
             rows.append([*about, rho, sign, said, *stable])
         sizes = ", ".join(
-            f"{network} {self.scale.networks[network].get('steps', 'as many')} steps"
+            f"{network} {_length(self.scale.networks[network])}"
             for network in dict.fromkeys(axis.network for axis, _ in self.axes)
         )
         text = (
@@ -336,6 +336,11 @@ def _others(row):
 
 def _shown(settings):
     return ", ".join(f"{name} = {value:g}" for name, value in settings.items())
+
+
+def _length(settings):
+    """How long the runs of a network are."""
+    return f"{settings['steps']} steps" if "steps" in settings else f"{settings['epochs']} epochs"
 
 
 def _values(row, stable=False):
