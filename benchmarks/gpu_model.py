@@ -157,7 +157,7 @@ def passes(job):
     def total(memory, state, columns, *where):
         made.append(Vector("total", 1, int(columns)))
 
-    parts = [*walks(as_it_is, multiply, combine), combine, square, None, None, None, None, total, None]
+    parts = [*walks(as_it_is, multiply, combine), combine, square, None, None, None, None, None, total, None]
     program = programs(machines.Machine(as_it_is, operator.mul, lambda state: False, *parts))
     common = np.zeros(1), None, layout.as_widths(job.widths), job.places, 0.1
     if job.stages:

@@ -11,14 +11,20 @@ from lrcore import layout
 
 
 class Objective(NamedTuple):
-    """L = ½ Σ_ij weights_ij (W_ij − target_ij)² for `matrices` with no rows, else ½ weight Σ_k (⟨A_k, W⟩ − values_k)².
+    """One of three losses of W, told apart by which arrays have rows:
 
-    target    (n_N, n_0)
-    weights   (n_N, n_0), ≥ 0; 0 where nothing is observed
-    matrices  (K, n_N·n_0), a measurement A_k per row
-    values    (K,)
-    weight    of every measurement
-    product   (n_N·n_0,) for measurements: scratch
+    `matrices`     ½ weight Σ_k (⟨A_k, W⟩ − values_k)²
+    `covariance`   ½ tr((W − target) Σ (W − target)ᵀ) + floor
+    neither        ½ Σ_ij weights_ij (W_ij − target_ij)²
+
+    target      (n_N, n_0)
+    weights     (n_N, n_0), ≥ 0; 0 where nothing is observed
+    matrices    (K, n_N·n_0), a measurement A_k per row
+    values      (K,)
+    weight      of every measurement
+    product     (n_N·n_0,) for measurements and a covariance: scratch
+    covariance  (n_0, n_0), symmetric: Σ, that of the inputs
+    floor       what the loss has at W = target
     """
 
     target: np.ndarray
@@ -27,21 +33,32 @@ class Objective(NamedTuple):
     values: np.ndarray
     weight: float
     product: np.ndarray
+    covariance: np.ndarray
+    floor: float
 
 
 def weighted(target, weights, dtype=np.float64):
     """The Objective of single entries; the arrays are copied."""
-    none, zero = np.empty((0, target.size), dtype), np.empty(0, dtype)
+    none, zero, number = np.empty((0, target.size), dtype), np.empty(0, dtype), np.dtype(dtype).type
     copies = layout.aligned_copy(target, dtype), layout.aligned_copy(weights, dtype)
-    return Objective(*copies, none, zero, np.dtype(dtype).type(1), zero)
+    return Objective(*copies, none, zero, number(1), zero, np.empty((0, 0), dtype), number(0))
 
 
 def measured(matrices, values, weight=1.0, dtype=np.float64):
     """The Objective of measurements; matrices (K, n_N, n_0)."""
     flat = layout.aligned_copy(matrices.reshape(len(matrices), -1), dtype)
     nothing = np.zeros(matrices.shape[1:], dtype)
-    scratch, factor = layout.aligned(flat.shape[1], dtype), np.dtype(dtype).type(weight)
-    return Objective(nothing, nothing, flat, np.array(values, dtype), factor, scratch)
+    scratch, number = layout.aligned(flat.shape[1], dtype), np.dtype(dtype).type
+    none = np.empty((0, 0), dtype)
+    return Objective(nothing, nothing, flat, np.array(values, dtype), number(weight), scratch, none, number(0))
+
+
+def regression(target, covariance, floor=0.0, dtype=np.float64):
+    """The Objective of a regression on inputs with this covariance; the arrays are copied."""
+    none, zero, number = np.empty((0, target.size), dtype), np.empty(0, dtype), np.dtype(dtype).type
+    goal, scratch = layout.aligned_copy(target, dtype), layout.aligned(target.size, dtype)
+    inputs = layout.aligned_copy(covariance, dtype)
+    return Objective(goal, np.zeros_like(goal), none, zero, number(1), scratch, inputs, number(floor))
 
 
 # Weights under a ridge that nothing holds fall for ever, and arithmetic on the smallest numbers is many times slower.

@@ -15,7 +15,7 @@ WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 ROUNDS = 10
 
 # Domains keep uses apart that share a seed: a teacher and a student of seed 0 have nothing in common.
-TEACHER, NETWORK, ROTATION, SAMPLE, OBSERVED = 1, 2, 3, 4, 5
+TEACHER, NETWORK, ROTATION, SAMPLE, OBSERVED, EIGENVECTORS = 1, 2, 3, 4, 5, 6
 
 
 def philox(c0, c1, c2, c3, k0, k1):

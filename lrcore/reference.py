@@ -20,6 +20,7 @@ from lrcore.adaptive import (
     stable_size,
     step_factor,
 )
+from lrcore.eigenpairs import Eigenpairs
 from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.random import MASK, SAMPLE, SHIFT, below, philox, uniform
 from lrcore.status import DIVERGED, OK
@@ -247,6 +248,9 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
         differences = objective.matrices @ product_now.ravel() - objective.values
         slope = objective.weight * (differences @ objective.matrices).reshape(product_now.shape)
         loss = objective.weight * np.sum(differences**2)
+    elif len(objective.covariance):
+        slope = (product_now - objective.target) @ objective.covariance
+        loss = np.sum(slope * (product_now - objective.target)) + 2 * objective.floor
     else:
         slope = objective.weights * (product_now - objective.target)
         loss = np.sum(slope * (product_now - objective.target))
@@ -443,6 +447,95 @@ def nearest_on_path(points, path, offset, best, places, lengths=None):
             best[i], places[i] = min((best[i], places[i]), (gap @ gap, offset + j + t))
 
 
+def tangent_gd_steps(output, factors, objective, rates, losses, work=None):
+    """The slope of a network of one layer, moved by Σ_i left_i · slope · right_i."""
+    (left, right), shape = factors, objective.target.shape
+    ends, slope = np.array([shape[1], shape[0]]), np.empty_like(output)
+    for k in range(losses.size):
+        losses[k] = objective_loss_and_gradient(output, ends, objective, output.dtype.type(0), slope)
+        if not np.isfinite(losses[k]):
+            return DIVERGED
+        output -= rates[k] * sum(a @ slope.reshape(shape) @ b for a, b in zip(left, right, strict=True)).ravel()
+    return OK
+
+
+def hessian_point(params, widths, objective, ridge, work=None):
+    """The loss alone: `hessian_vector` needs nothing from here."""
+    return objective_loss_and_gradient(params, widths, objective, ridge, np.empty_like(params))
+
+
+def hessian_vector(params, widths, objective, ridge, direction, out, work=None):
+    """The derivative of every ∇_i = A_iᵀ G P_{i−1}ᵀ + 2λ W_i along the direction, by the product rule."""
+    matrices, moves = layout.layers(params, widths), layout.layers(direction, widths)
+    inputs, dtype = widths[0], params.dtype
+    slope = _slope(_chain(matrices, inputs, dtype), objective)
+    change = _slope_change(_chain_change(matrices, moves, inputs, dtype), objective)
+    for i, part in enumerate(layout.layers(out, widths)):
+        below, above = (matrices[:i], moves[:i], inputs), (matrices[i + 1 :], moves[i + 1 :], widths[i + 1])
+        p, a = (_chain(factors, size, dtype) for factors, _, size in (below, above))
+        p_change, a_change = (_chain_change(*factors, dtype) for factors in (below, above))
+        part[:] = a_change.T @ slope @ p.T + a.T @ change @ p.T + a.T @ slope @ p_change.T + 2 * ridge * moves[i]
+
+
+def _chain_change(matrices, moves, inputs, dtype):
+    """The derivative of the product of `matrices` as each of them moves: one move at a time in place of its matrix."""
+    size = len(matrices[-1]) if matrices else inputs
+    result = np.zeros((size, inputs), dtype)
+    for i, move in enumerate(moves):
+        result += _chain([*matrices[:i], move, *matrices[i + 1 :]], inputs, dtype)
+    return result
+
+
+def _slope(product_now, objective):
+    """∂L/∂W."""
+    if len(objective.matrices):
+        differences = objective.matrices @ product_now.ravel() - objective.values
+        return objective.weight * (differences @ objective.matrices).reshape(product_now.shape)
+    return _slope_change(product_now - objective.target, objective)
+
+
+def _slope_change(change, objective):
+    """How ∂L/∂W changes with W."""
+    if len(objective.matrices):
+        return objective.weight * (objective.matrices @ change.ravel() @ objective.matrices).reshape(change.shape)
+    return change @ objective.covariance if len(objective.covariance) else objective.weights * change
+
+
+def hessian(params, widths, objective, ridge, out, work=None):
+    for row, unit in zip(out, np.eye(params.size, dtype=params.dtype), strict=True):
+        hessian_vector(params, widths, objective, ridge, unit, row)
+    return hessian_point(params, widths, objective, ridge)
+
+
+def ntk_factors(params, widths, left, right, work=None):
+    matrices = layout.layers(params, widths)
+    for i in range(len(matrices)):
+        above = _chain(matrices[i + 1 :], widths[i + 1], params.dtype)
+        below = _chain(matrices[:i], widths[0], params.dtype)
+        left[i], right[i] = above @ above.T, below.T @ below
+
+
+def ntk_inner(left, right, other_left, other_right):
+    """Tr KK', K = Σ_i left_i ⊗ right_i."""
+    return np.sum(np.einsum("iab,jba->ij", left, other_left) * np.einsum("iab,jba->ij", right, other_right))
+
+
+def ntk_apply(left, right, matrix, out, work=None):
+    out[:] = sum(a @ matrix @ b for a, b in zip(left, right, strict=True))
+
+
+def lanczos(apply, start, count, tolerance, most=0):
+    """From all eigenvalues: A is formed, a column for each unit vector."""
+    size = start.shape[1]
+    dense, count = np.empty((size, size)), min(count, size)
+    for unit, row in zip(np.eye(size), dense, strict=True):
+        apply(unit, row)
+    values, vectors = np.linalg.eigh((dense + dense.T) / 2)
+    values, vectors = values[: -count - 1 : -1], vectors.T[: -count - 1 : -1]
+    residuals = np.linalg.norm(vectors @ dense - values[:, None] * vectors, axis=1)
+    return Eigenpairs(values, vectors, residuals, size)
+
+
 __all__ = [
     "adaptive_rk_steps",
     "backward",
@@ -457,6 +550,10 @@ __all__ = [
     "entries_in_basis",
     "forward",
     "gd_steps",
+    "hessian",
+    "hessian_point",
+    "hessian_vector",
+    "lanczos",
     "loss_and_gradient",
     "mode_strengths",
     "multiply",
@@ -464,6 +561,9 @@ __all__ = [
     "multiply_bt",
     "nearest_on_path",
     "normals",
+    "ntk_apply",
+    "ntk_factors",
+    "ntk_inner",
     "objective_gd_steps",
     "objective_loss_and_gradient",
     "objective_rk_steps",
@@ -475,6 +575,7 @@ __all__ = [
     "singular_triplets",
     "singular_values",
     "spectra",
+    "tangent_gd_steps",
     "vector_alignment",
     "weight_values",
 ]

@@ -78,10 +78,76 @@ def team(widths, dtype=np.float64, stages=0, threads=1):
 
 
 def _products(widths):
-    """(rows, columns, inner size) of every product that is formed: forward, backward, gradients, Gram matrices."""
+    """(rows, columns, inner size) of every product: of a regression, forward, backward, gradients, Gram matrices."""
     inputs = int(widths[0])
+    yield int(widths[-1]), inputs, inputs
     for n, below in layout.shapes(widths):
         yield from ((n, inputs, below), (below, inputs, n), (n, below, inputs), (n, n, below), (below, below, n))
+
+
+class CurvatureWorkspace(NamedTuple):
+    """Scratch for `hessian_point` and what follows it; n_0 is the input width, P the number of parameters.
+
+    chain      a Workspace           P_i and G; panel and sums of the products
+    back       as chain.prefix       B_2 … B_{N−1}
+    prefix     as chain.prefix       the tangents of P_2 … P_{N−1}
+    slope      n_N·n_0               the tangent of the product, then that of G
+    direction  P                     a unit vector
+    """
+
+    chain: Workspace
+    back: np.ndarray
+    prefix: np.ndarray
+    slope: np.ndarray
+    direction: np.ndarray
+
+
+def allocate_curvature(widths, dtype=np.float64):
+    """A CurvatureWorkspace for `widths`."""
+    chain = allocate(widths, dtype)
+    sizes = chain.prefix.size, chain.prefix.size, chain.residual.size, layout.size(widths)
+    return CurvatureWorkspace(chain, *(layout.aligned(size, dtype) for size in sizes))
+
+
+class KernelWorkspace(NamedTuple):
+    """Scratch for the neural tangent kernel.
+
+    chain  a Workspace                               panel and sums of the products
+    turns  2·max n_i·max(n_0, n_N), 0 < i < N        products of a part of the chain, which take turns
+    moved  n_N·n_0                                   left_i · matrix
+    change n_N·n_0                                   what a step of the linearised network changes
+    ends   2, int64                                  n_0 and n_N: the widths of that network
+    """
+
+    chain: Workspace
+    turns: np.ndarray
+    moved: np.ndarray
+    change: np.ndarray
+    ends: np.ndarray
+
+
+def allocate_ntk(widths, dtype=np.float64):
+    """A KernelWorkspace for `widths`."""
+    from lrcore.cpu import gemm
+
+    chain, ends = allocate(widths, dtype), (int(widths[-1]), int(widths[0]))
+    widest = max((int(n) for n in widths[1:-1]), default=0)
+    sums = max(gemm.sums_size(*shape) for shape in _kernel_products(widths))
+    return KernelWorkspace(
+        chain._replace(sums=layout.aligned(max(sums, chain.sums.size), dtype)),
+        turns=layout.aligned(2 * widest * max(ends), dtype),
+        moved=layout.aligned(ends[0] * ends[1], dtype),
+        change=layout.aligned(ends[0] * ends[1], dtype),
+        ends=np.array(ends[::-1], np.int64),
+    )
+
+
+def _kernel_products(widths):
+    """As `_products`, of the factors of the tangent kernel and of its application."""
+    outputs, inputs = int(widths[-1]), int(widths[0])
+    yield from ((outputs, inputs, outputs), (outputs, inputs, inputs))
+    for n, below in layout.shapes(widths):
+        yield from ((n, inputs, below), (inputs, inputs, below), (outputs, below, n), (outputs, outputs, n))
 
 
 class BatchWorkspace(NamedTuple):

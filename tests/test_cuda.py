@@ -65,13 +65,16 @@ def _objectives(widths, dtype, kind, rng):
     target = rng.normal(size=(widths[-1], widths[0])).astype(dtype)
     if kind == "entries":
         return objective.weighted(target, rng.integers(0, 2, target.shape), dtype)
+    if kind == "regression":
+        inputs = rng.normal(size=(9, widths[0])) / 3
+        return objective.regression(target, inputs.T @ inputs, 0.1, dtype)
     matrices = rng.normal(size=(3, *target.shape))
     return objective.measured(matrices, rng.normal(size=3), 0.5, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", ["block", "grid"])
-@pytest.mark.parametrize("kind", ["entries", "measurements"])
+@pytest.mark.parametrize("kind", ["entries", "measurements", "regression"])
 @pytest.mark.parametrize("widths", [(5, 3, 6), (4, 3), (6, 3, 2, 7)], ids=str)
 def test_objectives_have_the_bits_of_the_cpu(gpu, widths, kind, form, dtype, rng):
     params, widths, _, work = make(widths, dtype, stages=4)

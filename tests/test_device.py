@@ -69,6 +69,7 @@ RUNS = {
     "ridge of a flow": {"method": lb.GradientFlow(dt=0.02, scheme="heun", ridge=0.1), "steps": 4},
     "completion": {"problem": lb.Completion(TARGET, entries=4, seed=1, mean=True)},
     "sensing": {"problem": lb.Sensing(MEASURED, np.einsum("kij,ij->k", MEASURED, TARGET), TARGET), "steps": 4},
+    "regression": {"problem": lb.Regression(MEASURED[:, 0], MEASURED[:, :, 1]), "steps": 4},
     "sgd": {
         "problem": lb.Completion(TARGET, entries=5, seed=1),
         "method": lb.SGD(lr=0.01, ridge=1e-3, batch=2, replacement=False),

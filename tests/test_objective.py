@@ -1,4 +1,4 @@
-"""Entries, measurements and ridge under GD and Runge-Kutta: against the definition, whole targets, exact solutions."""
+"""Entries, measurements, inputs and ridge under GD and Runge-Kutta: definitions, whole targets, exact solutions."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,16 @@ from networks import WIDTHS, make, relative
 
 SMALL = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (3, 5, 1, 4, 2, 6), (1, 1)]
 ON_GRID = (8, 7)  # in the simulator: too large for one block
+KINDS = ["entries", "measurements", "regression"]
+
+
+def _covariance(size, rng):
+    inputs = rng.normal(size=(2 * size, size))
+    return inputs.T @ inputs / len(inputs)
 
 
 def goals(target, seed=0):
-    """{name: Objective}: entries with different weights, and measurements."""
+    """{name: Objective}: entries with different weights, measurements, and inputs with a covariance."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.1, 1, target.shape) * (rng.random(target.shape) < 0.6)
     matrices = rng.normal(size=(6, *target.shape))
@@ -23,10 +29,11 @@ def goals(target, seed=0):
     return {
         "entries": objective.weighted(target, weights, dtype),
         "measurements": objective.measured(matrices, values, 0.05, dtype),
+        "regression": objective.regression(target, _covariance(target.shape[1], rng), 0.3, dtype),
     }
 
 
-@pytest.mark.parametrize("kind", ["entries", "measurements"])
+@pytest.mark.parametrize("kind", KINDS)
 @cases("widths", SMALL + WIDTHS[:1])
 def test_loss_and_gradient_equal_the_reference_and_differences(core, widths, kind):
     params, widths, target, work = make(widths, core=core)
@@ -47,7 +54,7 @@ def test_loss_and_gradient_equal_the_reference_and_differences(core, widths, kin
         assert (ends[0] - ends[1]) / 2 == pytest.approx(found[k], abs=1e-10 * np.abs(found).max() + 1e-12 * loss)
 
 
-@pytest.mark.parametrize("kind", ["entries", "measurements"])
+@pytest.mark.parametrize("kind", KINDS)
 @cases("widths", SMALL, [*SMALL, ON_GRID])
 @pytest.mark.parametrize("method", ["gd", "rk4"])
 def test_steps_equal_the_reference(core, method, widths, kind):
@@ -97,11 +104,13 @@ def test_without_data_the_ridge_shrinks_the_weights_exactly(core):
     assert slopes[-1] == pytest.approx(4, abs=0.1)
 
 
-def test_threads_make_the_same_bits():
-    params, widths, target, _ = make(WIDTHS[0])
-    goal, rates, ridges = goals(target)["entries"], np.full(10, 0.01), np.full(10, 0.1)
+@pytest.mark.parametrize("widths", [WIDTHS[0], (53, 61)], ids=str)
+@pytest.mark.parametrize("kind", ["entries", "regression"])
+def test_threads_make_the_same_bits(kind, widths):
+    params, widths, target, _ = make(widths)
+    goal, rates, ridges = goals(target)[kind], np.full(10, 0.01), np.full(10, 0.1)
     found = []
-    for threads in (1, 2):
+    for threads in (1, 2, 3):
         trained, losses = params.copy(), np.empty(10)
         works = workspace.team(widths, threads=threads)
         steps = together(
@@ -110,8 +119,9 @@ def test_threads_make_the_same_bits():
         )
         assert steps(trained, losses) == OK
         found.append((trained, losses))
-    assert np.array_equal(found[0][0], found[1][0])
-    assert np.array_equal(found[0][1], found[1][1])
+    for trained, losses in found[1:]:
+        assert np.array_equal(trained, found[0][0])
+        assert np.array_equal(losses, found[0][1])
 
 
 @everywhere
@@ -125,9 +135,10 @@ def test_divergence_is_a_status(core):
     assert np.isnan(losses[-1])
 
 
-def test_float32_stays_float32(core):
+@pytest.mark.parametrize("kind", ["entries", "regression"])
+def test_float32_stays_float32(core, kind):
     params, widths, target, work = make((7, 3, 5), np.float32, core=core)
-    goal, losses = goals(target)["entries"], np.empty(5, np.float32)
+    goal, losses = goals(target)[kind], np.empty(5, np.float32)
     rates, ridges = np.full(5, 0.1, np.float32), np.full(5, 0.01, np.float32)
     expected, expected_losses = params.copy(), losses.copy()
     core.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)

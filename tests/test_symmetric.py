@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.completion import restore
 from lrbias.experiment import Experiment, read_toml
+from lrbias.observed import restore
 from lrbias.problem import gaussian
 from lrbias.sweeps.batching import plan_batches
 from lrcore import random

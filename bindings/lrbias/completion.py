@@ -2,12 +2,11 @@
 
 import functools
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from lrbias.errors import DataWarning, InvalidInput, require, shorten
-from lrbias.problem import Factorization, Problem, as_matrix, as_vector, load_matrix
+from lrbias.problem import Problem, as_matrix, as_vector
 from lrbias.settings import Count, Fraction, Seed, validate
 from lrcore import objective, random
 
@@ -123,8 +122,9 @@ class Completion(Problem):
     def entries(self, dtype):
         """The observed entries, for stochastic steps, with the weight that makes the expected step that of the loss."""
         rows, columns = np.nonzero(self.mask)
-        weight = np.dtype(dtype).type(1 if self.mean else self.count)
-        return objective.Entries(rows, columns, self.target[rows, columns].astype(dtype), weight)
+        weight = np.dtype(dtype).type((1 if self.mean else self.count) * self.output_scale**2)
+        values = (self.target[rows, columns] / self.output_scale).astype(dtype)
+        return objective.Entries(rows, columns, values, weight)
 
     def errors(self, product):
         squares, hidden = (product - self.target) ** 2, self.known & ~self.mask
@@ -163,6 +163,8 @@ class Sensing(Problem):
     Raises InvalidInput when the lengths differ or something is not a finite number.
     """
 
+    errors_over = "measurements", "whole truth"
+
     def __init__(self, matrices, values, target=None, mean=False):
         array = _as_array("matrices", matrices)
         accepted = "an array (K, outputs, inputs) of at least one finite matrix"
@@ -186,7 +188,8 @@ class Sensing(Problem):
         )
 
     def objective(self, dtype):
-        return objective.measured(self.matrices, self.values, 1 / len(self.values) if self.mean else 1.0, dtype)
+        weight = 1 / len(self.values) if self.mean else 1.0
+        return objective.measured(self.matrices * self.output_scale, self.values, weight, dtype)
 
     @functools.cached_property
     def symmetric_loss(self):
@@ -224,41 +227,6 @@ class Sensing(Problem):
     def __repr__(self):
         rows, columns = self.shape
         return f"Sensing({len(self.values)} measurements of a {rows} × {columns} matrix)"
-
-
-def restore(target, observed, mean=False, source=None):
-    """The problem that a run was made with, from its target and what it kept as `Problem.observed`."""
-    if not observed:
-        return Factorization(target, source)
-    if "matrices" in observed:
-        truth = target if observed["truth_known"] else None
-        return Sensing(observed["matrices"], observed["values"], truth, mean)
-    with warnings.catch_warnings():  # they were given when the run was made
-        warnings.simplefilter("ignore", DataWarning)
-        known = observed.get("known", np.True_)
-        return Completion(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
-
-
-def load_observed(path):
-    """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
-    path = Path(path)
-    if path.suffix.lower() != ".npz" or not path.is_file():
-        try:
-            return {"mask": load_matrix(path)}
-        except InvalidInput as error:  # which calls every file a target
-            raise InvalidInput(str(error).replace("target", "observed", 1)) from None
-    from lrbias.store import DAMAGE
-
-    accepted = "a file with a mask, or with matrices and values"
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except DAMAGE as error:
-        raise InvalidInput(
-            f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
-        ) from None
-    require("mask" in found or {"matrices", "values"} <= set(found), "observed", str(path), accepted)
-    return found
 
 
 def _as_array(argument, value):

@@ -3,7 +3,7 @@
     config.json      settings, versions, quantities; checksummed
     experiment.toml  the file that repeats the run
     target.npy
-    observed.npz     of a loss that does not see the whole target: the mask, or the measurements
+    observed.npz     of a loss that is not that of a whole target: the mask, the measurements, or the moments of data
     log.zarr/        one preallocated array per quantity, written in whole chunks, each with a crc32c
     tail.npz         while a run goes on: the rows of chunks that are not full yet, first row in front of the name
     checkpoints/     step-00001000.npz …
@@ -154,7 +154,7 @@ class RunFolder:
         return read_json(self.path / "progress.json")
 
     def data(self):
-        """What the loss is made of: (target, observed, mean, source), as `lrbias.completion.restore` takes it."""
+        """What the loss is made of: (target, observed, mean, source), as `lrbias.observed.restore` takes it."""
         config = self.config()
         target, observed = np.load(self._checked("target.npy", config["target_crc32"]), allow_pickle=False), {}
         if "observed_crc32" in config:

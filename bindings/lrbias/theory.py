@@ -34,27 +34,36 @@ def saxe(t, value, initial):
     return value / (1 - growth + value / initial * growth)
 
 
-def mode(t, value, initial, depth):
+def mode(t, value, initial, depth, variance=1.0):
     """A mode's singular value u at the times t (increasing, from 0), balanced and aligned start, any depth:
-    du/dt = N u^{2 − 2/N} (s − u), u(0) = initial > 0. Integrated to relative 1e-10."""
+    du/dt = N u^{2 − 2/N} (s − d u), u(0) = initial > 0, s = value. Integrated to relative 1e-10.
+
+    variance: d, of the inputs along the mode (`Regression.modes`); u tends to s/d. 1 where a matrix is fitted.
+    """
     t = np.atleast_1d(np.asarray(t, np.float64))
-    initial = validate(Positive, "initial", initial)
+    initial, variance = validate(Positive, "initial", initial), validate(Positive, "variance", variance)
     power = 2 - 2 / depth
 
     def slope(_, u):
-        return depth * np.maximum(u, 0) ** power * (value - u)
+        return depth * np.maximum(u, 0) ** power * (value - variance * u)
 
     end = max(t[-1], np.finfo(float).tiny)
     return solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14).y[0]
 
 
-def escape_time(value, initial, depth, fraction=0.5):
-    """The time at which a mode passes `fraction` of its value: ∫ du / (N u^{2 − 2/N} (s − u)) from `initial` on."""
-    initial, goal = validate(Positive, "initial", initial), fraction * validate(Positive, "value", value)
+def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
+    """The time at which a mode passes `fraction` of s/d, to which it tends: ∫ du / (N u^{2 − 2/N} (s − d u)) from
+    `initial` on, with s = value, d = variance."""
+    initial, variance = validate(Positive, "initial", initial), validate(Positive, "variance", variance)
+    goal = fraction * validate(Positive, "value", value) / variance
     if initial >= goal:
         return 0.0
     power = 1 - 2 / depth  # in x = ln u, so that the integrand is tame where u is small
-    found, _ = quad(lambda x: math.exp(-power * x) / (depth * (value - math.exp(x))), math.log(initial), math.log(goal))
+
+    def slowness(x):
+        return math.exp(-power * x) / (depth * (value - variance * math.exp(x)))
+
+    found, _ = quad(slowness, math.log(initial), math.log(goal))
     return found
 
 

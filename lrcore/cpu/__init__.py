@@ -6,7 +6,10 @@ from lrcore.cpu.batch_sgd import batch_sgd_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
 from lrcore.cpu.diagonal import diagonal_gd_steps, diagonal_rk_steps
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
+from lrcore.cpu.hessian import hessian, hessian_point, hessian_vector
+from lrcore.cpu.lanczos import lanczos
 from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
+from lrcore.cpu.ntk import ntk_apply, ntk_factors, ntk_inner
 from lrcore.cpu.objective import objective_gd_steps, objective_loss_and_gradient, objective_rk_steps
 from lrcore.cpu.path import nearest_on_path
 from lrcore.cpu.random import draws, normals
@@ -20,6 +23,7 @@ from lrcore.cpu.svd import (
     spectra,
     weight_values,
 )
+from lrcore.cpu.tangent import tangent_gd_steps
 
 __all__ = [
     "adaptive_rk_steps",
@@ -35,6 +39,10 @@ __all__ = [
     "entries_in_basis",
     "forward",
     "gd_steps",
+    "hessian",
+    "hessian_point",
+    "hessian_vector",
+    "lanczos",
     "loss_and_gradient",
     "mode_strengths",
     "multiply",
@@ -42,6 +50,9 @@ __all__ = [
     "multiply_bt",
     "nearest_on_path",
     "normals",
+    "ntk_apply",
+    "ntk_factors",
+    "ntk_inner",
     "objective_gd_steps",
     "objective_loss_and_gradient",
     "objective_rk_steps",
@@ -53,6 +64,7 @@ __all__ = [
     "singular_triplets",
     "singular_values",
     "spectra",
+    "tangent_gd_steps",
     "vector_alignment",
     "weight_values",
 ]

@@ -1,18 +1,18 @@
-"""Training on an `Objective`: some entries or linear measurements of the product, and a ridge λ Σ ‖W_i‖².
+"""Training on an `Objective`: entries or measurements of the product, or a regression; and a ridge λ Σ ‖W_i‖².
 
-The chain is that of `lrcore.cpu.chain`; between its two halves stands a pass that makes the residual G = ∂L/∂W from the
-product. It costs O(n²), or O(K n²) for K measurements, beside the products' O(N n³). With a ridge a step of gradient
-descent is W_i ← (1 − 2ηλ) W_i − η ∇_i L.
+The chain is that of `lrcore.cpu.chain`; between its two halves stands a pass that makes the residual G = ∂L/∂W from
+the product. It costs O(n²), or O(K n²) for K measurements, beside the products' O(N n³); for a regression it is one
+more product, shared by the threads. With a ridge a step of gradient descent is W_i ← (1 − 2ηλ) W_i − η ∇_i L.
 """
 
 import numpy as np
 
 from lrcore.cpu._sums import inner
 from lrcore.cpu._target import kernel
-from lrcore.cpu._tile import NEGATE, UPDATE
+from lrcore.cpu._tile import NEGATE, STORE, UPDATE
 from lrcore.cpu._vector import address, fma
 from lrcore.cpu.chain import _chain, backward_at
-from lrcore.cpu.gemm import meet, places_of, share
+from lrcore.cpu.gemm import AB, meet, places_of, product_at, share
 from lrcore.cpu.step import _add_stages, _stage_point
 from lrcore.status import DIVERGED, OK
 
@@ -80,9 +80,10 @@ def _forward(params, widths, objective, ridge, work, places):
         _chain(params.dtype.type(1), address(params), widths, places.residual, np.intp(0), places)
     elif places.part == 0:
         work.residual[:] = params
+    if objective.covariance.shape[0] > 0:
+        _respond(params.dtype.type(1), objective, work.residual, places)
     if places.part == 0:
-        measured = objective.matrices.shape[0] > 0
-        total = _measure(objective, work.residual) if measured else _compare(objective, work.residual, work.columns)
+        total = _settle(objective, work.residual, work.columns)
         if ridge != 0:
             total += ridge * inner(params, params)
         work.columns[0] = total
@@ -101,6 +102,32 @@ def _slope(params, widths, ridge, slope, work, places):
     for p in range(first, last):
         slope[p] = fma(-two * ridge, params[p], slope[p])
     meet(places)
+
+
+@kernel
+def _respond(one, objective, residual, places):
+    """The product in `residual` becomes ∂L/∂W = D Σ; D = product − target is left in objective.product."""
+    difference, target, none = objective.product, objective.target.reshape(-1), np.intp(0)
+    outputs, inputs = objective.target.shape
+    meet(places)  # a single layer is no product: one thread has copied it
+    first, last = share(difference.size, places)
+    for p in range(first, last):
+        difference[p] = residual[p] - target[p]
+    meet(places)
+    left, right = address(difference), address(objective.covariance)
+    product_at(
+        np.intp(AB), np.intp(STORE), outputs, inputs, inputs, left, right, places.residual, one, none, none, places
+    )
+
+
+@kernel
+def _settle(objective, residual, columns):
+    """The loss, after which `residual` holds ∂L/∂W."""
+    if objective.covariance.shape[0] > 0:
+        return inner(residual, objective.product) / residual.dtype.type(2) + objective.floor
+    if objective.matrices.shape[0] > 0:
+        return _measure(objective, residual)
+    return _compare(objective, residual, columns)
 
 
 @kernel

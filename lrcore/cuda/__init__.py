@@ -2,6 +2,7 @@
 
 NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those
 in `lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's.
+So are curvature, the tangent kernel and training by it: they run on this side, with arrays and scratch of it.
 Importing this needs the extra `cuda` (else it is an ImportError; INSTALL is the way out), but no GPU: `missing` says
 what keeps kernels from running.
 """
@@ -10,14 +11,22 @@ from lrcore.cpu import (
     directions,
     draws,
     entries_in_basis,
+    hessian,
+    hessian_point,
+    hessian_vector,
+    lanczos,
     mode_strengths,
     nearest_on_path,
     normals,
+    ntk_apply,
+    ntk_factors,
+    ntk_inner,
     principal_angles,
     rank_metrics,
     singular_triplets,
     singular_values,
     spectra,
+    tangent_gd_steps,
     vector_alignment,
     weight_values,
 )
@@ -60,6 +69,10 @@ __all__ = [
     "entries_in_basis",
     "forward",
     "gd_steps",
+    "hessian",
+    "hessian_point",
+    "hessian_vector",
+    "lanczos",
     "loss_and_gradient",
     "mode_strengths",
     "multiply",
@@ -67,6 +80,9 @@ __all__ = [
     "multiply_bt",
     "nearest_on_path",
     "normals",
+    "ntk_apply",
+    "ntk_factors",
+    "ntk_inner",
     "objective_gd_steps",
     "objective_loss_and_gradient",
     "objective_rk_steps",
@@ -78,6 +94,7 @@ __all__ = [
     "singular_triplets",
     "singular_values",
     "spectra",
+    "tangent_gd_steps",
     "vector_alignment",
     "weight_values",
 ]

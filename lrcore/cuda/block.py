@@ -15,7 +15,9 @@ from lrcore.cuda.passes import (
     compare_part,
     differ_part,
     measured_slope_part,
+    miss_part,
     project_part,
+    regress_part,
     settle_part,
     square_part,
     tell,
@@ -95,6 +97,15 @@ def _respond(memory, state, goal, size, residual):
 
 
 @device
+def _regress(memory, state, goal, size, residual):
+    first, step, start = cuda.threadIdx.x, cuda.blockDim.x, 2 * goal.parts
+    miss_part(memory, goal.target, size, residual, goal.scratch, start, first, step)
+    cuda.syncthreads()
+    regress_part(memory, goal.scratch, start, size, goal.inputs, residual, first, step)
+    cuda.syncthreads()
+
+
+@device
 def _total(memory, state, columns, at_columns, losses, at):
     if cuda.threadIdx.x == 0:
         tell(state.status, column_total(memory, columns, at_columns), losses, at)
@@ -109,7 +120,7 @@ def _settle(memory, state, columns, at_columns, goal, ridge, parameters, point, 
 
 
 def _of_block(multiply):
-    sums = _square, _compare, _project, _differ, _respond, _total, _settle
+    sums = _square, _compare, _project, _differ, _respond, _regress, _total, _settle
     return Machine(device, times, _stopped, *walks(device, multiply, _combine), _combine, *sums)
 
 

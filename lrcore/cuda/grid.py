@@ -4,7 +4,7 @@ import operator
 
 from lrcore.cuda._target import cuda, device, kernel
 from lrcore.cuda.chain import walks
-from lrcore.cuda.gemm import launch_product
+from lrcore.cuda.gemm import AB, STORE, launch_product
 from lrcore.cuda.machines import MOST_BLOCKS, PASS_THREADS, Goal, Machine
 from lrcore.cuda.passes import (
     column_total,
@@ -12,9 +12,11 @@ from lrcore.cuda.passes import (
     compare_part,
     differ_part,
     measured_slope_part,
+    miss_part,
     project_part,
     settle_part,
     square_part,
+    take_part,
     tell,
 )
 from lrcore.status import OK
@@ -54,11 +56,38 @@ def _project(memory, state, rows, origin, count, size, at, scratch, parts, start
         project_part(memory, rows, origin, count, size, at, scratch, parts, start, _here(), _all())
 
 
-@kernel("xixxxxsnxnnn")
-def _differ(memory, state, weights, target, matrices, values, weight, measurements, scratch, parts, size, residual):
+@kernel("xixxxxsnxnnsnn")
+def _differ(
+    memory,
+    state,
+    weights,
+    target,
+    matrices,
+    values,
+    weight,
+    measurements,
+    scratch,
+    parts,
+    inputs,
+    floor,
+    size,
+    residual,
+):
     if state[0] == OK:
-        goal = Goal(weights, target, matrices, values, weight, measurements, scratch, parts)
+        goal = Goal(weights, target, matrices, values, weight, measurements, scratch, parts, inputs, floor)
         differ_part(memory, goal, size, residual, _here(), _all())
+
+
+@kernel("xixnnxn")
+def _miss(memory, state, target, size, residual, scratch, start):
+    if state[0] == OK:
+        miss_part(memory, target, size, residual, scratch, start, _here(), _all())
+
+
+@kernel("xinnxn")
+def _take(memory, state, size, residual, scratch, start):
+    if state[0] == OK:
+        take_part(memory, size, residual, scratch, start, _here(), _all())
 
 
 @kernel("xixxnnnn")
@@ -67,7 +96,7 @@ def _respond(memory, state, matrices, scratch, slopes, size, count, residual):
         measured_slope_part(memory, matrices, scratch, slopes, size, count, residual, _here(), _all())
 
 
-@kernel("xinnxxxxsnxnsnnxn", name="settle")
+@kernel("xinnxxxxsnxnnssnnxn", name="settle")
 def _settle_kernel(
     memory,
     state,
@@ -81,6 +110,8 @@ def _settle_kernel(
     measurements,
     scratch,
     parts,
+    inputs,
+    floor,
     ridge,
     parameters,
     point,
@@ -88,7 +119,7 @@ def _settle_kernel(
     at,
 ):
     if state[0] == OK and cuda.threadIdx.x == 0:
-        goal = Goal(weights, target, matrices, values, weight, measurements, scratch, parts)
+        goal = Goal(weights, target, matrices, values, weight, measurements, scratch, parts, inputs, floor)
         settle_part(memory, state, columns, at_columns, goal, ridge, parameters, point, losses, at)
 
 
@@ -129,6 +160,16 @@ def _launch_respond(memory, state, goal, size, residual):
     _respond(_blocks(size), PASS_THREADS, memory, state, *where)
 
 
+def _launch_regress(memory, state, goal, size, residual):
+    """The product is made in the scratch, where both factors are: one large network has large ones."""
+    blocks, scratch, start, inputs = _blocks(size), goal.scratch, 2 * goal.parts, goal.inputs
+    covariance, response = start + size, start + size + inputs * inputs
+    _miss(blocks, PASS_THREADS, memory, state, goal.target, size, residual, scratch, start)
+    where = size // inputs, inputs, inputs, start, covariance, response
+    launch_product(scratch, state, AB, STORE, *where, 0, scratch.dtype.type(1))
+    _take(blocks, PASS_THREADS, memory, state, size, residual, scratch, response)
+
+
 def _launch_total(memory, state, columns, at_columns, losses, at):
     _total(1, 1, memory, state, columns, at_columns, losses, at)
 
@@ -156,6 +197,7 @@ on_grid = Machine(
     _launch_project,
     _launch_differ,
     _launch_respond,
+    _launch_regress,
     _launch_total,
     _launch_settle,
 )

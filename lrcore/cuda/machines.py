@@ -32,14 +32,16 @@ class Machine(NamedTuple):
     project: Any  # (…, rows, origin, count, size, at, goal, start): partial sums of inner products
     differ: Any  # (…, goal, size, residual): differences and slopes of measurements
     respond: Any  # (…, goal, size, residual): ∂L/∂W from the slopes
+    regress: Any  # (…, goal, size, residual): ∂L/∂W of a regression, and D before it
     total: Any  # (…, columns, at_columns, losses, at): the loss of a whole target
     settle: Any  # (…, columns, at_columns, goal, ridge, parameters, point, losses, at): that of an Objective
 
 
 class Goal(NamedTuple):
-    """An `objective.Objective` on the device. measurements: how many rows `matrices` has.
+    """An `objective.Objective` on the device. measurements: how many rows `matrices` has; inputs: how many Σ has.
 
-    scratch: `parts` partial sums of each measurement, all slopes, all differences, the partial sums of the ridge.
+    scratch: `parts` partial sums of each measurement, all slopes, all differences, the partial sums of the ridge. Of
+    a regression those of the ridge, then those of the loss, D = W − target, Σ, and room for D Σ.
     """
 
     weights: Any
@@ -50,3 +52,5 @@ class Goal(NamedTuple):
     measurements: int
     scratch: Any
     parts: int
+    inputs: int
+    floor: Any

@@ -1,4 +1,4 @@
-"""Training on an `Objective`, entries or measurements of the product, and a ridge: the twin of `lrcore.cpu.objective`.
+"""Training on an `Objective` and a ridge: the twin of `lrcore.cpu.objective`.
 
 One block makes the steps of a small network as it would on chip, though its memory is the device's: with tiles,
 products and all that is needed beside them take more registers than a thread has.
@@ -24,29 +24,67 @@ def as_goal(objective):
     """The Goal of an `objective.Objective`: its arrays on the device, with scratch. A Goal stays what it is."""
     if isinstance(objective, Goal):
         return objective
-    dtype, count = objective.target.dtype, objective.values.size
-    parts = part_count(dtype)
+    dtype, count, inputs = objective.target.dtype, objective.values.size, len(objective.covariance)
+    parts, size = part_count(dtype), objective.target.size
     arrays = objective.weights, objective.target, objective.matrices, objective.values
-    require_memory(sum(array.nbytes for array in arrays), f"an objective with {count} measurements")
-    arrays = [put(array) for array in arrays]
-    return Goal(*arrays, dtype.type(objective.weight), count, empty(count * (parts + 2) + parts, dtype), parts)
+    numbers = 2 * parts + 2 * size + inputs**2 if inputs else count * (parts + 2) + parts
+    what = f"an objective with {inputs} inputs" if inputs else f"an objective with {count} measurements"
+    require_memory(sum(array.nbytes for array in arrays) + numbers * dtype.itemsize, what)
+    arrays, scratch = [put(array) for array in arrays], empty(numbers, dtype)
+    if inputs:
+        scratch[2 * parts + size : 2 * parts + size + inputs**2].copy_to_device(objective.covariance.reshape(-1))
+    return Goal(*arrays, dtype.type(objective.weight), count, scratch, parts, inputs, dtype.type(objective.floor))
 
 
-@kernel("xixxxxsnxnxxxin", products=True)
+@kernel("xixxxxsnxnnsxxxin", products=True)
 def _objective_gd(
-    memory, widths, weights, target, rows, values, weight, count, scratch, parts, rates, ridges, losses, status, steps
+    memory,
+    widths,
+    weights,
+    target,
+    rows,
+    values,
+    weight,
+    count,
+    scratch,
+    parts,
+    inputs,
+    floor,
+    rates,
+    ridges,
+    losses,
+    status,
+    steps,
 ):
     state = Chip(status)
-    goal = Goal(weights, target, rows, values, weight, count, scratch, parts)
+    goal = Goal(weights, target, rows, values, weight, count, scratch, parts, inputs, floor)
     _gd(memory, state, widths, places_of_device(widths, 0), goal, rates, ridges, losses, steps)
 
 
-@kernel("xixxxxsnxnssxxxin", products=True)
+@kernel("xixxxxsnxnnsssxxxin", products=True)
 def _objective_rk(
-    memory, widths, weights, target, rows, values, weight, count, scratch, parts, ridge, dt, a, b, losses, status, steps
+    memory,
+    widths,
+    weights,
+    target,
+    rows,
+    values,
+    weight,
+    count,
+    scratch,
+    parts,
+    inputs,
+    floor,
+    ridge,
+    dt,
+    a,
+    b,
+    losses,
+    status,
+    steps,
 ):
     state = Chip(status)
-    goal = Goal(weights, target, rows, values, weight, count, scratch, parts)
+    goal = Goal(weights, target, rows, values, weight, count, scratch, parts, inputs, floor)
     _rk(memory, state, widths, places_of_device(widths, b.size), goal, ridge, dt, a, b, losses, steps)
 
 

@@ -148,6 +148,38 @@ def differ_part(memory, goal, size, residual, first, step):
 
 
 @device
+def miss_part(memory, target, size, residual, scratch, start, first, step):
+    """D = W − target into the scratch, W the product at `residual`."""
+    p = first
+    while p < size:
+        scratch[start + p] = memory[residual + p] - target[p]
+        p += step
+
+
+@device
+def regress_part(memory, scratch, start, size, inputs, residual, first, step):
+    """residual = D Σ, chains with k ascending; D and, behind it, Σ are in the scratch."""
+    p = first
+    while p < size:
+        row = p // inputs
+        at, column = start + row * inputs, start + size + p - row * inputs
+        total = memory.dtype.type(0)
+        for k in range(inputs):
+            total = fma(scratch[at + k], scratch[column + k * inputs], total)
+        memory[residual + p] = total
+        p += step
+
+
+@device
+def take_part(memory, size, residual, scratch, start, first, step):
+    """residual = what lies in the scratch from `start` on."""
+    p = first
+    while p < size:
+        memory[residual + p] = scratch[start + p]
+        p += step
+
+
+@device
 def tell(status, loss, losses, at):
     """Keep a loss; one that is not finite ends the run."""
     losses[at] = loss
@@ -157,10 +189,13 @@ def tell(status, loss, losses, at):
 
 @device
 def settle_part(memory, status, columns, at_columns, goal, ridge, parameters, point, losses, at):
-    """The loss of an Objective, by one thread."""
+    """The loss of an Objective, by one thread. Of a regression the columns are all numbers of ∂L/∂W."""
     parts, count = goal.parts, goal.measurements
     total = memory.dtype.type(0)
-    if count > 0:
+    if goal.inputs > 0:
+        total = inner_total(goal.scratch, 2 * parts, memory, at_columns, columns, goal.scratch, parts, parts)
+        total = total / memory.dtype.type(2) + goal.floor
+    elif count > 0:
         for k in range(count):
             total = fma(goal.scratch[count * parts + k], goal.scratch[count * (parts + 1) + k], total)
         total = total / memory.dtype.type(2)

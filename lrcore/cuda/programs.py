@@ -29,7 +29,7 @@ class Programs(NamedTuple):
 def programs(machine):
     """The Programs of a machine."""
     compiled, times, stopped, forward, backward, combine = machine[:6]
-    square, compare, project, differ, respond, total, settle = machine[6:]
+    square, compare, project, differ, respond, regress, total, settle = machine[6:]
 
     @compiled
     def loss(memory, state, widths, places, losses, at):
@@ -45,9 +45,14 @@ def programs(machine):
             project(memory, state, goal.matrices, 0, count, size, residual, goal, 0)
             differ(memory, state, goal, size, residual)
             respond(memory, state, goal, size, residual)
+        elif goal.inputs > 0:
+            regress(memory, state, goal, size, residual)
+            inputs, columns = size, residual
         else:
             compare(memory, state, goal.weights, goal.target, outputs, inputs, residual, columns)
         if at >= 0:
+            if goal.inputs > 0:
+                project(memory, state, goal.scratch, 2 * goal.parts, 1, size, residual, goal, goal.parts)
             if ridge != 0:
                 project(memory, state, memory, point, 1, places.parameters, point, goal, count * (goal.parts + 2))
             settle(memory, state, inputs, columns, goal, ridge, places.parameters, point, losses, at)

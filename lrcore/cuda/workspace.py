@@ -14,14 +14,16 @@ from lrcore.cuda._target import empty, free_memory, on_gpu, put
 from lrcore.cuda.grid import on_grid
 from lrcore.cuda.passes import FILL
 from lrcore.cuda.places import places_of
-from lrcore.workspace import allocate_spectra, allocate_weight_values
+from lrcore.workspace import allocate_curvature, allocate_ntk, allocate_spectra, allocate_weight_values
 
 __all__ = [
     "DeviceMemoryError",
     "allocate",
     "allocate_batch",
     "allocate_batch_sgd",
+    "allocate_curvature",
     "allocate_diagonal",
+    "allocate_ntk",
     "allocate_sgd",
     "allocate_spectra",
     "allocate_weight_values",

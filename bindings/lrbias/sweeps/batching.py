@@ -83,6 +83,8 @@ def _kind(whole, most):
         return None
     if whole.sees_part or not (method.plain and method.fixed):
         return None
+    if whole.output_scale != 1 or whole.parametrization != "standard" or record.remembers or record.looks_back:
+        return None
     widths = tuple(whole.layer_widths(whole.shape))
     if max(widths) > most.widest:
         return None

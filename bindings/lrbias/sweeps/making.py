@@ -250,3 +250,4 @@ def forecast_sweep(base, over, workers=None, device=None):
 # what runs that cost the same have in common
 COSTLY = ("shape", "widths", "depth", "target", "crop", "network", "method", "scheme", "dtype", "steps", "every")
 COSTLY = (*COSTLY, "metrics", "directions", "checkpoint_every", "init", "compress", "batch", "observed", "ridge")
+COSTLY = (*COSTLY, "inputs", "outputs")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lrbias.batch_file import batch_path, member_at
-from lrbias.completion import restore
 from lrbias.errors import InvalidInput, StoreError, require, shorten
+from lrbias.observed import restore
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.store import read_json, write_file

@@ -1,0 +1,50 @@
+"""From what a run keeps of its loss, or a file that says what is observed, to the problem."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from lrbias.completion import Completion, Sensing
+from lrbias.errors import DataWarning, InvalidInput, require, shorten
+from lrbias.problem import Factorization, load_matrix
+from lrbias.regression import MOMENTS, Regression
+
+
+def restore(target, observed, mean=False, source=None):
+    """The problem that a run was made with, from its target and what it kept as `Problem.observed`."""
+    if not observed:
+        return Factorization(target, source)
+    if "matrices" in observed:
+        truth = target if observed["truth_known"] else None
+        return Sensing(observed["matrices"], observed["values"], truth, mean)
+    if "covariance" in observed:
+        kept = {name: observed[name] for name in (*MOMENTS, "whitening") if name in observed}
+        return Regression.from_moments(target, **kept)
+    with warnings.catch_warnings():  # they were given when the run was made
+        warnings.simplefilter("ignore", DataWarning)
+        known = observed.get("known", np.True_)
+        return Completion(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
+
+
+def load_observed(path):
+    """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
+    path = Path(path)
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        try:
+            return {"mask": load_matrix(path)}
+        except InvalidInput as error:  # which calls every file a target
+            raise InvalidInput(str(error).replace("target", "observed", 1)) from None
+    from lrbias.store import DAMAGE
+
+    accepted = "a file with a mask, or with matrices and values, or with the moments of a regression"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    except DAMAGE as error:
+        raise InvalidInput(
+            f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
+        ) from None
+    known = any(set(names) <= set(found) for names in (("mask",), ("matrices", "values"), MOMENTS))
+    require(known, "observed", str(path), accepted)
+    return found
