@@ -355,7 +355,7 @@ API = {
     "layers nan": (lambda: lb.Network.from_layers([np.full((2, 2), NAN)]), "layers[0]", "finite"),
     "train problem": (_train(problem=TARGET), "problem = ", "a Factorization"),
     "train network": (_train(network=TARGET), "network = ", "a Network"),
-    "train method": (_train(method=0.1), "method = 0.1", "a GD, GradientFlow, SGD or GLRL"),
+    "train method": (_train(method=0.1), "method = 0.1", "a GD, GradientFlow, SGD, GLRL or Linearized"),
     "train record": (_train(record=10), "record = 10", "a Record"),
     "train stop": (_train(stop=1e-3), "stop = 0.001", "a Stop"),
     "train steps": (_train(steps=0), "steps = 0", "at least 1"),

@@ -23,7 +23,7 @@ def test_run_info_plot_resume_compare(work, capsys):
     assert "forecast" in out
     assert "stable below" in err
     figures = sorted(path.name for path in (work / "runs/gd/figures").iterdir())
-    names = ("alignment", "effective_rank", "layer_ranks", "loss", "overview", "singular_values")
+    names = ("alignment", "directions", "effective_rank", "layer_ranks", "loss", "overview", "singular_values")
     assert figures == sorted(f"{name}.{suffix}" for name in names for suffix in ("pdf", "png"))
 
     code, out, _ = call(capsys, "info runs/gd --json --check")

@@ -53,21 +53,39 @@ def test_the_core_example_runs_as_it_is(tmp_path):
     _run(code, tmp_path)
 
 
-def test_the_api_example_runs(tmp_path):
-    code = (ROOT / "examples/api.py").read_text()
-    assert "steps=8_000" in code
-    _run(code.replace("steps=8_000", "steps=200"), tmp_path)
+def test_the_first_example_runs(tmp_path):
+    code = (ROOT / "examples/01_first_run.py").read_text()
+    assert "steps=10_000" in code
+    _run(code.replace("steps=10_000", "steps=200"), tmp_path)
+    assert (tmp_path / "01_first_run.png").exists()
 
 
 def test_the_example_of_greedy_learning_runs(tmp_path):
     """The distances that it prints fall with the starts."""
     answer = subprocess.run(
-        [sys.executable, ROOT / "examples/greedy.py"], cwd=tmp_path, check=True, capture_output=True, text=True
+        [sys.executable, ROOT / "examples/11_greedy.py"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    distances = [float(number) for number in re.findall(r"at most (\S+) from", answer.stdout)]
+    distances = [float(number) for number in re.findall(r"within (\S+) of the greedy path", answer.stdout)]
     assert len(distances) == 4
     assert all(2 * closer < far for far, closer in itertools.pairwise(distances))
-    assert (tmp_path / "greedy.png").stat().st_size > 5000
+    assert (tmp_path / "11_greedy.png").stat().st_size > 5000
+
+
+def test_the_gallery_shows_every_numbered_example():
+    """In order, each with its own figure, which is there, and a link to the script; and no figure of anything else."""
+    stems = sorted(path.stem for path in (ROOT / "examples").glob("[0-9]*.py"))
+    page = (ROOT / "docs/gallery.md").read_text()
+    assert [stem[:3] for stem in stems] == [f"{number:02d}_" for number in range(1, len(stems) + 1)]
+    assert re.findall(r"^## (\d\d) ", page, re.MULTILINE) == [stem[:2] for stem in stems]
+    assert re.findall(r"^!\[.+\]\(gallery/(.+)\.png\)$", page, re.MULTILINE) == stems
+    assert re.findall(r"\[(.+)\.py\]\(\.\./examples/\1\.py\)", page) == stems
+    assert sorted(path.stem for path in (ROOT / "docs/gallery").iterdir()) == stems
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("[0-9]*.py")), ids=lambda path: path.stem)
+def test_an_example_writes_the_figure_of_its_name(script):
+    written = re.findall(r'savefig\("(.+?)"', script.read_text())
+    assert written == [f"{script.stem}.png"]
 
 
 def test_every_command_of_the_readme_is_understood():

@@ -39,9 +39,39 @@ def greedy_completion():
     return lb.train(problem, None, method, record=RECORD, forecast=False)
 
 
+REGIMES = ("sharpness", "tangent_kernel", "updates")
+
+
+@pytest.fixture(scope="module")
+def regimes():
+    """A run that has recorded what these figures are of."""
+    metrics = ("sharpness", "negative_curvature", "ntk", "updates", "gradient_norm")
+    return lb.train(**settings(1000, record=lb.Record(every=10, metrics=metrics)))
+
+
+def test_figures_of_regimes_carry_what_was_recorded(regimes, run):
+    """And the limits that theory has for it; without a record there is none of them."""
+    drawn = {line.get_label(): line.get_ydata() for line in _lines(plots.sharpness(regimes))}
+    assert np.allclose(drawn[r"$\lambda_1, \lambda_2, \ldots$ (dark to light)"], regimes["hessian/largest"][:, 0])
+    assert np.allclose(drawn["smallest eigenvalue"], regimes["hessian/smallest"][:, 0])
+    assert np.allclose(drawn[r"$2/\eta$ = 100"], 100)
+    kernel = [line.get_ydata() for line in _lines(plots.tangent_kernel(regimes))]
+    assert np.allclose(kernel[0][1:], regimes["ntk/distance"][1:])
+    assert [line[0] for line in kernel[2:]] == [0.01, 0.5]
+    updates = {line.get_label(): line.get_ydata() for line in _lines(plots.updates(regimes))}
+    assert np.allclose(updates["layer 2"], regimes["layer/2/update_stable_rank"][1:])
+    assert np.allclose(updates["product"], regimes["product/update_stable_rank"][1:])
+    found = lb.saddles(regimes)
+    marks = {line.get_label(): line.get_xdata() for line in _lines(plots.saddles(regimes, found))}
+    assert list(marks["saddles, with their rank"]) == [saddle.step for saddle in found]
+    assert set(REGIMES) <= {name for name, _, _ in plots.available(regimes)}
+    assert not set(REGIMES) & {name for name, _, _ in plots.available(run)}
+
+
 @pytest.mark.parametrize("name", plots.FIGURES)
-def test_every_figure_has_labelled_axes_and_saves(run, completion, greedy, name, tmp_path):
-    figure = plots.FIGURES[name]({"errors": completion, "adaptive_steps": greedy}.get(name, run))
+def test_every_figure_has_labelled_axes_and_saves(run, completion, greedy, regimes, name, tmp_path):
+    special = {"errors": completion, "adaptive_steps": greedy, **dict.fromkeys(REGIMES, regimes)}
+    figure = plots.FIGURES[name](special.get(name, run))
     shown = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     assert shown
     assert all(axes.get_xlabel() for axes in shown)
@@ -182,7 +212,7 @@ def test_save_writes_what_the_run_has(tmp_path):
 
 def test_a_diverged_run_can_be_drawn(tmp_path):
     run = lb.train(**settings(method=lb.GD(lr=0.6), record=lb.Record(every=1)))
-    assert len(plots.save(run, tmp_path, ("png",))) == 6
+    assert len(plots.save(run, tmp_path, ("png",))) == 7
 
 
 def test_comparison_of_gd_and_flow(run, tmp_path):

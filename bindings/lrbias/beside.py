@@ -52,11 +52,12 @@ class Recorder:
     both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
     written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
     that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
-    most: how many snapshots may wait.
+    most: how many snapshots may wait. ordered: a record enters the next one, so the other thread makes them all.
     """
 
-    def __init__(self, plan, here, beside, write, most=SNAPSHOTS):
+    def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False):
         self._plan, self._write, self._observation, self._most = plan, write, here, min(most, SNAPSHOTS)
+        self._ordered = ordered
         self._waiting = deque()  # not written yet, in order
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
@@ -82,13 +83,13 @@ class Recorder:
             self._waiting.append(snapshot)
             self._ready.put(snapshot)
             while len(self._waiting) > self._most and self._failure is None:
-                self._help()
+                self._help(self._most)
         self._raise()
 
     def drain(self):
         """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""
         while self._waiting and self._failure is None:
-            self._help()
+            self._help(0)
         self._raise()
 
     def close(self):
@@ -100,23 +101,28 @@ class Recorder:
         self._waiting.clear()
 
     def _discard(self):
-        while True:
-            try:
-                self._ready.get_nowait()
-            except queue.Empty:
-                return
+        while self._next() is not None:
+            pass
 
     def _work(self, observation):
         while (snapshot := self._ready.get()) is not None:
             self._take(snapshot, observation)
 
-    def _help(self):
-        """Measure one snapshot here, or wait until the last one is written when the other thread has begun it."""
+    def _help(self, enough):
+        """Measure one snapshot here; where there is none to take, wait until at most `enough` are not written."""
+        snapshot = None if self._ordered else self._next()
+        if snapshot is not None:
+            self._take(snapshot, self._observation)
+            return
+        with self._written:
+            self._written.wait_for(lambda: len(self._waiting) <= enough or self._failure is not None)
+
+    def _next(self):
+        """A snapshot that nobody has begun, or None."""
         try:
-            self._take(self._ready.get_nowait(), self._observation)
+            return self._ready.get_nowait()
         except queue.Empty:
-            with self._written:
-                self._written.wait_for(lambda: not self._waiting or self._failure is not None)
+            return None
 
     def _take(self, snapshot, observation):
         try:

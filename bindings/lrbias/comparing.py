@@ -115,7 +115,7 @@ class Comparison:
         self._timed = [run for run in runs if not _has_own_time(run)]
         flows = [run for run in runs if run.settings["method"] == "flow"]
         self.reference = min(flows or self._timed or runs, key=lambda run: run.step_size)
-        starts = [run.checkpoint(0) for run in self._timed]
+        starts = [run.start for run in self._timed]
         first = starts[0] if starts else None
         self.same_start = all(s.widths == first.widths and np.array_equal(s.params, first.params) for s in starts)
 

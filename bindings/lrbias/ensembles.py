@@ -187,6 +187,7 @@ def _require_kinds(problems, networks, methods):
     for network in networks:
         same = (network.widths, network.dtype) == (start.widths, start.dtype)
         require(same, "network", network, f"networks like the first, {start!r}")
+        require(network.scale == 1, "network", network, "networks whose output is the product of their layers")
         first.check(network)
         network.check_method(own)
     varied = {"lr", "ridge", "sampling_seed"}

@@ -7,23 +7,27 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.completion import Completion, Sensing, load_observed
+from lrbias.completion import Completion, Sensing
 from lrbias.devices import DeviceName, check_threads
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.method import INNER, METHODS, OWN
 from lrbias.network import Network
+from lrbias.observed import load_observed, restore
 from lrbias.problem import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.record import Record, Stop
+from lrbias.regression import load_regression
 from lrbias.settings import Compress, Count, Finite, Fraction, Positive, Seed, Settings, Threads
 
-PATHS = ("target", "network", "observed")  # keys that name a file
+PATHS = ("target", "network", "observed", "inputs", "outputs")  # keys that name a file
 STEP_SIZE = 1e-3
 VALUES = {"values": "singular values", "eigenvalues": "eigenvalues"}  # that a target can be given
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", *VALUES)
+WHOLE = ("target", "crop", "scale", *TEACHER)  # that say what is fitted, and which of it is observed
+PART = ("observed", "fraction", "entries", "mask_seed", "pairs", "mean")
 DEEP = ("rank", "teacher_depth", "scale")  # settings of a deep teacher, which makes its own singular values
-INITIAL = ("widths", "depth", "init", "gamma", "seed", "alpha", "beta", "dtype")
+INITIAL = ("widths", "depth", "init", "gamma", "std", "parametrization", "seed", "alpha", "beta", "dtype")
 STARTS = {  # and the keys that each has of its own
-    "gaussian": ("gamma", "seed"),
+    "gaussian": ("gamma", "seed", "parametrization", "std"),
     "identical": ("alpha",),
     "perturbed": ("alpha", "beta"),
     "orthogonal": ("alpha", "seed"),
@@ -45,6 +49,11 @@ class Experiment(Settings):
     values: Any = None
     eigenvalues: Any = None
 
+    inputs: str | None = Field(None, description="the path of a matrix with a sample in each row")
+    outputs: str | None = Field(None, description="the path of a matrix with a sample in each row")
+    whiten: bool = Field(False, strict=True, description="True or False")
+    center: bool = Field(False, strict=True, description="True or False")
+
     observed: str | None = Field(None, description="the path of a mask, or of a file with measurements")
     fraction: Fraction | None = Field(None, description="a number greater than 0 and at most 1")
     entries: Any = None
@@ -56,13 +65,16 @@ class Experiment(Settings):
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
     depth: Count = Field(3, description="an integer of at least 1")
     init: Any = "gaussian"
-    gamma: Finite = Field(1.1, description="a finite number")
+    gamma: Finite | None = Field(None, description="a finite number")
+    std: Positive | None = Field(None, description="a finite number greater than 0")
+    parametrization: Any = "standard"
+    output_scale: Positive = Field(1.0, description="a finite number greater than 0")
     alpha: Positive = Field(0.1, description="a finite number greater than 0")
     beta: Positive = Field(0.05, description="a finite number greater than 0")
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
     dtype: Any = Field("float64", description="float64 or float32")
 
-    method: Any = Field("gd", description="gd, flow, sgd or glrl")
+    method: Any = Field("gd", description="gd, flow, sgd, glrl or linearized")
     lr: Any = None
     dt: Any = None
     scheme: Any = None
@@ -97,6 +109,8 @@ class Experiment(Settings):
     absorbing_slack: Any = None
     absorbing_alpha: Any = None
     absorbing_bound: Any = None
+    leading: Any = 3
+    eigen_tolerance: Any = 1e-6
     stop_loss: Any = None
     stop_gradient: Any = None
     stop_plateaus: Any = None
@@ -108,11 +122,15 @@ class Experiment(Settings):
 
     @property
     def sees_part(self):
-        """Whether the loss sees only entries or measurements of the target."""
-        return any(value is not None for value in (self.observed, self.fraction, self.entries))
+        """Whether the loss is not that of a whole target: it sees entries or measurements of one, or data."""
+        return any(value is not None for value in (self.observed, self.fraction, self.entries, self.inputs))
 
     def problem(self):
-        """The loss: a whole target, some entries of it, or measurements."""
+        """The loss: a whole target, some entries of it, measurements, or data."""
+        if self.inputs is not None or self.outputs is not None:
+            return self._regression()
+        for key in ("whiten", "center"):
+            require(not getattr(self, key), key, True, "a setting of data: inputs and outputs")
         whole, mean = self._whole_target(), self.mean
         if not self.sees_part:
             for key in ("mean", "mask_seed", "pairs"):
@@ -131,11 +149,23 @@ class Experiment(Settings):
         if "matrices" in found:
             known = found.get("truth_known", self.target is not None)  # a file of a run says so itself
             return Sensing(found["matrices"], found["values"], whole.target if known else None, mean)
+        if "covariance" in found:
+            require(self.target is not None, "observed", self.observed, "a target file beside moments of data")
+            require(not mean, "mean", mean, "a setting of observed entries, not of data")
+            return restore(whole.target, found)
         target = np.where(found["known"], whole.target, np.nan) if "known" in found else whole.target
         try:
             return Completion(target, found["mask"], mean=mean, source=whole.source)
         except InvalidInput as error:  # here the mask has another name
             raise InvalidInput(str(error).replace("mask =", "observed =", 1)) from None
+
+    def _regression(self):
+        """The loss of data from two files."""
+        for key, other in (("inputs", "outputs"), ("outputs", "inputs")):
+            require(getattr(self, key) is not None, key, None, f"a file beside {other}, with as many rows")
+        extra = sorted(self.model_fields_set & {*WHOLE, *PART})
+        require(not extra, "inputs", self.inputs, f"either data or a target ({', '.join(extra)})")
+        return load_regression(self.inputs, self.outputs, self.whiten, self.center)
 
     def _whole_target(self):
         """The target: from a file, or a teacher made here."""
@@ -178,14 +208,16 @@ class Experiment(Settings):
             require(
                 not extra, "network", self.network, f"either a checkpoint or an initialisation ({', '.join(extra)})"
             )
-            return _from_checkpoint(self.network, problem)
+            network = _from_checkpoint(self.network, problem)
+            return network if self.output_scale == 1 else network.scaled(self.output_scale)
         network = self._start(self.layer_widths(problem.shape))
+        network = network if self.output_scale == 1 else network.scaled(self.output_scale)
         problem.check(network)  # here, since a batch of a sweep does not pass through `train`
         return network
 
     def _nothing(self):
         """What greedy low-rank learning starts from."""
-        for key in ("network", *INITIAL):
+        for key in ("network", "output_scale", *INITIAL):
             accepted = "nothing for greedy low-rank learning, which makes its layers itself"
             require(key == "depth" or not self._given(key), key, getattr(self, key), accepted)
 
@@ -284,12 +316,11 @@ def _from_checkpoint(path, problem):
     require(Path(path).is_file(), "network", path, accepted)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            params, widths = archive["params"], archive["widths"]
+            network = Network.from_checkpoint(archive)
     except DAMAGE as error:
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
-    network = Network(params, widths)
     problem.check(network)
     return network
 

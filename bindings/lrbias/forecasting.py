@@ -76,6 +76,7 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     network, given = method.start(problem, network), network
     steps = method.most_steps if steps is None else steps
     problem.check(network)
+    problem = problem.scaled(network.scale)
     spectrum, known = problem.spectrum, _has_forecast(problem, method)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread(), device.fitting():
@@ -192,17 +193,18 @@ def _escape_time(network, value, left, right, horizon):
 
 def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", device=CPU, alone=False):
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
-    network = method.start(problem, network)
-    setup = Setup(problem, network.widths, network.dtype, record, method, device)
+    network, given = method.start(problem, network), network
+    problem = problem.scaled(network.scale)
+    setup = Setup(problem, network.widths, network.dtype, record, method, device, network.params.copy)
     observation, plan = Observation(setup), Plan(setup)
     params = network.params.copy()
     plan.probe(observation.at(params))
     call = min([CALL, checkpoint_every, *plan.intervals]) if device.apart else 1
-    per_step = _seconds_per_step(problem, network, method, compress, device, call)
+    per_step = _seconds_per_step(problem, network, given, method, compress, device, call)
     training, measuring = steps * per_step, 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
-        per_record = seconds_of(lambda due=interval: plan.measure(observation, params, due, lambda *row: None))
+        per_record = seconds_of(lambda due=interval: _measure(plan, observation, params, due))
         measuring += steps / interval * per_record
     commits = steps // checkpoint_every + 1
     quantities = [losses_quantity(network.dtype), *plan.quantities]
@@ -215,13 +217,22 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 
-def _seconds_per_step(problem, network, method, compress, device, call):
-    """Timed in calls of `call` steps, as between two records: a call costs a device apart more than a step does."""
+def _measure(plan, observation, params, step):
+    plan.measure(observation, params, step, lambda *row: None)
+    plan.memory.settle()  # what it is timed with again is the next record
+
+
+def _seconds_per_step(problem, network, given, method, compress, device, call):
+    """Timed in calls of `call` steps, as between two records: a call costs a device apart more than a step does.
+
+    network: what `method` makes of the `given` one.
+    """
     short = reduce(problem, network, method, device) if compress == "auto" else None
     if short is not None:
         several = np.empty(CALL)
         return seconds_of(lambda: short.advance(several, 0)) / several.size
     trainer = method.trainer(problem, network.widths, network.params.copy(), device=device)
+    trainer.begin(given)
     losses, steps = np.empty(call, network.dtype), itertools.count(step=call)
     return seconds_of(lambda: trainer.advance(losses, next(steps))) / call
 

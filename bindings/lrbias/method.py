@@ -74,6 +74,9 @@ class Method(Settings):
         require(isinstance(network, Network), "network", network, "a Network")
         return network
 
+    def check_record(self, record):
+        """InvalidInput when `record` (a Record) asks for what has no meaning under this method."""
+
     def trainer(self, problem, widths, params, threads=1, device=CPU):
         """The Trainer of a run whose layers are the flat vector `params`, which it may change in place."""
         from lrbias.trainer import Whole
@@ -438,7 +441,67 @@ class GLRL(Method):
         }
 
 
-METHODS = {method.name: method for method in (GD, GradientFlow, SGD, GLRL)}
+class Linearized(Method):
+    """Gradient descent on the network linearised at its start, f(θ) = W(θ_0) + J (θ − θ_0): the lazy limit.
+
+    It is made in the space of outputs, W ← W − η K_0(∂L/∂W) with the tangent kernel K_0 = J Jᵀ of the start (Jacot et
+    al. 2018; the same steps as in the space of weights). So its run is that of a network with one layer, which is the
+    linear model itself: product, ranks, alignment and loss are those of the model, there are no other layers, and its
+    own kernel and curvature never change. `lb.compare` draws it beside the run of the full network.
+
+    lr: learning rate η, > 0, of the weights.
+    lr_schedule: as for GD.
+    """
+
+    name: ClassVar[str] = "linearized"
+    label: ClassVar[str] = "linearised gradient descent"
+    lr: Positive
+    lr_schedule: _schedule("lr_schedule") = None
+
+    @model_validator(mode="after")
+    def _check_ridge(self):
+        require(self.ridge == 0, "ridge", self.ridge, "0 for a linearised network, whose weights are not kept")
+        return self
+
+    @property
+    def plain(self):
+        return False
+
+    @property
+    def fixed(self):
+        return False
+
+    @property
+    def step_size(self):
+        return self.lr
+
+    @property
+    def caption(self):
+        return f"linearised, lr = {self.lr:g}"
+
+    def rates(self, first, count):
+        return self.lr * _factors(self.lr_schedule, first, count)
+
+    def start(self, problem, network):
+        """The linear model at its start: a network of one layer, the output of the given one."""
+        super().start(problem, network)
+        problem.check(network)
+        network.check_method(self)
+        return Network(network.product().ravel(), (network.widths[0], network.widths[-1]))
+
+    def check_record(self, record):
+        for name in ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues"):
+            accepted = "metrics of a linear model, whose curvature and kernel are those of its start"
+            require(name not in record.intervals(), "metrics", name, accepted)
+
+    def trainer(self, problem, widths, params, threads=1, device=CPU):
+        from lrbias.tangent import Tangent
+
+        require(not device.apart, "device", device.name, "cpu for a linearised network")
+        return Tangent(problem, params, self)
+
+
+METHODS = {method.name: method for method in (GD, GradientFlow, SGD, GLRL, Linearized)}
 OWN = {name: tuple(method.model_fields) for name, method in METHODS.items()}  # the settings that each has
 INNER = ("gd", "flow")
 # those of a phase's method stand beside its own; the depth of other methods is that of the network

@@ -1,6 +1,7 @@
 """The student: layers W_1 … W_N in one flat vector, and how they are initialised."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from lrbias.problem import as_matrix, gaussian, orthonormal
 from lrbias.settings import Count, Finite, Positive, Seed, validate
 from lrcore import layout, random
 
+PARAMETRIZATIONS = ("standard", "ntk")
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
 
@@ -20,16 +22,25 @@ class Network:
 
     params   the flat parameter vector, W_1 first
     widths   (n_0, …, n_N); layer i has shape (n_i, n_{i−1})
+    scale    what the product of the layers is multiplied by to give the network's output, 1 unless said otherwise
     """
 
-    def __init__(self, params, widths, settings=None):
+    def __init__(self, params, widths, settings=None, scale=1.0):
         self.params = params
         self.widths = tuple(int(n) for n in widths)
+        self.scale = float(scale)
         self._settings = settings
 
     @classmethod
-    def gaussian(cls, widths, gamma=1.1, seed=0, dtype="float64"):
+    def gaussian(cls, widths, gamma=None, seed=0, dtype="float64", parametrization="standard", std=None):
         """Layers with independent normal entries of **standard deviation** w^−gamma, w the width of the layer.
+
+        gamma: 1.1 by default, ½ with parametrization "ntk".
+        parametrization: "ntk" has layers w_i/√n_{i−1} (Jacot et al. 2018): the entries of w_i, which are trained, have
+            deviation w^(½−gamma), 1 by default, and the output is multiplied by the product of all 1/√n_{i−1}. At the
+            start it is that of the "standard" network with the same gamma, whatever the widths; but a step of the
+            same learning rate moves it less.
+        std: the standard deviation itself, the same for all layers, instead of gamma.
 
         The width of layer i is the length n_{i−1} of its input, so with equal widths n it is n for every layer; the
         protocol does not say which side it means for unequal widths, this is our choice. Jacot et al. write the
@@ -38,18 +49,21 @@ class Network:
         Layer i is stream i of `seed`: it does not change when layers are added after it. float32 networks are the
         rounded float64 ones. Raises InvalidInput.
         """
-        widths = as_widths(widths)
-        gamma, seed = validate(Finite, "gamma", gamma), validate(Seed, "seed", seed)
+        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
         require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        known = isinstance(parametrization, str) and parametrization in PARAMETRIZATIONS
+        require(known, "parametrization", parametrization, " or ".join(PARAMETRIZATIONS))
+        start = _deviations(widths, gamma, std, parametrization)
         with np.errstate(over="ignore"):  # checked below
             layers = [
-                gaussian(shape, seed, stream=i, domain=random.NETWORK) * np.float64(shape[1]) ** -gamma
-                for i, shape in enumerate(layout.shapes(widths), start=1)
+                gaussian(shape, seed, stream=i, domain=random.NETWORK) * deviation
+                for i, (shape, deviation) in enumerate(zip(layout.shapes(widths), start.deviations, strict=True), 1)
             ]
             params, _ = layout.flatten(layers, DTYPES[dtype])
-        require(np.isfinite(params).all(), "gamma", gamma, f"an exponent whose w^-gamma is finite in {dtype}")
-        settings = {"widths": list(widths), "gamma": gamma, "seed": seed, "dtype": dtype}
-        return cls(params, widths, settings)
+        accepted = f"a number for which all weights are finite in {dtype}"
+        require(np.isfinite(params).all(), *next(iter(start.settings.items())), accepted)
+        settings = {"widths": list(widths), **start.settings, "seed": seed, "dtype": dtype}
+        return cls(params, widths, settings, start.scale)
 
     @classmethod
     def identical(cls, n, depth, alpha, dtype="float64"):
@@ -151,6 +165,13 @@ class Network:
         params, widths = layout.flatten(matrices, np.float32 if single else np.float64)
         return cls(params, widths)
 
+    @classmethod
+    def from_checkpoint(cls, arrays):
+        """The network of a checkpoint, {name: array}; of a linearised run the one that it linearised."""
+        origin = "origin_" if "origin_params" in arrays else ""
+        params, widths = (arrays[origin + name] for name in ("params", "widths"))
+        return cls(params, widths, scale=float(arrays.get(f"{origin}scale", 1)))
+
     @property
     def layers(self):
         """Views of the layers, W_1 first: writing to one writes to `params`."""
@@ -165,11 +186,23 @@ class Network:
         return self.params.dtype
 
     def product(self):
-        """W_N ⋯ W_1, shape (n_N, n_0)."""
+        """The output as a matrix: `scale` · W_N ⋯ W_1, shape (n_N, n_0)."""
         result = self.layers[0]
         for layer in self.layers[1:]:
             result = layer @ result
-        return result.copy()
+        return result.copy() if self.scale == 1 else self.dtype.type(self.scale) * result
+
+    def scaled(self, alpha):
+        """The same layers with an output that is alpha > 0 times as large.
+
+        Chizat, Oyallon and Bach (2019): the larger alpha, the lazier the training, since smaller changes of the layers
+        fit the target. A loss then falls alpha² times as fast, so the learning rate has to be smaller by that.
+        """
+        alpha = validate(Positive, "output_scale", alpha)
+        settings = self._settings
+        if settings is not None:
+            settings = {**settings, "output_scale": settings.get("output_scale", 1.0) * alpha}
+        return Network(self.params.copy(), self.widths, settings, self.scale * alpha)
 
     @property
     def tied(self):
@@ -182,7 +215,7 @@ class Network:
         require(not (self.tied and method.stochastic), "method", method.name, accepted)
 
     def copy(self):
-        return Network(self.params.copy(), self.widths, self._settings)
+        return Network(self.params.copy(), self.widths, self._settings, self.scale)
 
     def settings(self):
         """How to make this initial network again, as keys of an experiment file."""
@@ -190,7 +223,29 @@ class Network:
 
     def __repr__(self):
         arrows = " → ".join(str(n) for n in self.widths)
-        return f"Network({arrows}, {self.dtype}, {self.params.size} parameters)"
+        scale = "" if self.scale == 1 else f", output scale {self.scale:g}"
+        return f"Network({arrows}, {self.dtype}, {self.params.size} parameters{scale})"
+
+
+class _Start(NamedTuple):
+    """Standard deviations of the layers, the output scale, and the settings that say so."""
+
+    deviations: list
+    scale: float
+    settings: dict
+
+
+def _deviations(widths, gamma, std, parametrization):
+    tangent = parametrization == "ntk"
+    inputs, settings = [np.float64(n) for n in widths[:-1]], {"parametrization": "ntk"} if tangent else {}
+    scale = float(np.prod([n**-0.5 for n in inputs])) if tangent else 1.0
+    if std is not None:
+        require(gamma is None, "std", std, "either std or gamma")
+        std = validate(Positive, "std", std)
+        return _Start([std] * len(inputs), scale, {"std": std, **settings})
+    gamma = validate(Finite, "gamma", (0.5 if tangent else 1.1) if gamma is None else gamma)
+    with np.errstate(over="ignore"):
+        return _Start([n ** (tangent / 2 - gamma) for n in inputs], scale, {"gamma": gamma, **settings})
 
 
 def _orthogonal(shape, seed, stream):

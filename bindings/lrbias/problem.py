@@ -1,5 +1,6 @@
 """What is fitted: the target, where it comes from, and the loss."""
 
+import copy
 import functools
 from pathlib import Path
 from typing import NamedTuple
@@ -213,6 +214,8 @@ class Problem:
     """
 
     plain = False  # whether the loss is that of a whole target, which has kernels of its own
+    output_scale = 1.0  # what the product of the layers is multiplied by: see `scaled`
+    errors_over = "observed entries", "hidden ones"  # what the errors "train" and "hidden" are over
 
     def __init__(self, target, source=None):
         self.target = as_matrix("target", target)
@@ -222,6 +225,14 @@ class Problem:
     @property
     def shape(self):
         return self.target.shape
+
+    def scaled(self, output_scale):
+        """This loss for a network whose output is `output_scale` times the product of its layers (`Network.scale`)."""
+        if output_scale == self.output_scale:
+            return self
+        other = copy.copy(self)
+        other.output_scale, other.plain = float(output_scale), False
+        return other
 
     @functools.cached_property
     def spectrum(self):
@@ -255,16 +266,25 @@ class Problem:
         return Eigen(values[order], vectors[:, order])
 
     @property
+    def mode_directions(self):
+        """(left, right): directions, as columns, in which the target is learnt: its singular vectors."""
+        return self.spectrum.left, self.spectrum.right
+
+    @property
     def observed(self):
         """What a run keeps beside the target to have the loss again: {name: array}."""
         return {}
 
     def objective(self, dtype):
-        """The loss as the kernels take it: an `lrcore.objective.Objective`."""
-        return objective.weighted(self.target, self.weights, dtype)
+        """The loss as the kernels take it, a function of the product of the layers: an `lrcore.objective.Objective`.
+
+        ½ w (s x − y)² = ½ w s² (x − y/s)²: a scaled output is a target and weights that are scaled.
+        """
+        scale = self.output_scale
+        return objective.weighted(self.target / scale, self.weights * scale**2, dtype)
 
     def slope(self, product):
-        """∂L/∂W at a product."""
+        """∂L/∂W at an output W."""
         return self.weights * (product - self.target)
 
     def errors(self, product):
@@ -311,8 +331,8 @@ class Factorization(Problem):
     def entries(self, dtype):
         """All entries, for stochastic steps; the expected step is that of the loss."""
         rows, columns = np.indices(self.shape).reshape(2, -1)
-        values = self.target.ravel().astype(dtype)
-        return objective.Entries(rows, columns, values, np.dtype(dtype).type(values.size))
+        values = (self.target.ravel() / self.output_scale).astype(dtype)
+        return objective.Entries(rows, columns, values, np.dtype(dtype).type(values.size * self.output_scale**2))
 
     def __repr__(self):
         return f"Factorization(target of shape {self.shape}, rank {self.spectrum.rank})"

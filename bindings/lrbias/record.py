@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from lrbias.absorbing import AbsorbingSets
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.settings import Count, Positive, Settings, validate
+from lrbias.settings import Count, Positive, Settings, Share, validate
 
 ALL = "all"
 NAME = re.compile(r"[A-Za-z][\w-]*(/[A-Za-z][\w-]*)*", re.ASCII)
@@ -46,14 +46,17 @@ class Record(Settings):
 
     every: interval in steps for every metric that names none.
     metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
-        () records the loss alone. absorbing_rank and product (all of W, as large as the target at every record; what
-        `lb.trajectory_distance` follows) are not among "all": they are recorded where they are named.
+        () records the loss alone. Those of `lrbias.regimes` (curvature, tangent kernel, updates) cost more than a
+        step, absorbing_rank and product (all of W, as large as the target at every record; what
+        `lb.trajectory_distance` follows) are special: none is among "all", they are recorded where they are named.
     numerical_threshold: numerical_rank counts σ_i above it.
     relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
     directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
     degenerate: target values closer than this (relatively) share one subspace in the alignment. Our choice.
     absorbing_balance, _slack, _alpha, _bound: ε_1, ε_2, α and C of the sets B_r of absorbing_rank, which is recorded
         only when it is named. Our choices, see `lrbias.absorbing`.
+    leading: how many eigenvalues sharpness, negative_curvature and ntk_eigenvalues record.
+    eigen_tolerance: residuals ‖Hv − λv‖ of these are at most so large, relative to the largest |λ|.
     """
 
     every: Count = Field(10, description="an integer of at least 1")
@@ -66,6 +69,8 @@ class Record(Settings):
     absorbing_slack: Positive | None = Field(None, description="a finite number greater than 0")
     absorbing_alpha: Positive | None = Field(None, description="a finite number greater than 0")
     absorbing_bound: Positive | None = Field(None, description="a finite number greater than 0")
+    leading: Count = Field(3, description="an integer of at least 1")
+    eigen_tolerance: Share = Field(1e-6, description="a number between 0 and 1")
 
     def absorbing_sets(self):
         """The AbsorbingSets of these settings; what is not given has its default."""
@@ -78,7 +83,23 @@ class Record(Settings):
 
         if isinstance(self.metrics, dict):
             return {name: self.every if callable(value) else value for name, value in self.metrics.items()}
-        return dict.fromkeys(METRICS if self.metrics == ALL else self.metrics, self.every)
+        always = (name for name, metric in METRICS.items() if not metric.on_request)
+        return dict.fromkeys(always if self.metrics == ALL else self.metrics, self.every)
+
+    @property
+    def remembers(self):
+        """Whether a metric keeps something for the next record."""
+        return self._any("remembers")
+
+    @property
+    def looks_back(self):
+        """Whether a metric looks at the network of step 0."""
+        return self._any("looks_back")
+
+    def _any(self, kind):
+        from lrbias.metrics import METRICS
+
+        return any(getattr(METRICS[name], kind) for name in self.intervals() if name in METRICS)
 
     def functions(self) -> dict[str, Callable]:
         """The user's own metrics: {name: function of the network}."""

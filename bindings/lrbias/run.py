@@ -5,15 +5,16 @@ from dataclasses import asdict
 import numpy as np
 
 from lrbias.batch_file import find_batched
-from lrbias.completion import restore
 from lrbias.experiment import parts
 from lrbias.greedy import Phase
 from lrbias.jumping import jumps
 from lrbias.log import LOSSES
 from lrbias.network import Network
 from lrbias.nn.model_run import ModelRun, is_model
+from lrbias.observed import restore
 from lrbias.plateau import plateaus
 from lrbias.recording import Recording
+from lrbias.replaying import network_at
 from lrbias.store import RunFolder
 from lrcore import layout
 
@@ -26,7 +27,9 @@ def open(path):
     """
     folder = find_batched(path) or RunFolder.existing(path)
     config = folder.config()
-    return ModelRun(folder, config) if is_model(config) else Run(folder, config, restore(*folder.data()))
+    if is_model(config):
+        return ModelRun(folder, config)
+    return Run(folder, config, restore(*folder.data()).scaled(config.get("output_scale", 1.0)))
 
 
 class Run(Recording):
@@ -37,11 +40,13 @@ class Run(Recording):
     run.loss, run.steps          the loss at every `Record.every` steps, and these steps
     run.losses                   the loss of every step: losses[k] belongs to the network after k steps
     run.network                  the network at the last checkpoint; `run.checkpoint(step)` any other
+    run.network_at(step)         that of any step, trained again from the checkpoint before: the same bits
+    run.start                    the network that `train` was handed
     run.status, run.detail       new, running, finished, stopped, interrupted, diverged or failed; a sentence
     run.step                     steps made (committed); run.elapsed seconds of training
     run.phases                   of greedy low-rank learning; run.checkpoint(phase.end) is a critical point
     run.settings                 every setting, as keys of an experiment file
-    run.problem, run.target      what was fitted: Factorization, Completion or Sensing; its target
+    run.problem, run.target      what was fitted: a Factorization, Completion, Sensing or Regression; its target
     """
 
     def __init__(self, source, config, problem):
@@ -106,11 +111,24 @@ class Run(Recording):
 
     def checkpoint(self, step):
         """The network after `step` steps; StoreError when its file is damaged."""
-        return Network(self._source.checkpoint(self._checkpoint_step(step)), self.widths)
+        return self._network_from(self._checkpoint_step(step))
 
     @property
     def network(self):
-        return Network(self._source.checkpoint(self._progress["checkpoint"]), self.widths)
+        return self._network_from(self._progress["checkpoint"])
+
+    @property
+    def start(self):
+        """The Network that `train` was handed: of a linearised run the one that it linearised."""
+        known = {"widths": self.widths, "scale": self.problem.output_scale}
+        return Network.from_checkpoint({**known, **self._source.checkpoint_arrays(0)})
+
+    def network_at(self, step):
+        """The network after any number of steps that the run has made: trained again from the checkpoint before."""
+        return network_at(self, self._source, step)
+
+    def _network_from(self, step):
+        return Network(self._source.checkpoint(step), self.widths, scale=self.problem.output_scale)
 
     @property
     def phases(self):
@@ -202,9 +220,9 @@ class Run(Recording):
         if facts["last_loss"] is not None:
             lines.append(f"  loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {self.elapsed:.1f} s")
         if "train_error" in facts:
-            words = ("measurements", "whole truth") if "measurements" in facts else ("observed entries", "hidden ones")
-            hidden = f", {facts['hidden_error']:.3g} over the {words[1]}" if "hidden_error" in facts else ""
-            lines.append(f"  root mean square error {facts['train_error']:.3g} over the {words[0]}{hidden}")
+            over = self.problem.errors_over
+            hidden = f", {facts['hidden_error']:.3g} over the {over[1]}" if "hidden_error" in facts else ""
+            lines.append(f"  root mean square error {facts['train_error']:.3g} over the {over[0]}{hidden}")
         if "escape_steps" in facts:
             escaped = sum(step is not None for step in facts["escape_steps"])
             lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")

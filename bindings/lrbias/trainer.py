@@ -24,6 +24,9 @@ class Trainer:
     machine = False  # whether its bits depend on more than the start: on this machine's LAPACK
     ending = None  # a sentence when there is nothing more to do
 
+    def begin(self, network):
+        """Called before the first step of a new run, with the network that `train` was handed."""
+
     def advance(self, losses, step):
         """Make as many steps as `losses` is long, the first of which is number `step`; returns a status."""
         raise NotImplementedError

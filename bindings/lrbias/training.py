@@ -1,5 +1,6 @@
 """init → run a chunk of steps in the kernel → record → repeat."""
 
+import functools
 import platform
 import subprocess
 import time
@@ -12,7 +13,6 @@ import numpy as np
 from lrbias import experiment
 from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder, has_another_core
-from lrbias.completion import restore
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
@@ -22,6 +22,7 @@ from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
 from lrbias.nn.model_run import is_model
+from lrbias.observed import restore
 from lrbias.plateau import PlateauWatch
 from lrbias.problem import Problem
 from lrbias.progress import display
@@ -35,6 +36,7 @@ from lrcore import layout, status
 
 PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
 EFFECTIVE_RANK = "product/effective_rank"
+KEPT = "memory/"  # before the names of what metrics keep, in a checkpoint
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 8
 
@@ -56,9 +58,10 @@ def train(
 ):
     """Train `network` on `problem` and return the Run.
 
-    problem           what is fitted: Factorization(target), Completion(target, mask) or Sensing(matrices, values)
+    problem           what is fitted: Factorization(target), Completion(target, mask), Sensing(matrices, values) or
+                      Regression(inputs, outputs)
     network           the initial Network; it is not changed. None for GLRL, which starts from nothing
-    method            GD(lr=…), GradientFlow(dt=…), SGD(lr=…) or GLRL(epsilon=…, inner=…)
+    method            GD(lr=…), GradientFlow(dt=…), SGD(lr=…), GLRL(epsilon=…, inner=…) or Linearized(lr=…)
     steps             number of steps (iterations), at least 1; of GLRL at most so many, None: as many as it takes
     record            what is measured and when; Record() measures everything every 10 steps
     stop              when to end early; Stop() never does
@@ -76,8 +79,9 @@ def train(
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
     that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
     """
-    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion or Sensing")
-    require(isinstance(method, tuple(METHODS.values())), "method", method, "a GD, GradientFlow, SGD or GLRL")
+    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
+    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
+    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
     network, given = method.start(problem, network), network
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
     stop.check(record)
@@ -86,7 +90,9 @@ def train(
     threads = validate(Threads, "threads", threads)
     compress, place = validate(Compress, "compress", compress), resolve(device, threads)
     problem.check(network)
+    problem = problem.scaled(network.scale)
     network.check_method(method)
+    method.check_record(record)
     stop.check_method(method)
     if store is not None:
         check_new(store)
@@ -99,7 +105,8 @@ def train(
         training = _Training(problem, network.widths, network.params, method, record, stop, threads, place, short)
         others = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads}
         others.update(device=device, compress=compress)
-        start = [] if given is None else [network]
+        start = [] if given is None else [given]
+        training.trainer.begin(given)
         settings = experiment.describe(problem, *start, method, record, stop, **others)
         config = training.config(settings)
         if store is None:
@@ -133,7 +140,8 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         return resume_model(path, steps, progress=progress)
     writer = RunWriter.reopen(path)
     try:
-        config, problem = writer.config(), restore(*writer.data())
+        config = writer.config()
+        problem = restore(*writer.data()).scaled(config.get("output_scale", 1.0))
         known = writer.progress()
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)
@@ -170,22 +178,34 @@ def _continue(writer, config, problem, start, metrics, progress):
         short, arrays = None, writer.checkpoint_arrays(start)
         if config.get("reduced"):  # the basis is that of the start, the numbers are those of the checkpoint
             short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method, device)
-        params = arrays.pop("params")
-        training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short)
+        params, kept = arrays.pop("params"), _taken(arrays)
+        arrays.pop("scale", None)  # which the problem has
+        first = functools.partial(writer.checkpoint, 0)
+        training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short, first)
+        training.plan.memory.restore(kept)
         training.trainer.restore(params, arrays)
         writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
         return training.go(writer, config, start, progress)
 
 
-class _Training:
-    """A run in progress. `step` steps were made; everything up to the last commit is safe."""
+def _taken(arrays):
+    """Take out of those of a checkpoint what metrics have kept: {name: array}."""
+    return {name.removeprefix(KEPT): arrays.pop(name) for name in list(arrays) if name.startswith(KEPT)}
 
-    def __init__(self, problem, widths, params, method, record, stop, threads, device, short=None):
+
+class _Training:
+    """A run in progress. `step` steps were made; everything up to the last commit is safe.
+
+    first: a function without arguments for the layers at step 0; None: `params` are these.
+    """
+
+    def __init__(self, problem, widths, params, method, record, stop, threads, device, short=None, first=None):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.method, self.device = method, device
         self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
-        self.setup = Setup(problem, widths, params.dtype, record, method, device)
+        first = first or params.copy
+        self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
         self.plan.probe(self.observation.at(self.params))
@@ -193,7 +213,7 @@ class _Training:
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
         self.watch = self._watch()
-        self.chunk = FIRST_CHUNK
+        self.chunk, self.step = FIRST_CHUNK, 0
         self.loss_reached, self.last_loss = False, float("nan")
         self.stage_over = False  # whether the trainer asks for a commit here
 
@@ -208,6 +228,7 @@ class _Training:
         return {
             "settings": settings,
             "widths": list(self.setup.widths),
+            "output_scale": self.setup.problem.output_scale,
             "target_source": self.setup.problem.source,
             "quantities": listed_quantities(self.quantities),
             "functions": sorted(self.record.functions()),
@@ -216,13 +237,16 @@ class _Training:
         }
 
     def arrays(self):
-        """What a checkpoint holds: the layers, and what the trainer needs beside them."""
-        return {"params": self.params, **self.trainer.state()}
+        """What a checkpoint holds: the layers, and what the trainer and metrics need beside them."""
+        kept = {KEPT + name: array for name, array in self.plan.memory.state(self.step).items()}
+        scale = self.setup.problem.output_scale
+        scaled = {} if scale == 1 else {"scale": np.float64(scale)}  # for who starts a network from this checkpoint
+        return {"params": self.params, **scaled, **self.trainer.state(), **kept}
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
         self.sink, self.log = sink, Log(self.quantities, sink)
-        self.recorder = Recorder(self.plan, self.observation, self.beside, self._write)
+        self.recorder = Recorder(self.plan, self.observation, self.beside, self._write, ordered=self.plan.ordered)
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0

@@ -24,6 +24,10 @@ def run(
     scale: float | None = None,
     values: Numbers = None,
     eigenvalues: Numbers = None,
+    inputs: str | None = None,
+    outputs: str | None = None,
+    whiten: bool | None = None,
+    center: bool | None = None,
     observed: str | None = None,
     fraction: float | None = None,
     entries: Whole = None,
@@ -35,6 +39,9 @@ def run(
     depth: Whole = None,
     init: str | None = None,
     gamma: float | None = None,
+    std: float | None = None,
+    parametrization: str | None = None,
+    output_scale: float | None = None,
     alpha: float | None = None,
     beta: float | None = None,
     seed: Whole = None,
@@ -73,6 +80,8 @@ def run(
     absorbing_slack: float | None = None,
     absorbing_alpha: float | None = None,
     absorbing_bound: float | None = None,
+    leading: Whole = None,
+    eigen_tolerance: float | None = None,
     stop_loss: float | None = None,
     stop_gradient: float | None = None,
     stop_plateaus: Whole = None,
@@ -109,6 +118,14 @@ def run(
         Singular values of the target, instead of a teacher's.
     eigenvalues
         Eigenvalues of a symmetric target, instead of a teacher's.
+    inputs
+        Fit data instead of a target: a matrix (.npy or a table) with a sample in each row.
+    outputs
+        What the network is to make of these samples, in as many rows.
+    whiten
+        Whiten the inputs, so that their covariance is the identity.
+    center
+        Subtract the means of inputs and outputs.
     observed
         Fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz of a run.
     fraction
@@ -130,7 +147,13 @@ def run(
     init
         How the network starts: gaussian, identical, perturbed, orthogonal, balanced or symmetric (U Uᵀ, depth 2).
     gamma
-        Of a gaussian start: standard deviation w^-gamma, w the width of a layer.
+        Of a gaussian start: standard deviation w^-gamma, w the width of a layer; 1.1.
+    std
+        Of a gaussian start: the standard deviation itself, instead of gamma.
+    parametrization
+        Of a gaussian start: standard, or ntk (layers are w/√n; gamma is then 1/2 unless given).
+    output_scale
+        The network's output is so many times the product of its layers; the larger, the lazier its training.
     alpha
         Of the other starts: the scale of every layer; of a symmetric one, the entries of U have deviation alpha/√n.
     beta
@@ -140,9 +163,10 @@ def run(
     dtype
         float64 or float32.
     method
-        gd (gradient descent), flow (gradient flow), sgd (single entries) or glrl (greedy low-rank learning).
+        gd (gradient descent), flow (gradient flow), sgd (single entries), glrl (greedy low-rank learning) or linearized
+        (gradient descent on the network linearised at its start).
     lr
-        Learning rate of gd and sgd.
+        Learning rate of gd, sgd and linearized.
     dt
         Time step of flow; of the scheme dopri5 only the time between two losses.
     scheme
@@ -208,6 +232,10 @@ def run(
         α of these sets.
     absorbing_bound
         C of these sets.
+    leading
+        How many eigenvalues sharpness, negative_curvature and ntk_eigenvalues record.
+    eigen_tolerance
+        How exact these are: their residuals relative to the largest.
     stop_loss
         Stop when the loss is at most this.
     stop_gradient

@@ -137,6 +137,7 @@ def reproduce(
         wang-jacot: SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes.
         glrl: greedy low-rank learning beside gradient flow (Li, Luo and Lyu); about three minutes.
         galanti: ranks of real networks under SGD with weight decay (Galanti et al.); about an hour.
+        regimes: lazy and rich, edge of stability, saddles, updates, directions, spectral bias; some minutes.
     store
         The folder of the study; by default reproduced/NAME.
     steps
@@ -144,7 +145,7 @@ def reproduce(
         steps of ResNet-18, to which those of the others are in proportion.
     seeds
         Of the protocol: number of starts, 3. Of wang-jacot: seeds of each cell of the phase diagram, 20. Of galanti:
-        seeds of each setting, 3.
+        seeds of each setting, 3. Of regimes: starts of each width and γ, 3.
     workers
         Processes, each with one thread, or threads of wang-jacot; by default one for each core.
     scale

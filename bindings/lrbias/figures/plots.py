@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
 from lrbias.experiment import INITIAL
-from lrbias.figures import model_plots
+from lrbias.figures import model_plots, regime_plots
 from lrbias.figures.drawing import (
     LINES,
     PHASE,
@@ -537,7 +537,10 @@ FIGURES = {
     "errors": errors,
     "alignment": alignment,
     "adaptive_steps": adaptive_steps,
+    **regime_plots.FIGURES,
 }
+sharpness, tangent_kernel = regime_plots.sharpness, regime_plots.tangent_kernel
+updates, directions, saddles = regime_plots.updates, regime_plots.directions, regime_plots.saddles
 
 
 def save(run, folder, formats=("png", "pdf")):
@@ -566,5 +569,6 @@ def _recorded(run, figure):
         "loss": (),
         "errors": ("train_error",),
         "adaptive_steps": ("flow/step_size", "flow/evaluations"),
+        **regime_plots.NEEDED,
     }
     return all(name in run and len(run.steps_of(name)) for name in needed[figure])

@@ -16,8 +16,13 @@ from lrbias.studies.tables import markdown
 from lrbias.sweeps.making import forecast_sweep, sweep
 from lrbias.sweeps.reading import as_csv, open_sweep
 
-STUDIES = ("protocol", "chou", "wang-jacot", "glrl", "galanti")
-DEFAULTS = {"protocol": (50_000, 3), "wang-jacot": (1_000_000, 20), "galanti": (None, 3)}  # steps and seeds
+STUDIES = ("protocol", "chou", "wang-jacot", "glrl", "galanti", "regimes")
+DEFAULTS = {  # steps and seeds; None where there is no such choice
+    "protocol": (50_000, 3),
+    "wang-jacot": (1_000_000, 20),
+    "galanti": (None, 3),
+    "regimes": (None, 3),
+}
 VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
 
@@ -32,11 +37,13 @@ def reproduce(
              "glrl": greedy low-rank learning beside gradient flow, three minutes; returns Findings. Needs `convex`, too
              "galanti": ranks of real networks under SGD with weight decay, about an hour on two cores; returns
              Findings. Needs the extra `vision`
+             "regimes": lazy and rich, edge of stability, saddles, updates, directions, spectral bias, some minutes;
+             returns Findings
     store    a folder, by default reproduced/NAME; started again the study goes on
     steps, seeds   fewer give a quicker and weaker study. Of the protocol: iterations of every run (50 000) and number
              of starts (3); of wang-jacot: steps of every one-way trajectory (1 000 000) and seeds of each cell of the
              phase diagram (20), to which the other numbers are in proportion; of galanti: steps of ResNet-18, and seeds
-             of each setting (3)
+             of each setting (3); of regimes: starts of each width and γ (3)
     scale, folder  of galanti: "small", or "paper" for the paper's sizes, with CIFAR-10 in `folder` (days on a cluster)
     """
     steps, seeds = _check(name, steps, seeds, scale, folder)
@@ -49,6 +56,8 @@ def reproduce(
         return glrl_study(store, progress)
     if name == "galanti":
         return galanti_study(store, steps, seeds, workers, progress, scale or "small", folder)
+    if name == "regimes":
+        return regimes_study(store, seeds, progress)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
         sweep(base, over, store / part, workers, progress=progress)
     return read_evidence(store)
@@ -59,7 +68,8 @@ def _check(name, steps, seeds, scale=None, folder=None):
     for argument, value in (("scale", scale), ("folder", folder)):
         require(value is None or name == "galanti", argument, value, "nothing for this study")
     for argument, value in (("steps", steps), ("seeds", seeds)):
-        require(value is None or name in DEFAULTS, argument, value, "nothing for a study whose runs are fixed")
+        fixed = name not in DEFAULTS or (name == "regimes" and argument == "steps")
+        require(value is None or not fixed, argument, value, "nothing for a study whose runs are fixed")
     usual = DEFAULTS.get(name, (1, 1))
     steps, seeds = (own if own is not None else other for own, other in zip((steps, seeds), usual, strict=True))
     return None if steps is None else validate(Count, "steps", steps), validate(Count, "seeds", seeds)
@@ -90,6 +100,13 @@ def galanti_study(store, steps, seeds, workers, progress, scale, folder):
     return RankFindings(Study(store, seeds, steps, workers, progress, scale, folder))
 
 
+def regimes_study(store, seeds, progress):
+    from lrbias.studies.regimes import Study
+    from lrbias.studies.regimes_tables import RegimeFindings
+
+    return RegimeFindings(Study(store, seeds, progress))
+
+
 def is_findings(path):
     """Whether a folder holds a complete study with findings."""
     return _reader(Path(path)) is not None
@@ -102,12 +119,13 @@ def read_findings(path):
 
 def _reader(path):
     """What reads the findings in a folder; None where there are none."""
-    from lrbias.studies import galanti_tables, glrl_tables, wang_jacot_tables
+    from lrbias.studies import galanti_tables, glrl_tables, regimes_tables, wang_jacot_tables
 
     readers = (
         (glrl_tables.is_greedy, glrl_tables.read_greedy),
         (wang_jacot_tables.is_jumps, wang_jacot_tables.read_jumps),
         (galanti_tables.is_ranks, galanti_tables.read_ranks),
+        (regimes_tables.is_regimes, regimes_tables.read_regimes),
     )
     return next((read for known, read in readers if known(path)), None)
 
@@ -130,6 +148,10 @@ def forecast_study(name="protocol", steps=None, seeds=None, workers=None, scale=
         from lrbias.studies import galanti
 
         parts = [galanti.expected(seeds, steps, workers, scale or "small")]
+    elif name == "regimes":
+        from lrbias.studies import regimes
+
+        parts = [regimes.expected(seeds)]
     else:
         parts = [forecast_sweep(base, over, workers) for base, over in protocol.sweeps(steps, seeds).values()]
     return {key: sum(part[key] for part in parts) for key in total}

@@ -1,0 +1,12 @@
+"""What is measured of a network while it is trained.
+
+A metric is a row of `METRICS`. To add one: write a function of an `Observation` that returns its values in the order
+of its quantities, and register it with `@metric`.
+"""
+
+from lrbias.metrics import matrices, regimes  # noqa: F401  which register their metrics
+from lrbias.metrics.observing import PRODUCT, RANKS, Observation, Setup
+from lrbias.metrics.planning import Plan
+from lrbias.metrics.registry import METRICS, Metric, Quantity, metric
+
+__all__ = ["METRICS", "PRODUCT", "RANKS", "Metric", "Observation", "Plan", "Quantity", "Setup", "metric"]
