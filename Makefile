@@ -9,7 +9,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum 
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test cuda-check bench bench-gpu evidence data clean
+.PHONY: demo test cuda-check examples bench bench-gpu evidence data clean
 
 ## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
 demo: .venv/base
@@ -27,6 +27,10 @@ test: .venv/test
 cuda-check: .venv/cuda-check
 	NUMBA_ENABLE_CUDASIM=0 $(BIN)/python -m lrcore.cuda.check
 
+## examples: the numbered scripts of examples/ in runs/examples; one that fails, warns or makes no figure ends it
+examples: .venv/test
+	$(BIN)/python examples/run_all.py
+
 ## bench: start-up, memory, steps and ratios to peers; one thread, nothing else should run meanwhile
 bench: .venv/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
@@ -36,6 +40,8 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/sweeps.py --whole --write
 	$(BIN)/python benchmarks/weight_values.py --write
 	$(BIN)/python benchmarks/tracker.py --write
+	$(BIN)/python benchmarks/curvature.py --write
+	$(BIN)/python benchmarks/monitors.py --write
 
 ## bench-gpu: training on a GPU against the model on paper and against peers; without a GPU the model alone
 bench-gpu: .venv/bench .venv/cuda
