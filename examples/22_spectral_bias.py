@@ -29,7 +29,7 @@ for axes, whiten in zip(figure.subplots(1, 2, sharey=True), (False, True), stric
         kind = "whitened" if whiten else "as they are"
         print(f"{kind}: {name}: half of {modes.values[a]:.2f} at t = {half:.2f} (theory {theory:.2f})")
     axes.set(title="whitened inputs" if whiten else "inputs as they are", xlabel="time t = η · iteration")
-    axes.legend(ncols=2, loc="upper center")
-    axes.set_ylim(top=7)
+    axes.legend(loc="upper left", fontsize=8)
+    axes.set_ylim(top=7.8)
 figure.axes[0].set_ylabel("strength of the mode in W")
 figure.savefig("22_spectral_bias.png", dpi=100)
