@@ -24,8 +24,16 @@ from lrcore.cpu.objective import _forward
 def hessian_point(params, widths, objective, ridge, work):
     """The loss with λ Σ ‖W_i‖² at `params`. Leaves in `work` what `hessian_vector` reads there: P_i, G and B_i."""
     places, one = places_of(work.chain), params.dtype.type(1)
+    form, store, none, inputs, size = np.intp(AT_B), np.intp(STORE), np.intp(0), widths[0], places.size
     loss = _forward(params, widths, objective, ridge, work.chain, places)
-    _walk_back(one, address(params), widths, address(work.back) + work.back.size * places.size, places)
+    layer, back = address(params) + _last_layer(widths, size), places.residual
+    goal = address(work.back) + work.back.size * size
+    for i in range(widths.size - 1, 2, -1):
+        rows, below = widths[i], widths[i - 1]
+        goal -= below * inputs * size
+        product_at(form, store, below, inputs, rows, layer, back, goal, one, none, none, places)
+        layer -= below * widths[i - 2] * size
+        back = goal
     return loss
 
 
@@ -35,12 +43,21 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
 
     direction, out (P,): different arrays. Uses objective.product.
     """
-    places, one = places_of(work.chain), params.dtype.type(1)
+    places, one, none, inputs = places_of(work.chain), params.dtype.type(1), np.intp(0), widths[0]
+    slope, moved = address(work.slope), address(objective.product)
+    regression = objective.covariance.shape[0] > 0
     if widths.size > 2:
-        _push(one, address(params), address(direction), widths, address(work.prefix), address(work.slope), places)
+        last = moved if regression else slope
+        _push(one, address(params), address(direction), widths, address(work.prefix), last, places)
+    elif regression:
+        objective.product[:] = direction
     else:
         work.slope[:] = direction
-    _respond(one, objective, work.slope, places)
+    if regression:
+        form, rows, sigma = np.intp(AB), widths[widths.size - 1], address(objective.covariance)
+        product_at(form, np.intp(STORE), rows, inputs, inputs, moved, sigma, slope, one, none, none, places)
+    else:
+        _respond(objective, work.slope)
     twice = (one + one) * ridge
     for p in range(out.size):
         out[p] = twice * direction[p]
@@ -60,15 +77,9 @@ def hessian(params, widths, objective, ridge, out, work):
 
 
 @kernel
-def _respond(one, objective, slope, places):
-    """Ṗ_N in `slope` becomes Ġ."""
-    outputs, inputs = objective.target.shape
-    if objective.covariance.shape[0] > 0:
-        objective.product[:] = slope
-        form, store, none = np.intp(AB), np.intp(STORE), np.intp(0)
-        moved, covariance, goal = address(objective.product), address(objective.covariance), address(slope)
-        product_at(form, store, outputs, inputs, inputs, moved, covariance, goal, one, none, none, places)
-    elif objective.matrices.shape[0] > 0:
+def _respond(objective, slope):
+    """Ṗ_N in `slope` becomes Ġ, for entries and measurements."""
+    if objective.matrices.shape[0] > 0:
         objective.product[:], slope[:] = slope, 0
         for k in range(objective.values.size):
             row = objective.matrices[k]
@@ -91,20 +102,6 @@ def _last_layer(widths, size):
     for i in range(1, widths.size - 1):
         offset += widths[i] * widths[i - 1] * size
     return offset
-
-
-@kernel
-def _walk_back(one, params, widths, end, places):
-    """B_{N−1} … B_2, side by side up to `end`, after `_forward`."""
-    inputs, size, back = widths[0], places.size, places.residual
-    form, store, none = np.intp(AT_B), np.intp(STORE), np.intp(0)
-    layer = params + _last_layer(widths, size)
-    for i in range(widths.size - 1, 2, -1):
-        rows, below = widths[i], widths[i - 1]
-        end -= below * inputs * size
-        product_at(form, store, below, inputs, rows, layer, back, end, one, none, none, places)
-        layer -= below * widths[i - 2] * size
-        back = end
 
 
 @kernel

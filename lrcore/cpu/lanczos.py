@@ -29,19 +29,19 @@ NOTHING = 1e-13  # of ‖A‖: less of a product than this is rounding
 
 # What is known from an earlier operator converges at once and would not look elsewhere, where another eigenvalue may
 # have grown past it. So the last vector gets a share of a random one, which has to die away before its residual is
-# small and shows meanwhile what else there is; and some steps are made in any case, for tolerances at which it need not.
-# benchmarks/curvature.md has what is missed with them, and without.
+# small and shows meanwhile what else there is. Where the tolerance is so loose that it need not, some steps are made in
+# any case. What is missed with these, and without: benchmarks/curvature.md.
 SHARE, LEAST = 0.1, 12
 
 
 def lanczos(apply, start, count, tolerance, most=10_000):
     """The `count` largest (algebraic) eigenvalues of a symmetric operator A on vectors of `size` numbers: Eigenpairs.
 
-    apply      apply(vector, out) writes A · vector; both (size,) float64, and neither is kept
+    apply      apply(vector, out) writes A · vector into out and leaves vector as it is; both (size,) float64
     start      (k, size), k ≥ 0: eigenvectors of an earlier, nearby operator, the largest first
-    count      with less than `count` numbers in a vector, there are as many as numbers
+    count      at least 1; of a smaller space, all its eigenvalues
     tolerance  of ‖A v − θ v‖ relative to ‖A‖, for which the largest |θ| at either end that was seen stands
-    most       products after which it ends, whatever the residuals
+    most       products after which it ends, whatever the residuals; at least `count` are made
 
     Every value is an eigenvalue to within its residual. Where eigenvalues lie closer than that, as about 0 at the
     lower end of a Hessian near a minimum, others may be as large. What is random depends on `start` alone. Needs

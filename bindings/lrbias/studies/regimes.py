@@ -21,6 +21,7 @@ from lrbias.record import Record, Stop
 from lrbias.regression import Regression
 from lrbias.store import check_new, read_json, write_json
 from lrbias.studies.making import made
+from lrbias.training import train
 from lrcore import cpu, layout, workspace
 
 DEPTH = 3
@@ -172,8 +173,6 @@ class Study:
 
 def _paced(problem, network, lr, fitted):
     """(record interval, steps) for a run of unknown length: a trial of GD without records says how long it takes."""
-    from lrbias.training import train
-
     nothing = Record(every=1_000_000, metrics=())
     trial = train(problem, network, GD(lr=lr), 200_000, nothing, fitted, checkpoint_every=200_000, forecast=False)
     return max(1, trial.step // LAZY_RECORDS), max(trial.step, 1)
