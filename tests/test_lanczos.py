@@ -195,7 +195,7 @@ def test_products_do_not_depend_on_scale(rng):
 
 
 def test_the_largest_eigenvalues_of_a_tangent_kernel(rng):
-    params, widths, target, _ = make((5, 7, 6))
+    params, widths, *_ = make((5, 7, 6))
     left, right = np.empty((2, 6, 6)), np.empty((2, 5, 5))
     work = workspace.allocate_ntk(widths)
     cpu.ntk_factors(params, widths, left, right, work)
