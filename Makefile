@@ -21,7 +21,7 @@ test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto
 
 ## cuda-check: every kernel for GPUs compiled and assembled for three generations of them; needs no GPU
 cuda-check: .venv/cuda-check

@@ -478,7 +478,7 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work=None):
 
 
 def _chain_change(matrices, moves, inputs, dtype):
-    """The derivative of the product of `matrices` as each of them moves: one move at a time in place of its matrix."""
+    """The derivative of the product of `matrices` as all of them move: one move at a time in place of its matrix."""
     size = len(matrices[-1]) if matrices else inputs
     result = np.zeros((size, inputs), dtype)
     for i, move in enumerate(moves):

@@ -28,6 +28,19 @@ if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is ask
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def coarse_figures():
+    """Pictures take most of the time of what draws many, and nobody looks at these."""
+    from lrbias import reporting
+    from lrbias.figures import drawing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(drawing.STYLE, "savefig.dpi", 60)
+        for name in ("WHOLE_PAGE_DPI", "SMALL_DPI"):
+            patch.setattr(reporting, name, 60)
+        yield
+
+
 @pytest.fixture(scope="session")
 def gpu():
     """`lrcore.cuda`: in the simulator, or with NUMBA_ENABLE_CUDASIM=0 on the GPU."""

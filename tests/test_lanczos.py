@@ -107,6 +107,46 @@ def test_double_eigenvalues_that_come_up_together_are_both_seen():
     check(found, diagonal, [2.0, 2.0, 1.5])
 
 
+def test_every_record_looks_elsewhere():
+    """Once the share of a random vector along a plane is known, the rest of the plane is at right angles to it."""
+    diagonal, start, late = bulk(), cold(300), 0
+    diagonal[[3, 5, 7]] = 1.5, 1.45, 1.4
+    for growing in np.arange(1.2, 1.8, 0.01):
+        diagonal[[11, 13]] = growing
+        found = cpu.lanczos(of(diagonal), start, 3, 1e-6)
+        start, expected = found.vectors, np.sort(diagonal)[:-4:-1]
+        late += np.abs(found.values - expected).max() > 1e-9
+    assert late <= 1
+
+
+def test_what_the_known_vectors_never_reach_is_seen(rng):
+    """They turn a little within forty dimensions from record to record; two equal eigenvalues grow outside of these.
+
+    The second may be a record late, where the random vector is mixed into the first of the two.
+    """
+    size, inside, start, late = 300, 40, cold(300), 0
+    turn, nudge = (np.linalg.qr(rng.normal(size=(inside, inside)))[0] for _ in range(2))
+    skew = 1e-4 * (nudge - nudge.T)
+    for growing in np.linspace(1.2, 1.8, 31):
+        turn = turn @ np.linalg.solve(np.eye(inside) + skew, np.eye(inside) - skew)
+        matrix = np.diag(bulk(size))
+        matrix[:inside, :inside] = turn * np.append([1.5, 1.45, 1.4], np.linspace(-1, 1, inside - 3)) @ turn.T
+        matrix[[77, 88], [77, 88]] = growing
+        matrix = (matrix + matrix.T) / 2
+        found = cpu.lanczos(of(matrix), start, 3, 1e-6)
+        start, expected = found.vectors, np.linalg.eigvalsh(matrix)[:-4:-1]
+        late += np.abs(found.values - expected).max() > 1e-9
+    assert late <= 1
+    check(found, matrix, expected, rel=1e-9)
+
+
+def test_starts_that_are_almost_the_same_become_orthogonal(rng):
+    matrix = rotated(rng.normal(size=200), rng)
+    one, other = rng.normal(size=(2, 200))
+    found = cpu.lanczos(of(matrix), np.stack([one, one + 1e-5 * other, one, other]), 4, 1e-9)
+    check(found, matrix, np.linalg.eigvalsh(matrix)[:-5:-1])
+
+
 def trained(problem, network, lr, steps, every):
     """The parameters of a run, every so many steps."""
     params, widths = network.params.copy(), layout.as_widths(network.widths)

@@ -4,10 +4,10 @@ from lrcore.cpu.adaptive import adaptive_rk_steps
 from lrcore.cpu.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cpu.batch_sgd import batch_sgd_steps
 from lrcore.cpu.chain import backward, forward, loss_and_gradient, product
+from lrcore.cpu.curvature import hessian, hessian_point, hessian_vector
 from lrcore.cpu.diagonal import diagonal_gd_steps, diagonal_rk_steps
 from lrcore.cpu.gemm import multiply, multiply_at, multiply_bt
-from lrcore.cpu.hessian import hessian, hessian_point, hessian_vector
-from lrcore.cpu.lanczos import lanczos
+from lrcore.cpu.krylov import lanczos
 from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
 from lrcore.cpu.ntk import ntk_apply, ntk_factors, ntk_inner
 from lrcore.cpu.objective import objective_gd_steps, objective_loss_and_gradient, objective_rk_steps

@@ -29,8 +29,8 @@ NOTHING = 1e-13  # of ‖A‖: less of a product than this is rounding
 
 # What is known from an earlier operator converges at once and would not look elsewhere, where another eigenvalue may
 # have grown past it. So the last vector gets a share of a random one, which has to die away before its residual is
-# small and shows meanwhile what else there is. Where the tolerance is so loose that it need not, some steps are made in
-# any case. What is missed with these, and without: benchmarks/curvature.md.
+# small and shows meanwhile what else there is. Where the tolerance is so loose that it need not, some steps are made
+# in any case. What is missed with these, and without: benchmarks/curvature.md.
 SHARE, LEAST = 0.1, 12
 
 
