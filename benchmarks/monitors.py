@@ -22,6 +22,7 @@ from lrcore import cpu, layout, workspace
 HERE = Path(__file__).parent
 RUNS = {"n = 100, N = 3": (100, 1e-3, 6_000), "n = 10, N = 3": (10, 1e-3, 30_000)}  # size, learning rate, steps
 EVERY, RECORDS = 10, 40
+LONG = 2.0  # seconds of a run without metrics, so that its beginning (some hundredths) does not count
 TITLE = "# What a metric costs"
 NOTE = """Written by `python benchmarks/monitors.py --write`: medians over records along the whole run, one thread and
 one core; a step of gradient descent is timed in the same run. In lb.train metrics are measured beside the training
@@ -75,11 +76,13 @@ def costs(size, lr, steps):
 
 
 def bare(size, lr):
-    """Seconds of steps in a run without metrics over those of one call of the kernel; the best of five each."""
+    """Seconds of a run without metrics over those of as many steps in one call of the kernel; the best of five each."""
     problem, network = start(size)
-    count, record = 200_000 // size, lb.Record(every=1_000_000, metrics=())
     _, advance = stepping(problem, network, lr)
-    others = {"forecast": False, "checkpoint_every": 1_000_000}
+    advance(EVERY)
+    count = int(LONG / (seconds(lambda: advance(1000)) / 1000))
+    record = lb.Record(every=1_000_000, metrics=())
+    others = {"forecast": False, "checkpoint_every": 10_000_000}
     ours, kernel = [], []
     for _ in range(5):
         begun = time.perf_counter()
