@@ -47,9 +47,9 @@ class Record(Settings):
     every: interval in steps for every metric that names none.
     metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
         () records the loss alone. Some metrics are not among "all", and recorded where they are named: those of
-        `lrbias.metrics.regimes` (curvature, tangent kernel, updates, movement), which can cost as much as many steps and
-        deserve an interval of their own (benchmarks/monitors.md); absorbing_rank; and product, all of W, as large as
-        the target at every record, which is what `lb.trajectory_distance` follows.
+        `lrbias.metrics.regimes` (curvature, tangent kernel, updates, movement), which can cost as much as many steps
+        and deserve an interval of their own (benchmarks/monitors.md); absorbing_rank; and product, all of W, as large
+        as the target at every record, which is what `lb.trajectory_distance` follows.
     numerical_threshold: numerical_rank counts σ_i above it.
     relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
     directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
