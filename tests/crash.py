@@ -1,6 +1,6 @@
 """Kill a training process at its store writes and at random times; resume; compare with an undisturbed run.
 
-    python tests/crash.py --run greedy --stride 1 --random 50        (or descent, or network)
+    python tests/crash.py --run greedy --stride 1 --random 50        (or descent, regimes, network)
 
 Every mutation of the file system (open for writing, rename, mkdir, remove, link, truncate) raises one of Python's audit
 events. The child counts those below the run's folder and sends itself SIGKILL *before* the k-th, so every state
@@ -36,6 +36,12 @@ def descent():
     return settings(180, record=record, checkpoint_every=60)
 
 
+def regimes():
+    """Of one whose metrics remember: eigenvalues start from vectors of the record before, updates from its layers."""
+    metrics = {"sharpness": 20, "ntk_eigenvalues": 12, "updates": 9, "ntk": 30, "movement": 5}
+    return settings(180, record=lb.Record(every=10, metrics=metrics), checkpoint_every=60)
+
+
 def greedy():
     """Of one by greedy low-rank learning with an adaptive flow: commits within its two phases and at their ends."""
     flow = lb.GradientFlow(dt=0.1, scheme="dopri5")
@@ -52,7 +58,7 @@ def network():
     return {"training": Training(**digits, batch=16, momentum=0.9, augment=True, epochs=3, every=7)}
 
 
-RUNS = {run.__name__: run for run in (descent, greedy, network)}
+RUNS = {run.__name__: run for run in (descent, regimes, greedy, network)}
 
 
 def make(arguments, store=None):

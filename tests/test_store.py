@@ -342,7 +342,7 @@ def test_crash_driver_short(run, stride, times):
 
 
 @pytest.mark.evidence
-@pytest.mark.parametrize("run", ["descent", "greedy", "network"])
+@pytest.mark.parametrize("run", ["descent", "regimes", "greedy", "network"])
 def test_crash_driver_full(run):
     report = _crash(run, 1, 50)
     print(report)
