@@ -72,6 +72,19 @@ def test_a_prominence_decides_what_counts(path):
         lb.saddles(lb.train(**settings(10, record=lb.Record(metrics=()))))
 
 
+@pytest.mark.parametrize("ask", [lb.saddles, lb.directional_convergence])
+def test_what_is_no_run_is_refused(ask):
+    with pytest.raises(
+        lb.InvalidInput, match="run = 'runs/gd' is not accepted: expected a Run of a deep linear network"
+    ):
+        ask("runs/gd")
+
+
+def test_layers_of_zeros_have_no_direction():
+    run = lb.train(**settings(130, **WAYS["greedy"]))
+    assert np.isnan(lb.directional_convergence(run)[1][0]).all()
+
+
 def test_directions_converge_to_the_last_ones(path):
     steps, gaps = lb.directional_convergence(path)
     assert steps.tolist() == path.checkpoints

@@ -192,13 +192,13 @@ class Network:
             result = layer @ result
         return result.copy() if self.scale == 1 else self.dtype.type(self.scale) * result
 
-    def scaled(self, alpha):
-        """The same layers with an output that is alpha > 0 times as large.
+    def scaled(self, output_scale):
+        """The same layers with an output that is `output_scale` > 0 times as large: α of Chizat, Oyallon, Bach (2019).
 
-        Chizat, Oyallon and Bach (2019): the larger alpha, the lazier the training, since smaller changes of the layers
-        fit the target. A loss then falls alpha² times as fast, so the learning rate has to be smaller by that.
+        The larger it is, the lazier the training, since smaller changes of the layers fit the target. A loss then
+        falls α² times as fast, so the learning rate has to be smaller by that. Raises InvalidInput.
         """
-        alpha = validate(Positive, "output_scale", alpha)
+        alpha = validate(Positive, "output_scale", output_scale)
         settings = self._settings
         if settings is not None:
             settings = {**settings, "output_scale": settings.get("output_scale", 1.0) * alpha}

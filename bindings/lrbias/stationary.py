@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lrbias.errors import require
+from lrbias.hessian import Hessian
+from lrbias.run import Run
 from lrbias.settings import Positive, validate
-from lrcore import cpu, layout, workspace
 
 LARGEST = 2500  # parameters of a network whose Hessian is written down
 ROUNDING = 1e-10
@@ -55,11 +56,14 @@ def saddles(run, prominence=3.0):
     """
     from scipy.signal import find_peaks
 
+    _require_run(run)
     require("gradient_norm" in run, "run", run.label, "a run that recorded gradient_norm")
     require(validate(Positive, "prominence", prominence) > 1, "prominence", prominence, "a number greater than 1")
     norms, steps = run["gradient_norm"].astype(np.float64), run.steps_of("gradient_norm")
     known = np.isfinite(norms)
-    largest = max(norms[known].max(initial=0), np.finfo(float).tiny)
+    if not known.any():
+        return []
+    largest = max(norms[known].max(), np.finfo(float).tiny)
     depths = -np.log(np.maximum(norms[known], ROUNDING * largest))
     padded = np.concatenate([[-np.inf], depths, [-np.inf]])  # so that the ends may be minima
     padded[[0, -1]] = depths.min() - 2 * np.log(prominence)
@@ -70,44 +74,40 @@ def saddles(run, prominence=3.0):
 
 def _at(run, steps, norms):
     made, before = [], run.checkpoint(0).params
-    objective, widths = run.problem.objective(np.float64), layout.as_widths(run.widths)
+    objective = run.problem.objective(np.float64)
     for step, norm in zip(steps.tolist(), norms.tolist(), strict=True):
         network = run.network_at(step)
         values = np.linalg.svd(network.product(), compute_uv=False)[: run.target_rank]
         rank = int((values > LEARNT * run.target_values[: run.target_rank]).sum())
         ridge = float(run.method.ridges(step, 1)[0])
-        curvature = _curvature(network.params.astype(np.float64), widths, objective, ridge)
+        curvature = _curvature(Hessian(network.params, run.widths, objective, ridge))
         moved = float(np.linalg.norm(network.params - before))
         made.append(Saddle(step, norm, float(run.losses[step]), rank, *curvature, moved))
         before = network.params
     return made
 
 
-def _curvature(params, widths, objective, ridge):
-    """(largest, smallest eigenvalue of the Hessian, index or None)."""
-    work = workspace.allocate_curvature(widths)
-    cpu.hessian_point(params, widths, objective, ridge, work)
-    if params.size <= LARGEST:
-        dense = np.empty((params.size, params.size))
-        cpu.hessian(params, widths, objective, ridge, dense, work)
-        values = np.linalg.eigvalsh((dense + dense.T) / 2)
-        return float(values[-1]), float(values[0]), int((values < -FLAT * np.abs(values).max()).sum())
-    ends = []
-    for sign in (1, -1):
-
-        def apply(vector, out, sign=sign):
-            cpu.hessian_vector(params, widths, objective, ridge, vector, out, work)
-            out *= sign
-
-        found = cpu.lanczos(apply, np.empty((0, params.size)), 1, 1e-6)
-        ends.append(sign * float(found.values[0]))
-    return *ends, None
+def _curvature(hessian):
+    """(largest, smallest eigenvalue, index or None)."""
+    if hessian.size > LARGEST:
+        return *(float(hessian.end(sign).values[0]) for sign in (1, -1)), None
+    values = hessian.eigenvalues()
+    return float(values[-1]), float(values[0]), int((values < -FLAT * np.abs(values).max()).sum())
 
 
 def directional_convergence(run):
-    """(steps (K,), distances (K, N)): ‖W_i/‖W_i‖ − W̄_i‖ at the checkpoints, W̄_i the same at the last one."""
+    """(steps (K,), distances (K, N)): ‖W_i/‖W_i‖ − W̄_i‖ at the checkpoints, W̄_i the same at the last one.
+
+    NaN where a layer is 0. Raises InvalidInput.
+    """
+    _require_run(run)
     steps = run.checkpoints
-    directions = [[layer / np.linalg.norm(layer) for layer in run.checkpoint(step).layers] for step in steps]
+    with np.errstate(invalid="ignore"):  # a layer of zeros has no direction
+        directions = [[layer / np.linalg.norm(layer) for layer in run.checkpoint(step).layers] for step in steps]
     last = directions[-1]
     gaps = [[np.linalg.norm(a - b) for a, b in zip(now, last, strict=True)] for now in directions]
     return np.array(steps), np.array(gaps)
+
+
+def _require_run(run):
+    require(isinstance(run, Run), "run", run, "a Run of a deep linear network")

@@ -6,6 +6,7 @@ starts from the vectors of the record before, which are kept in `observation.mem
 
 import numpy as np
 
+from lrbias.hessian import Hessian
 from lrbias.metrics.matrices import matrices_of
 from lrbias.metrics.observing import RANKS
 from lrbias.metrics.registry import metric
@@ -39,39 +40,19 @@ def _negative_curvature(observation):
 
 
 def _hessian_end(observation, end, sign):
-    setup, hessian = observation.setup, observation.once("hessian", lambda: _Hessian(observation))
-
-    def apply(vector, out):
-        hessian.times(vector, out)
-        out *= sign
-
-    size = layout.size(setup.widths)
-    values, products = _leading(observation, f"hessian/{end}", apply, size)
-    return [sign * values, products]
-
-
-def _leading(observation, name, apply, size):
-    """The largest eigenvalues of an operator on vectors of `size` numbers, and how often it was applied."""
+    hessian, name = observation.once("hessian", lambda: _hessian(observation)), f"hessian/{end}"
     record, known = observation.setup.record, observation.memory.before(name)
-    start = np.empty((0, size)) if known is None else known
-    found = cpu.lanczos(apply, start, _count(observation.setup, size), record.eigen_tolerance)
+    found = hessian.end(sign, _count(observation.setup, hessian.size), record.eigen_tolerance, known)
     observation.memory.keep(name, found.vectors)
-    return found.values, found.products
+    return [found.values, found.products]
 
 
-class _Hessian:
-    """That of the loss at an observed network, as a map of flat vectors."""
-
-    def __init__(self, observation):
-        setup = observation.setup
-        self._work = observation.scratch("curvature", lambda: workspace.allocate_curvature(observation.widths))
-        goal = observation.scratch("objective", lambda: setup.problem.objective(np.float64))
-        ridge = float(setup.method.ridges(observation.step, 1)[0])
-        self._numbers = observation.params.astype(np.float64), observation.widths, goal, ridge
-        cpu.hessian_point(*self._numbers, self._work)
-
-    def times(self, vector, out):
-        cpu.hessian_vector(*self._numbers, vector, out, self._work)
+def _hessian(observation):
+    setup = observation.setup
+    work = observation.scratch("curvature", lambda: workspace.allocate_curvature(observation.widths))
+    goal = observation.scratch("objective", lambda: setup.problem.objective(np.float64))
+    ridge = setup.method.ridges(observation.step, 1)[0]
+    return Hessian(observation.params, observation.widths, goal, ridge, work)
 
 
 @metric(
@@ -125,8 +106,11 @@ def _kernel_eigenvalues(observation):
     def apply(vector, out):
         cpu.ntk_apply(left, right, vector.reshape(shape), out.reshape(shape), work)
 
-    values, products = _leading(observation, "ntk/eigenvalues", apply, int(shape[0] * shape[1]))
-    return [observation.setup.problem.output_scale**2 * values, products]
+    size, record, known = int(shape[0] * shape[1]), observation.setup.record, observation.memory.before("ntk")
+    start = np.empty((0, size)) if known is None else known
+    found = cpu.lanczos(apply, start, _count(observation.setup, size), record.eigen_tolerance)
+    observation.memory.keep("ntk", found.vectors)
+    return [observation.setup.problem.output_scale**2 * found.values, found.products]
 
 
 def _updates_of(setup):

@@ -13,16 +13,17 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.errors import require
+from lrbias.hessian import Hessian
 from lrbias.method import GD, GradientFlow, Linearized
 from lrbias.network import Network
 from lrbias.problem import Factorization, spectrum, teacher
 from lrbias.progress import RunsDisplay
 from lrbias.record import Record, Stop
 from lrbias.regression import Regression
+from lrbias.run import open as open_run
 from lrbias.store import check_new, read_json, write_json
 from lrbias.studies.making import made
 from lrbias.training import train
-from lrcore import cpu, layout, workspace
 
 DEPTH = 3
 # lazy and rich
@@ -35,7 +36,7 @@ LAZY_SHARE = 0.25  # of the largest stable learning rate
 LAZY_RECORDS = 200
 SCALED_GAMMA, SCALED_WIDTH, SCALES = 0.8, 100, (1.0, 3.0, 10.0, 30.0, 100.0)
 # edge of stability
-EDGE_WIDTHS, EDGE_VALUES, EDGE_GAMMA, UNBALANCED = (8,) * 4, (3.0, 2.0, 1.0), 0.8, 5.0
+EDGE_SIZE, EDGE_VALUES, EDGE_GAMMA, UNBALANCED = 8, (3.0, 2.0, 1.0), 0.8, 5.0
 SHARES = (0.6, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.9)  # of the largest rate that is stable where the flow ends
 EDGE_STEPS, EDGE_EVERY = 2000, 2
 # saddles
@@ -59,14 +60,8 @@ SECONDS, BYTES = 240.0, 6e8  # most of it for the pairs of lazy and rich runs
 
 def _limit(problem, network):
     """The largest stable learning rate at the start, or at a balanced minimum where that is less."""
-    params, widths = network.params.astype(np.float64), layout.as_widths(network.widths)
-    goal, work = problem.scaled(network.scale).objective(np.float64), workspace.allocate_curvature(widths)
-    cpu.hessian_point(params, widths, goal, 0.0, work)
-
-    def apply(vector, out):
-        cpu.hessian_vector(params, widths, goal, 0.0, vector, out, work)
-
-    top = float(cpu.lanczos(apply, np.empty((0, params.size)), 1, 1e-4).values[0])
+    goal = problem.scaled(network.scale).objective(np.float64)
+    top = float(Hessian(network.params, network.widths, goal).end(1, tolerance=1e-4).values[0])
     least = theory.sharpness(problem.spectrum.values[0] / network.scale, network.depth) * network.scale**2
     return 2 / max(top, least)
 
@@ -107,9 +102,13 @@ class Study:
 
     def _beside_linear(self, name, network):
         problem = Factorization(spectrum((SIDE, SIDE), LAZY_VALUES, seed=0))
-        lr = LAZY_SHARE * _limit(problem, network)
         fitted = Stop(loss=FITTED * 0.5 * float(np.sum(problem.target**2)))
-        every, steps = _paced(problem, network, lr, fitted)
+        if (self.store / name / "config.json").is_file():  # what was found out for it stands there
+            known = open_run(self.store / name).settings
+            lr, every, steps = known["lr"], known["every"], known["steps"]
+        else:
+            lr = LAZY_SHARE * _limit(problem, network)
+            every, steps = _paced(problem, network, lr, fitted)
         record = Record(every=every, metrics=("product", "ntk", "movement"))
         run = self._made(name, problem, network, GD(lr=lr), steps, record, stop=fitted)
         record, steps = Record(every=every, metrics=("product",)), max(run.step, 1)
@@ -118,7 +117,7 @@ class Study:
 
     def edge(self):
         """(flow, {share: run of GD}) from one start that is not balanced."""
-        problem, network = Factorization(spectrum((8, 8), EDGE_VALUES, seed=0)), edge_start()
+        problem, network = Factorization(spectrum((EDGE_SIZE, EDGE_SIZE), EDGE_VALUES, seed=0)), edge_start()
         record = Record(every=20, metrics={"sharpness": 20, "balancedness": 20})
         flow = self._made("edge/flow", problem, network, GradientFlow(dt=0.1, scheme="dopri5"), 2000, record)
         limit = 2 / float(flow["hessian/largest"][-1, 0])
@@ -130,7 +129,7 @@ class Study:
         return flow, runs
 
     def saddles(self, depth):
-        """A run of GD that goes from saddle to saddle."""
+        """A flow that goes from saddle to saddle."""
         problem = Factorization(spectrum((SADDLE_SIZE, SADDLE_SIZE), SADDLE_VALUES, seed=0))
         std, steps = SADDLE_STARTS[depth]
         network = Network.gaussian((SADDLE_SIZE,) * (depth + 1), std=std, seed=1)
@@ -188,7 +187,7 @@ def silent_start(seed):
 
 def edge_start():
     """Layers of one deviation, the first of which is UNBALANCED times as large: the flow keeps what is not balanced."""
-    layers = Network.gaussian(EDGE_WIDTHS, gamma=EDGE_GAMMA, seed=1).layers
+    layers = Network.gaussian((EDGE_SIZE,) * (DEPTH + 1), gamma=EDGE_GAMMA, seed=1).layers
     return Network.from_layers([UNBALANCED * layers[0], *layers[1:]])
 
 

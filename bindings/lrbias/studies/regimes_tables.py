@@ -136,7 +136,8 @@ class RegimeFindings(RegimeNumbers, Findings):
         ]
         flow, balanced = self.flow["hessian/largest"][:, 0], theory.sharpness(regimes.EDGE_VALUES[0], regimes.DEPTH)
         text = (
-            f"Depth {regimes.DEPTH}, 8 × 8, a start whose first layer is {regimes.UNBALANCED:g} times as large. Along "
+            f"Depth {regimes.DEPTH}, {regimes.EDGE_SIZE} neurons a layer, "
+            f"a start whose first layer is {regimes.UNBALANCED:g} times as large. Along "
             f"the flow sharpness grows from {flow[0]:.2f} to {flow[-1]:.2f} = λ_flow; a balanced minimum has "
             f"{balanced:.2f}. At the end: the median of the last quarter of the records. {self._edge_finding()}"
         )

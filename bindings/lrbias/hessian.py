@@ -1,0 +1,37 @@
+"""The Hessian of a loss at one network, known by its products with vectors."""
+
+import numpy as np
+
+from lrcore import cpu, layout, workspace
+
+
+class Hessian:
+    """That of an Objective with λ Σ ‖W_i‖² at `params`, in float64.
+
+    work: a CurvatureWorkspace for `widths`, which it uses as long as it is asked something; None: one of its own.
+    """
+
+    def __init__(self, params, widths, objective, ridge=0.0, work=None):
+        widths = layout.as_widths(widths)
+        self._work = workspace.allocate_curvature(widths) if work is None else work
+        self._numbers = params.astype(np.float64), widths, objective, float(ridge)
+        self.size = params.size
+        cpu.hessian_point(*self._numbers, self._work)
+
+    def end(self, sign, count=1, tolerance=1e-6, start=None):
+        """The `count` largest eigenvalues (sign = 1) or smallest ones (−1), outermost first, as `lrcore.eigenpairs` has
+        them. start: vectors (k, P) of an earlier, nearby one to start from."""
+
+        def apply(vector, out):
+            cpu.hessian_vector(*self._numbers, vector, out, self._work)
+            out *= sign
+
+        start = np.empty((0, self.size)) if start is None else start
+        found = cpu.lanczos(apply, start, count, tolerance)
+        return found._replace(values=sign * found.values)
+
+    def eigenvalues(self):
+        """All of them, smallest first, from the dense matrix: for small networks."""
+        dense = np.empty((self.size, self.size))
+        cpu.hessian(*self._numbers, dense, self._work)
+        return np.linalg.eigvalsh((dense + dense.T) / 2)
