@@ -9,7 +9,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum 
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test cuda-check examples bench bench-gpu evidence data clean
+.PHONY: demo test cuda-check examples bench bench-check bench-gpu evidence data clean
 
 ## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
 demo: .venv/base
@@ -33,15 +33,11 @@ examples: .venv/test
 
 ## bench: start-up, memory, steps and ratios to peers; one thread, nothing else should run meanwhile
 bench: .venv/bench
-	$(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name -s
-	$(BIN)/python benchmarks/table.py --write
-	$(BIN)/python benchmarks/flow.py --write
-	$(BIN)/python benchmarks/sgd.py --write
-	$(BIN)/python benchmarks/sweeps.py --whole --write
-	$(BIN)/python benchmarks/weight_values.py --write
-	$(BIN)/python benchmarks/tracker.py --write
-	$(BIN)/python benchmarks/curvature.py --write
-	$(BIN)/python benchmarks/monitors.py --write
+	$(BIN)/python benchmarks/run_all.py
+
+## bench-check: every benchmark at its smallest size, so that none of them rots; about two minutes
+bench-check: .venv/bench .venv/cuda-check
+	NUMBA_ENABLE_CUDASIM=0 $(BIN)/python benchmarks/run_all.py --smallest
 
 ## bench-gpu: training on a GPU against the model on paper and against peers; without a GPU the model alone
 bench-gpu: .venv/bench .venv/cuda

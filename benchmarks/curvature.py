@@ -7,7 +7,8 @@ One thread. Times are medians over rounds in which the sides take turns; what ha
 belongs to no clock.
 """
 
-import argparse
+from harness import head, installed, machine, medians, one_core, parsed, row, sized  # isort: split
+
 import importlib
 import time
 from pathlib import Path
@@ -16,7 +17,6 @@ from unittest import mock
 import numpy as np
 import peers
 from scipy.sparse.linalg import LinearOperator, eigsh
-from table import head, installed, machine, medians, row
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
@@ -24,7 +24,7 @@ from lrcore import cpu, layout, objective, workspace
 
 HERE = Path(__file__).parent
 LANCZOS = importlib.import_module("lrcore.cpu.krylov")
-TOLERANCE, EVERY, RECORDS = 1e-6, 10, 10
+TOLERANCE, EVERY, RECORDS = 1e-6, 10, sized(10, 2)
 TITLE = "# Curvature"
 NOTE = """Written by `python benchmarks/curvature.py --write`: one thread, float64, N = 3. A gradient is one call of
 `objective_loss_and_gradient`; point + product is `hessian_point` and one `hessian_vector`, which counts alone where
@@ -89,7 +89,7 @@ def products():
     beside = installed({"JAX": None})
     headings = "point + product", "product", *(f"{name} ÷ point + product" for name in beside)
     yield from head("float64", "gradient, µs", *headings, *(f"relative difference to {name}" for name in beside))
-    for n in (10, 32, 100, 256):
+    for n in sized((10, 32, 100, 256), (4,)):
         here = Point(n)
         here.both()
         found, sides = here.out.copy(), {"both": here.both, "product": here.product, "gradient": here.gradient}
@@ -97,7 +97,7 @@ def products():
         if beside:
             sides["JAX"], expected = here.with_jax()
             differences = [f"{np.abs(found - expected).max() / np.abs(expected).max():.0e}"]
-        times = max(1, 2000 // n)
+        times = max(1, sized(2000, 8) // n)
         middle, ratio = medians({name: repeated(action, times) for name, action in sides.items()})
         gradient = middle["gradient"]
         cells = [f"{middle['both'] / gradient:.2f}", f"{middle['product'] / gradient:.2f}"]
@@ -183,10 +183,13 @@ def stretch(run, sign, count, sides):
     return {side: (made[side][0][0], warm[side][0].mean(), np.median(warm[side][1]), worst[side]) for side in sides}
 
 
-CASES = {
-    (100, 10): {0: "at the start", 1500: "before σ_1", 2500: "amid", 4000: "late", 7000: "all learnt"},
-    (10, 5): {0: "at the start", 500: "amid", 20_000: "all learnt"},
-}
+CASES = sized(
+    {
+        (100, 10): {0: "at the start", 1500: "before σ_1", 2500: "amid", 4000: "late", 7000: "all learnt"},
+        (10, 5): {0: "at the start", 500: "amid", 20_000: "all learnt"},
+    },
+    {(5, 2): {0: "at the start"}},
+)
 
 
 def along():
@@ -231,7 +234,7 @@ def unseen():
 
 def crossing(tolerance):
     """(late records, largest relative error, products of a record), of a crossing and of a way out of a bulk."""
-    size, records, late, worst, made = 30_000, 61, 0, 0.0, 0
+    size, records, late, worst, made = sized(30_000, 300), sized(61, 5), 0, 0.0, 0
     for first, second in ((1.5, 1.2), (1.05, 0.9)):
         diagonal, start = np.random.default_rng(0).uniform(-1, 1, size), np.empty((0, size))
         diagonal[7] = first
@@ -245,11 +248,9 @@ def crossing(tolerance):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     lines = [TITLE, "", NOTE, ""]
-    with threadpool_limits(1):
+    with threadpool_limits(1), one_core():
         lines.append(machine())
         print(lines[-1], flush=True)
         for note, table in (("", products), (ALONG, along), (DOUBLES, doubles), (UNSEEN, unseen)):

@@ -6,7 +6,8 @@
 Nothing is timed: gradients are counted. Runs, errors and schemes are in `plateaus.py`.
 """
 
-import argparse
+from harness import head, parsed, row, sized  # isort: split
+
 import itertools
 from pathlib import Path
 
@@ -14,14 +15,13 @@ import chebyshev
 import numpy as np
 from plateaus import CASES, SHARE, VALUES, both, dopri5, largest_rk4, reference, rk4, rkc2, scipy, trained
 from scipy.sparse.linalg import LinearOperator, eigsh
-from table import head, row
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
 
 HERE = Path(__file__).parent
 MARK, NEXT = "<!-- flow -->", "<!-- sgd -->"  # sgd.py writes what follows its own mark
-SHOWN = (1e-4, 1e-6, 1e-8, 1e-10)
+SHOWN = sized((1e-4, 1e-6, 1e-8, 1e-10), (1e-4, 1e-6))
 LADDER = tuple(10.0**-k for k in range(3, 13))
 USUAL, PROTOCOL = 1e-6, 1e-3  # rtol, dt
 LEVELS = tuple(10.0**-k for k in range(2, 9))
@@ -357,9 +357,7 @@ def write_readme(path, tables):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     page, summary = [], []
     with threadpool_limits(1):
         for text, in_readme, lines in tables():

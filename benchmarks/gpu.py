@@ -8,7 +8,8 @@ in the same round, for a run and step. Without a GPU nothing is measured, and th
 `cuda`.
 """
 
-import argparse
+from harness import head, machine, parsed, row, seconds, sized  # isort: split
+
 import concurrent.futures
 import functools
 import importlib.util
@@ -27,7 +28,6 @@ import peers
 import sgd
 from gpu_model import Job
 from gpu_peak import multiply_adds
-from table import head, machine, row, seconds
 from threadpoolctl import threadpool_limits
 
 from lrcore import cpu, cuda, layout, workspace
@@ -38,7 +38,7 @@ from lrcore.tableau import RK4
 
 PAGE = Path(__file__).parent / "gpu.md"
 NOT_MEASURED = "not measured"
-ROUNDS = 5
+ROUNDS = sized(5, 1)
 CHECKED_RUNS, CHECKED_STEPS = 40, 10  # of a comparison bit by bit
 FEWER = {8: 20, 10: 10, 16: 50, 32: 200, 100: 100, 1000: 100}  # steps of the GPU for one of the others, by width
 
@@ -277,9 +277,7 @@ def put(page, name, lines):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     if SIMULATED:
         print("The simulator measures nothing: NUMBA_ENABLE_CUDASIM must not be 1.", file=sys.stderr)
         sys.exit(2)

@@ -2,10 +2,12 @@
 
     python benchmarks/gpu_code.py    registers and loops of the kernels of products; a minute
 
-Needs the extra `cuda-check` and nvdisasm (`pip install nvidia-cuda-nvdisasm`), but no GPU. What a loop has beside the
+Needs the extra `cuda-check`, but no GPU. What a loop has beside the
 loops inside it is counted. Those of direct products have 2 loads an FMA (1 × 1) or 1 (2 × 2), those of tiles 8 loads
 for 16 FMAs, all of them as often as the compiler unrolled; what is brought to shared memory shows as LDG and STS.
 """
+
+from harness import parsed, sized  # isort: split
 
 import re
 import shutil
@@ -18,11 +20,15 @@ from pathlib import Path
 import numpy as np
 
 CAPABILITY = (9, 0)
-COUNTED = "narrow_product", "wide_product", "gd_on_chip_640", "rk_on_chip_640", "gd_in_memory", "rk_in_memory"
+COUNTED = sized(
+    ("narrow_product", "wide_product", "gd_on_chip_640", "rk_on_chip_640", "gd_in_memory", "rk_in_memory"),
+    ("narrow_product",),
+)
 SHOWN = "DFMA", "FFMA", "LDS", "STS", "LDG", "STG", "BAR"
 
 
 def main():
+    parsed()
     from lrcore.cuda import check
     from lrcore.cuda._target import KERNELS, ptx
 
@@ -41,7 +47,7 @@ def listing(text, ptxas, registers):
     installed = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/**/bin/nvdisasm"))
     lister = shutil.which("nvdisasm") or (installed[-1] if installed else None)
     if lister is None:
-        raise SystemExit("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
+        raise SystemExit("nvdisasm is not installed: pip install 'lrbias[cuda-check]'")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(text)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from table import head, row
+from harness import head, row
 
 from lrcore import layout
 from lrcore.cuda import gemm, machines, workspace

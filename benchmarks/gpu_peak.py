@@ -1,7 +1,8 @@
 """What a GPU can do: independent chains of fused multiply-adds in registers, as `peak.py` has them for one core."""
 
+from harness import seconds  # isort: split
+
 import numpy as np
-from table import seconds
 
 from lrcore.cuda import card
 from lrcore.cuda._target import cuda, empty, fetch, fma, kernel, on_gpu

@@ -7,12 +7,12 @@ The run is that of the protocol (and a small one): between two records it makes 
 what starts from the record before (eigenvalues, by Lanczos) starts from as far away as in a run. One thread, one core.
 """
 
-import argparse
+from harness import head, machine, one_core, parsed, row, seconds, sized  # isort: split
+
 import time
 from pathlib import Path
 
 import numpy as np
-from table import head, machine, row, seconds
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
@@ -20,9 +20,11 @@ from lrbias.metrics import METRICS, Observation, Plan, Setup
 from lrcore import cpu, layout, workspace
 
 HERE = Path(__file__).parent
-RUNS = {"n = 100, N = 3": (100, 1e-3, 6_000), "n = 10, N = 3": (10, 1e-3, 30_000)}  # size, learning rate, steps
-EVERY, RECORDS = 10, 40
-LONG = 2.0  # seconds of a run without metrics, so that its beginning (some hundredths) does not count
+RUNS = {  # size, learning rate, steps
+    f"n = {n}, N = 3": (n, 1e-3, steps) for n, steps in sized(((100, 6_000), (10, 30_000)), ((4, 40), (5, 40)))
+}
+EVERY, RECORDS = 10, sized(40, 2)
+LONG = sized(2.0, 0.01)  # seconds of a run without metrics, so that its beginning (some hundredths) does not count
 TITLE = "# What a metric costs"
 NOTE = """Written by `python benchmarks/monitors.py --write`: medians over records along the whole run, one thread and
 one core; a step of gradient descent is timed in the same run. In lb.train metrics are measured beside the training
@@ -115,12 +117,11 @@ def tables():
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    with threadpool_limits(1):
+    options = parsed()
+    with threadpool_limits(1), one_core():
         text = tables()
     print(text)
-    if parser.parse_args().write:
+    if options.write:
         (HERE / "monitors.md").write_text(text)
 
 

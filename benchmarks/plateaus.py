@@ -4,6 +4,8 @@ The error of a run is the largest |σ_i(t) − σ_i^ref(t)| / σ̂_1 at the time
 rtol = 1e-13: at 1e-12 its own error still reaches 1e-10.
 """
 
+from harness import sized  # isort: split
+
 import functools
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,7 +64,7 @@ class Case:
         return slope
 
 
-CASES = (
+USUAL = (
     Case(
         "protocol: n = 100, N = 3, rank 10",
         lb.teacher((100, 100), rank=10, depth=3, scale=10.0, seed=0),
@@ -96,6 +98,15 @@ CASES = (
         settled=700.0,
     ),
 )
+SMALL = Case(
+    "n = 4, N = 2",
+    lb.spectrum((4, 4), [3, 1], seed=1),
+    lb.Network.balanced((4,) * 3, 1e-2, seed=1),
+    grid=0.25,
+    end=10.0,
+    settled=10.0,
+)
+CASES = sized(USUAL, (SMALL,))
 
 
 class Found(NamedTuple):

@@ -12,7 +12,8 @@ each time and returns them trained. Without `drawn` it draws by itself: PyTorch 
 which spares them a call per step, Numba one in each step.
 """
 
-import argparse
+from harness import head, installed, machine, medians, one_core, parsed, row, sized  # isort: split
+
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import peers
 from numba import njit
-from table import head, installed, machine, medians, row
 from threadpoolctl import threadpool_limits
 
 from lrcore import cpu, layout, random, reference, workspace
@@ -31,7 +31,7 @@ README = Path(__file__).parent / "README.md"
 MARK, NEXT = "<!-- sgd -->", "<!-- results -->"  # table.py writes everything that follows its own mark
 RIDGE, SEED = 1e-3, 3
 CHECKED, CHECKED_RUNS, TOLERANCE = 50, 9, 1e-9
-RUNS, RUN_STEPS = 1000, 1000
+RUNS, RUN_STEPS = sized(1000, 16), sized(1000, 60)
 
 
 class Case(NamedTuple):
@@ -43,9 +43,12 @@ class Case(NamedTuple):
     steps: dict
 
 
-CASES = (
-    Case(10, 60, 0.1, {"lrbias": 400_000, "Numba": 400_000, "JAX": 100_000, "PyTorch": 2000}),
-    Case(100, 3000, 0.01, {"lrbias": 20_000, "Numba": 10_000, "JAX": 10_000, "PyTorch": 1000}),
+CASES = sized(
+    (
+        Case(10, 60, 0.1, {"lrbias": 400_000, "Numba": 400_000, "JAX": 100_000, "PyTorch": 2000}),
+        Case(100, 3000, 0.01, {"lrbias": 20_000, "Numba": 10_000, "JAX": 10_000, "PyTorch": 1000}),
+    ),
+    (Case(10, 60, 0.1, {"lrbias": 60, "Numba": 60, "JAX": 60, "PyTorch": 60}),),
 )
 
 
@@ -409,11 +412,9 @@ def write(path, lines):
 
 def main():
     """Measure, print, write where that is wanted."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     lines = []
-    with threadpool_limits(1):
+    with threadpool_limits(1), one_core():
         for line in itertools.chain([machine(), ""], sgd_steps(), [""], batches()):
             lines.append(line)
             print(line, flush=True)

@@ -7,6 +7,8 @@
 Run it alone on the machine.
 """
 
+from harness import head, machine, parsed, row, seconds, sized  # isort: split
+
 import argparse
 import os
 import statistics
@@ -16,17 +18,16 @@ import time
 from pathlib import Path
 
 import jobs
-from table import head, machine, row, seconds
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
 from lrbias.experiment import read_toml
 
 HERE = Path(__file__).parent
-DEPTHS, STARTS, STEPS, ROUNDS = [2, 3, 4, 5], [1, 2], 10_000, 3
-TORCH_STEPS = 300
-SMALL = {"shape": [8, 8], "rank": 3, "scale": 3.0, "gamma": 1.0, "steps": 5000, "every": 100, "lr": 1e-2}
-SMALL_RUNS = 10_000
+DEPTHS, STARTS = sized([2, 3, 4, 5], [2]), [1, 2]
+STEPS, ROUNDS, TORCH_STEPS = sized(10_000, 20), sized(3, 1), sized(300, 10)
+SMALL = {"shape": [8, 8], "rank": 3, "scale": 3.0, "gamma": 1.0, "steps": sized(5000, 100), "every": 100, "lr": 1e-2}
+SMALL_RUNS = sized(10_000, 80)
 
 
 def _sweep(base, over, workers):
@@ -104,6 +105,7 @@ def whole():
     """The protocol's sweep as examples/sweep.toml has it."""
     base = read_toml(HERE.parent / "examples/sweep.toml")
     over = base.pop("sweep")
+    base = {**base, **sized({}, {"steps": 20})}
     taken, files, size = _sweep(base, over, None)
     yield from head(
         "examples/sweep.toml: 36 runs of 50 000 steps, all metrics every 10", "s", "runs/s", "files", "MB on disk"
@@ -114,8 +116,7 @@ def whole():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed(parser)
     lines = ["# Sweeps", "", "Written by `python benchmarks/sweeps.py --whole --write`.", ""]
     with threadpool_limits(1):
         lines.append(machine())

@@ -3,21 +3,18 @@
     python benchmarks/table.py            print it
     python benchmarks/table.py --write    and put it into benchmarks/README.md
 
-All sides run in this process on one thread (two where the row says so), one after the other, round after round; a row
+All sides run in this process on one core (two where the row says so), one after the other, round after round; a row
 holds medians over the rounds and the ratio peer / lrbias of the same round, so that a machine that slows down slows all
 of them.
 """
 
+from harness import head, installed, machine, medians, one_core, parsed, row, sized  # isort: split
+
 import argparse
+import contextlib
 import functools
-import importlib.util
 import itertools
-import os
-import platform
 import shutil
-import statistics
-import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jobs
@@ -29,8 +26,7 @@ from threadpoolctl import threadpool_limits
 import lrbias as lb
 from lrbias.reduced import reduce
 
-ROUNDS = 9
-RUNS = 10_000
+RUNS = sized(10_000, 32)
 HERE = Path(__file__).parent
 STEPS = {"NumPy": peers.with_numpy, "PyTorch": peers.with_torch, "JAX": peers.with_jax}
 BATCHES = {"torch.bmm": peers.torch_batched, "JAX vmap": peers.jax_batched}
@@ -41,32 +37,6 @@ FLOWS = {
     "JAX": peers.flow_jax,
     "diffrax": peers.flow_diffrax,
 }
-MODULES = {"PyTorch": "torch", "torch.bmm": "torch", "JAX vmap": "jax", "SciPy RK45": "scipy"}
-
-
-def installed(sides):
-    """Those of `sides` whose package can be imported."""
-    return {
-        name: make
-        for name, make in sides.items()
-        if importlib.util.find_spec(MODULES.get(name, name.lower())) is not None
-    }
-
-
-def seconds(action):
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def medians(sides, rounds=ROUNDS):
-    """({name: median seconds}, {name: median ratio to the first side}) over alternating rounds."""
-    first = next(iter(sides))
-    for action in sides.values():
-        action()  # compiles
-    times = [{name: seconds(action) for name, action in sides.items()} for _ in range(rounds)]
-    middle = {name: statistics.median(row[name] for row in times) for name in sides}
-    return middle, {name: statistics.median(row[name] / row[first] for row in times) for name in sides}
 
 
 def flops(n, depth=peers.DEPTH):
@@ -76,21 +46,12 @@ def flops(n, depth=peers.DEPTH):
 
 def steps_for(n, depth=peers.DEPTH):
     """Steps of one timed call: some milliseconds."""
-    return max(1, min(2000, int(4e-3 / (flops(n, depth) / 5e10 + 1e-6))))
+    return max(1, min(sized(2000, 2), int(4e-3 / (flops(n, depth) / 5e10 + 1e-6))))
 
 
 def share(n, seconds_per_step, depth=peers.DEPTH):
     """Per cent of the FMA peak, measured now."""
     return 100 * flops(n, depth) / seconds_per_step / 1e9 / max(gigaflops() for _ in range(20))
-
-
-def row(*cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def head(*cells):
-    yield row(*cells)
-    yield row("---", *["---:"] * (len(cells) - 1))
 
 
 def versus(sides):
@@ -100,7 +61,7 @@ def versus(sides):
 def gd_steps():
     sides = installed(STEPS)
     yield from head(f"GD step, N = {peers.DEPTH}, float64", "µs", "% of FMA peak", *versus(sides))
-    for n in (4, 8, 10, 16, 32, 64, 100, 128, 256, 1000):
+    for n in sized((4, 8, 10, 16, 32, 64, 100, 128, 256, 1000), (4, 33)):
         steps = steps_for(n)
         actions = {"lrbias": peers.ours(n, steps), **{name: make(n, steps) for name, make in sides.items()}}
         middle, ratio = medians(actions)
@@ -113,7 +74,7 @@ def compiled_steps():
     if "PyTorch" not in installed(STEPS) or not shutil.which("g++"):
         return
     yield from head("GD step, N = 3, float64", "torch.compile ÷ lrbias")
-    for n in (10, 100):
+    for n in sized((10, 100), (4,)):
         steps = steps_for(n)
         _, ratio = medians({"lrbias": peers.ours(n, steps), "torch": peers.with_torch_compiled(n, steps)})
         yield row(f"n = {n}", f"{ratio['torch']:.2f}")
@@ -121,13 +82,17 @@ def compiled_steps():
 
 def within():
     yield from head("within lrbias", "ratio")
-    for n in (8, 32, 100, 256):
+    for n in sized((8, 32, 100, 256), (8,)):
         steps = steps_for(n)
         _, ratio = medians({"gd": peers.ours(n, steps), "rk4": peers.ours_rk4(n, steps)})
         yield row(f"RK4 step ÷ GD step, n = {n}", f"{ratio['rk4']:.2f}")
     _, ratio = medians({"float32": peers.ours(100, 20, dtype=np.float32), "float64": peers.ours(100, 20)})
     yield row("float64 ÷ float32, n = 100", f"{ratio['float64']:.2f}")
-    for n in (256, 1000):
+
+
+def threads():
+    yield from head("within lrbias", "ratio")
+    for n in sized((256, 1000), (64,)):
         steps = steps_for(n)
         _, ratio = medians({"two": peers.ours(n, steps, threads=2), "one": peers.ours(n, steps)})
         yield row(f"one thread ÷ two threads, n = {n}", f"{ratio['one']:.2f}")
@@ -135,7 +100,7 @@ def within():
 
 def depths():
     yield from head("GD step, n = 100, float64", "µs", "% of FMA peak")
-    for depth in (2, 3, 5, 10):
+    for depth in sized((2, 3, 5, 10), (2,)):
         steps = steps_for(100, depth)
         middle, _ = medians({"lrbias": peers.ours(100, steps, depth=depth)})
         each = middle["lrbias"] / steps
@@ -145,7 +110,7 @@ def depths():
 def flows():
     sides = installed(FLOWS)
     yield from head("RK4 step of the flow, N = 3, float64", "µs", *versus(sides))
-    for n in (8, 32, 100):
+    for n in sized((8, 32, 100), (4,)):
         steps = max(2, steps_for(n) // 4)
         actions = {"lrbias": peers.ours_rk4(n, steps), **{name: make(n, steps) for name, make in sides.items()}}
         middle, ratio = medians(actions)
@@ -155,7 +120,7 @@ def flows():
 def batches():
     sides = installed(BATCHES)
     yield from head(f"{RUNS} runs side by side, N = 3, float64", "µs per run and step", *versus(sides))
-    for n in (4, 8, 16, 32):
+    for n in sized((4, 8, 16, 32), (4,)):
         actions = {"lrbias": peers.ours_batched(n, 5, RUNS), **{name: make(n, 5, RUNS) for name, make in sides.items()}}
         middle, ratio = medians(actions, rounds=5)
         yield row(f"n = {n}", f"{middle['lrbias'] / 5 / RUNS * 1e6:.3f}", *(f"{ratio[name]:.1f}" for name in sides))
@@ -163,14 +128,14 @@ def batches():
 
 def svds():
     yield from head("SVDs of one record, N = 3", "µs", "LAPACK ÷ lrbias")
-    for n in (4, 10, 32, 64, 100, 200, 400, 800):
+    for n in sized((4, 10, 32, 64, 100, 200, 400, 800), (4, 10)):
         middle, ratio = medians({"lrbias": jobs.record_svds(n), "LAPACK": jobs.record_svds_lapack(n)})
         yield row(f"n = {n}", f"{middle['lrbias'] * 1e6:.0f}", f"{ratio['LAPACK']:.1f}")
 
 
 def short_forms():
     """What training costs where the structure of target and start is used, against whole layers."""
-    n, depth, rank, steps, whole = 100, 3, 5, 20_000, 20
+    n, depth, rank, steps, whole = 100, 3, 5, sized(20_000, 20), sized(20, 2)
     symmetric = lb.spectrum((n, rank), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1)
     cases = {
         "diagonal": (symmetric @ symmetric.T / 10, lb.Network.perturbed(n, depth, 0.1, 0.04)),
@@ -184,14 +149,17 @@ def short_forms():
         problem, method = lb.Factorization(target), lb.GD(lr=1e-4)
         short, several = reduce(problem, network, method), np.empty(steps)
         dense, one, params = method.stepper(problem, network.widths, np.float64), np.empty(whole), network.params.copy()
-        sides = {"short": functools.partial(short.advance, several), "whole": lambda d=dense, p=params, o=one: d(p, o)}
+        sides = {
+            "short": functools.partial(short.advance, several, 0),
+            "whole": lambda d=dense, p=params, o=one: d(p, o),
+        }
         middle, ratio = medians(sides)
         yield row(name, f"{middle['short'] / steps * 1e6:.3f}", f"{ratio['whole'] * steps / whole:.0f}")
 
 
 def protocol():
     """Whole jobs, with everything that belongs to them: metrics, store, Python."""
-    steps = 3000
+    steps = sized(3000, 20)
     none, svd_free = lb.Record(metrics=()), ("balancedness", "gradient_norm", "direction_change")
     sides = {
         "none": jobs.ours(steps, none, stored=False),
@@ -204,46 +172,39 @@ def protocol():
     middle, ratio = medians(sides, rounds=5)
     yield from head(f"{steps} steps of the protocol, n = 100, two cores", "s", "÷ no metrics, in memory")
     yield from (row(name, f"{middle[name]:.2f}", f"{ratio[name]:.2f}") for name in list(sides)[1:])
-    short = {"none": jobs.ours(300, none, stored=False), "all": jobs.ours(300, lb.Record(every=1), stored=False)}
+    often = sized(300, 3)
+    short = {"none": jobs.ours(often, none, stored=False), "all": jobs.ours(often, lb.Record(every=1), stored=False)}
     middle, ratio = medians(short, rounds=5)
-    yield row("all metrics at every one of 300 steps, in memory", f"{middle['all']:.2f}", f"{ratio['all']:.2f}")
+    yield row(f"all metrics at every one of {often} steps, in memory", f"{middle['all']:.2f}", f"{ratio['all']:.2f}")
     yield ""
-    others = {"NumPy": jobs.with_numpy(500, 10)}
+    steps = sized(500, 10)
+    others = {"NumPy": jobs.with_numpy(steps, 10)}
     if "PyTorch" in installed(STEPS):
-        others["PyTorch"] = jobs.with_torch(500, 10)
-    _, ratio = medians({"lrbias": jobs.ours(500, lb.Record(every=10), stored=False), **others}, rounds=5)
-    yield from head("the same job by others: 500 steps, all metrics every 10, in memory", "÷ lrbias")
+        others["PyTorch"] = jobs.with_torch(steps, 10)
+    _, ratio = medians({"lrbias": jobs.ours(steps, lb.Record(every=10), stored=False), **others}, rounds=5)
+    yield from head(f"the same job by others: {steps} steps, all metrics every 10, in memory", "÷ lrbias")
     yield from (row(name, f"{ratio[name]:.2f}") for name in others)
 
 
-TABLES = (gd_steps, compiled_steps, within, depths, flows, batches, svds, short_forms, protocol)
-
-
-def machine():
-    """One line about where and with what this was measured."""
-    import llvmlite.binding
-
-    peak = max(gigaflops() for _ in range(50))
-    packages = ("numba", "numpy", "scipy", "torch", "jax", "diffrax", "torchdiffeq")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages if importlib.util.find_spec(name))
-    where = f"{llvmlite.binding.get_host_cpu_name()}, {os.cpu_count()} cores, CPython {platform.python_version()}"
-    return f"{where}, {versions}; FMA peak of one core, measured: {peak:.0f} GFLOP/s."
+TABLES = (gd_steps, compiled_steps, within, threads, depths, flows, batches, svds, short_forms, protocol)
+SEVERAL_CORES = (threads, protocol)  # the other tables have one core for each side
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", choices=[table.__name__ for table in TABLES], help="one of the tables, printed")
-    options = parser.parse_args()
+    options = parsed(parser)
     chosen = [table for table in TABLES if options.only in (None, table.__name__)]
     lines = []
     with threadpool_limits(1):
-        for line in itertools.chain([machine()], *(itertools.chain([""], table()) for table in chosen)):
-            lines.append(line)
-            print(line, flush=True)
+        for table in (lambda: [machine()], *chosen):
+            with contextlib.nullcontext() if table in SEVERAL_CORES else one_core():
+                for line in itertools.chain(table(), [""]):
+                    lines.append(line)
+                    print(line, flush=True)
     if options.write and options.only is None:
         before = (HERE / "README.md").read_text().split("<!-- results -->")[0]
-        (HERE / "README.md").write_text(before + "<!-- results -->\n\n" + "\n".join(lines) + "\n")
+        (HERE / "README.md").write_text(before + "<!-- results -->\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from harness import sized
+
+SHORT, LONG = sized((100_000, 300_000), (1000, 2000))  # steps
 
 RUN = "--shape 20 20 --rank 3 --depth 3 --gamma 1 --lr 1e-3 --every 10 --checkpoint-every 1000 --no-figures --quiet"
 
@@ -24,9 +27,9 @@ def peak_megabytes(steps, folder):
 def test_memory_does_not_grow_with_steps(benchmark, tmp_path, capsys):
     peak_megabytes(20, tmp_path / "first")  # compiles where the cache is empty, which takes memory of its own
     # 8192 records fill a block of every quantity: from there on only what the closing summary reads back can grow
-    short = peak_megabytes(100_000, tmp_path / "short")
-    long = benchmark.pedantic(peak_megabytes, (300_000, tmp_path / "long"), rounds=1)
-    benchmark.extra_info.update(peak_100_000_steps=short, peak_300_000_steps=long)
+    short = peak_megabytes(SHORT, tmp_path / "short")
+    long = benchmark.pedantic(peak_megabytes, (LONG, tmp_path / "long"), rounds=1)
+    benchmark.extra_info.update({f"peak_{SHORT}_steps": short, f"peak_{LONG}_steps": long})
     with capsys.disabled():
-        print(f"\npeak memory: {short:.1f} MB at 100 000 steps, {long:.1f} MB at 300 000 steps")
+        print(f"\npeak memory: {short:.1f} MB at {SHORT} steps, {long:.1f} MB at {LONG} steps")
     assert long < short + 10, "MB"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from harness import sized
 
 PROTOCOL = ["--steps", "1", "--checkpoint-every", "1", "--no-figures"]
 
@@ -17,18 +18,18 @@ def _run(*words, **environment):
 
 @pytest.mark.benchmark(group="help")
 def test_help(benchmark):
-    benchmark.pedantic(_run, ("--help",), rounds=10, warmup_rounds=1)
+    benchmark.pedantic(_run, ("--help",), rounds=sized(10, 1), warmup_rounds=sized(1, 0))
 
 
 @pytest.mark.benchmark(group="import")
 @pytest.mark.parametrize("module", ["lrcore", "lrcore.cpu", "lrbias"])
 def test_import(benchmark, module):
     command = [sys.executable, "-c", f"import {module}"]
-    benchmark.pedantic(lambda: subprocess.run(command, check=True), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: subprocess.run(command, check=True), rounds=sized(5, 1), warmup_rounds=sized(1, 0))
 
 
 @pytest.mark.benchmark(group="one step of the protocol, all metrics, forecast included: a whole process")
-@pytest.mark.parametrize("cache", ["empty", "warm"])
+@pytest.mark.parametrize("cache", sized(["empty", "warm"], ["warm"]))
 def test_first_and_second_run(benchmark, tmp_path, cache):
     """Compilation in all is the difference of the two."""
     folders = iter(range(100))
@@ -38,5 +39,5 @@ def test_first_and_second_run(benchmark, tmp_path, cache):
         cached = tmp_path / ("cache" if cache == "warm" else f"cache-{number}")
         _run("run", *PROTOCOL, "-o", str(tmp_path / f"run-{number}"), NUMBA_CACHE_DIR=str(cached))
 
-    rounds = 5 if cache == "warm" else 2
+    rounds = sized(5 if cache == "warm" else 2, 1)
     benchmark.pedantic(run, rounds=rounds, warmup_rounds=1 if cache == "warm" else 0)

@@ -1,5 +1,7 @@
 """Training steps and records against NumPy doing the same in the same process. Read the ratios, not the seconds."""
 
+from harness import sized  # isort: split
+
 import peers
 import pytest
 
@@ -7,11 +9,11 @@ import lrbias as lb
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.threads import one_blas_thread
 
-STEPS = 50
+STEPS = sized(50, 2)
 SIDES = {"numpy": peers.with_numpy, "lrcore": peers.ours}
 
 
-@pytest.mark.parametrize("n", [4, 10, 32, 100])
+@pytest.mark.parametrize("n", sized([4, 10, 32, 100], [4]))
 @pytest.mark.parametrize("side", SIDES)
 def test_gd_step(benchmark, n, side):
     benchmark.group = f"{STEPS} GD steps, N = 3, n = {n}"

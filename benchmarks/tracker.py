@@ -6,27 +6,30 @@ The sides take turns, one epoch each, on the same network. A record at the end o
 the 21 weight matrices. An epoch has few images here, so that a record is the more expensive by comparison.
 """
 
-import argparse
+from harness import head, machine, parsed, row, sized  # isort: split
+
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from table import head, machine, row
 from torch.nn.functional import cross_entropy
 
 import lrbias as lb
 
 OUTPUT = Path(__file__).with_suffix(".md")
-SIZES = (  # name, width, pixels of a side, images of an epoch, batch
-    ("ResNet-18, 28 × 28 images", 64, 28, 256, 32),
-    ("ResNet-18 with 16 channels, 14 × 14 images", 16, 14, 2048, 32),
+SIZES = sized(  # name, width, pixels of a side, images of an epoch, batch
+    (
+        ("ResNet-18, 28 × 28 images", 64, 28, 256, 32),
+        ("ResNet-18 with 16 channels, 14 × 14 images", 16, 14, 2048, 32),
+    ),
+    (("ResNet-18 with 4 channels, 8 × 8 images", 4, 8, 64, 32),),
 )
 FASHION = 60_000
 NOTE = """Written by `python benchmarks/tracker.py --write`: medians of epochs that took turns; a record of all singular
 values at the end of each. The tracker copies the weights in the training thread and decomposes them beside it. Epochs
 are short here; the last column is the share of the training thread in one as long as Fashion-MNIST's."""
-ROUNDS = 5
+ROUNDS = sized(5, 1)
 
 
 class Job:
@@ -89,9 +92,7 @@ def rows():
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     lines = ["# What the tracker costs", "", NOTE, ""]
     for line in (machine(), "", *rows()):
         lines.append(line)

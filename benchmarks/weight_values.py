@@ -7,19 +7,19 @@ Matrices of float32, normally distributed, one thread. A convolution with a kern
 (outputs, 9 · inputs). Sides take turns; the best of several rounds counts, for each.
 """
 
-import argparse
+from harness import head, machine, one_core, parsed, row, seconds, sized  # isort: split
+
 import itertools
 from pathlib import Path
 
 import numpy as np
 import torch
-from table import head, machine, row, seconds
 from threadpoolctl import threadpool_limits
 
 from lrcore import cpu, workspace
 
 HERE = Path(__file__).parent
-ROUNDS = 9
+ROUNDS = sized(9, 2)
 TITLE = "# Singular values of weights"
 NOTE = """Written by `python benchmarks/weight_values.py --write`: one thread, the best of several rounds. eigvalsh is
 that of NumPy on Gram matrices in float64, the product included. Errors are against LAPACK's values in float64."""
@@ -45,12 +45,15 @@ def vgg16():
     yield 10, 512
 
 
-NETWORKS = {
-    "ResNet-18, width 16": list(resnet18(16)),
-    "ResNet-18, width 64": list(resnet18(64)),
-    "VGG-16": list(vgg16()),
-    "a layer of ViT-B": [(2304, 768), (768, 768), (3072, 768), (768, 3072)],
-}
+NETWORKS = sized(
+    {
+        "ResNet-18, width 16": list(resnet18(16)),
+        "ResNet-18, width 64": list(resnet18(64)),
+        "VGG-16": list(vgg16()),
+        "a layer of ViT-B": [(2304, 768), (768, 768), (3072, 768), (768, 3072)],
+    },
+    {"ResNet-18, width 2": list(resnet18(2))},
+)
 
 
 def ours(matrices):
@@ -115,12 +118,10 @@ def networks():
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parsed()
     torch.set_num_threads(1)
     lines = [TITLE, "", NOTE, ""]
-    with threadpool_limits(1):
+    with threadpool_limits(1), one_core():
         lines.append(machine())
         print(lines[-1], flush=True)
         for line in ("", *networks()):
