@@ -10,6 +10,7 @@ Run it alone on the machine.
 from harness import head, machine, parsed, row, seconds, sized  # isort: split
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -106,11 +107,12 @@ def whole():
     base = read_toml(HERE.parent / "examples/sweep.toml")
     over = base.pop("sweep")
     base = {**base, **sized({}, {"steps": 20})}
+    over = sized(over, {key: values[:1] for key, values in over.items()})
+    runs, steps = math.prod(len(values) for values in over.values()), base["steps"]
     taken, files, size = _sweep(base, over, None)
-    yield from head(
-        "examples/sweep.toml: 36 runs of 50 000 steps, all metrics every 10", "s", "runs/s", "files", "MB on disk"
-    )
-    yield row(f"{os.cpu_count()} workers", f"{taken:.0f}", f"{36 / taken:.3f}", f"{files}", f"{size / 1e6:.0f}")
+    what = f"examples/sweep.toml: {runs} runs of {steps} steps, all metrics every {base['every']}"
+    yield from head(what, "s", "runs/s", "files", "MB on disk")
+    yield row(f"{os.cpu_count()} workers", f"{taken:.0f}", f"{runs / taken:.3f}", f"{files}", f"{size / 1e6:.0f}")
 
 
 def main():
