@@ -25,13 +25,14 @@ from lrbias.completion import Completion
 from lrbias.devices import resolve
 from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, require
+from lrbias.files import lock
 from lrbias.interrupts import collected
 from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
 from lrbias.network import Network
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, Threads, validate
-from lrbias.store import check_new, lock, read_json, write_json
+from lrbias.store import check_new, read_json, write_json
 from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
 from lrbias.trajectories import Group
