@@ -55,6 +55,16 @@ def not_written(path: Path, error: OSError, folder: Path) -> StoreError:
     return StoreError(f"{path} cannot be written ({reason_of(error)}); nothing that was committed is lost.")
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there; StoreError where that fails."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be removed ({reason_of(error)}); nothing that was committed is lost."
+        ) from error
+
+
 def _forget(path: Path) -> None:
     with contextlib.suppress(
         OSError
@@ -105,8 +115,8 @@ def remove_empty(folders: list[Path]) -> None:
 class Draft:
     """A folder in the making: `folder` until the end of the block, `path` after it; `held` is its lock."""
 
-    def __init__(self, path: Path, folder: Path, held: BaseFileLock):
-        self.path, self.folder, self.held = path, folder, held
+    def __init__(self, path: Path, folder: Path, held: BaseFileLock, shared: bool):
+        self.path, self.folder, self.held, self._shared = path, folder, held, shared
 
     def _clear(self) -> None:
         """Remove what a killed creation left."""
@@ -120,7 +130,8 @@ class Draft:
         if not follows:  # and Windows renames no folder in which a file is open
             self.held.release()
         os.rename(self.folder, self.path)
-        self.folder = self.path
+        if not self._shared:  # else others may have begun to use it, whatever happens from here on
+            self.folder = self.path
         if not follows:
             self.held = lock(self.path / LOCK, self.path)
         sync_folder(self.path.parent)
@@ -134,14 +145,15 @@ class Draft:
 def drafted(path: Path, name: str | None = None):
     """Yield the Draft of a new folder at `path`, which appears at the end of the block, complete and synced.
 
-    name: of the draft beside it, which a later call with the same name takes over when this one is killed. An error in
+    name: of the draft beside it, where several processes may make the same folder at once; None: one that a later call
+    takes over when this one is killed. An error in
     the block or after it leaves nothing behind, neither a draft nor the folders made above it; an OSError becomes
-    InvalidInput or StoreError.
+    InvalidInput or StoreError. The lock, `draft.held`, stays with the caller after the block.
     """
     folder, made = path.with_name(name or f".{path.name}.new"), []
     try:
         made = make_folder(path.parent)
-        draft = _begun(path, folder)
+        draft = _begun(path, folder, shared=name is not None)
         try:
             draft._clear()
             yield draft
@@ -157,14 +169,25 @@ def drafted(path: Path, name: str | None = None):
         raise
 
 
-def _begun(path: Path, folder: Path) -> Draft:
+def _begun(path: Path, folder: Path, shared: bool) -> Draft:
     new = make_folder(folder)
     try:
-        return Draft(path, folder, lock(folder / LOCK, path))
+        return Draft(path, folder, lock(folder / LOCK, path), shared)
     except BaseException:
         if new:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove the drafts in `folder` that killed processes have left: those whose lock nobody holds."""
+    for draft in folder.glob(pattern):
+        try:
+            held = lock(draft / LOCK, draft)
+        except (StoreError, InvalidInput):  # in the making, or not ours to remove
+            continue
+        shutil.rmtree(draft, ignore_errors=True)
+        held.release()
 
 
 def not_writable(path: Path, error: OSError) -> InvalidInput | StoreError:
@@ -172,7 +195,7 @@ def not_writable(path: Path, error: OSError) -> InvalidInput | StoreError:
     if error.errno in REFUSED:
         accepted = f"a folder that can be written ({reason_of(error)})"
         return InvalidInput(f"store = {shorten(str(path))} is not accepted: expected {accepted}.")
-    return StoreError(f"{path} cannot be made ({reason_of(error)}); nothing is left of it.")
+    return StoreError(f"{path} cannot be made ({reason_of(error)}).")
 
 
 def lock(path: Path, shown: Path) -> BaseFileLock:

@@ -27,7 +27,8 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from lrbias.errors import StoreError, require
-from lrbias.files import LOCK, drafted, lock, make_folder, not_writable, not_written, write_file
+from lrbias.files import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
+from lrbias.threads import Owner
 
 FORMAT = 2
 # what NumPy and zipfile raise for a file that is not what was written
@@ -221,7 +222,12 @@ class RunWriter(RunFolder):
 
     def __init__(self, path, held):
         super().__init__(path)
-        self._lock = held
+        self._lock, self._owner = held, Owner()
+
+    def _require_own(self):
+        """A forked child has a copy of this writer: StoreError before it overwrites what its parent has written."""
+        if not self._owner.here:
+            raise StoreError(f"{self.path} is being written by the process that this one was forked from.")
 
     @classmethod
     def create(cls, path, config, extra_files, data, start, quantities, steps):
@@ -314,6 +320,7 @@ class RunWriter(RunFolder):
 
     def write_block(self, name, index, block):
         """Write chunk `index` of a quantity as a whole."""
+        self._require_own()
         rows, array = len(block), self._array(name)
         end = (index + 1) * rows
         if end > array.shape[0]:  # readers go by progress.json, so an array may be longer than what it holds
@@ -322,32 +329,37 @@ class RunWriter(RunFolder):
 
     def write_tail(self, tails):
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
+        self._require_own()
         data = io.BytesIO()
         np.savez(data, **{f"{first}:{name}": rows for name, (first, rows) in tails.items()})
         write_file(self.path / "tail.npz", data.getbuffer())
 
     def write_checkpoint(self, step, arrays, widths):
         """arrays: what training goes on from; of a deep linear network "params", the flat vector, with `widths`."""
+        self._require_own()
         data = io.BytesIO()
         np.savez(data, **arrays, widths=np.asarray(widths, np.int64), step=np.int64(step))
         write_file(self.checkpoint_path(step), data.getvalue())
 
     def forget_checkpoint(self, step):
         """Remove a checkpoint that a later, committed one has made superfluous."""
-        self.checkpoint_path(step).unlink(missing_ok=True)
+        self._require_own()
+        remove_file(self.checkpoint_path(step))
 
     def commit(self, step, checkpoint, status, detail, intervals, elapsed):
         """Make everything written so far count. Committed rows never become fewer."""
+        self._require_own()
         known = self.progress()
         if step >= known["step"]:
             write_json(
                 self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed)
             )
         if status != "running":  # then every row is in a chunk
-            (self.path / "tail.npz").unlink(missing_ok=True)
+            remove_file(self.path / "tail.npz")
 
     def go_back(self, step):
         """Rows after `step` do not count any more."""
+        self._require_own()
         write_json(self.path / "progress.json", shortened(self.progress(), step))
 
     def extend(self, config):
@@ -355,7 +367,8 @@ class RunWriter(RunFolder):
         write_json(self.path / "config.json", config)
 
     def close(self):
-        self._lock.release()
+        if self._owner.here:
+            self._lock.release()
 
 
 def progress_document(step, checkpoint, status, detail, intervals, elapsed):
