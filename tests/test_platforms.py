@@ -23,7 +23,7 @@ def _work(folder, emulated, tracker, workers):
     folder.mkdir()
     path = [str(HERE / "emulation"), str(HERE), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "LRBIAS_EMULATE": emulated, "PYTHONPATH": os.pathsep.join(path)}
-    warnings = ["-W", "error", "-W", "ignore:only soft file lock"]  # which filelock says without fcntl; Windows has its own
+    warnings = ["-W", "error", "-W", "ignore:only soft file lock"]  # as filelock says without fcntl
     words = [sys.executable, *warnings, HERE / "emulation/work.py", folder, tracker, str(workers)]
     answer = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
@@ -82,7 +82,7 @@ def test_soft_locks_keep_others_out_and_outlive_nobody(tmp_path, monkeypatch):
     held.release()
     pid = os.fork()
     if pid == 0:
-        files.lock(tmp_path / "run/lock", tmp_path / "run")
+        held = files.lock(tmp_path / "run/lock", tmp_path / "run")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     assert (tmp_path / "run/lock.held").exists()

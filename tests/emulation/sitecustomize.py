@@ -20,9 +20,9 @@ def macos():
 
 def windows():
     """No affinity, forks, users and process groups, neither flock nor rlimits; folders can be opened by nobody, and
-    renamed when no file in them is open. (A fork within the standard library still works: it starts processes.)"""
+    renamed when no file in them is open. (PyTorch goes by the platform, and needs `register_at_fork` on this one.)"""
     macos()
-    for name in ("getuid", "register_at_fork", "setpgid", "getpgid", "mkfifo", "fork"):
+    for name in ("getuid", "setpgid", "getpgid", "mkfifo", "fork"):
         delattr(os, name)
     for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGKILL"):
         delattr(signal, name)
