@@ -13,8 +13,8 @@ import pytest
 
 import lrbias as lb
 from lrbias import ensembles
+from lrbias.files import lock
 from lrbias.intervals import rate_interval, share_interval
-from lrbias.store import lock
 
 ARRAYS = ("ranks", "absorbing", "train_error", "hidden_error", "diverged", "ended", "values", "lr", "ridge")
 LOWER, UPPER = 0.2, 0.3  # with these the ranks of short runs change

@@ -63,6 +63,7 @@ _HOME = {
     "Forecast": "forecasting",
     "InvalidInput": "errors",
     "StoreError": "errors",
+    "RunsFailed": "errors",
     "Interrupted": "errors",
     "ForecastWarning": "errors",
     "DataWarning": "errors",

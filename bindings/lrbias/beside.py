@@ -9,7 +9,7 @@ import numpy as np
 
 from lrbias.devices import CPU
 from lrbias.errors import StoreError
-from lrbias.threads import cores
+from lrbias.threads import Owner, cores
 
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
@@ -62,7 +62,7 @@ class Recorder:
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
         self._failure = None
-        self._thread = None
+        self._thread, self._owner = None, Owner()
         if beside is not None:
             self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
             self._thread.start()
@@ -93,7 +93,9 @@ class Recorder:
         self._raise()
 
     def close(self):
-        """End the thread; what is still queued is dropped."""
+        """End the thread; what is still queued is dropped. Nothing in a forked child, which has no such thread."""
+        if not self._owner.here:
+            return
         if self._thread is not None:
             self._discard()
             self._ready.put(None)

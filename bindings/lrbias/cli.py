@@ -56,8 +56,8 @@ def main(arguments=None):
 
 def _expected(error):
     """The exit code of our own errors, None for any other."""
-    from lrbias.errors import InvalidInput, StoreError
+    from lrbias.errors import InvalidInput, RunsFailed, StoreError
 
     if isinstance(error, InvalidInput):
         return EXIT_INPUT
-    return EXIT_STORE if isinstance(error, StoreError) else None
+    return EXIT_STORE if isinstance(error, (StoreError, RunsFailed)) else None

@@ -13,7 +13,6 @@ the same words and ends with the same bits.
 
 import hashlib
 import json
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -25,13 +24,14 @@ from lrbias.completion import Completion
 from lrbias.devices import resolve
 from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, require
+from lrbias.files import LOCK, drafted, lock
 from lrbias.interrupts import collected
 from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
 from lrbias.network import Network
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, Threads, validate
-from lrbias.store import check_new, lock, read_json, write_json
+from lrbias.store import check_new, read_json, write_json
 from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
 from lrbias.trajectories import Group
@@ -86,7 +86,7 @@ def ensemble(
     whole.sets, whole.lower, whole.upper = sets, lower, upper
     threads = cores() if threads is None else validate(Threads, "threads", threads)
     folder = None if store is None else _folder(Path(store), whole, place)
-    held = lock(folder / "lock", folder) if folder else None
+    held = lock(folder / LOCK, folder) if folder else None
     try:
         with place.fitting():
             groups = _make(whole, folder, threads, progress, place)
@@ -209,16 +209,11 @@ def _folder(path, whole, device):
                 )
         return path
     check_new(path)
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / "groups").mkdir(parents=True)
-        write_group(draft / "data.npz", whole.data())
-        write_json(draft / "ensemble.json", {**document, "made_with": made_with(device=device)})
-        draft.rename(path)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise InvalidInput(f"store = {str(path)!r} is not accepted: it cannot be made ({error.strerror}).") from None
+    with drafted(path) as draft:
+        (draft.folder / "groups").mkdir()
+        write_group(draft.folder / "data.npz", whole.data())
+        write_json(draft.folder / "ensemble.json", {**document, "made_with": made_with(device=device)})
+    draft.held.release()
     return path
 
 

@@ -9,6 +9,16 @@ class StoreError(RuntimeError):
     """A run directory cannot be read or written as it should. The sentence names the file and a way out."""
 
 
+class RunsFailed(RuntimeError):
+    """Not one run of a sweep could be made. The sentence has the first reason; `.sweep` is the Sweep, whose table has
+    all of them.
+    """
+
+    def __init__(self, message, sweep):
+        super().__init__(message)
+        self.sweep = sweep
+
+
 class Interrupted(KeyboardInterrupt):
     """Training was interrupted (Ctrl-C or SIGTERM) after everything was saved; `.run` holds what was recorded."""
 

@@ -16,10 +16,10 @@ from lrbias.comparing import compare
 from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
 from lrbias.figures.drawing import STYLE, caption
+from lrbias.files import write_file
 from lrbias.nn.model_run import ModelRun
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
-from lrbias.store import write_file
 from lrbias.studies import claim_plots
 from lrbias.studies.reproducing import is_findings, is_study, read_evidence, read_findings
 from lrbias.sweeps.reading import open_sweep

@@ -11,24 +11,24 @@
     lock             held by the one writer
 
 A directory comes into being by one rename, complete with its first checkpoint. All file writes go through
-`write_file`: temporary file, fsync, rename, fsync of the folder.
+`files.write_file`: temporary file, fsync, rename, fsync of the folder.
 """
 
 import io
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import zarr
-from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
-from lrbias.errors import InvalidInput, StoreError, require, shorten
+from lrbias.errors import StoreError, require
+from lrbias.files import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
+from lrbias.threads import Owner
 
 FORMAT = 2
 # what NumPy and zipfile raise for a file that is not what was written
@@ -38,45 +38,16 @@ BESIDE = ("widths", "step")  # what a checkpoint says beside the arrays of a run
 MOST_CHUNK_ROWS = 8192
 
 
-def write_file(path, data):
-    """Replace `path` by `data` so that a reader, a crash or a full disk finds the old or the new file, never a part."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise StoreError(f"{path} cannot be written ({reason}); nothing that was committed is lost.") from error
-
-
-def _make_folder(folder):
-    """Make a folder and those above it, each synced into its parent."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class DurableStore(LocalStore):
     """Zarr's local store with durable writes, and with an error where a missing chunk would read as fill values."""
 
     async def set(self, key, value):
         """In the thread that asks: handing a small file to another one takes longer than writing it."""
         path = self.root / key
-        _make_folder(path.parent)
+        try:
+            make_folder(path.parent, within=self.root)
+        except OSError as error:
+            raise not_written(path, error, self.root) from error
         write_file(path, value.to_bytes())
 
     async def get(self, key, prototype=None, byte_range=None):
@@ -251,7 +222,12 @@ class RunWriter(RunFolder):
 
     def __init__(self, path, held):
         super().__init__(path)
-        self._lock = held
+        self._lock, self._owner = held, Owner()
+
+    def _require_own(self):
+        """A forked child has a copy of this writer: StoreError before it overwrites what its parent has written."""
+        if not self._owner.here:
+            raise StoreError(f"{self.path} is being written by the process that this one was forked from.")
 
     @classmethod
     def create(cls, path, config, extra_files, data, start, quantities, steps):
@@ -262,32 +238,19 @@ class RunWriter(RunFolder):
         it is known: arrays grow beyond it.
         """
         path = check_new(path)
-        draft = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _not_writable(path, error) from None
-        writer = cls(draft, lock(draft / "lock", path))
-        try:
-            writer._clear()
-            (draft / "checkpoints").mkdir()
+        with drafted(path) as draft:
+            writer = cls(draft.folder, draft.held)
+            (draft.folder / "checkpoints").mkdir()
             checksums = writer._write_data(*data) if data else {}
             for name, text in extra_files.items():
-                write_file(draft / name, text.encode())
+                write_file(draft.folder / name, text.encode())
             writer._create_arrays(quantities, steps)
             if start is not None:
                 writer.write_checkpoint(0, start, config.get("widths", ()))
-            write_json(draft / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
+            write_json(draft.folder / "progress.json", progress_document(0, 0, "new", "no step was made yet", [], 0.0))
             config = {**config, "format": FORMAT, **checksums}
-            write_json(draft / "config.json", config)
-            os.rename(draft, path)
-            _sync_folder(path.parent)
-        except BaseException:
-            writer.close()
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        writer.path = path
+            write_json(draft.folder / "config.json", config)
+        writer.path, writer._lock = path, draft.held
         writer._group, writer._arrays = writer._open_log(), {}
         return writer
 
@@ -295,9 +258,14 @@ class RunWriter(RunFolder):
     def reopen(cls, path):
         """The run at `path` for writing; StoreError when another process writes to it."""
         folder = RunFolder.existing(path)
-        writer = cls(folder.path, lock(folder.path / "lock", folder.path))
-        for partial in folder.path.rglob("*.partial"):
-            partial.unlink()
+        writer = cls(folder.path, lock(folder.path / LOCK, folder.path))
+        try:
+            for partial in folder.path.rglob("*.partial"):
+                if partial.is_file():
+                    partial.unlink()
+        except OSError as error:
+            writer.close()
+            raise not_written(folder.path, error, folder.path) from error
         return writer
 
     def _write_data(self, target, observed):
@@ -312,12 +280,6 @@ class RunWriter(RunFolder):
             write_file(self.path / "observed.npz", data.getvalue())
             checksums["observed_crc32"] = zlib.crc32(data.getvalue())
         return checksums
-
-    def _clear(self):
-        """Remove what a killed creation left in the draft."""
-        for entry in self.path.iterdir():
-            if entry.name != "lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _create_arrays(self, quantities, steps):
         """Made in memory and then written: zarr's steps on the way to a file take longer than all of its files."""
@@ -337,7 +299,7 @@ class RunWriter(RunFolder):
             )
         for key, content in files.items():
             path = self.path / "log.zarr" / key
-            _make_folder(path.parent)
+            make_folder(path.parent)
             write_file(path, content.to_bytes())
 
     def open_log(self, quantities, steps):
@@ -358,6 +320,7 @@ class RunWriter(RunFolder):
 
     def write_block(self, name, index, block):
         """Write chunk `index` of a quantity as a whole."""
+        self._require_own()
         rows, array = len(block), self._array(name)
         end = (index + 1) * rows
         if end > array.shape[0]:  # readers go by progress.json, so an array may be longer than what it holds
@@ -366,32 +329,37 @@ class RunWriter(RunFolder):
 
     def write_tail(self, tails):
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
+        self._require_own()
         data = io.BytesIO()
         np.savez(data, **{f"{first}:{name}": rows for name, (first, rows) in tails.items()})
         write_file(self.path / "tail.npz", data.getbuffer())
 
     def write_checkpoint(self, step, arrays, widths):
         """arrays: what training goes on from; of a deep linear network "params", the flat vector, with `widths`."""
+        self._require_own()
         data = io.BytesIO()
         np.savez(data, **arrays, widths=np.asarray(widths, np.int64), step=np.int64(step))
         write_file(self.checkpoint_path(step), data.getvalue())
 
     def forget_checkpoint(self, step):
         """Remove a checkpoint that a later, committed one has made superfluous."""
-        self.checkpoint_path(step).unlink(missing_ok=True)
+        self._require_own()
+        remove_file(self.checkpoint_path(step))
 
     def commit(self, step, checkpoint, status, detail, intervals, elapsed):
         """Make everything written so far count. Committed rows never become fewer."""
+        self._require_own()
         known = self.progress()
         if step >= known["step"]:
             write_json(
                 self.path / "progress.json", progress_document(step, checkpoint, status, detail, intervals, elapsed)
             )
         if status != "running":  # then every row is in a chunk
-            (self.path / "tail.npz").unlink(missing_ok=True)
+            remove_file(self.path / "tail.npz")
 
     def go_back(self, step):
         """Rows after `step` do not count any more."""
+        self._require_own()
         write_json(self.path / "progress.json", shortened(self.progress(), step))
 
     def extend(self, config):
@@ -399,7 +367,8 @@ class RunWriter(RunFolder):
         write_json(self.path / "config.json", config)
 
     def close(self):
-        self._lock.release()
+        if self._owner.here:
+            self._lock.release()
 
 
 def progress_document(step, checkpoint, status, detail, intervals, elapsed):
@@ -435,28 +404,8 @@ def check_new(path):
         path.with_name(f".{path.name}.new.partial").exists()  # fails when the name is too long
         above = next(folder for folder in path.absolute().parents if folder.exists())
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise not_writable(path, error) from None
     require(not taken, "store", str(path), "a path that does not exist yet (or use resume)")
     writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
     require(writable, "store", str(path), f"a folder that can be written ({above} is none)")
     return path
-
-
-def _not_writable(path, error):
-    return InvalidInput(
-        f"store = {shorten(str(path))} is not accepted: expected a folder that can be written ({error.strerror})."
-    )
-
-
-def lock(path, shown):
-    """The lock file at `path`, acquired; StoreError when another process holds it. `release` it at the end."""
-    held = FileLock(path)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(
-            f"{shown} is being written by another process; wait for it to end, or choose another store."
-        ) from None
-    except OSError as error:
-        raise _not_writable(shown, error) from None
-    return held

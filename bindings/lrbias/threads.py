@@ -1,19 +1,84 @@
 """How many threads a run uses."""
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+_share: int | None = None  # of the cores, where other processes have the rest
 
-def cores():
+
+def cores() -> int:
     """How many this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:  # macOS and Windows; Python 3.13 knows more
+        allowed = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    return allowed if _share is None else min(_share, allowed)
 
 
-def one_blas_thread():
-    """A context in which BLAS has one thread: SVDs of this size are slower with more, and their bits may differ."""
-    from threadpoolctl import threadpool_limits
+def use_cores(count: int) -> None:
+    """Leave the other cores to other processes from now on."""
+    global _share
+    _share = count
 
-    return threadpool_limits(limits=1, user_api="blas")
+
+class Owner:
+    """The process in which it was made. A forked child has copies of everything but the threads, and must neither wait
+    for those nor write what its parent writes."""
+
+    def __init__(self):
+        self._process = os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is that process, and no forked child of it."""
+        return os.getpid() == self._process
+
+
+class _OneBlasThread:
+    """Counts who is inside: the first one in limits BLAS, the last one out gives it back its threads.
+
+    Everyone who comes in limits again: a library that was loaded meanwhile is not limited yet.
+    """
+
+    def __init__(self):
+        self._lock, self._inside, self._limits = threading.Lock(), 0, []
+        if hasattr(os, "register_at_fork"):  # another thread may have held it in the parent
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self):
+        self._lock = threading.Lock()
+
+    def enter(self):
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            self._limits.append(threadpool_limits(limits=1, user_api="blas"))
+            self._inside += 1
+
+    def leave(self):
+        with self._lock:
+            self._inside -= 1
+            while self._limits and not self._inside:  # the last one first: what it found was limited by those before
+                self._limits.pop().restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """A context in which BLAS has one thread: SVDs of this size are slower with more, and their bits may differ.
+
+    BLAS has one setting for the whole process, so it stays limited while any thread is inside.
+    """
+    _one_blas_thread.enter()
+    try:
+        yield
+    finally:
+        _one_blas_thread.leave()
 
 
 def together(kernel, works):

@@ -31,7 +31,7 @@ from lrbias.reduced import reduce
 from lrbias.run import Run
 from lrbias.settings import Compress, Count, Threads, validate
 from lrbias.store import RunFolder, RunWriter, check_new
-from lrbias.threads import one_blas_thread
+from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
 
 PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
@@ -251,12 +251,14 @@ class _Training:
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
         self.start_time = time.perf_counter()
-        self.shown = display(progress)
+        self.shown, owner = display(progress), Owner()
         try:
             self.shown.start(self.step, self.steps)
             with collected() as received:
                 ending = self._loop(received)
         except StoreError as error:  # what could be written is committed already
+            if not sink.path.exists():  # then there is nothing to resume
+                raise
             raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
         except MeasureError as error:  # for one, in a function of the user's; training may be further by now
             self.step, self.params[:] = error.step, error.params
@@ -266,7 +268,8 @@ class _Training:
             raise error.__cause__ from None
         finally:
             self.recorder.close()
-            self.shown.stop()
+            if owner.here:  # a child that a metric forked ends here, too
+                self.shown.stop()
             self.sink.close()
         run = Run(self.sink, config, self.setup.problem)
         if ending == "interrupted":

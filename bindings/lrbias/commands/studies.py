@@ -49,6 +49,7 @@ def sweep(
         Show neither forecast nor progress.
     """
     from lrbias import experiment
+    from lrbias.errors import RunsFailed
     from lrbias.sweeps.making import forecast_sweep
     from lrbias.sweeps.making import sweep as make_sweep
     from lrbias.sweeps.reading import check_table
@@ -65,7 +66,10 @@ def sweep(
         return 0
     folder = store or Path("sweeps") / file.stem
     others = {"scheduler": scheduler, "shard": part, "progress": not quiet, "device": device}
-    made = make_sweep(base, over, folder, workers, **others)
+    try:
+        made = make_sweep(base, over, folder, workers, **others)
+    except RunsFailed as error:  # the table says why, run by run
+        made = error.sweep
     rows = made.table()
     if table:
         made.write(table, rows)

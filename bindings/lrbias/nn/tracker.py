@@ -10,6 +10,7 @@ from lrbias.nn.matrices import weight_matrices
 from lrbias.nn.model_run import ModelRun
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
 from lrbias.store import RunWriter, check_new
+from lrbias.threads import Owner
 from lrbias.training import listed_quantities, made_with
 
 COMMIT_SECONDS = 1.0  # what is measured counts at the latest so long after the commit before
@@ -63,7 +64,7 @@ class RankTracker:
         tracked = Tracked(every=every, epsilon=epsilon, norm=norm, unit=unit)
         matrices = weight_matrices(model, layers)
         self._tracking = Tracking(matrices, tracked, scalars, None if probe is None else probe.of(model, matrices))
-        self._open, self._noted, self._watched = True, {}, []
+        self._open, self._noted, self._watched, self._owner = True, {}, [], Owner()
         patches = None if probe is None else self._tracking.probe.patches
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
         self._config = configuration(settings, self._tracking, patches)
@@ -73,7 +74,7 @@ class RankTracker:
         begun = known.get("status", "new") != "new"  # one that was killed at once has no rows
         self.steps = known["step"] if begun else 0
         self._tracking.begin(self._sink, self.steps + 1 if begun else 0, known.get("elapsed", 0.0), COMMIT_SECONDS)
-        self._end = weakref.finalize(self, _end, self._tracking)  # at the latest when Python ends
+        self._end = weakref.finalize(self, _end_in, self._owner, self._tracking)  # at the latest when Python ends
         if not begun:
             self._tracking.record(0)
 
@@ -122,6 +123,8 @@ class RankTracker:
     def _require_open(self):
         if not self._open:
             raise InvalidInput("the tracker is closed: make a new one, with resume=True to go on with its run.")
+        if not self._owner.here:
+            raise InvalidInput("the tracker belongs to the process that this one was forked from: make one in here.")
 
     @property
     def unit(self):
@@ -166,12 +169,15 @@ class RankTracker:
     @property
     def run(self):
         """The ModelRun so far, everything that was recorded in it."""
-        if self._open:
+        if self._open and self._owner.here:
             self.commit()
         return ModelRun(self._sink, self._config)
 
     def close(self, status="finished", detail="the tracker was closed"):
-        """Measure and write what is left. Returns the ModelRun."""
+        """Measure and write what is left. Returns the ModelRun. In a forked child the run stays its parent's."""
+        if self._open and not self._owner.here:
+            self._open = False
+            self._end.detach()
         if self._open:
             self._open = False
             for hook in self._watched:
@@ -209,6 +215,12 @@ class RankTracker:
         from lrbias.nn.callbacks import Keras
 
         return Keras(self)
+
+
+def _end_in(owner, tracking):
+    """`_end`, unless this is a forked child: the run is its parent's, and so is the thread that measures."""
+    if owner.here:
+        _end(tracking)
 
 
 def _end(tracking, status="running", detail="Python ended before the tracker was closed"):

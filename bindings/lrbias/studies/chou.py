@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from lrbias import theory
+from lrbias.files import write_file
 from lrbias.forecasting import cost
 from lrbias.method import GD
 from lrbias.network import Network
 from lrbias.problem import Factorization
 from lrbias.record import Record
 from lrbias.settings import check_formats
-from lrbias.store import write_file
 from lrbias.studies.making import made
 from lrbias.studies.tables import markdown
 

@@ -3,8 +3,8 @@
 import json
 
 from lrbias.figures.drawing import save_figure
+from lrbias.files import write_file
 from lrbias.settings import check_formats
-from lrbias.store import write_file
 from lrbias.studies.tables import markdown
 
 

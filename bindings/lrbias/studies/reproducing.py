@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lrbias.errors import require
+from lrbias.files import write_file
 from lrbias.settings import Count, check_formats, validate
-from lrbias.store import write_file
 from lrbias.studies import chou, claims, protocol
 from lrbias.studies.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
 from lrbias.studies.tables import markdown

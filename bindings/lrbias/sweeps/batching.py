@@ -15,11 +15,11 @@ from lrbias.batch_file import ROWS, columns_of, read_batch, write_batch
 from lrbias.devices import CPU, resolve
 from lrbias.errors import Interrupted
 from lrbias.experiment import Experiment
+from lrbias.files import lock
 from lrbias.forecasting import seconds_of
 from lrbias.interrupts import collected
 from lrbias.log import LOSSES, losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
-from lrbias.store import lock
 from lrbias.threads import one_blas_thread
 from lrbias.training import CHUNK_SECONDS, FIRST_CHUNK, listed_quantities, made_with
 from lrcore import layout, status

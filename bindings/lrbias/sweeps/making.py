@@ -8,9 +8,8 @@ Finished runs are skipped, broken ones are resumed, so a sweep that was killed i
 run that diverges is a row like the others; one that fails says why and is tried again next time.
 """
 
+import glob
 import json
-import os
-import shutil
 import signal
 import uuid
 from contextlib import nullcontext
@@ -18,8 +17,9 @@ from pathlib import Path
 
 from lrbias.batch_file import batch_path
 from lrbias.devices import CPU, elsewhere, resolve
-from lrbias.errors import Interrupted, InvalidInput, require, shorten
+from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
 from lrbias.experiment import PATHS, Experiment
+from lrbias.files import drafted, remove_stale
 from lrbias.interrupts import terminable
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
@@ -27,10 +27,12 @@ from lrbias.store import check_new, read_json, write_json
 from lrbias.sweeps.axes import expand, listed
 from lrbias.sweeps.batching import make_batch, plan_batches
 from lrbias.sweeps.reading import ENDED, FORMAT, Sweep
-from lrbias.sweeps.workers import dask_executor, run_all
+from lrbias.sweeps.workers import dask_executor, is_client, is_executor, run_all
 from lrbias.threads import cores
 from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
+
+RIVALS = 3  # drafts of one process that others may take for what a killed one left
 
 
 def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None, device=None):
@@ -42,8 +44,8 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     store      the folder of the sweep; an existing one must be of the same sweep, which then goes on
     workers    how many processes, each with one thread; None: one for each core, or a single one where a GPU trains,
                which several would share. That pays where much is recorded, since it is measured on the cores
-    executor   any executor of concurrent.futures instead, whose workers see the same files
-    scheduler  the address of a running Dask scheduler instead, "tcp://HOST:PORT" (extra `dask`)
+    executor   any executor of concurrent.futures instead, or a Dask Client, whose workers see the same files
+    scheduler  the address of a running Dask scheduler instead, "tcp://HOST:PORT", or a Client of one (extra `dask`)
     shard      (i, n): only every n-th run, or batch of runs, from the i-th on (0 ≤ i < n), for job arrays that share
                the folder
     progress   True or False; None shows it on a terminal
@@ -54,15 +56,19 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     most 128 up to 4096 at a time, and kept in a file for each batch; every run has the bits that it has alone.
 
     Raises InvalidInput, before anything is made, when the settings of any run are not accepted or `store` holds
-    something else. What only making a run can show, as a target file that is not there, is a row of the table.
+    something else. What only making a run can show, as a target file that is not there, is a row of the table; where
+    not one run could be made, RunsFailed says why.
     """
     base, runs = _expanded(base, over, device)
-    require(executor is None or hasattr(executor, "submit"), "executor", executor, "one of concurrent.futures, or None")
+    accepted = "one of concurrent.futures, a Dask Client, or None"
+    require(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
     require(scheduler is None or not others, "scheduler", scheduler, f"either it or {' and '.join(others)}")
     find = resolve if executor is None and scheduler is None else elsewhere
     place, shard = find(base.get("device", CPU.name)), _check_shard(shard)
     workers = _check_workers(workers, place)
+    if is_client(executor):
+        executor, scheduler = None, executor
     with nullcontext(executor) if scheduler is None else dask_executor(scheduler) as chosen:
         folder = _folder(Path(store), base, over, runs, place, workers)
         return _make(folder, shard, place, workers, chosen, progress)
@@ -101,19 +107,28 @@ def _folder(path, base, over, runs, device, workers):
         _same_sweep(path, known, document)
         return path
     _check_plain(document)
-    check_new(path)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-    try:
-        (draft / "runs").mkdir(parents=True)
-        (draft / "batches").mkdir()
-        write_json(draft / "sweep.json", {**document, "made_with": made_with()})
-        os.rename(draft, path)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if (path / "sweep.json").is_file():  # another shard was quicker
-            return _folder(path, base, over, runs, device, workers)
-        raise InvalidInput(f"store = {str(path)!r} is not accepted: it cannot be made ({error.strerror}).") from None
+    remove_stale(path.parent, f".{glob.escape(path.name)}.*.new")
+    for attempt in range(1, RIVALS + 1):
+        try:
+            _make_folder(path, document)
+        except (InvalidInput, StoreError):
+            if (path / "sweep.json").is_file():  # another shard was quicker
+                return _folder(path, base, over, runs, device, workers)
+            if attempt == RIVALS:
+                raise
+        else:
+            break
     return path
+
+
+def _make_folder(path, document):
+    """The folder of a new sweep; shards that begin together have a draft each, and the first one gets the name."""
+    check_new(path)
+    with drafted(path, f".{path.name}.{uuid.uuid4().hex}.new") as draft:
+        (draft.folder / "runs").mkdir()
+        (draft.folder / "batches").mkdir()
+        write_json(draft.folder / "sweep.json", {**document, "made_with": made_with()})
+    draft.held.release()
 
 
 def _check_plain(document):
@@ -147,7 +162,7 @@ def _make(folder, shard, device, workers, executor, progress):
     waiting = sum(len(job[2]) for job in jobs)
     total = sum(len(names) for _, names in units)
     failures, shown = {}, RunsDisplay(progress, total, total - waiting)
-    results = run_all(make_job, jobs, workers, executor, pinned=not device.apart)
+    results = run_all(make_job, jobs, workers, executor, one_core=not device.apart)
     try:
         with terminable():
             for (_, _, settings), result, error in results:
@@ -163,7 +178,11 @@ def _make(folder, shard, device, workers, executor, progress):
     finally:
         results.close()
         shown.stop()
-    return Sweep(folder, document, failures)
+    made = Sweep(folder, document, failures)
+    if failures and len(failures) == total:
+        name, reason = next(iter(failures.items()))
+        raise RunsFailed(f"every run of {folder} failed ({total} in all), of them {name}: {reason}", made)
+    return made
 
 
 def _units(document):
@@ -213,6 +232,8 @@ def make_run(job):
     """
     path, settings = Path(job[0]), job[1]
     try:
+        if not path.parent.is_dir():
+            raise StoreError(f"{path.parent} was removed in the meantime.")
         if (path / "config.json").is_file():
             places = {key: settings.get(key) for key in ("threads", "device")}
             run = resume_run(path, progress=False, **places)
