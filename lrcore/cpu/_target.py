@@ -6,7 +6,9 @@ error_model      "numpy": x/0 is inf or nan and becomes a status, not an excepti
 fastmath         never: it would remove the finiteness checks and reorder sums, and with them the bits
 cfunc wrapper    never: nobody calls these from C
 
-Compilation is lazy: importing a kernel costs nothing.
+Compilation is lazy: importing a kernel costs nothing. What takes long in it is LLVM, so no code passes through it more
+often than it has to: what only kernels call (a `part`) goes into its callers as it is, and is optimised there; the
+largest function of all (a `standalone` one) is compiled by itself, once.
 """
 
 import functools
@@ -17,6 +19,8 @@ import llvmlite.binding
 from llvmlite import ir
 from numba import cfunc, njit
 from numba.core import cgutils, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 # Code for another vector width than this CPU's must not end up where the next process finds it.
@@ -26,16 +30,56 @@ _STANDALONE = {}  # (module, name): a function
 
 
 def kernel(function):
-    """Compile `function` for the CPU."""
+    """Compile `function` for the CPU. One whose name begins with an underscore is a `part`."""
+    if function.__name__.startswith("_"):
+        return part(function)
     return njit(function, cache=CACHE, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
-def formula(function):
-    """Compile a formula of `lrcore.formulas` (its source stays undecorated, so other targets can compile it too).
+def part(function):
+    """Compile a function that only kernels call, as a part of each of them. It is not cached: they are.
 
-    Not cached on its own: it is inlined into the kernels that call it, and they are.
+    The formulas of `lrcore.formulas` are parts, too; their source stays undecorated, so that other targets can compile
+    it.
     """
-    return njit(function, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    dispatcher = njit(function, nogil=True, error_model="numpy", pipeline_class=_PartCompiler, **wrappers)
+
+    def refuse(*arguments, **named):
+        raise TypeError(f"{function.__name__} is a part of kernels: Python cannot call it")
+
+    # Python finds no entry, and so asks for a compilation
+    dispatcher.add_overload = lambda result: dispatcher.overloads.update({tuple(result.signature.args): result})
+    dispatcher._compile_for_args = refuse
+    return dispatcher
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Code that is linked into kernels and optimised with them; by itself it becomes no machine code."""
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._codegen._add_module(llvmlite.binding.parse_assembly(self._environment()))
+        self._finalized = True
+
+    def _environment(self):
+        """The one thing of a function that Numba looks for by its symbol: the pointer to its environment."""
+        names = [value.name for value in self._final_module.global_variables]
+        lines = [f'@"{name}" = common global ptr null' for name in names if name.startswith("_ZN08NumbaEnv")]
+        return "\n".join([f'target triple = "{self._final_module.triple}"', *lines])
+
+    def get_pointer_to_function(self, name):
+        self._ensure_finalized()
+        return 0
+
+
+class _PartCompiler(Compiler):
+    def __init__(self, typingctx, targetctx, library, *others):
+        super().__init__(typingctx, targetctx, library or _PartLibrary(targetctx.codegen(), "part"), *others)
 
 
 def standalone(position):

@@ -22,17 +22,17 @@ import numpy as np
 from lrcore import adaptive
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, FACTORS, NEXT, NOISE, READY, REJECTED, STEP, TIME
 from lrcore.cpu._sums import inner
-from lrcore.cpu._target import formula, kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._vector import stay_apart
 from lrcore.cpu.gemm import meet, places_of, share
 from lrcore.cpu.objective import _forward, _slope
 from lrcore.cpu.step import PIECE, _add_scaled, _stage_point
 from lrcore.status import DIVERGED, OK
 
-step_factor = formula(adaptive.step_factor)
-stable_size = formula(adaptive.stable_size)
-first_trial = formula(adaptive.first_trial)
-first_step = formula(adaptive.first_step)
+step_factor = part(adaptive.step_factor)
+stable_size = part(adaptive.stable_size)
+first_trial = part(adaptive.first_trial)
+first_step = part(adaptive.first_step)
 
 
 @kernel

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrcore.cpu._target import kernel, standalone
+from lrcore.cpu._target import kernel, part, standalone
 from lrcore.cpu._tile import NARROW, STAGE, STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
 from lrcore.cpu._vector import VECTOR_BITS, address, barrier, size_of
 
@@ -77,7 +77,7 @@ class Places(NamedTuple):
     size: int
 
 
-@kernel
+@part
 def places_of(work):
     """The Places of a workspace, which the caller keeps alive."""
     size = work.panel.itemsize
@@ -98,7 +98,7 @@ def places_of(work):
     )
 
 
-@kernel
+@part
 def share(size, places):
     """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
     if places.parts == 1:  # two divisions take as long as a small product
@@ -106,14 +106,14 @@ def share(size, places):
     return size * places.part // places.parts, size * (places.part + 1) // places.parts
 
 
-@kernel
+@part
 def meet(places):
     """Wait for the other threads of the run."""
     if places.parts > 1:
         barrier(places.meeting, places.parts)
 
 
-@kernel
+@part
 def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places):
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
