@@ -1,6 +1,6 @@
 """The only place that decorates. What each option is for:
 
-cache            compiled once per machine and source file; a second process starts in milliseconds
+cache            compiled once per machine and state of the sources (`_cache`)
 nogil            metrics may run in another thread beside a training kernel
 error_model      "numpy": x/0 is inf or nan and becomes a status, not an exception from a kernel
 fastmath         never: it would remove the finiteness checks and reorder sums, and with them the bits
@@ -13,18 +13,22 @@ largest function of all (a `standalone` one) is compiled by itself, once.
 
 import functools
 import importlib
-import os
 
 import llvmlite.binding
 from llvmlite import ir
-from numba import cfunc, njit
-from numba.core import cgutils, types
+from numba import njit
+from numba.core import cgutils, config, types
+from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
-# Code for another vector width than this CPU's must not end up where the next process finds it.
-CACHE = "LRBIAS_VECTOR_BITS" not in os.environ
+from lrcore.cpu._cache import KernelCache
+
+if config.DISABLE_JIT:
+    raise ImportError(
+        "NUMBA_DISABLE_JIT = 1 is not accepted: expected 0, since the kernels exist as compiled code only.", name="numba"
+    )
 
 _STANDALONE = {}  # (module, name): a function
 
@@ -33,7 +37,10 @@ def kernel(function):
     """Compile `function` for the CPU. One whose name begins with an underscore is a `part`."""
     if function.__name__.startswith("_"):
         return part(function)
-    return njit(function, cache=CACHE, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+    dispatcher = njit(function, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+    if function.__module__.startswith("lrcore."):  # the others' sources are not those that the cache is named after
+        dispatcher._cache = KernelCache(function)
+    return dispatcher
 
 
 def part(function):
@@ -56,6 +63,9 @@ def part(function):
 
 class _PartLibrary(JITCodeLibrary):
     """Code that is linked into kernels and optimised with them; by itself it becomes no machine code."""
+
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
         pass
@@ -136,6 +146,8 @@ def _link(key, position, number):
     function = _STANDALONE[key]
     arguments = [types.intp] * function.__code__.co_argcount
     arguments[position] = getattr(types, number)
-    compiled = cfunc(types.void(*arguments), cache=CACHE, error_model="numpy")(function)
+    compiled = CFunc(function, (arguments, types.void), {}, {"error_model": "numpy", "nogil": True})
+    compiled._cache = KernelCache(function)
+    compiled.compile()
     llvmlite.binding.add_symbol(_symbol(key, number), compiled.address)
     return compiled  # kept, and with it its code
