@@ -112,7 +112,7 @@ def _read(path):
     """What was written to a file; None where there is none, and with a warning where it is damaged."""
     try:
         data = Path(path).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     size = CHECKSUM().digest_size
     if CHECKSUM(data[size:]).digest() != data[:size]:

@@ -27,7 +27,8 @@ from lrcore.cpu._cache import KernelCache
 
 if config.DISABLE_JIT:
     raise ImportError(
-        "NUMBA_DISABLE_JIT = 1 is not accepted: expected 0, since the kernels exist as compiled code only.", name="numba"
+        "NUMBA_DISABLE_JIT = 1 is not accepted: expected 0, since the kernels exist as compiled code only.",
+        name="numba",
     )
 
 _STANDALONE = {}  # (module, name): a function
