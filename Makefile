@@ -3,9 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# The compilation cache is keyed by the core's sources, since Numba does not notice a changed callee.
-SOURCES := $(shell find lrcore -name '*.py' -not -path 'lrcore/cuda/*' | LC_ALL=C sort)
-export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba-$(shell cat $(SOURCES) | cksum | cut -d' ' -f1)
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
@@ -67,4 +64,4 @@ evidence: .venv/test data
 	touch $@
 
 clean:
-	rm -rf .venv .cache runs sweeps reproduced build dist
+	rm -rf .venv runs sweeps reproduced build dist lrcore/cpu/__pycache__

@@ -7,6 +7,10 @@
 import numpy as np
 
 LANE_BYTES = 64  # of the innermost index of a batch: one cache line, the longest vector register there is
+# A long sum is made of sums of so many numbers, added up to a sum of so many, and those one after the other: rounding
+# then grows with the length of a piece, not with that of the vector. All vectors up to a SUM_PIECE are one piece.
+SUM_PIECE = 1 << 14
+SUM_GROUP = SUM_PIECE << 8
 
 
 def depth(widths):

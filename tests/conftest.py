@@ -1,25 +1,13 @@
-"""Shared fixtures. The compilation cache is keyed by the core's sources: Numba does not notice a changed callee."""
+"""Shared fixtures."""
 
-import hashlib
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-
-def _cache_folder():
-    digest = hashlib.sha256()
-    for source in sorted((ROOT / "lrcore").rglob("*.py")):
-        if source.parent.name != "cuda":  # whose kernels are not cached
-            digest.update(source.read_bytes())
-    return Path(tempfile.gettempdir()) / f"lrbias-tests-{os.getuid()}-{digest.hexdigest()[:16]}"
-
-
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 

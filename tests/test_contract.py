@@ -48,7 +48,9 @@ def test_scratch_is_asked_for_in_the_same_way_on_both(gpu):
 
 FOLDERS = ("lrcore", "bindings", "benchmarks", "tests", "examples")
 CUDA = {"lrcore/cuda/_target.py"}
-NUMBA = CUDA | {f"lrcore/cpu/{name}.py" for name in ("_lanes", "_runs", "_strips", "_target", "_tile", "_vector")}
+NUMBA = CUDA | {
+    f"lrcore/cpu/{name}.py" for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_vector")
+}
 MEASURED, EMULATED = {"benchmarks/peak.py", "benchmarks/sgd.py"}, {"tests/test_batch.py"}
 
 

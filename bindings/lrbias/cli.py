@@ -9,7 +9,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from lrbias.commands import runs, studies
+from lrbias.commands import runs, studies, warming
 from lrbias.commands.console import EXIT_INPUT, EXIT_STORE, complain
 
 app = App(
@@ -28,6 +28,7 @@ for command in (
     runs.info,
     runs.compare,
     studies.report,
+    warming.warmup,
 ):
     app.command(command)
 
@@ -58,6 +59,6 @@ def _expected(error):
     """The exit code of our own errors, None for any other."""
     from lrbias.errors import InvalidInput, RunsFailed, StoreError
 
-    if isinstance(error, InvalidInput):
+    if isinstance(error, InvalidInput) or (isinstance(error, ImportError) and error.name == "numba"):
         return EXIT_INPUT
     return EXIT_STORE if isinstance(error, (StoreError, RunsFailed)) else None

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from lrbias import compiling
+
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.25
 
@@ -31,6 +33,7 @@ class Plain(Silent):
     def start(self, step, steps):
         self._first_step, self._steps = step, steps
         self._first_time = self._last_time = time.monotonic()
+        self._compiled = compiling.seconds()
 
     def update(self, step, loss, rank):
         now = time.monotonic()
@@ -39,7 +42,8 @@ class Plain(Silent):
             self._show(self._text(step, loss, rank, now))
 
     def _text(self, step, loss, rank, now):
-        speed = (step - self._first_step) / max(now - self._first_time, 1e-9)
+        training = now - self._first_time - (compiling.seconds() - self._compiled)
+        speed = (step - self._first_step) / max(training, 1e-9)
         left = (self._steps - step) / speed if speed else float("inf")
         shown_rank = "" if rank is None else f"  {self._rank} {rank:.2f}"
         return f"step {step} of {self._steps}  {speed:,.0f} steps/s  loss {loss:.3e}{shown_rank}  {clock(left)} left"
@@ -60,7 +64,7 @@ class Live(Plain):
         super().start(step, steps)
         console = Console(stderr=True)
         self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console, transient=True)
-        self._task = self._bar.add_task("compiling or loading kernels …", total=steps, completed=step)
+        self._task = self._bar.add_task("starting …", total=steps, completed=step)
         self._bar.start()
 
     def update(self, step, loss, rank):

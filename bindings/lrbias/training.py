@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias import experiment
+from lrbias import compiling, experiment
 from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.devices import CPU, resolve
@@ -96,6 +96,7 @@ def train(
     stop.check_method(method)
     if store is not None:
         check_new(store)
+    compiling.announce(progress)
     if forecast:
         for sentence in first_warnings(problem, network, method, steps):
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
@@ -138,6 +139,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         from lrbias.nn import resume as resume_model
 
         return resume_model(path, steps, progress=progress)
+    compiling.announce(progress)
     writer = RunWriter.reopen(path)
     try:
         config = writer.config()
@@ -250,7 +252,7 @@ class _Training:
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
-        self.start_time = time.perf_counter()
+        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
         self.shown, owner = display(progress), Owner()
         try:
             self.shown.start(self.step, self.steps)
@@ -399,7 +401,8 @@ class _Training:
             return self.trainer.drawn_loss(self.step)
 
     def _progress(self, ending, detail):
-        elapsed = self.elapsed_before + time.perf_counter() - self.start_time
+        compiled = compiling.seconds() - self.compiled_before
+        elapsed = self.elapsed_before + time.perf_counter() - self.start_time - compiled
         self.sink.commit(self.step, self.checkpoint, ending, detail, self.intervals, elapsed)
         return ending
 

@@ -22,17 +22,17 @@ import numpy as np
 from lrcore import adaptive
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, FACTORS, NEXT, NOISE, READY, REJECTED, STEP, TIME
 from lrcore.cpu._sums import inner
-from lrcore.cpu._target import formula, kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._vector import stay_apart
 from lrcore.cpu.gemm import meet, places_of, share
 from lrcore.cpu.objective import _forward, _slope
-from lrcore.cpu.step import PIECE, _add_scaled, _stage_point
+from lrcore.cpu.step import PIECE, _add_scaled, _copy, _stage_point
 from lrcore.status import DIVERGED, OK
 
-step_factor = formula(adaptive.step_factor)
-stable_size = formula(adaptive.stable_size)
-first_trial = formula(adaptive.first_trial)
-first_step = formula(adaptive.first_step)
+step_factor = part(adaptive.step_factor)
+stable_size = part(adaptive.stable_size)
+first_trial = part(adaptive.first_trial)
+first_step = part(adaptive.first_step)
 
 
 @kernel
@@ -87,8 +87,8 @@ def _stand_still(base, work, places):
     stages, (first, last) = work.stages, share(base.size, places)
     slope, changed = stages[0, first:last], stages[1, first:last]
     _add_scaled(base.dtype.type(-1), slope, changed, changed)
-    stages[-1, first:last] = slope
-    work.point[first:last] = base[first:last]
+    _copy(slope, stages[-1, first:last])
+    _copy(base[first:last], work.point[first:last])
     meet(places)
     return _norm(stages[1], work, places)
 
@@ -99,8 +99,8 @@ def _advance(widths, objective, flow, pair, state, work, places):
     (a, _, probes, _), base, clock = pair, state.base, state.clock
     t, h, last_stage = clock[TIME] + clock[STEP], clock[NEXT], a.shape[0] - 1
     first, last = share(base.size, places)
-    base[first:last] = work.point[first:last]
-    work.stages[0, first:last] = work.stages[last_stage, first:last]
+    _copy(work.point[first:last], base[first:last])
+    _copy(work.stages[last_stage, first:last], work.stages[0, first:last])
     meet(places)
     length, trials, made, accepted, largest = _norm(base, work, places), 0, 0.0, False, FACTORS[-1]
     noise = NOISE * np.finfo(base.dtype).eps
@@ -164,7 +164,7 @@ def _interpolate(params, goal, pair, state, work, places):
     for start in range(first, last, PIECE):
         end = min(start + PIECE, last)
         piece = params[start:end]
-        piece[:] = base[start:end]
+        _copy(base[start:end], piece)
         for s in range(dense.shape[0]):
             weight = (((dense[s, 3] * theta + dense[s, 2]) * theta + dense[s, 1]) * theta + dense[s, 0]) * theta
             if weight != 0:  # nor is the second slope read here

@@ -9,7 +9,7 @@ that, so `out` may be `params` itself: that is the in-place step.
 import numpy as np
 
 from lrcore.cpu._lanes import fma_lanes, load_lanes, spread_lanes, store_lanes, subtract_lanes, zero_lanes
-from lrcore.cpu._target import kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE
 from lrcore.cpu._vector import address, fma, integer, number, put
 from lrcore.cpu.gemm import A_BT, AB, AT_B, meet, places_of, product_at, share
@@ -56,7 +56,7 @@ def loss_and_gradient(params, widths, target, gradient, work):
 # Below, params, target and out are addresses; numbers have the type of `one` or `factor`.
 
 
-@kernel
+@part
 def forward_at(one, params, widths, target, places):
     """`forward` of addresses."""
     inputs, size = widths[0], places.size
@@ -102,7 +102,7 @@ def _single_layer(one, params, target, widths, places):
             put(column, fma(difference, difference, number(column, one)))
 
 
-@kernel
+@part
 def backward_at(mode, factor, params, widths, out, base, places):
     """The gradients into `out` after `forward_at`, by mode.
 

@@ -18,6 +18,7 @@ from lrcore.cpu._vector import address, fma
 from lrcore.cpu.chain import _first_layer
 from lrcore.cpu.gemm import A_BT, AB, AT_B, places_of, product_at
 from lrcore.cpu.objective import _forward
+from lrcore.cpu.step import _copy
 
 
 @kernel
@@ -50,9 +51,9 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
         last = moved if regression else slope
         _push(one, address(params), address(direction), widths, address(work.prefix), last, places)
     elif regression:
-        objective.product[:] = direction
+        _copy(direction, objective.product)
     else:
-        work.slope[:] = direction
+        _copy(direction, work.slope)
     if regression:
         form, rows, sigma = np.intp(AB), widths[widths.size - 1], address(objective.covariance)
         product_at(form, np.intp(STORE), rows, inputs, inputs, moved, sigma, slope, one, none, none, places)
@@ -80,7 +81,8 @@ def hessian(params, widths, objective, ridge, out, work):
 def _respond(objective, slope):
     """Ṗ_N in `slope` becomes Ġ, for entries and measurements."""
     if objective.matrices.shape[0] > 0:
-        objective.product[:], slope[:] = slope, 0
+        _copy(slope, objective.product)
+        slope[:] = 0
         for k in range(objective.values.size):
             row = objective.matrices[k]
             change = objective.weight * inner(row, objective.product)

@@ -55,7 +55,9 @@ def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work):
     point, stages, whole = address(work.point), address(work.stages), depth * size
     for k in range(losses.size):
         for s in range(b.size):
-            work.point[:] = modes
+            for i in range(depth):
+                for j in range(modes.shape[1]):
+                    work.point[i, j] = modes[i, j]
             for j in range(s):
                 if a[s, j] != 0:
                     _add_scaled(dtype, dt * a[s, j], stages + j * whole, point, point, whole)

@@ -30,9 +30,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrcore.cpu._target import kernel
+from lrcore.cpu._target import kernel, part, standalone
 from lrcore.cpu._tile import NARROW, STAGE, STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
-from lrcore.cpu._vector import VECTOR_BITS, address, barrier, stay_apart
+from lrcore.cpu._vector import VECTOR_BITS, address, barrier, size_of
 
 AB, AT_B, A_BT = 0, 1, 2
 BLOCK_K = 512
@@ -77,7 +77,7 @@ class Places(NamedTuple):
     size: int
 
 
-@kernel
+@part
 def places_of(work):
     """The Places of a workspace, which the caller keeps alive."""
     size = work.panel.itemsize
@@ -98,7 +98,7 @@ def places_of(work):
     )
 
 
-@kernel
+@part
 def share(size, places):
     """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
     if places.parts == 1:  # two divisions take as long as a small product
@@ -106,22 +106,29 @@ def share(size, places):
     return size * places.part // places.parts, size * (places.part + 1) // places.parts
 
 
-@kernel
+@part
 def meet(places):
     """Wait for the other threads of the run."""
     if places.parts > 1:
         barrier(places.meeting, places.parts)
 
 
-@kernel
+@part
 def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places):
     """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
 
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
     mode: STORE, UPDATE, RESIDUAL, NEGATE or STAGE, see `_tile.tile`. The dtype is that of `factor`.
     """
-    stay_apart()
-    panel, sums, size = places.panel, places.sums, places.size
+    buffers, team = (places.panel, places.sums), (places.part, places.parts)
+    _product(form, mode, m, n, count, a, b, c, factor, target, columns, *buffers, *team)
+    meet(places)
+
+
+@standalone(8)
+def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, sums, part, parts):
+    """`product_at` without waiting for the other threads: this thread's panels."""
+    size = size_of(factor)
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
     narrow = form != A_BT and n <= NARROW * panel_width // TILE_VECTORS and m <= FEW_ROWS
     block_k = count
@@ -140,7 +147,7 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
         while k < count:
             length = min(block_k, count - k)
             last = k + length == count
-            j = panel_width * places.part
+            j = panel_width * part
             while j < n:
                 width = min(panel_width, n - j)
                 b_at, b_row = panel, panel_width
@@ -174,10 +181,9 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
                         columns if mode == STAGE else columns + j * size,
                     )
                     row += tile_rows
-                j += panel_width * places.parts
+                j += panel_width * parts
             k += block_k
         top += BLOCK_ROWS
-    meet(places)
 
 
 @kernel

@@ -6,15 +6,15 @@ import numpy as np
 
 from lrcore import formulas
 from lrcore.cpu._sums import inner, squares
-from lrcore.cpu._target import formula, kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import RESIDUAL, STORE
 from lrcore.cpu._vector import address
 from lrcore.cpu.gemm import A_BT, AT_B, places_of, product_at
 
-effective_rank = formula(formulas.effective_rank)
-entropy_rank = formula(formulas.entropy_rank)
-stable_rank = formula(formulas.stable_rank)
-count_above = formula(formulas.count_above)
+effective_rank = part(formulas.effective_rank)
+entropy_rank = part(formulas.entropy_rank)
+stable_rank = part(formulas.stable_rank)
+count_above = part(formulas.count_above)
 
 
 @kernel

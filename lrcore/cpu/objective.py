@@ -13,7 +13,7 @@ from lrcore.cpu._tile import NEGATE, STORE, UPDATE
 from lrcore.cpu._vector import address, fma
 from lrcore.cpu.chain import _chain, backward_at
 from lrcore.cpu.gemm import AB, meet, places_of, product_at, share
-from lrcore.cpu.step import _add_stages, _stage_point
+from lrcore.cpu.step import _add_stages, _copy, _stage_point
 from lrcore.status import DIVERGED, OK
 
 
@@ -79,7 +79,7 @@ def _forward(params, widths, objective, ridge, work, places):
     if widths.size > 2:
         _chain(params.dtype.type(1), address(params), widths, places.residual, np.intp(0), places)
     elif places.part == 0:
-        work.residual[:] = params
+        _copy(params, work.residual)
     if objective.covariance.shape[0] > 0:
         _respond(params.dtype.type(1), objective, work.residual, places)
     if places.part == 0:
@@ -152,7 +152,8 @@ def _compare(objective, residual, columns):
 def _measure(objective, residual):
     """The loss of the measurements of the product in `residual`, which becomes ∂L/∂W."""
     product, two = objective.product, residual.dtype.type(2)
-    product[:], residual[:] = residual, 0
+    _copy(residual, product)
+    residual[:] = 0
     total = two - two
     for k in range(objective.values.size):
         row = objective.matrices[k]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from lrcore import random
-from lrcore.cpu._target import formula, kernel
+from lrcore.cpu._target import kernel, part
 
-philox = formula(random.philox)
-uniform = formula(random.uniform)
-below = formula(random.below)
+philox = part(random.philox)
+uniform = part(random.uniform)
+below = part(random.below)
 
 MASK, SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 

@@ -14,7 +14,7 @@ fma(g b_q, f_p, decay · w) for the first entry of a batch and fma(g b_q, f_p, w
 import numpy as np
 
 from lrcore.cpu._lanes import fma_lanes, load_lanes, multiply_lanes, spread_lanes, store_lanes, zero_lanes
-from lrcore.cpu._target import kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._vector import address, fma, number, put, size_of
 from lrcore.cpu.random import draws
 from lrcore.layout import LANE_BYTES
@@ -81,7 +81,7 @@ def _draw_ahead(step, left, count, sampling, work):
     return filled
 
 
-@kernel
+@part
 def first_draw(step, count, sampling):
     """The number of a step's first draw. Without replacement an epoch is `count` draws, its last batch the rest."""
     if sampling.replacement:
@@ -90,7 +90,7 @@ def first_draw(step, count, sampling):
     return step // per_epoch * count + step % per_epoch * sampling.batch
 
 
-@kernel
+@part
 def batch_size(step, count, sampling):
     """How many entries step `step` draws."""
     return first_draw(step + 1, count, sampling) - first_draw(step, count, sampling)

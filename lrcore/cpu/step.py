@@ -103,7 +103,7 @@ def _stage_point(params, dt, a, s, work, places):
             _add_scaled(dt * a[s, j], work.stages[j, start:end], base[start:end], work.point[start:end])
             fresh = False
     if fresh:
-        work.point[start:end] = params[start:end]
+        _copy(params[start:end], work.point[start:end])
     meet(places)
 
 
@@ -117,6 +117,13 @@ def _add_stages(params, dt, b, work, places):
         for s in range(b.size):
             _add_scaled(dt * b[s], work.stages[s, first:last], piece, piece)
     meet(places)
+
+
+@kernel
+def _copy(x, out):
+    """out = x. To compile an assignment of arrays takes longer than to compile most kernels."""
+    for p in range(x.size):
+        out[p] = x[p]
 
 
 @kernel

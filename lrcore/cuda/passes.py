@@ -6,7 +6,7 @@ Every pass is cut into shares: `first`, `first + step`, … are what a thread ma
 import math
 
 from lrcore.cuda._target import device, fma, times
-from lrcore.layout import lanes
+from lrcore.layout import SUM_GROUP, SUM_PIECE, lanes
 from lrcore.status import DIVERGED
 
 ADD, SUBTRACT, OPPOSITE, SCALE, COPY, FILL = 0, 1, 2, 3, 4, 5
@@ -82,9 +82,16 @@ def inner_part(a, first_a, b, first_b, count, parts, part):
     """One of the partial sums of ⟨a, b⟩: of every parts-th element from `part` on, as far as they are all whole."""
     total, k = a.dtype.type(0), part
     whole = count // parts * parts
+    group_end = piece_end = 0
     while k < whole:
-        total = fma(a[first_a + k], b[first_b + k], total)
-        k += parts
+        group, group_end = a.dtype.type(0), min(group_end + SUM_GROUP, whole)
+        while k < group_end:
+            piece, piece_end = a.dtype.type(0), min(piece_end + SUM_PIECE, whole)
+            while k < piece_end:
+                piece = fma(a[first_a + k], b[first_b + k], piece)
+                k += parts
+            group += piece
+        total += group
     return total
 
 

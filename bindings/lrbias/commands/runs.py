@@ -257,6 +257,7 @@ def run(
     """
     flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
     from lrbias import experiment
+    from lrbias.compiling import announce
     from lrbias.forecasting import forecast
     from lrbias.settings import check_formats
     from lrbias.store import check_new
@@ -273,6 +274,7 @@ def run(
         store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
     check_new(store)
     expected = None
+    announce(not quiet)
     if dry_run or not quiet:
         expected = forecast(**{key: arguments[key] for key in FORECAST_ARGUMENTS})
         print(expected, file=sys.stderr)
