@@ -1,12 +1,12 @@
 """Proof that values are those of a bidiagonal matrix: how many there are below each of them, counted on both sides.
 
-Let A_k be the leading k × k minor of BᵀB − x², for an x ≥ 0. With q, e the squares of the diagonal and of what is above,
+Let A_k be the leading k × k minor of BᵀB − x², for an x ≥ 0. With q, e the squares of B's diagonal and superdiagonal,
 
     A_0 = 1,  C_0 = x²      A_k = q_k A_{k−1} − C_{k−1},   C_k = x² A_k + e_k C_{k−1}
 
-and A_0 … A_n have as many changes of sign as B has values below x (Sturm, Sylvester). Value number i, counted from 0, is
-within δ of σ̂_i if at least n − i values lie below σ̂_i + δ and at most n − 1 − i below σ̂_i − δ. Nothing is assumed
-about how σ̂ was found, nor about clusters and zeros.
+and A_0 … A_n have as many changes of sign as B has values below x (Sturm, Sylvester). Value number i, counted from 0,
+is within δ of σ̂_i if at least n − i values lie below σ̂_i + δ and at most n − 1 − i below σ̂_i − δ. Nothing is
+assumed about how σ̂ was found, nor about clusters and zeros.
 
 Rounding weakens this by no more than 2u σ_1, u = 2^−53. With |η| ≤ u, a computed A_k is
 (1 + η_1)(q_k A_{k−1} − C_{k−1}) and a computed C_k is (1 + η_3)(x² A_k + (1 + η_2) e_k C_{k−1}). Divided by the factors

@@ -9,14 +9,14 @@ among values that are nearly equal, Gershgorin's lower bound is taken.
 
 No sweep subtracts but the shift itself, so sweeps lose nothing. What loses something is taking values off:
 
-    e_{n−1} negligible      it is dropped from B, which changes B, and no value by more, by √e = 16 ε σ_1
-    q_n e_{n−1} negligible  the square of what couples the last row of BBᵀ to the others, beside the sum of shifts, which
-                            no value left lies below: the row is dropped, e_{n−1} is not. It belongs to the diagonal
-                            of BBᵀ and may be large: always where q_n = 0, as in a matrix of lower rank.
+    e_{n−1} negligible      It is dropped. This changes B, and so no value by more, by √e ≤ 16 ε σ_1.
+    q_n e_{n−1} negligible  It is the square of what couples the last row of BBᵀ to the others. The row is dropped, but
+                            not e_{n−1}: that is a part of the diagonal before, and large where q_n is nearly 0, as in
+                            a matrix that has not full rank.
 
-In the second case q_{n−1} + e_{n−1} alone would also change the coupling q_{n−1} e_{n−2} of the row before: [[0, 1], [0, 1]]
-in a larger matrix got the values of another one. So e_{n−1} goes up through all rows that feel it (`_give_back`).
-`lrcore.cpu.inertia` proves the values that are found.
+In the second case, to add e_{n−1} to q_{n−1} alone would also change the coupling q_{n−1} e_{n−2} of the row before; it
+is the fault for which values of matrices with a zero column were once wrong by up to σ_1. So e_{n−1} goes up through
+all rows that feel it (`_give_back`). `lrcore.cpu.inertia` proves the values that are found.
 """
 
 import math
@@ -186,7 +186,7 @@ def _give_back(lane, start, end, bound, work):
     """The row after `end` was taken off; give its e, which stays part of BBᵀ, to the rows before it.
 
     The diagonal of BBᵀ is q_i + e_i, and the square beside it q_{i+1} e_i. Both are kept without e_end: q_end grows by
-    it, so e_{end−1} shrinks, and what that has lost goes to q_{end−1}, and so on. This may stop where the rest is within
+    it, so e_{end−1} shrinks, and what that has lost goes to q_{end−1}, and so on. It may stop where the rest is within
     the bound, for then it is missing in one element of the diagonal alone; and where it is negligible: added to q alone
     it changes B by no more than its root, and small values stay accurate.
     """
