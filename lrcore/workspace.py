@@ -325,6 +325,7 @@ class LanesWorkspace(NamedTuple):
     """Scratch for the values of as many bidiagonal matrices as a vector has lanes; n is the largest size.
 
     q, e, q_new, e_new, values   (n + 3, lanes)
+    q_given, e_given             (n + 3, lanes)   q and e as they were, for the proof of the values
     state                        (rows of lrcore.cpu.qds, lanes)
     """
 
@@ -333,6 +334,8 @@ class LanesWorkspace(NamedTuple):
     q_new: np.ndarray
     e_new: np.ndarray
     values: np.ndarray
+    q_given: np.ndarray
+    e_given: np.ndarray
     state: np.ndarray
 
 
@@ -364,9 +367,11 @@ def allocate_spectra(shapes, counts):
 class GramWorkspace(NamedTuple):
     """Scratch for the values of one matrix after the other by way of its Gram matrix; n is the largest shorter side.
 
-    Lengths are rounded up to whole vectors. In all about n² + 150 n numbers: no matrix is copied.
+    Lengths are rounded up to whole vectors. In all about n² + 150 n numbers, or 2n² where a longer side has sections
+    (see lrcore.cpu.gram): no matrix is copied.
 
     gram         (n, ≥ n)    stride as in `ReductionWorkspace`
+    section      (n, ≥ n)    of one section, with n of the matrices that have some
     panels       see lrcore.cpu.gram   a block of the longer side, packed
     rows         see lrcore.cpu.gram   rows of one panel, before they are transposed
     reflections  (2, n)      this one and the last one, which take turns
@@ -378,6 +383,7 @@ class GramWorkspace(NamedTuple):
     """
 
     gram: np.ndarray
+    section: np.ndarray
     panels: np.ndarray
     rows: np.ndarray
     reflections: np.ndarray
@@ -405,18 +411,20 @@ def allocate_weight_values(shapes, dtypes):
     )
     size = max((min(shape) for shape in single), default=0)
     return WeightValuesWorkspace(
-        _gram_workspace(size) if single else None,
+        _gram_workspace(single, size) if single else None,
         _lanes_workspace(size) if single else None,
         allocate_spectra(double, [0] * len(double)) if double else None,
     )
 
 
-def _gram_workspace(n):
+def _gram_workspace(matrices, n):
     from lrcore.cpu import gram
 
     whole, lanes = _whole(n), layout.lanes(np.float64)
+    long = max((min(shape) for shape in matrices if gram.has_sections(max(shape))), default=0)
     shapes = (
         (n, _odd(whole)),
+        (long, _odd(_whole(long))),
         (gram.panels_size(n),),
         (gram.rows_size(),),
         (2, whole),
@@ -439,7 +447,7 @@ def _lanes_workspace(n):
     """A LanesWorkspace for bidiagonal matrices of size up to n."""
     from lrcore.cpu import qds
 
-    buffers = [_zeros(n + 3, layout.lanes(np.float64)) for _ in range(5)]
+    buffers = [_zeros(n + 3, layout.lanes(np.float64)) for _ in range(7)]
     return LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
 
 

@@ -221,6 +221,26 @@ def test_another_thread_gets_on_meanwhile(rng):
     assert passed
 
 
+@pytest.mark.parametrize("shape", [(16, 1_000_000), (100_003, 5), (3, 8193)], **ids)
+@pytest.mark.parametrize("value", [0.1, -1 / 3])
+def test_long_sides_cost_no_accuracy(shape, value):
+    """Equal numbers: all roundings of a sum have the same sign, and σ_1 = |value| √(mn) is known."""
+    matrix = np.full(shape, value, np.float32)
+    exact = abs(float(np.float32(value))) * np.sqrt(float(matrix.size))
+    values = _values([matrix])[0] / exact
+    assert abs(values[0] ** 2 - 1) < EPSILON
+    assert values[1:].max() ** 2 < EPSILON
+
+
+def test_the_sums_of_sections_are_that_product(rng):
+    """Integers, in a workspace shared with a matrix that is larger and has no sections."""
+    matrix = _single(rng.integers(-99, 100, (7, 20_001)))
+    work = _work([matrix, np.zeros((40, 40), np.float32)]).gram
+    work.gram[:] = work.section[:] = np.nan
+    gram.gram(matrix, work)
+    assert np.array_equal(np.tril(work.gram[:7, :7]), np.tril(matrix.astype(float) @ matrix.T.astype(float)))
+
+
 def test_the_workspace_holds_no_copy_of_a_matrix():
     work = workspace.allocate_weight_values([(64, 40_000), (20, 30)], [np.float32, np.float32])
     assert sum(buffer.nbytes for buffer in (*work.gram, *work.lanes)) < 8 * (64**2 + 200 * 64 + 6000)

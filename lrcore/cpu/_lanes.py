@@ -260,3 +260,43 @@ def lanes_at(typingctx, kind, offsets, place):
         return builder.zext(builder.bitcast(bits, ir.IntType(vector.count)), I64)
 
     return types.intp(kind, types.intp, types.intp), codegen
+
+
+def _as_integers(builder, value):
+    return builder.bitcast(value, ir.VectorType(I64, value.type.count))
+
+
+@intrinsic
+def add_where_signs_differ(typingctx, count, a, b):
+    """count + 1 in the lanes where the signs of a and b, float64, differ."""
+
+    def codegen(context, builder, signature, arguments):
+        count, a, b = arguments
+        signs = builder.xor(_as_integers(builder, a), _as_integers(builder, b))
+        differ = builder.icmp_signed("<", signs, ir.Constant(signs.type, [0] * signs.type.count))
+        more = builder.fadd(count, ir.Constant(count.type, [1.0] * count.type.count))
+        return builder.select(differ, more, count)
+
+    return count(count, a, b), codegen
+
+
+EXPONENT = 0x7FF0000000000000  # of a float64: the bits of infinity
+LARGEST_POWER = 0x7FE0000000000000  # those of 2^1023
+
+
+@intrinsic
+def power_toward_one(typingctx, a, b):
+    """In each lane a power of two: times it, the larger of |a| and |b|, float64 and normal, is in [1, 2)."""
+
+    def codegen(context, builder, signature, arguments):
+        integers = ir.VectorType(I64, arguments[0].type.count)
+
+        def constant(bits):
+            return ir.Constant(integers, [bits] * integers.count)
+
+        sizes = [builder.and_(_as_integers(builder, value), constant(2**63 - 1)) for value in arguments]
+        larger = builder.select(builder.icmp_signed(">", *sizes), *sizes)
+        power = builder.sub(constant(LARGEST_POWER), builder.and_(larger, constant(EXPONENT)))
+        return builder.bitcast(power, arguments[0].type)
+
+    return a(a, b), codegen

@@ -38,7 +38,10 @@ from lrcore.cpu._vector import address, number, put
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES, SIZE = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8), np.int64(8)
+NOTHING = 1e-280  # a sum of squares below this may have lost most of itself; of a matrix of norm 1 it is nothing
+KEPT = 1e-11  # relative change of the sum of squares that rounding can explain
 SAFETY = 1e10  # a sum of squares that is not this much above the smallest number may lack some that vanished
+SMALLEST = 2.0**-1020  # matrices whose largest number is below this go to LAPACK
 STRIP_BYTES = 32768  # of a strip: it must stay in the first-level cache from one pass to the next
 
 
@@ -82,8 +85,8 @@ def bidiagonalize(matrix, work, lane, lanes):
     """B of a (m, n) matrix, or of its transpose if m < n: work.diagonal and work.above, divided by the returned scale.
 
     Their squares go to column `lane` of lanes.q and lanes.e. The reflections stay in work.left, work.right and
-    work.factors if the workspace is for vectors. Returns 0 for zero, and NaN for what is not finite or has no
-    sum of squares within the range of its numbers.
+    work.factors if the workspace is for vectors. Returns 0 for zero, and NaN for what is not finite, near the smallest
+    numbers, or has not kept its sum of squares.
     """
     scale = _take(matrix, work.matrix)
     if not (np.isfinite(scale) and scale > 0):
@@ -92,6 +95,8 @@ def bidiagonalize(matrix, work, lane, lanes):
         _square(work.diagonal, work.above, lane, lanes)
         return scale
     rows, columns, dtype = max(matrix.shape), min(matrix.shape), work.matrix.dtype
+    flat = work.matrix.reshape(work.matrix.size)
+    total = inner(flat, flat)
     places, one, zero = _places(work), dtype.type(1), dtype.type(0)
     u, v = places.left, places.right
     work.down[:] = 0
@@ -109,31 +114,30 @@ def bidiagonalize(matrix, work, lane, lanes):
                 total_rows(places.sums + i * UNIT, tau * factor, places.y + i * SIZE)
             u = places.left + (k + 1) % places.lefts * places.left_size
             _next_column(k + 1, rows, tau * factor * beta, one, u, places)
-    _square(work.diagonal, work.above, lane, lanes)
-    return scale
+    kept = _square(work.diagonal, work.above, lane, lanes)
+    return scale if abs(kept - total) <= KEPT * total else np.nan
 
 
 @kernel
 def _square(diagonal, above, lane, lanes):
-    q, e = lanes.q, lanes.e
+    """The squares into lanes.q and lanes.e, and their sum: reflections leave it as it was."""
+    q, e, total = lanes.q, lanes.e, 0.0
     for k in range(diagonal.size):
         q[k, lane] = diagonal[k] ** 2
         e[k, lane] = above[k] ** 2
+        total += q[k, lane] + e[k, lane]
+    return total
 
 
 @kernel
 def _take(matrix, a):
     """A copy of the matrix, upright, divided by the returned power of two, which is about its norm.
 
-    0 if it is zero, NaN if it is not finite or so large or small that squares are not.
+    0 if it is zero, NaN if it is not finite or so small that its numbers have lost digits.
     """
-    flat = matrix.reshape(matrix.size)
-    total = inner(flat, flat)
-    if total == 0 and not flat.any():
-        return 0.0
-    if not (np.isfinite(total) and total > SAFETY * np.finfo(matrix.dtype).tiny):
-        return np.nan
-    scale = math.ldexp(1.0, math.frexp(math.sqrt(total))[1])
+    scale = _scale(matrix.reshape(matrix.size))
+    if not (np.isfinite(scale) and scale > 0):
+        return scale
     (m, n), factor = matrix.shape, 1 / scale
     if m >= n:
         for i in range(m):
@@ -144,6 +148,22 @@ def _take(matrix, a):
             for j in range(n):
                 a[j, i] = matrix[i, j] * factor
     return scale
+
+
+@kernel
+def _scale(flat):
+    """What `_take` returns: from the sum of squares or, where that is not certain, from the largest number."""
+    total = inner(flat, flat)
+    if np.isfinite(total) and total > SAFETY * np.finfo(flat.dtype).tiny:
+        return math.ldexp(1.0, math.frexp(math.sqrt(total))[1])
+    largest = 0.0
+    for value in flat:
+        if not np.isfinite(value):
+            return np.nan
+        largest = max(largest, abs(value))
+    if largest == 0:
+        return 0.0
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > SMALLEST else np.nan
 
 
 @kernel
@@ -164,7 +184,7 @@ def _reflect(dtype, k, x, count):
 
     Returns (tau, beta, factor): u is x − beta e_k times the factor; tau and the factor are 0 where nothing is to clear.
     """
-    one = dtype.type(1)
+    zero, one = dtype.type(0), dtype.type(1)
     head = number(x + k * SIZE, one)
     put(x + k * SIZE, one - one)
     first, last = k // LANES * UNIT, (count + LANES - 1) // LANES * UNIT
@@ -174,8 +194,8 @@ def _reflect(dtype, k, x, count):
         squares = fma_lanes(part, part, squares)
     rest = total_lanes(squares)
     put(x + k * SIZE, one)
-    if rest == 0:
-        return rest, head, rest
+    if rest < NOTHING:
+        return zero, head, zero
     norm = math.sqrt(head * head + rest)
     beta = -norm if head > 0 else norm
     factor = one / (head - beta)

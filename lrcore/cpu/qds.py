@@ -3,9 +3,20 @@
 The differential quotient-difference algorithm with shifts (Fernando and Parlett 1994), one matrix in each lane. A sweep
 is a chain of divisions in which each waits for the one before; eight chains take as long as one. With q the squares of
 the diagonal and e those above it, a sweep with shift τ makes q̂, ê of B̂ with B̂ᵀB̂ = BBᵀ − τ; q_n tends to the smallest
-value that is left. No sweep subtracts but the shift itself, so sweeps lose nothing; only couplings below the rounding
-of the largest value are dropped. A shift above the smallest value shows as a negative d: such a sweep is undone and
-made again with less. The shifts follow from the last 2 × 2 block, less what the next coupling may take away.
+value that is left. A shift above the smallest value shows as a negative d: such a sweep is undone and made again with
+less. The shifts follow from the last 2 × 2 block, less what the next coupling may take away; after two failures, as
+among values that are nearly equal, Gershgorin's lower bound is taken.
+
+No sweep subtracts but the shift itself, so sweeps lose nothing. What loses something is taking values off:
+
+    e_{n−1} negligible      It is dropped. This changes B, and so no value by more, by √e ≤ 16 ε σ_1.
+    q_n e_{n−1} negligible  It is the square of what couples the last row of BBᵀ to the others. The row is dropped, but
+                            not e_{n−1}: that is a part of the diagonal before, and large where q_n is nearly 0, as in
+                            a matrix that has not full rank.
+
+In the second case, to add e_{n−1} to q_{n−1} alone would also change the coupling q_{n−1} e_{n−2} of the row before; it
+is the fault for which values of matrices with a zero column were once wrong by up to σ_1. So e_{n−1} goes up through
+all rows that feel it (`_give_back`). `lrcore.cpu.inertia` proves the values that are found.
 """
 
 import math
@@ -57,6 +68,7 @@ def bidiagonal_values(sizes, work):
     above it, and are overwritten. The bits of what is returned say which lanes did not converge.
     """
     state, dtype = work.state, work.q.dtype
+    work.q_given[:], work.e_given[:] = work.q, work.e
     largest = np.int64(0)
     for lane in range(LANES):
         _prepare(sizes[lane], lane, work)
@@ -102,9 +114,7 @@ def _prepare(size, lane, work):
     for i in range(size):
         largest = max(largest, q[i, lane], e[i, lane])
     state[TINY, lane] = NEGLIGIBLE * largest
-    for i in range(size - 1):
-        if e[i, lane] <= state[TINY, lane]:
-            state[SPLIT, lane] = i
+    state[START, lane] = _start_of_block(lane, size - 1, 0.0, work)
 
 
 @kernel
@@ -139,7 +149,7 @@ def _take_off(lane, start, end, work):
         elif _ends(q[end, lane], e[end - 1, lane], total, tiny):
             values[end, lane] = math.sqrt(total + q[end, lane])
             end -= 1
-            q[end, lane] += e[end, lane]
+            _give_back(lane, start, end, 4 * EPS * total, work)
         elif end - 1 == start or e[end - 2, lane] <= tiny:
             small, large = _two(q[end - 1, lane], e[end - 1, lane], q[end, lane])
             values[end, lane], values[end - 1, lane] = math.sqrt(total + small), math.sqrt(total + large)
@@ -147,11 +157,9 @@ def _take_off(lane, start, end, work):
         else:
             break
         if end < start and end >= 0:
-            total = -e[end, lane]
+            total = -e[end, lane] - SMALLEST
             e[end, lane] = 0
-            start = end
-            while start > 0 and e[start - 1, lane] >= 0:
-                start -= 1
+            start = _start_of_block(lane, end, total, work)
             state[LOWEST, lane] = 0
     if start <= split < end - 2:  # what is before it becomes another block; its shifts are kept at the coupling
         start = split + 1
@@ -160,6 +168,42 @@ def _take_off(lane, start, end, work):
     state[SPLIT, lane] = -1
     state[START, lane], state[END, lane], state[TOTAL, lane] = start, end, total
     return start, end
+
+
+@kernel
+def _start_of_block(lane, end, total, work):
+    """The first row of the block that ends at `end`; total: of the shifts of this block, kept at its coupling."""
+    e, tiny, start = work.e, work.state[TINY, lane], end
+    while start > 0 and e[start - 1, lane] > tiny:
+        start -= 1
+    if start > 0 and e[start - 1, lane] >= 0:  # negligible, but not yet split
+        e[start - 1, lane] = -total - SMALLEST
+    return start
+
+
+@kernel
+def _give_back(lane, start, end, bound, work):
+    """The row after `end` was taken off; give its e, which stays part of BBᵀ, to the rows before it.
+
+    The diagonal of BBᵀ is q_i + e_i, and the square beside it q_{i+1} e_i. Both are kept without e_end: q_end grows by
+    it, so e_{end−1} shrinks, and what that has lost goes to q_{end−1}, and so on. It may stop where the rest is within
+    the bound, for then it is missing in one element of the diagonal alone; and where it is negligible: added to q alone
+    it changes B by no more than its root, and small values stay accurate.
+    """
+    q, e, tiny = work.q, work.e, work.state[TINY, lane]
+    rest = e[end, lane]
+    for i in range(end, start, -1):
+        if rest <= tiny:
+            q[i, lane] += rest
+            return
+        if rest <= bound:
+            return
+        before = q[i, lane]
+        q[i, lane] = before + rest
+        share = e[i - 1, lane] / q[i, lane]
+        e[i - 1, lane] = before * share
+        rest *= share
+    q[start, lane] += rest
 
 
 @kernel
@@ -277,11 +321,25 @@ def _accept(dtype, first, last, work):
         shift = 0.25 * state[SHIFT, lane]
         if state[TRIES, lane] == 1:  # when only the last d is negative, this is from below
             shift = max(shift, (state[SHIFT, lane] + state[FAILED, lane]) * (1 - 2 * EPS))
+        elif state[TRIES, lane] == 2:
+            shift = max(shift, _lower_bound(lane, work))
         state[SHIFT, lane] = shift if state[TRIES, lane] < 4 else 0.0
     q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
     for at in range(first * UNIT, (last + 1) * UNIT, UNIT):
         store_lanes(choose_lanes(kept, load_lanes(dtype, q_new + at + UNIT), load_lanes(dtype, q + at)), q + at)
         store_lanes(choose_lanes(kept, load_lanes(dtype, e_new + at + UNIT), load_lanes(dtype, e + at)), e + at)
+
+
+@kernel
+def _lower_bound(lane, work):
+    """Gershgorin's lower bound of the eigenvalues of BBᵀ: sharp where equal values are all but uncoupled."""
+    q, e, before, bound = work.q, work.e, 0.0, np.inf
+    start, end = np.int64(work.state[START, lane]), np.int64(work.state[END, lane])
+    for i in range(start, end):
+        beside = math.sqrt(q[i + 1, lane] * e[i, lane])
+        bound = min(bound, q[i, lane] + e[i, lane] - before - beside)
+        before = beside
+    return min(bound, q[end, lane] - before) * (1 - 4 * EPS)
 
 
 @kernel

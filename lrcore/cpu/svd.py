@@ -2,9 +2,10 @@
 
 `spectra` is made for the metrics of a run: several matrices at once, all of their values, and of some a few leading
 vectors. It goes through our own kernels: `bidiagonal` reduces, `qds` finds the values, `twisted` the vectors. The
-values that they find have the same bits for every vector width. What they cannot certify (values too close for their
-vectors to be told apart, a lane that does not converge) and matrices larger than was measured go to LAPACK, whose bits
-belong to one machine.
+values that they find have the same bits for every vector width. `inertia` proves that every value is within PROVEN σ_1
+of that of the bidiagonal matrix; the reduction has to keep the sum of squares; residuals of vectors are computed. What
+cannot be certified (values too close for their vectors to be told apart, a lane that does not converge) and matrices
+larger than was measured go to LAPACK, whose bits belong to one machine. `lapack_calls` counts how often.
 
 `weight_values` is made for the weights of real networks: matrices in float32 of which only the values are wanted.
 There `tridiagonal` reduces the Gram matrix instead, which costs accuracy that such a matrix does not have.
@@ -12,16 +13,24 @@ There `tridiagonal` reduces the Gram matrix instead, which costs accuracy that s
 A matrix with a non-finite entry has NaN for every value and vector: divergence is a result, not an exception.
 """
 
+from collections import Counter
+
 import numpy as np
 import scipy.linalg
 
 from lrcore.cpu.bidiagonal import bidiagonalize
+from lrcore.cpu.inertia import unproven_values
 from lrcore.cpu.qds import LANES, bidiagonal_values
 from lrcore.cpu.tridiagonal import bidiagonalize_gram
 from lrcore.cpu.twisted import leading_vectors
 
 LARGEST = 800  # shorter side; up to here it was measured to be faster than LAPACK, whose reduction is blocked
+PROVEN = 3e-14  # of σ_1: the largest error of values that is accepted; up to a size of 800 it was below 4e-15
 CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality and residual are mostly below 1e-13
+
+# How often LAPACK was called in this process, by reason: "size" (above LARGEST), "reduction" (near the smallest
+# numbers, or a sum of squares that changed), "convergence", "proof" (of values), "vectors" (above CERTAIN, or of 0).
+lapack_calls = Counter()
 
 
 def spectra(matrices, counts, work):
@@ -32,18 +41,38 @@ def spectra(matrices, counts, work):
     work      workspace.allocate_spectra of the same shapes and counts
     """
     reductions, lanes = work
-    results = [None] * len(matrices)
+    results, reasons = [None] * len(matrices), ["size"] * len(matrices)
     ours = [i for i, matrix in enumerate(matrices) if min(matrix.shape) <= LARGEST]
     for first in range(0, len(ours), LANES):
         group = ours[first : first + LANES]
         scales = [bidiagonalize(matrices[i], reductions[i], lane, lanes) for lane, i in enumerate(group)]
-        sizes = [min(matrices[i].shape) for i in group]
-        failed = bidiagonal_values(np.array(sizes + [0] * (LANES - len(group))), lanes)
+        refused = _find_values([min(matrices[i].shape) for i in group], np.isfinite(scales), lanes)
         for lane, i in enumerate(group):
-            if not failed >> lane & 1 and np.isfinite(scales[lane]):
-                values = lanes.values[: sizes[lane], lane].copy()
-                results[i] = _triplets(matrices[i], counts[i], scales[lane], values, reductions[i], lanes)
-    return [result or _exact(*which) for result, *which in zip(results, matrices, counts, strict=True)]
+            reasons[i] = refused[lane]
+            if not refused[lane]:
+                values = lanes.values[: min(matrices[i].shape), lane].copy()
+                results[i], reasons[i] = _triplets(matrices[i], counts[i], scales[lane], values, reductions[i], lanes)
+    return [result or _exact(*which) for result, *which in zip(results, matrices, counts, reasons, strict=True)]
+
+
+def _find_values(sizes, reduced, lanes):
+    """Values of up to LANES bidiagonal matrices into lanes.values. For each "", or why they are not to be used.
+
+    reduced: whether the reduction to this matrix succeeded
+    """
+    used = np.zeros(LANES, np.int64)
+    used[: len(sizes)] = np.where(reduced, sizes, 0)
+    unconverged = bidiagonal_values(used, lanes)
+    unproven = unproven_values(used, PROVEN, lanes)
+    refused = []
+    for lane, whole in enumerate(reduced):
+        if not whole:
+            refused.append("reduction")
+        elif unconverged >> lane & 1:
+            refused.append("convergence")
+        else:
+            refused.append("proof" if unproven >> lane & 1 else "")
+    return refused
 
 
 def weight_values(matrices, work):
@@ -56,9 +85,10 @@ def weight_values(matrices, work):
     sixteen times as fast as LAPACK on the matrix itself in float32 (benchmarks/weight_values.md), and more accurate.
 
     G and its reduction are off by ε σ_1² in norm, hence (Weyl) |σ̂² − σ²| ≤ ε σ_1². Divided by σ̂ + σ, which is at
-    least σ and at least |σ̂ − σ|, that is |σ̂ − σ| ≤ min(ε σ_1/σ, √ε) σ_1. Measured, ε < 2e-14 for k ≤ 2048:
-    values that a relative rank counts (1e-3 σ_1) are within 2e-11 σ_1, those above 1e-6 σ_1 within 2e-8 σ_1, and what
-    should be 0 is below 1.5e-7 σ_1, about what rounding a matrix to float32 does to it.
+    least σ and at least |σ̂ − σ|, that is |σ̂ − σ| ≤ min(ε σ_1/σ, √ε) σ_1. Measured, ε < 2e-14 for k ≤ 2048 and
+    longer sides up to 1e6 (`gram` adds section by section): values that a relative rank counts (1e-3 σ_1) are within
+    2e-11 σ_1, those above 1e-6 σ_1 within 2e-8 σ_1, and what should be 0 is below 1.5e-7 σ_1, about what rounding a
+    matrix to float32 does to it. LAPACK itself, in float64, is off by 1e-11 σ_1² for 16 × 1e6 equal numbers.
     """
     results = [None] * len(matrices)
     double = [i for i, matrix in enumerate(matrices) if matrix.dtype == np.float64]
@@ -77,37 +107,40 @@ def weight_values(matrices, work):
 def _values_by_gram(matrices, work):
     """The values of at most LANES matrices in float32."""
     shifts = [bidiagonalize_gram(matrix, work.gram, lane, work.lanes) for lane, matrix in enumerate(matrices)]
-    sizes = np.zeros(LANES, np.int64)
-    for lane, (matrix, shift) in enumerate(zip(matrices, shifts, strict=True)):
-        sizes[lane] = min(matrix.shape) if shift > 0 else 0
-    failed = bidiagonal_values(sizes, work.lanes)
+    sizes = [min(matrix.shape) for matrix in matrices]
+    refused = _find_values(sizes, np.array(shifts) > 0, work.lanes)
     results = []
     for lane, (matrix, shift) in enumerate(zip(matrices, shifts, strict=True)):
-        if shift > 0 and not failed >> lane & 1:
+        if shift == 0:
+            results.append(np.zeros(sizes[lane]))
+        elif refused[lane]:
+            results.append(_exact(matrix.astype(np.float64), 0, refused[lane])[1])
+        else:
             squares = work.lanes.values[: sizes[lane], lane] ** 2 - shift
             results.append(np.sqrt(np.maximum(squares, 0)))
-        else:
-            results.append(singular_values(matrix.astype(np.float64)))
     return results
 
 
 def _triplets(matrix, count, scale, values, reduction, lanes):
-    """What `spectra` gives for one matrix, or None where it takes LAPACK. values: those of the scaled matrix."""
+    """(what `spectra` gives for one matrix, ""), or (None, why not). values: those of the scaled matrix."""
     if count and not (scale and leading_vectors(values, CERTAIN, reduction, lanes)):
-        return None
+        return None, "vectors"
     u, v = reduction.u, reduction.v
     if matrix.shape[0] < matrix.shape[1]:  # the transpose was reduced
         u, v = v, u
     (m, n), dtype = matrix.shape, matrix.dtype
-    return u[:, :m].T.astype(dtype), (values * scale).astype(dtype, copy=False), v[:, :n].T.astype(dtype)
+    return (u[:, :m].T.astype(dtype), (values * scale).astype(dtype, copy=False), v[:, :n].T.astype(dtype)), ""
 
 
-def _exact(matrix, count):
+def _exact(matrix, count, reason):
+    """What `spectra` gives for one matrix, by LAPACK in float64; counted under the reason where it is finite."""
+    double, (m, n), dtype = matrix.astype(np.float64, copy=False), matrix.shape, matrix.dtype
+    if np.isfinite(matrix).all():
+        lapack_calls[reason] += 1
     if count == 0:
-        (m, n), dtype = matrix.shape, matrix.dtype
-        return np.empty((m, 0), dtype), singular_values(matrix), np.empty((n, 0), dtype)
-    left, values, right = singular_triplets(matrix)
-    return left[:, :count], values, right[:, :count]
+        return np.empty((m, 0), dtype), singular_values(double).astype(dtype, copy=False), np.empty((n, 0), dtype)
+    left, values, right = singular_triplets(double)
+    return tuple(part.astype(dtype, copy=False) for part in (left[:, :count], values, right[:, :count]))
 
 
 def singular_values(matrix):

@@ -1,0 +1,116 @@
+"""Proof that values are those of a bidiagonal matrix: how many there are below each of them, counted on both sides.
+
+Let A_k be the leading k × k minor of BᵀB − x², for an x ≥ 0. With q, e the squares of B's diagonal and superdiagonal,
+
+    A_0 = 1,  C_0 = x²      A_k = q_k A_{k−1} − C_{k−1},   C_k = x² A_k + e_k C_{k−1}
+
+and A_0 … A_n have as many changes of sign as B has values below x (Sturm, Sylvester). Value number i, counted from 0,
+is within δ of σ̂_i if at least n − i values lie below σ̂_i + δ and at most n − 1 − i below σ̂_i − δ. Nothing is
+assumed about how σ̂ was found, nor about clusters and zeros.
+
+Rounding weakens this by no more than 2u σ_1, u = 2^−53. With |η| ≤ u, a computed A_k is
+(1 + η_1)(q_k A_{k−1} − C_{k−1}) and a computed C_k is (1 + η_3)(x² A_k + (1 + η_2) e_k C_{k−1}). Divided by the factors
+that pile up, these are the exact minors of a matrix with q_k / (1 + η_3) and e_k (1 + η_2)/(1 + η_1), whose B differs
+by at most u in every element.
+
+No division is made. After every fourth row the lanes are multiplied by a power of two. Squares below FLOOR times the
+largest are raised to that: this moves values by at most 2 √FLOOR σ_1 and keeps four rows from vanishing.
+"""
+
+import math
+
+import numpy as np
+
+from lrcore.cpu._lanes import (
+    add_where_signs_differ,
+    fma_lanes,
+    load_lanes,
+    multiply_lanes,
+    power_toward_one,
+    spread_lanes,
+    store_lanes,
+    subtract_lanes,
+    zero_lanes,
+)
+from lrcore.cpu._target import kernel
+from lrcore.cpu._vector import address
+from lrcore.layout import LANE_BYTES
+
+UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
+FLOOR = 2.0**-104
+# Rows of work.state: x² below and above a value, and how many values of B are less.
+BELOW, ABOVE, LESS_BELOW, LESS_ABOVE = range(4)
+
+
+@kernel
+def unproven_values(sizes, tolerance, work):
+    """The lanes, as bits, where some of work.values is not within tolerance · σ_1 of the same value of the matrix.
+
+    sizes (LANES,): 0 for a lane that is not used. The matrices are in work.q_given and work.e_given; work.q_new,
+    work.e_new and work.state are overwritten.
+    """
+    bits = np.int64(0)
+    for lane in range(LANES):
+        if sizes[lane] > 0 and not _proven(sizes[lane], tolerance, lane, work):
+            bits |= 1 << lane
+    return bits
+
+
+@kernel
+def _proven(size, tolerance, lane, work):
+    values, state = work.values, work.state
+    root = _scale(size, lane, work)
+    if root == 0:
+        return values[0, lane] == 0
+    delta = tolerance * values[0, lane]
+    for first in range(0, size, LANES):
+        for i in range(LANES):
+            value = values[min(first + i, size - 1), lane]
+            state[BELOW, i] = (max(value - delta, 0.0) * root) ** 2
+            state[ABOVE, i] = ((value + delta) * root) ** 2
+        _count_less(work.q.dtype, size, work)
+        for i in range(first, min(first + LANES, size)):
+            if not (state[LESS_BELOW, i - first] <= size - 1 - i and state[LESS_ABOVE, i - first] >= size - i):
+                return False
+    return True
+
+
+@kernel
+def _scale(size, lane, work):
+    """Row after row q and e in work.q_new and work.e_new, their largest in (1/4, 1]; the factor of the values, or 0."""
+    q, e, largest = work.q_given, work.e_given, 0.0
+    for k in range(size):
+        largest = max(largest, q[k, lane], e[k, lane])
+    if not (largest > 0 and np.isfinite(largest)):
+        return 0.0
+    root = math.ldexp(1.0, -((math.frexp(largest)[1] + 1) // 2))
+    factor, to_q, to_e = root * root, work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size)
+    for k in range(size):
+        to_q[k] = max(q[k, lane] * factor, FLOOR)
+        to_e[k] = max(e[k, lane] * factor, FLOOR)
+    return root
+
+
+@kernel
+def _count_less(dtype, size, work):
+    """Rows LESS_BELOW and LESS_ABOVE of the state, from the rows BELOW and ABOVE."""
+    q, e, state = work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size), address(work.state)
+    below, above = load_lanes(dtype, state + BELOW * UNIT), load_lanes(dtype, state + ABOVE * UNIT)
+    a = b = spread_lanes(dtype.type(1))
+    minus_below, minus_above = subtract_lanes(zero_lanes(dtype), below), subtract_lanes(zero_lanes(dtype), above)
+    c, d = minus_below, minus_above  # −C, so that a row takes three instructions
+    less_below = less_above = zero_lanes(dtype)
+    for k in range(size):
+        q_k, e_k = spread_lanes(q[k]), spread_lanes(e[k])
+        a_next, b_next = fma_lanes(q_k, a, c), fma_lanes(q_k, b, d)
+        less_below = add_where_signs_differ(less_below, a, a_next)
+        less_above = add_where_signs_differ(less_above, b, b_next)
+        a, b = a_next, b_next
+        c, d = fma_lanes(minus_below, a, multiply_lanes(e_k, c)), fma_lanes(minus_above, b, multiply_lanes(e_k, d))
+        if k % 4 == 3:
+            power = power_toward_one(a, c)
+            a, c = multiply_lanes(a, power), multiply_lanes(c, power)
+            power = power_toward_one(b, d)
+            b, d = multiply_lanes(b, power), multiply_lanes(d, power)
+    store_lanes(less_below, state + LESS_BELOW * UNIT)
+    store_lanes(less_above, state + LESS_ABOVE * UNIT)
