@@ -16,7 +16,7 @@ def test_escapes_are_forecast_from_the_actual_start():
     network = lb.Network.gaussian((20, 30, 30, 30), gamma=1.4, seed=3)
     method = lb.GD(lr=5e-3)
     expected = lb.forecast(problem, network, method, 30_000)
-    run = lb.train(problem, network, method, 30_000, lb.Record(metrics="singular_values"), forecast=False)
+    run = lb.train(problem, network, method, 30_000, lb.Record(metrics="mode_strengths"), forecast=False)
     measured = run.escape_steps()
     assert None not in measured
     assert np.allclose(expected.escape_steps, measured, rtol=0.15)

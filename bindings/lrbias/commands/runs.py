@@ -496,7 +496,7 @@ def _escape_table(facts):
     measured, expected = facts.get("escape_steps"), facts.get("forecast_escape_steps")
     if not measured or not expected:
         return []
-    lines = ["  mode   σᵢ > σ̂ᵢ/2 at step   forecast"]
+    lines = ["  mode   half learnt at step  forecast"]
     for i, (step, forecast) in enumerate(zip(measured, expected, strict=False), start=1):
         lines.append(
             f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}"

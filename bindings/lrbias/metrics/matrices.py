@@ -7,6 +7,7 @@ import numpy as np
 from lrbias import theory
 from lrbias.metrics.observing import PRODUCT, RANKS
 from lrbias.metrics.registry import metric
+from lrbias.modes import settle_clusters
 from lrcore import cpu
 
 
@@ -71,12 +72,14 @@ def _alignment(observation):
     return [*cosines, *observation.angles([(vectors, teacher[:, :count]) for vectors, teacher in sides])]
 
 
-@metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.clusters),), "float")])
+@metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.mode_clusters),), "float")])
 def _mode_strengths(observation):
     """û_iᵀ W v̂_i: how far the product has come along each of the target's directions (of a Regression, those of its
-    modes). Not sorted, unlike σ_i."""
-    out = np.empty((2, len(observation.setup.clusters)))
-    cpu.mode_strengths(observation.matrix(PRODUCT), *observation.setup.modes, out)
+    modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.modes`."""
+    setup, product = observation.setup, observation.matrix(PRODUCT)
+    out = np.empty((2, len(setup.mode_clusters)))
+    cpu.mode_strengths(product, *setup.modes, out)
+    settle_clusters(out[0], product, *setup.modes, setup.mode_clusters)
     return [out[0]]
 
 
