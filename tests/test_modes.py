@@ -1,4 +1,4 @@
-"""When modes are learnt, by their own strengths: against loops in plain NumPy, and where sorted values would mislead."""
+"""When modes are learnt, by their own strengths: against loops in plain NumPy, where sorted values would mislead."""
 
 import numpy as np
 import pytest

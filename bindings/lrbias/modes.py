@@ -1,8 +1,8 @@
 """How far a product has come along the directions in which a target is learnt: the strengths of its modes.
 
-The strength of mode i is û_iᵀ W v̂_i. Where target values are (nearly) equal, û_i and v̂_i are fixed only up to a rotation
-of both, Û_c → Û_c R and V̂_c → V̂_c R, and single strengths depend on R. What does not are the eigenvalues of the
-symmetric part of Û_cᵀ W V̂_c: the stationary values of (Û_c x)ᵀ W (V̂_c x) over unit vectors x. For one direction alone
+The strength of mode i is û_iᵀ W v̂_i. Where target values are (nearly) equal, û_i and v̂_i are fixed only up to a common
+rotation, Û_c → Û_c R and V̂_c → V̂_c R, and single strengths depend on R. The eigenvalues of the symmetric part of
+Û_cᵀ W V̂_c do not: they are the stationary values of (Û_c x)ᵀ W (V̂_c x) over unit vectors x. For one direction alone
 that is û_iᵀ W v̂_i. So they are the strengths of a cluster, the largest first: our choice.
 """
 

@@ -20,10 +20,10 @@ def _values_of_all(setup):
     return dict.fromkeys(matrices_of(setup), 0)
 
 
-def _per_matrix(name, kind="float", vector=False):
+def _per_matrix(name, vector=False):
     """A row for the product and one for every layer: a number, or as many as the matrix has singular values."""
     return lambda setup: [
-        (f"{setup.key_name(key)}/{name}", (min(setup.shapes[key]),) if vector else (), kind)
+        (f"{setup.key_name(key)}/{name}", (min(setup.shapes[key]),) if vector else (), "float")
         for key in matrices_of(setup)
     ]
 
@@ -43,9 +43,7 @@ def _singular_values(observation):
 
 
 def _register_rank(column, name):
-    kind = "int" if name.startswith(("numerical", "relative")) else "float"
-
-    @metric(name, _per_matrix(name, kind), needs=_values_of_all)
+    @metric(name, _per_matrix(name), needs=_values_of_all)  # counts are floats, too: of what is not finite they are NaN
     def measure(observation):
         return [observation.ranks(key)[column] for key in matrices_of(observation.setup)]
 

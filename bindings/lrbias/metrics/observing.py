@@ -13,6 +13,15 @@ PRODUCT = 0  # key of the product; layer i has key i, and the gradients have tho
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
 
 
+def ranks_of(values: np.ndarray, numerical_threshold: float, relative_threshold: float) -> np.ndarray:
+    """The six ranks of RANKS from singular values, largest first. All are NaN where a value is not finite: counts of
+    what is above a threshold, too, which would be 0 there, the rank of a zero matrix."""
+    out = np.full(len(RANKS), np.nan)
+    if np.isfinite(values).all():
+        cpu.rank_metrics(values, numerical_threshold, relative_threshold, out)
+    return out
+
+
 class Setup:
     """What stays the same during a run: shapes, the target's directions, thresholds, where networks are looked at.
 
@@ -199,9 +208,8 @@ class Observation:
         return self.once(("ranks", key), lambda: self._measure_ranks(key))
 
     def _measure_ranks(self, key):
-        out, record = np.empty(len(RANKS)), self.setup.record
-        cpu.rank_metrics(self.values(key), record.numerical_threshold, record.relative_threshold, out)
-        return out
+        record = self.setup.record
+        return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
 
     def balancedness(self):
         out = np.empty(self.setup.depth - 1)
