@@ -97,7 +97,7 @@ def train(
     if store is not None:
         check_new(store)
     if forecast:
-        for sentence in first_warnings(problem, network, method, steps):
+        for sentence in first_warnings(problem, network, given, method, steps):
             warnings.warn(sentence, ForecastWarning, stacklevel=2)
 
     with one_blas_thread(), place.fitting():

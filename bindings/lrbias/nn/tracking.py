@@ -48,6 +48,22 @@ class Weights:
         self._spans = [slice(end - r * c, end) for end, (r, c) in zip(ends, self.shapes, strict=True)]
         self._views = [torch.from_numpy(view) for view in self.split(self.flat)]
 
+    def follow(self, matrices):
+        """Read from these from now on, which a model has now. InvalidInput unless names and shapes are the same."""
+        known = {matrix.name: matrix.shape for matrix in self.matrices}
+        found = {matrix.name: matrix.shape for matrix in matrices}
+        changed = [f"{name} is gone" for name in known if name not in found]
+        changed += [f"{name} is new" for name in found if name not in known]
+        changed += [
+            f"{name} has shape {found[name]}, not {known[name]}"
+            for name in known
+            if name in found and found[name] != known[name]
+        ]
+        accepted = "the matrices that the tracker was made with; make a new tracker for this model"
+        require(not changed, "model", f"<{'; '.join(changed[:3])}{'; …' if changed[3:] else ''}>", accepted)
+        places = {matrix.name: matrix for matrix in matrices}
+        self.matrices = [places[name] for name in known]
+
     def read(self):
         """The vector, filled from the model wherever that is."""
         for view, matrix in zip(self._views, self.matrices, strict=True):
@@ -110,14 +126,16 @@ class Tracking:
     """The rows of one run: `record` at a step, and `commit` where a trainer can be taken up again.
 
     matrices: of `weight_matrices`; tracked: a Tracked; scalars: names of what is noted beside them; probe: a Probe that
-    is asked for the ranks of gradients, or None.
+    is asked for the ranks of gradients, or None. look_up: a function that lists the matrices as the model has them at a
+    record, where its modules may be replaced meanwhile; None: they stay.
     """
 
-    def __init__(self, matrices, tracked, scalars=(), probe=None):
+    def __init__(self, matrices, tracked, scalars=(), probe=None, look_up=None):
         named = not isinstance(scalars, str) and all(isinstance(name, str) and name.isidentifier() for name in scalars)
         accepted = f"names like loss, other than {', '.join(TAKEN)}"
         require(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
         self.weights, self.tracked, self.scalars, self.probe = Weights(matrices), tracked, tuple(scalars), probe
+        self._look_up = look_up
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities, self.recorded = self._plan.quantities, -1
 
@@ -143,6 +161,7 @@ class Tracking:
         """Measure the model as it is, beside the training. noted: {scalar: value}."""
         if not self._plan.due(step):
             return
+        self._follow()
         known = dict.fromkeys(self.scalars, np.nan) | (noted or {})
         if self.probe is not None:
             found = self.probe.ranks(strict=False)
@@ -150,6 +169,13 @@ class Tracking:
             known["layers/sample_gradient_rank"] = [max(ranks.sample) for ranks in found]
         self._plan.note(step, known)
         self._checked(self._recorder.measure, self.weights.read(), step, {})
+
+    def _follow(self):
+        """Read from the modules that the model has now."""
+        if self._look_up is not None:
+            self.weights.follow(self._look_up())
+            if self.probe is not None:
+                self.probe.matrices = self.weights.matrices
 
     def rewind(self, step):
         """Go on after `step`: later rows do not count any more, and are written again."""
