@@ -218,10 +218,8 @@ class Tracking:
         self.drain()
         lost = self._lost_matrices() if status == "finished" else 0
         if lost:
-            status = "diverged"
-            detail = (
-                f"{lost} of {len(self.weights.matrices)} weight matrices are not finite at the last record; {detail}"
-            )
+            count = len(self.weights.matrices)
+            detail = f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
         if status == "running" and not self._in_memory:
             self._sink.write_tail(self._log.tails())
         else:
