@@ -355,7 +355,7 @@ def test_progress_goes_to_stderr(capsys, monkeypatch):
 def test_runs_show_themselves(run):
     text = repr(run)
     assert "finished at step 200 of 200" in text
-    assert "2 of 2 singular values" in text
+    assert "2 of 2 modes" in text
     assert "<table>" in run._repr_html_()
 
 
