@@ -12,6 +12,6 @@ run = lb.train(lb.Factorization(target), network, lb.GD(lr=2e-3), steps=10_000, 
 print(run)
 levels = run.target_values.cumsum() / run.target_values[0]
 print("a plateau is expected at", " ".join(f"{level:.2f}" for level in levels[: run.target_rank]))
-print("σ_i passes half of the target's value at step", *run.escape_steps())
+print("mode i passes half of the target's value at step", *run.escape_steps())
 
 lb.plots.overview(run).savefig("01_first_run.png")

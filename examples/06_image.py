@@ -17,11 +17,11 @@ SHOWN, FOLLOWED = (100, 200, 500, 1000, 3000), 12
 target = lb.load_matrix(PHOTOGRAPH, scale=100.0, crop=(320, 256))
 rows, columns = target.shape
 start = lb.Network.gaussian((columns, 64, rows), gamma=1.5, seed=1)
-record = lb.Record(every=10, metrics=("singular_values",))
+record = lb.Record(every=10, metrics=("mode_strengths",))
 run = lb.train(lb.Factorization(target), start, lb.GD(lr=2e-3), 3000, record, checkpoint_every=100)
 
 steps = run.escape_steps()[:FOLLOWED]
-print(f"the first {FOLLOWED} values pass their halves at steps", *steps)
+print(f"the first {FOLLOWED} modes pass half of their values at steps", *steps)
 print("in order:", steps == sorted(steps))
 
 left, values, right = np.linalg.svd(target, full_matrices=False)

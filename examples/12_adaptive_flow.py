@@ -12,7 +12,8 @@ UNTIL = 130.0  # in time t
 
 def trained(method):
     steps = round(UNTIL / method.step_size)
-    record = lb.Record(every=round(0.1 / method.step_size), metrics=("singular_values", "effective_rank"))
+    metrics = ("singular_values", "effective_rank", "mode_strengths")
+    record = lb.Record(every=round(0.1 / method.step_size), metrics=metrics)
     return lb.train(problem, start, method, steps, record, checkpoint_every=steps)
 
 

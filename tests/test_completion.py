@@ -164,7 +164,7 @@ def test_a_graph_in_parts_is_a_warning_of_the_forecast():
         lb.train(problem, network, method, 5)
     expected = lb.forecast(problem, network, method, 5)
     assert sentence in str(expected)
-    assert expected.step_size_limit is None
+    assert expected.escape_steps == []
 
 
 @pytest.mark.parametrize("mean", [False, True])

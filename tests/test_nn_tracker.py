@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lrbias as lb
+from lrbias.metrics import RANKS
 from lrbias.nn.model_run import ModelRun
 from runs import call
 
@@ -239,8 +240,24 @@ def test_weights_that_are_not_finite_are_recorded_as_such():
     tracker.step()
     run = tracker.close()
     assert np.isnan(run["singular_values"][1]).all()
-    assert np.isnan(run["average/stable_rank"][1])
-    assert list(run["average/relative_rank"]) == [3, 0]
+    assert run["average/relative_rank"][0] == 3
+    for name in RANKS:  # counts are no zeros: that is the rank of a zero matrix
+        assert np.isnan(run[f"average/{name}"][1]), name
+    assert run.detail == "1 of 1 weight matrices are not finite at the last record; the tracker was closed"
+    assert "rank 3.0 → nan" in str(run)
+
+
+def test_gradients_that_are_not_finite_do_not_end_the_training():
+    model = nn.Linear(3, 3)
+    probe = lb.nn.Probe(nn.functional.mse_loss, torch.ones(2, 3), torch.zeros(2, 3))
+    tracker = lb.nn.RankTracker(model, probe=probe)
+    with torch.no_grad():
+        model.weight[0, 0] = float("inf")
+    tracker.step()
+    run = tracker.close()
+    for name in ("gradient_rank", "sample_gradient_rank"):
+        assert np.isfinite(run[f"layer/weight/{name}"][0])
+        assert np.isnan(run[f"layer/weight/{name}"][1])
 
 
 def test_the_ranks_of_gradients_are_recorded_and_bounded():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import training
+from lrbias import metrics, training
 from lrcore import layout, reference
 from runs import fingerprint, settings
 
@@ -355,7 +355,7 @@ def test_progress_goes_to_stderr(capsys, monkeypatch):
 def test_runs_show_themselves(run):
     text = repr(run)
     assert "finished at step 200 of 200" in text
-    assert "2 of 2 singular values" in text
+    assert "2 of 2 modes" in text
     assert "<table>" in run._repr_html_()
 
 
@@ -403,3 +403,22 @@ def test_layers_are_views_of_the_network():
     assert (network.product() == 6).all()
     assert network.widths == (2, 3, 4)
     assert layout.size(network.widths) == network.params.size
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_rank_of_what_is_not_finite_is_a_number(bad):
+    """0 is the rank of a zero matrix. Of the layers that are finite the ranks are known."""
+    arguments = settings()
+    network = arguments["network"]
+    setup = metrics.Setup(
+        arguments["problem"], network.widths, network.dtype, lb.Record(), arguments["method"], start=network.params.copy
+    )
+    params, plan, found = network.params.copy(), metrics.Plan(setup), {}
+    params[-1] = bad  # in the last layer
+    plan.measure(metrics.Observation(setup), params, 0, lambda name, row, value: found.update({name: value}))
+    for name in metrics.RANKS:
+        assert np.isnan(found[f"product/{name}"]), name
+        assert np.isnan(found[f"layer/2/{name}"]), name
+        assert np.isfinite(found[f"layer/1/{name}"]), name
+    for quantity in plan.quantities:
+        assert quantity.dtype != "i4", "which cannot hold a NaN"

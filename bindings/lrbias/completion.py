@@ -110,6 +110,11 @@ class Completion(Problem):
         return self.components == 1
 
     @property
+    def target_known(self) -> bool:
+        """Whether all entries of the target are known."""
+        return bool(self.known.all())
+
+    @property
     def count(self):
         """Number of observed entries."""
         return int(self.mask.sum())
@@ -186,6 +191,11 @@ class Sensing(Problem):
         require(
             self.shape == array.shape[1:], "target", f"<an array of shape {self.shape}>", f"shape {array.shape[1:]}"
         )
+
+    @property
+    def target_known(self) -> bool:
+        """Whether the matrix that was measured is known."""
+        return self.truth_known
 
     def objective(self, dtype):
         weight = 1 / len(self.values) if self.mean else 1.0

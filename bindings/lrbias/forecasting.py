@@ -1,33 +1,25 @@
-"""What a run will cost and show, before it starts.
-
-Escape. Early in training the modes of the target hardly notice each other. Alone with mode i = (s, u, v), a network
-trains like the same network seen through its two directions: first layer W_1 v, last layer uᵀ W_N, scalar target s.
-That is a chain with ends of width 1 whose gradient costs a few matrix-vector products, so its flow is integrated from
-the *actual* start with SciPy until its product passes s/2. This reduction is ours; the textbook estimate by the norm
-of the layers alone comes out 2 to 2.5 times too early, because a random start overlaps a mode less than its norm says.
-"""
+"""What a run will cost and show, before it starts: time, size, stability (`lrbias.stability`), escapes of modes
+(`lrbias.escapes`)."""
 
 import itertools
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
 from lrbias import theory
 from lrbias.beside import has_another_core
 from lrbias.devices import CPU, resolve
+from lrbias.escapes import HORIZON, Escape, escapes
 from lrbias.log import losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.progress import clock
 from lrbias.record import Record
 from lrbias.reduced import reduce
+from lrbias.stability import Limits, limits
 from lrbias.store import capacity
-from lrbias.theory import learning_rate_limit
 from lrbias.threads import one_blas_thread
-from lrcore import cpu, layout, workspace
 
-HORIZON = 50  # how many times `steps` to look ahead for an escape
 MODES = 20
 TIMING_SECONDS = 0.1
 COMMIT_SECONDS = 0.01
@@ -36,8 +28,15 @@ CALL = 100  # steps that a timed call makes where calls cost more than steps
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds of training, bytes on disk, the step-size limit, and per mode the step at which it passes half its value
-    (None: not within 50 times the steps). at_most: the method may end before its last step."""
+    """What a run is expected to take and to show.
+
+    seconds, bytes      of training, and on disk; at_most: the method may end before its last step
+    step_size_limit     the smaller one of limit_at_start and limit_at_minimum, below which `step_size` is stable: see
+                        `lrbias.stability`. None where it is not known, or the method chooses its own steps
+    values              of the target's modes, as far as they are followed
+    escape_steps        per mode the step at which it passes half its value; None: see outcomes
+    outcomes            per mode "expected", "later" than 50 times the steps, "never" from this start, or "unknown"
+    """
 
     steps: int
     seconds: float
@@ -48,6 +47,9 @@ class Forecast:
     escape_steps: list
     warnings: list
     at_most: bool = False
+    limit_at_start: float | None = None
+    limit_at_minimum: float | None = None
+    outcomes: list = field(default_factory=list)
 
     def as_dict(self):
         return asdict(self)
@@ -59,15 +61,27 @@ class Forecast:
             f"size on disk    {at_most}{self.bytes / 1e6:.1f} MB",
         ]
         if self.step_size_limit is not None:
-            lines.append(f"step size       {self.step_size:g}; stable below {self.step_size_limit:.4g}")
+            lines.append(f"step size       {self.step_size:g}; stable below {self._told_limits()}")
         if self.values:  # only a loss that sees the whole target has modes that are known beforehand
             lines.append("modes           value     escapes at step")
-        for i, (value, step) in enumerate(zip(self.values, self.escape_steps, strict=True), start=1):
-            shown = f"{step}" if step is not None else f"after {HORIZON * self.steps}"
-            late = "" if step is None or step <= self.steps else "  (beyond this run)"
-            lines.append(f"  {i:<14}{value:<10.4g}{shown}{late}")
+        rows = zip(self.values, self.escape_steps, self.outcomes, strict=True)
+        for i, (value, step, outcome) in enumerate(rows, start=1):
+            lines.append(f"  {i:<14}{value:<10.4g}{told_escape(step, outcome, self.steps)}")
         lines += [f"warning: {sentence}" for sentence in self.warnings]
         return "\n".join(lines)
+
+    def _told_limits(self):
+        start = "not known" if self.limit_at_start is None else f"{self.limit_at_start:.4g}"
+        least = "" if self.limit_at_minimum is None else f", {self.limit_at_minimum:.4g} at a balanced minimum"
+        return f"{start} at the start{least}"
+
+
+def told_escape(step: int | None, outcome: str, steps: int) -> str:
+    """An Escape in words, of a run of so many steps."""
+    words = {"later": f"after {HORIZON * steps}", "never": "never from this start", "unknown": "not known"}
+    if step is None:
+        return words[outcome]
+    return f"{step}" if step <= steps else f"{step}  (beyond this run)"
 
 
 def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
@@ -80,18 +94,22 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     spectrum, known = problem.spectrum, _has_forecast(problem, method)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread(), device.fitting():
-        escapes = escape_steps(problem, network, method.step_size, steps, modes)
+        found = escapes(problem, network, method.step_size, steps, modes)
         seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress, device)
+        stable = limits(problem, given, method)
     return Forecast(
         steps=steps,
         seconds=seconds,
         bytes=size,
         step_size=method.step_size,
-        step_size_limit=learning_rate_limit(spectrum.values[0], network.depth) if known and method.fixed else None,
+        step_size_limit=stable.smaller,
         values=[float(value) for value in spectrum.values[:modes]],
-        escape_steps=escapes,
-        warnings=_warnings(problem, network, method, steps, escapes) if known else _warnings_of_data(problem),
+        escape_steps=[escape.step for escape in found],
+        warnings=_warnings(problem, network, method, steps, stable, found),
         at_most=method.most_steps is not None,
+        limit_at_start=stable.start,
+        limit_at_minimum=stable.minimum,
+        outcomes=[escape.outcome for escape in found],
     )
 
 
@@ -107,31 +125,51 @@ def _warnings_of_data(problem):
     return [f"the graph of observed entries has {parts} parts; nothing determines the entries between them"]
 
 
-def first_warnings(problem, network, method, steps):
-    """The warnings of a forecast, without its costs: only the leading mode is followed."""
+def first_warnings(problem, network, given, method, steps):
+    """The warnings of a forecast, without its costs: only the leading mode is followed.
+
+    given: the network that `train` was handed, of which `method` makes `network`.
+    """
+    with one_blas_thread():
+        stable = limits(problem, given, method)
+        modes = min(problem.spectrum.rank, 1) if _has_forecast(problem, method) else 0
+        found = escapes(problem, network, method.step_size, steps, modes)
+    return _warnings(problem, network, method, steps, stable, found)
+
+
+def _warnings(problem, network, method, steps, stable: Limits, found: list[Escape]):
+    warned = _warnings_of_stability(method, stable)
     if not _has_forecast(problem, method):
-        return _warnings_of_data(problem)
+        return warned + _warnings_of_data(problem)
     if problem.spectrum.rank == 0:
         return ["the target is zero: there is nothing to learn"]
-    with one_blas_thread():
-        escapes = escape_steps(problem, network, method.step_size, steps, 1)
-    return _warnings(problem, network, method, steps, escapes)
+    return warned + _warnings_of_theorems(problem, network, method) + _warnings_of_escapes(steps, found)
 
 
-def _warnings(problem, network, method, steps, escapes):
-    found = []
-    limit = learning_rate_limit(problem.spectrum.values[0], network.depth)
-    if method.name == "gd" and method.step_size >= limit:
-        found.append(f"lr = {method.step_size:g} is not below {limit:.4g}, the stability limit 2/(N σ_1^(2 - 2/N))")
-    found += _warnings_of_theorems(problem, network, method)
-    first = min((step for step in escapes if step is not None), default=None)
-    if escapes and (first is None or first > steps):
-        when = f"step {first}" if first is not None else f"a step beyond {HORIZON * steps}"
-        found.append(
-            f"no mode is expected to escape within {steps} steps: the first does at about {when}; "
-            "a larger start (smaller gamma) or step size is needed"
-        )
-    return found
+def _warnings_of_stability(method, stable):
+    """One, of the smaller limit."""
+    if stable.smaller is None or method.step_size < stable.smaller:
+        return []
+    at_start = stable.smaller == stable.start
+    place = "at the start" if at_start else "at a balanced minimum"
+    name = "dt" if method.name == "flow" else "lr"
+    reason = f"the stability limit {stable.factor:.4g}/λ {place}, λ the largest curvature of the loss there"
+    return [f"{name} = {method.step_size:g} is not below {stable.smaller:.4g}, {reason}"]
+
+
+def _warnings_of_escapes(steps, found):
+    """That nothing will be seen within the steps, unless that is not known."""
+    first = min((escape.step for escape in found if escape.step is not None), default=None)
+    outcomes = {escape.outcome for escape in found}
+    if not found or "unknown" in outcomes or (first is not None and first <= steps):
+        return []
+    if outcomes == {"never"}:
+        return [f"no mode is expected to escape within {steps} steps, nor later: from this start none ever does"]
+    when = f"step {first}" if first is not None else f"a step beyond {HORIZON * steps}"
+    return [
+        f"no mode is expected to escape within {steps} steps: the first does at about {when}; "
+        "a larger start (smaller gamma) or step size is needed"
+    ]
 
 
 def _warnings_of_theorems(problem, network, method):
@@ -152,43 +190,6 @@ def _warnings_of_theorems(problem, network, method):
         largest = theory.largest_perturbation(depth, alpha)
         found.append(f"beta = {start['beta']:g} is not below {largest:.4g}, up to which recovery is proven")
     return found
-
-
-def escape_steps(problem, network, step_size, steps, modes):
-    """For each of the leading modes the step at which it alone would pass half its value, or None."""
-    spectrum = problem.spectrum
-    horizon = HORIZON * steps * step_size
-    times = [
-        _escape_time(network, spectrum.values[i], spectrum.left[:, i], spectrum.right[:, i], horizon)
-        for i in range(modes)
-    ]
-    return [None if t is None else int(np.ceil(t / step_size)) for t in times]
-
-
-def _escape_time(network, value, left, right, horizon):
-    layers = [layer.astype(np.float64) for layer in network.layers]
-    layers[0] = layers[0] @ right[:, None]
-    layers[-1] = left[None, :] @ layers[-1]
-    start, widths = layout.flatten(layers)
-    work, target = workspace.allocate(widths), np.array([[value]])
-    product = np.empty((1, 1))
-
-    def slope(t, params):
-        down = np.zeros_like(params)
-        cpu.forward(params, widths, target, work)
-        cpu.backward(params, widths, -1.0, down, work)
-        return down
-
-    def half(t, params):
-        cpu.product(params, widths, product, work)
-        return product[0, 0] - value / 2
-
-    half.terminal, half.direction = True, 1
-    if half(0.0, start) >= 0:
-        return 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # a trial step may overshoot; it is refused and made smaller
-        solution = solve_ivp(slope, (0.0, horizon), start, events=half, rtol=1e-3, atol=1e-9 * np.abs(start).max())
-    return float(solution.t_events[0][0]) if solution.t_events[0].size else None
 
 
 def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", device=CPU, alone=False):

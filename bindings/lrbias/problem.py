@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.modes import MOST, cluster_rows
 from lrbias.settings import Count, Positive, Seed, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
@@ -182,22 +183,8 @@ class Spectrum(NamedTuple):
     rank: int
 
     def clusters(self, count, tolerance):
-        """Groups of (nearly) equal values among the leading ones: (≥ count, 2) rows first, last.
-
-        Neighbours whose values differ by less than `tolerance`, relatively, share a row's range: their singular
-        vectors are fixed only up to a rotation. The last group is kept whole, so there can be more than `count` rows.
-        """
-        rows, first = [], 0
-        while first < count:
-            last = first + 1
-            while (
-                last < len(self.values)
-                and self.values[last - 1] - self.values[last] < tolerance * self.values[last - 1]
-            ):
-                last += 1
-            rows += [(first, last)] * (last - first)
-            first = last
-        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+        """`lrbias.modes.cluster_rows` of these values: singular vectors of equal ones are fixed up to a rotation."""
+        return cluster_rows(self.values, count, tolerance)
 
 
 class Eigen(NamedTuple):
@@ -269,6 +256,29 @@ class Problem:
     def mode_directions(self):
         """(left, right): directions, as columns, in which the target is learnt: its singular vectors."""
         return self.spectrum.left, self.spectrum.right
+
+    @property
+    def mode_order(self) -> np.ndarray:
+        """What the modes are ordered by, largest first, and equal in for modes that are learnt together."""
+        return self.spectrum.values
+
+    @property
+    def mode_values(self) -> np.ndarray:
+        """The strengths to which the modes with a value above rounding level tend."""
+        return self.spectrum.values[: self.spectrum.rank]
+
+    @property
+    def target_known(self) -> bool:
+        """Whether the target is what is to be learnt, not one of many matrices that fit what is known of it."""
+        return True
+
+    def mode_clusters(self, directions: int | None, tolerance: float) -> np.ndarray:
+        """(k, 2): of each followed mode, the first and behind the last of those that share its value.
+
+        directions, tolerance: `Record.directions` and `Record.degenerate`.
+        """
+        count = directions or min(self.spectrum.rank, MOST)
+        return cluster_rows(self.mode_order, min(count, len(self.mode_order)), tolerance)
 
     @property
     def observed(self):

@@ -8,8 +8,10 @@ Let B_0 be an orthonormal basis of the span of V̂ and (Q_N ⋯ Q_1)ᵀ Û, and 
 trains like a network of its own on B_Nᵀ Ŵ B_0, at most 2r × 2r, and on what is perpendicular W_i stays a multiple of
 Q_i: one more chain of N numbers, for a target value 0, which occurs n − 2r times (Yaras et al. 2023).
 
-Both are equal to training the whole layers up to rounding. Where the structure is unstable (an identical start against
-a negative eigenvalue at depth 2), whole layers leave it by their rounding after some time; the short form never does.
+Both are equal to training the whole layers in exact arithmetic. In floating point whole layers leave the structure by
+rounding errors, which shrink where the structure attracts, near a minimum, and grow exponentially where it does not,
+near a saddle: an identical start against a negative eigenvalue is left after some time, and that eigenvalue then is
+learnt. The short form never leaves it. So the two agree up to rounding as long as no saddle lets rounding errors grow.
 The bases come from LAPACK, so the bits of these runs are those of one machine.
 """
 

@@ -141,6 +141,17 @@ class Regression(Problem):
         return self._modes.left, self._modes.right
 
     @property
+    def mode_order(self) -> np.ndarray:
+        """The strengths s_a of the modes: from a small start they are learnt in this order."""
+        return self._modes.strengths
+
+    @property
+    def mode_values(self) -> np.ndarray:
+        """s_a/d_a of the modes with s_a > 0, in the order of their strengths."""
+        values = self._modes.values
+        return values[: np.count_nonzero(values)]
+
+    @property
     def observed(self):
         """The moments of the data, and the whitening where there was one."""
         kept = {name: np.asarray(getattr(self, name)) for name in MOMENTS}

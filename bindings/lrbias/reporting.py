@@ -48,7 +48,7 @@ COLUMNS = ("status", "step", "last_loss", "product/effective_rank", "escaped", "
 HEADS = {
     "product/effective_rank": "effective rank",
     "last_loss": "loss",
-    "escaped": "values learnt",
+    "escaped": "modes learnt",
     "elapsed_s": "time",
 }
 
@@ -194,7 +194,7 @@ def _notes_of_run(run):
         notes.append(f"Loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {clock(run.elapsed)} of training.")
     if "escape_steps" in facts:
         learnt = ", ".join("—" if step is None else str(step) for step in facts["escape_steps"])
-        notes.append(f"Singular values pass half of the target's at step {learnt}.")
+        notes.append(f"Modes of the target pass half of their value at step {learnt}.")
     if facts.get("plateaus"):
         levels = ", ".join(f"{plateau['level']:.2f}" for plateau in facts["plateaus"])
         notes.append(f"The effective rank stays at {levels}.")

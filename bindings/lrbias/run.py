@@ -4,7 +4,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from lrbias import modes
 from lrbias.batch_file import find_batched
+from lrbias.errors import InvalidInput
 from lrbias.experiment import parts
 from lrbias.greedy import Phase
 from lrbias.jumping import jumps
@@ -17,6 +19,9 @@ from lrbias.recording import Recording
 from lrbias.replaying import network_at
 from lrbias.store import RunFolder
 from lrcore import layout
+
+STRENGTHS, MATRIX = "product/mode_strengths", "product/matrix"
+PIECE_BYTES = 1 << 26  # of products that are read at once
 
 
 def open(path):
@@ -156,11 +161,53 @@ class Run(Recording):
     def target_rank(self):
         return self.problem.spectrum.rank
 
+    def mode_strengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """(steps (A,), strengths (A, k)): û_iᵀ W v̂_i at the records, of the followed modes whose target value is not 0
+        (of a Regression u_aᵀ W v_a, strongest mode first). Equal target values: see `lrbias.modes`.
+
+        They are the metric mode_strengths, or made from recorded products. Raises InvalidInput where neither was
+        recorded, and where the target is not known.
+        """
+        name = self._mode_source()
+        if name is None:
+            recorded = (
+                "a run that recorded mode_strengths or product" if self.problem.target_known else "a known target"
+            )
+            raise InvalidInput(f"this run has no strengths of modes: expected {recorded}.")
+        if name == STRENGTHS:
+            return self.steps_of(name), self[name][:, : len(self.problem.mode_values)]
+        return self.steps_of(name), self._strengths_of_products()
+
+    def _mode_source(self):
+        """The quantity that tells the strengths of modes; None where none does."""
+        own = self._config.get("functions", ())  # the user's, whatever they call it
+        known = (name for name in (STRENGTHS, MATRIX) if name not in own and self._has_rows(name))
+        return next(known, None) if self.problem.target_known else None
+
+    @property
+    def tells_modes(self) -> bool:
+        """Whether `mode_strengths` and `escape_steps` are known."""
+        return self._mode_source() is not None
+
+    def strengths_of(self, products: np.ndarray, directions: int | None = None) -> np.ndarray:
+        """(…, k): the strengths of modes in products (…, m, n). directions: how many; None: as the run's record has."""
+        record = parts(self.settings)[1]
+        clusters = self.problem.mode_clusters(directions or record.directions, record.degenerate)
+        sides = [vectors[:, : len(clusters)] for vectors in self.problem.mode_directions]
+        with np.errstate(all="ignore"):  # what is not finite has no strengths
+            return modes.strengths(products, *sides, clusters)[..., : directions or len(self.problem.mode_values)]
+
+    def _strengths_of_products(self):
+        """(A, k), read in pieces, since all products at once may not fit into memory."""
+        size, count = max(PIECE_BYTES // (8 * self.target.size), 1), len(self.steps_of(MATRIX))
+        firsts = range(0, count, size)
+        return np.concatenate([self.strengths_of(self.rows(MATRIX, first, first + size)) for first in firsts])
+
     def escape_steps(self, fraction=0.5):
-        """Per nonzero target value σ̂_i, largest first: the first recorded step with σ_i > fraction · σ̂_i, or None."""
-        values = self["product/singular_values"]
-        steps = self.steps_of("product/singular_values")
-        above = values[:, : self.target_rank] > fraction * self.target_values[: self.target_rank]
+        """Per followed mode of the target, in the order of `mode_strengths`: the first recorded step at which its
+        strength is above fraction · its value in the target, or None. Raises InvalidInput as `mode_strengths` does."""
+        steps, strengths = self.mode_strengths()
+        above = strengths > fraction * self.problem.mode_values[: strengths.shape[1]]
         return [int(steps[column.argmax()]) if column.any() else None for column in above.T]
 
     def plateaus(self):
@@ -198,8 +245,9 @@ class Run(Recording):
             "checkpoints": len(self.checkpoints),
             "quantities": len(self.names),
         }
-        if self._has_rows("product/singular_values"):
+        if self.tells_modes:
             facts["escape_steps"] = self.escape_steps()
+        if self._has_rows("product/singular_values"):
             found = self.jumps()
             facts["rank_jumps"] = {"down": found.down, "up": found.up, "rank": found.rank}
         facts.update({name: float(self[name][-1]) for name in ("train_error", "hidden_error") if self._has_rows(name)})
@@ -208,6 +256,15 @@ class Run(Recording):
         if "product/effective_rank" in self:
             facts["plateaus"] = [asdict(plateau) for plateau in self.plateaus()]
         return facts
+
+    def _told_escapes(self, escapes):
+        escaped, followed, known = (
+            sum(step is not None for step in escapes),
+            len(escapes),
+            len(self.problem.mode_values),
+        )
+        of = f"{followed}" if followed == known else f"the {followed} leading of {known}"
+        return f"{escaped} of {of} modes of the target have passed half of their value"
 
     def __repr__(self):
         facts = self.summary()
@@ -224,8 +281,7 @@ class Run(Recording):
             hidden = f", {facts['hidden_error']:.3g} over the {over[1]}" if "hidden_error" in facts else ""
             lines.append(f"  root mean square error {facts['train_error']:.3g} over the {over[0]}{hidden}")
         if "escape_steps" in facts:
-            escaped = sum(step is not None for step in facts["escape_steps"])
-            lines.append(f"  {escaped} of {self.target_rank} singular values are above half of the target's")
+            lines.append(f"  {self._told_escapes(facts['escape_steps'])}")
         ended = [phase for phase in facts.get("phases", []) if phase["end"] is not None]
         if ended:
             ends = ", ".join(f"rank {phase['rank']} at step {phase['end']}" for phase in ended)

@@ -28,7 +28,8 @@ class Saddle:
     step           where the gradient norm was smallest
     gradient_norm  there
     loss           there
-    rank           how many singular values of the product are above half of the target's
+    rank           how many modes of the target have a strength above half of their value (`Run.mode_strengths`);
+                   None where the target is not known
     sharpness      the largest eigenvalue of the Hessian
     curvature      the smallest one: below 0 there is a way down
     index          how many eigenvalues are below −1e-3 times the largest; None for more than 2500 parameters
@@ -38,7 +39,7 @@ class Saddle:
     step: int
     gradient_norm: float
     loss: float
-    rank: int
+    rank: int | None
     sharpness: float
     curvature: float
     index: int | None
@@ -77,14 +78,21 @@ def _at(run, steps, norms):
     objective = run.problem.objective(np.float64)
     for step, norm in zip(steps.tolist(), norms.tolist(), strict=True):
         network = run.network_at(step)
-        values = np.linalg.svd(network.product(), compute_uv=False)[: run.target_rank]
-        rank = int((values > LEARNT * run.target_values[: run.target_rank]).sum())
+        rank = _rank(run, network.product())
         ridge = float(run.method.ridges(step, 1)[0])
         curvature = _curvature(Hessian(network.params, run.widths, objective, ridge))
         moved = float(np.linalg.norm(network.params - before))
         made.append(Saddle(step, norm, float(run.losses[step]), rank, *curvature, moved))
         before = network.params
     return made
+
+
+def _rank(run, product):
+    """How many modes are learnt; None where the target is not known."""
+    if not run.problem.target_known:
+        return None
+    goals = run.problem.mode_values
+    return int((run.strengths_of(product, len(goals)) > LEARNT * goals).sum())
 
 
 def _curvature(hessian):

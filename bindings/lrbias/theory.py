@@ -23,6 +23,18 @@ def sharpness(top_value, depth):
     return depth * top_value ** (2 - 2 / depth)
 
 
+def shrunken(value, depth, ridge):
+    """What a ridge λ Σ ‖W_i‖² leaves of a target value s at a balanced minimum: the largest u with
+    (s − u) u^{1 − 2/N} = 2λ, and 0 where there is none."""
+    if depth == 1:
+        return value / (1 + 2 * ridge)
+    power = 1 - 2 / depth
+    turn = value * power / (1 + power)  # where the left side is largest
+    if (value - turn) * turn**power <= 2 * ridge:
+        return 0.0
+    return brentq(lambda u: (value - u) * u**power - 2 * ridge, turn, value, xtol=1e-14 * value)
+
+
 def learning_rate_limit(top_value, depth):
     """Gradient descent is stable at a balanced minimum for lr < 2 / (N σ_1^{2 − 2/N})."""
     return 2 / sharpness(top_value, depth)

@@ -478,6 +478,7 @@ def _finish(result, expected, figures, formats, as_json):
     facts = result.summary()
     if expected is not None:
         facts["forecast_escape_steps"] = expected.escape_steps
+        facts["forecast_outcomes"] = expected.outcomes
     written = []
     if figures:
         from lrbias.figures import plots
@@ -498,9 +499,11 @@ def _escape_table(facts):
     measured, expected = facts.get("escape_steps"), facts.get("forecast_escape_steps")
     if not measured or not expected:
         return []
-    lines = ["  mode   σᵢ > σ̂ᵢ/2 at step   forecast"]
-    for i, (step, forecast) in enumerate(zip(measured, expected, strict=False), start=1):
-        lines.append(
-            f"  {i:<6} {step if step is not None else 'not yet':<20} {forecast if forecast is not None else 'later'}"
-        )
+    from lrbias.forecasting import told_escape
+
+    lines = ["  mode   half learnt at step  forecast"]
+    rows = zip(measured, expected, facts["forecast_outcomes"], strict=False)
+    for i, (step, forecast, outcome) in enumerate(rows, start=1):
+        told = told_escape(forecast, outcome, facts["steps"])
+        lines.append(f"  {i:<6} {step if step is not None else 'not yet':<20} {told}")
     return lines

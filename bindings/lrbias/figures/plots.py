@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
+from lrbias.escapes import escapes
 from lrbias.experiment import INITIAL
 from lrbias.figures import model_plots, regime_plots
 from lrbias.figures.drawing import (
@@ -28,7 +29,7 @@ from lrbias.figures.drawing import (
     styled,
     thin,
 )
-from lrbias.forecasting import MODES, escape_steps
+from lrbias.forecasting import MODES
 from lrbias.nn.model_run import ModelRun
 from lrbias.settings import check_formats
 from lrbias.threads import one_blas_thread
@@ -68,8 +69,7 @@ def _step_axis(run, axes):
 
 
 def _measured_escapes(run):
-    name = "product/singular_values"
-    return run.escape_steps() if name in run and len(run.steps_of(name)) else []
+    return run.escape_steps() if run.tells_modes else []
 
 
 def _greedy(run):
@@ -265,7 +265,7 @@ def _escapes(run, modes):
     if run.step == 0 or 0 not in run.checkpoints:
         return []
     with one_blas_thread():
-        return escape_steps(run.problem, run.checkpoint(0), run.step_size, run.step, modes)
+        return [escape.step for escape in escapes(run.problem, run.checkpoint(0), run.step_size, run.step, modes)]
 
 
 @_or_of_model(model_plots.layer_ranks)

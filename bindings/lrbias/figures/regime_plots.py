@@ -178,7 +178,7 @@ def draw_saddles(run, found, panels):
     below.plot([s.step for s in found], [s.loss for s in found], **marks)
     for saddle in found:
         where = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-        above.annotate(str(saddle.rank), (saddle.step, saddle.gradient_norm), **where)
+        above.annotate("?" if saddle.rank is None else str(saddle.rank), (saddle.step, saddle.gradient_norm), **where)
     low, high = above.get_ylim()
     above.set_ylim(low / 10, high * 5)
     below.set_xlim(-0.02 * run.step, 1.02 * max(run.step, 1))

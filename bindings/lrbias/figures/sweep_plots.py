@@ -30,7 +30,7 @@ CURVES = {
 }
 MAPS = {
     "product/effective_rank": "effective rank at the end",
-    "escaped": r"values with $\sigma_i > \hat\sigma_i/2$ at the end",
+    "escaped": r"modes that have passed $\hat\sigma_i/2$",
     "last_escape_t": r"time $t$ at which the last of them passed $\hat\sigma_i/2$",
     "last_loss": "loss at the end",
 }

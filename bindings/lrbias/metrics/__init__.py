@@ -5,8 +5,8 @@ of its quantities, and register it with `@metric`.
 """
 
 from lrbias.metrics import matrices, regimes  # noqa: F401  which register their metrics
-from lrbias.metrics.observing import PRODUCT, RANKS, Observation, Setup
+from lrbias.metrics.observing import PRODUCT, RANKS, Observation, Setup, ranks_of
 from lrbias.metrics.planning import Plan
 from lrbias.metrics.registry import METRICS, Metric, Quantity, metric
 
-__all__ = ["METRICS", "PRODUCT", "RANKS", "Metric", "Observation", "Plan", "Quantity", "Setup", "metric"]
+__all__ = ["METRICS", "PRODUCT", "RANKS", "Metric", "Observation", "Plan", "Quantity", "Setup", "metric", "ranks_of"]

@@ -7,6 +7,7 @@ import numpy as np
 from lrbias import theory
 from lrbias.metrics.observing import PRODUCT, RANKS
 from lrbias.metrics.registry import metric
+from lrbias.modes import settle_clusters
 from lrcore import cpu
 
 
@@ -19,10 +20,10 @@ def _values_of_all(setup):
     return dict.fromkeys(matrices_of(setup), 0)
 
 
-def _per_matrix(name, kind="float", vector=False):
+def _per_matrix(name, vector=False):
     """A row for the product and one for every layer: a number, or as many as the matrix has singular values."""
     return lambda setup: [
-        (f"{setup.key_name(key)}/{name}", (min(setup.shapes[key]),) if vector else (), kind)
+        (f"{setup.key_name(key)}/{name}", (min(setup.shapes[key]),) if vector else (), "float")
         for key in matrices_of(setup)
     ]
 
@@ -42,9 +43,7 @@ def _singular_values(observation):
 
 
 def _register_rank(column, name):
-    kind = "int" if name.startswith(("numerical", "relative")) else "float"
-
-    @metric(name, _per_matrix(name, kind), needs=_values_of_all)
+    @metric(name, _per_matrix(name), needs=_values_of_all)  # counts are floats, too: of what is not finite they are NaN
     def measure(observation):
         return [observation.ranks(key)[column] for key in matrices_of(observation.setup)]
 
@@ -71,12 +70,14 @@ def _alignment(observation):
     return [*cosines, *observation.angles([(vectors, teacher[:, :count]) for vectors, teacher in sides])]
 
 
-@metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.clusters),), "float")])
+@metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.mode_clusters),), "float")])
 def _mode_strengths(observation):
     """û_iᵀ W v̂_i: how far the product has come along each of the target's directions (of a Regression, those of its
-    modes). Not sorted, unlike σ_i."""
-    out = np.empty((2, len(observation.setup.clusters)))
-    cpu.mode_strengths(observation.matrix(PRODUCT), *observation.setup.modes, out)
+    modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.modes`."""
+    setup, product = observation.setup, observation.matrix(PRODUCT)
+    out = np.empty((2, len(setup.mode_clusters)))
+    cpu.mode_strengths(product, *setup.modes, out)
+    settle_clusters(out[0], product, *setup.modes, setup.mode_clusters)
     return [out[0]]
 
 

@@ -5,12 +5,21 @@ import functools
 import numpy as np
 
 from lrbias.devices import CPU
+from lrbias.modes import MOST
 from lrbias.network import Network
 from lrcore import cpu, layout, workspace
 
 PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
-MOST_DIRECTIONS = 20
+
+
+def ranks_of(values: np.ndarray, numerical_threshold: float, relative_threshold: float) -> np.ndarray:
+    """The six ranks of RANKS from singular values, largest first. All are NaN where a value is not finite: counts of
+    what is above a threshold, too, which would be 0 there, the rank of a zero matrix."""
+    out = np.full(len(RANKS), np.nan)
+    if np.isfinite(values).all():
+        cpu.rank_metrics(values, numerical_threshold, relative_threshold, out)
+    return out
 
 
 class Setup:
@@ -30,13 +39,18 @@ class Setup:
     def clusters(self):
         """Rows (first, last) of the target's nearly equal values, one per compared direction."""
         spectrum = self.problem.spectrum
-        count = self.record.directions or min(spectrum.rank, MOST_DIRECTIONS)
+        count = self.record.directions or min(spectrum.rank, MOST)
         return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
 
     @functools.cached_property
+    def mode_clusters(self):
+        """Likewise of the modes of the problem, which are other directions for a Regression."""
+        return self.problem.mode_clusters(self.record.directions, self.record.degenerate)
+
+    @functools.cached_property
     def modes(self):
-        """(left, right): the leading directions in which the problem is learnt, a pair per compared direction."""
-        count = len(self.clusters)
+        """(left, right): the leading directions in which the problem is learnt, as columns, one per followed mode."""
+        count = len(self.mode_clusters)
         return tuple(np.ascontiguousarray(vectors[:, :count]) for vectors in self.problem.mode_directions)
 
     @property
@@ -194,9 +208,8 @@ class Observation:
         return self.once(("ranks", key), lambda: self._measure_ranks(key))
 
     def _measure_ranks(self, key):
-        out, record = np.empty(len(RANKS)), self.setup.record
-        cpu.rank_metrics(self.values(key), record.numerical_threshold, record.relative_threshold, out)
-        return out
+        record = self.setup.record
+        return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
 
     def balancedness(self):
         out = np.empty(self.setup.depth - 1)

@@ -91,19 +91,20 @@ class Probed:
         self.probe, self.model, self.matrices = probe, model, matrices
         self.patches = patches(model, probe.inputs, matrices)
 
-    def ranks(self):
-        """[GradientRanks], in the order of the matrices."""
+    def ranks(self, strict=True):
+        """[GradientRanks], in the order of the matrices. strict: whether a gradient that is not finite is refused; if
+        not, its ranks are NaN."""
         inputs, targets, size = self.probe.inputs, self.probe.targets, batch_size(self.probe.inputs)
         with unchanged(self.model), without_cudnn():
-            batch = self._ranks(inputs, targets)
+            batch = self._ranks(inputs, targets, strict)
             self.model.eval()
-            alone = [self._ranks(sample(inputs, i, size), sample(targets, i, size)) for i in range(size)]
-        columns = zip(self.matrices, np.transpose(alone), batch, strict=True)
-        return [GradientRanks(m.name, m.shape, self.patches[m.name], each, int(rank)) for m, each, rank in columns]
+            alone = [self._ranks(sample(inputs, i, size), sample(targets, i, size), strict) for i in range(size)]
+        columns = zip(self.matrices, np.transpose(alone), batch.tolist(), strict=True)
+        return [GradientRanks(m.name, m.shape, self.patches[m.name], each, rank) for m, each, rank in columns]
 
-    def _ranks(self, inputs, targets):
+    def _ranks(self, inputs, targets, strict):
         slopes = zip(self.matrices, self._slopes(inputs, targets), strict=True)
-        return ranks([matrix.read(slope) for matrix, slope in slopes], self.probe.tolerance)
+        return ranks([matrix.read(slope) for matrix, slope in slopes], self.probe.tolerance, strict)
 
     def _slopes(self, inputs, targets):
         """∂loss/∂weight for each matrix, in the shape of the weight that holds it. `.grad` is not touched."""
@@ -118,11 +119,20 @@ class Probed:
         return [torch.zeros_like(w) if slope is None else slope for w, slope in zip(weights, found, strict=True)]
 
 
-def ranks(gradients, tolerance=None):
-    """(k,) numerical ranks of k tensors (m, n): #{σ_i > tolerance · σ_1}, 0 for a zero matrix. tolerance as above."""
-    tolerances = [tolerance or _rounding(gradient) for gradient in gradients]
-    values = [cpu.singular_values(_array(gradient)) for gradient in gradients]
-    return np.array([np.sum(s > t * s[0]) for s, t in zip(values, tolerances, strict=True)])
+def ranks(gradients, tolerance=None, strict=True):
+    """(k,) numerical ranks of k tensors (m, n): #{σ_i > tolerance · σ_1}, 0 for a zero matrix. tolerance as above.
+
+    strict: whether a tensor that is not finite is refused; if not, its rank is NaN, and the others are floats.
+    """
+    finite = [bool(gradient.isfinite().all()) for gradient in gradients]
+    require(all(finite) or not strict, "model", "<a gradient is not finite>", "finite gradients for these inputs")
+    pairs = zip(gradients, finite, strict=True)
+    return np.array([_rank(gradient, tolerance) if known else np.nan for gradient, known in pairs])
+
+
+def _rank(gradient, tolerance):
+    values = cpu.singular_values(_array(gradient))
+    return np.sum(values > (tolerance or _rounding(gradient)) * values[0])
 
 
 def _rounding(gradient):
@@ -134,6 +144,5 @@ def _rounding(gradient):
 
 def _array(gradient):
     """For LAPACK, which has no half precision."""
-    require(gradient.isfinite().all(), "model", "<a gradient is not finite>", "finite gradients for these inputs")
     wide = gradient if gradient.dtype.itemsize >= 4 else gradient.float()
     return wide.detach().cpu().numpy()

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
 from lrbias.errors import require
+from lrbias.nn import hooks
 from lrbias.nn.passes import batch_size, call, evaluating, every_module_called, sample, unchanged
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -41,6 +41,7 @@ class WeightMatrix:
     holder, attribute   where the tensor stands that has its numbers
     layout, rows        what makes a matrix of that tensor, and which of its rows are this one
     vectors    the argument of the module's forward with the vectors to which it is applied
+    fault      (what is there, what is accepted) where the tensor is not the weight as numbers: see `lrbias.nn.hooks`
     """
 
     name: str
@@ -53,13 +54,17 @@ class WeightMatrix:
     layout: object = field(repr=False, compare=False)
     rows: slice = field(repr=False, compare=False)
     vectors: str = field(repr=False)
+    fault: tuple | None = field(default=None, repr=False, compare=False)
 
     def value(self):
-        """(rows, columns): the weight that the layer applies, detached; a view of it where that is possible.
+        """(rows, columns): the weight that the layer would apply now, detached; a view of it where that is possible.
 
-        Of a parametrized weight (weight_norm, spectral_norm) it is the effective one. Looking at it changes nothing.
+        Of a parametrized weight (weight_norm, spectral_norm) it is the effective one, and so it is of one that a hook
+        makes before each pass (pruning, the older weight_norm and spectral_norm): made here from the parameters as
+        they are, since what stands in the layer is that of the pass before. Looking at it changes nothing.
         """
-        return self.read(self.weight().detach())
+        made = hooks.made_weight(self.holder, self.attribute)
+        return self.read((self.weight() if made is None else made).detach())
 
     def gradient(self):
         """(rows, columns): `.grad` in the same layout, or None. A parametrized weight has none of its own."""
@@ -67,7 +72,7 @@ class WeightMatrix:
         return None if parameter is None or parameter.grad is None else self.read(parameter.grad)
 
     def weight(self):
-        """The whole tensor, as the layer has it."""
+        """The whole tensor, as the layer has it: that of the last pass where a hook makes it before each."""
         if not parametrize.is_parametrized(self.holder, self.attribute):
             return getattr(self.holder, self.attribute)
         with evaluating(self.holder.parametrizations[self.attribute]):
@@ -102,9 +107,10 @@ def weight_matrices(model, only=None):
     Shared parameters are listed once, where they come first. transformers' Conv1D, whose weight is (in, out), is a
     linear layer. What a module multiplies by parameters of its own making is not seen.
 
-    Raises InvalidInput: nothing to list, lazy layers without a shape, weights on the meta device.
+    Raises InvalidInput: nothing to list, or a chosen weight that is not there as real numbers: lazy layers without a
+    shape, the meta device, packed or integer codes, complex numbers, tensors that represent others.
     """
-    return _select(_listed(model), only)
+    return _readable(_select(_listed(model), only))
 
 
 def patches(model, inputs, matrices=None):
@@ -123,12 +129,12 @@ def patches(model, inputs, matrices=None):
     names = {matrix.identity: matrix.name for matrix in matrices}
     counts = dict.fromkeys(names.values(), 0)
     first = sample(inputs, 0, batch_size(inputs))
-    with unchanged(model), torch.no_grad(), every_module_called(), contextlib.ExitStack() as hooks:
+    with unchanged(model), torch.no_grad(), every_module_called(), contextlib.ExitStack() as stack:
         model.eval()
         for place in _places(model):
             if place.identity in names:
                 count = functools.partial(_count, counts, names[place.identity], place.vectors)
-                hooks.callback(place.module.register_forward_hook(count, with_kwargs=True).remove)
+                stack.callback(place.module.register_forward_hook(count, with_kwargs=True).remove)
         call(model, first)
     return counts
 
@@ -137,12 +143,19 @@ def chosen(model, matrices):
     """`matrices`, all of the model where it is None. InvalidInput for those of another model."""
     listed = _listed(model)
     if matrices is None:
-        return listed
+        return _readable(listed)
     known = {matrix.identity for matrix in listed}
     fits = isinstance(matrices, (list, tuple)) and len(matrices) > 0
     fits = fits and all(isinstance(matrix, WeightMatrix) and matrix.identity in known for matrix in matrices)
     require(fits, "matrices", matrices, "a list of what weight_matrices gives for this model")
     return list(matrices)
+
+
+def _readable(matrices):
+    """The matrices; InvalidInput where one has a fault."""
+    for matrix in matrices:
+        require(matrix.fault is None, "model", *(matrix.fault or ("", "")))
+    return matrices
 
 
 def _count(counts, name, argument, module, args, kwargs, output):
@@ -205,21 +218,24 @@ def _of_layer(layer, module):
     if isinstance(module, nn.Embedding):
         yield from _parts(layer, module, TABLE, "weight")
     elif isinstance(module, CONVOLUTIONS):
-        yield from _parts(layer, module, "convolution", "weight", layout=_flat)
+        shape = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+        yield from _parts(layer, module, "convolution", "weight", layout=_flat, shape=shape)
     elif isinstance(module, TRANSPOSED):
-        yield from _parts(layer, module, "convolution", "weight", layout=_flat_by_output)
+        shape = (module.in_channels, module.out_channels // module.groups, *module.kernel_size)
+        yield from _parts(layer, module, "convolution", "weight", layout=_flat_by_output, shape=shape)
     elif isinstance(module, nn.Linear):
-        yield from _of_linear(layer, module, module.in_features, module.out_features, _as_it_is)
+        shape = module.out_features, module.in_features
+        yield from _of_linear(layer, module, *reversed(shape), _as_it_is, shape)
     elif _is_conv1d(module):
-        yield from _of_linear(layer, module, len(module.weight), module.nf, _transposed)
+        yield from _of_linear(layer, module, len(module.weight), module.nf, _transposed, None)
 
 
-def _of_linear(layer, module, inputs, outputs, layout):
+def _of_linear(layer, module, inputs, outputs, layout, shape):
     if layer.rpartition(".")[2] in PACKED and outputs == 3 * inputs:
         parts = dict.fromkeys(PROJECTIONS, "input")
-        yield from _parts(layer, module, "attention", "weight", parts, layout)
+        yield from _parts(layer, module, "attention", "weight", parts, layout, shape=shape)
     else:
-        yield from _parts(layer, module, "linear", "weight", layout=layout)
+        yield from _parts(layer, module, "linear", "weight", layout=layout, shape=shape)
 
 
 def _of_attention(layer, module):
@@ -246,20 +262,19 @@ def _of_recurrent(layer, module):
             yield from _parts(layer, module, "recurrent", name, {_joined(name, gate): "input" for gate in gates})
 
 
-def _parts(layer, module, kind, attribute, parts=None, layout=None, holder=None):
-    """The equal blocks of rows of one weight. parts: {end of the name: argument with the vectors}."""
+def _parts(layer, module, kind, attribute, parts=None, layout=None, holder=None, shape=None):
+    """The equal blocks of rows of one weight. parts: {end of the name: argument with the vectors}; shape: that of the
+    weight, where the module says it."""
     holder, layout, parts = holder or module, layout or _as_it_is, parts or {"": "input"}
     whole = WeightMatrix("", kind, (), layer, module, holder, attribute, layout, slice(None), "input")
     weight = whole.weight()
-    shown = f"<{_joined(layer, attribute)}"
-    accepted = "a model that was called once, for its lazy layers"
-    require(not is_lazy(weight), "model", f"{shown} has no shape yet>", accepted)
-    require(not weight.is_meta, "model", f"{shown} is on the meta device>", "weights with values")
-    rows, columns = layout(weight).shape
+    fault = hooks.fault_of(weight, holder, attribute, f"<{_joined(layer, attribute)}", shape)
+    rows, columns = (0, 0) if fault else layout(weight).shape
     size = rows // len(parts)
     for i, (end, vectors) in enumerate(parts.items()):
         block, name = slice(i * size, (i + 1) * size), _joined(layer, end) or attribute
-        yield WeightMatrix(name, kind, (size, columns), layer, module, holder, attribute, layout, block, vectors)
+        own = module, holder, attribute, layout, block, vectors, fault
+        yield WeightMatrix(name, kind, (size, columns), layer, *own)
 
 
 def _is_conv1d(module):

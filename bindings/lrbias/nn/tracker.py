@@ -29,7 +29,8 @@ class RankTracker:
     Lightning, `tracker.hugging_face()` for the Trainer of transformers, `tracker.keras()` for loops with callbacks as
     Keras has them. The model as it is when the tracker is made is the record of step 0.
 
-    model    any torch.nn.Module; `lb.nn.weight_matrices` says what is a matrix in it
+    model    any torch.nn.Module; `lb.nn.weight_matrices` says what is a matrix in it. Looked through again at each
+             record: modules that were replaced by others of the same shape are followed, any other change is refused
     every    interval in steps
     epsilon  the rank of W is #{σ_i > epsilon ‖W‖}
     norm     "spectral" (‖W‖ = σ_1) or "frobenius"; both are recorded, this is the one that is drawn
@@ -63,8 +64,9 @@ class RankTracker:
     ):
         tracked = Tracked(every=every, epsilon=epsilon, norm=norm, unit=unit)
         matrices = weight_matrices(model, layers)
-        self._tracking = Tracking(matrices, tracked, scalars, None if probe is None else probe.of(model, matrices))
-        self._open, self._noted, self._watched, self._owner = True, {}, [], Owner()
+        probed = None if probe is None else probe.of(model, matrices)
+        self._tracking = Tracking(matrices, tracked, scalars, probed, lambda: weight_matrices(model, layers))
+        self._open, self._noted, self._watched, self._owner = True, {}, {}, Owner()
         patches = None if probe is None else self._tracking.probe.patches
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
         self._config = configuration(settings, self._tracking, patches)
@@ -97,11 +99,17 @@ class RankTracker:
         return writer
 
     def watch(self, optimizer):
-        """Count every step of this optimizer from now on, until the tracker is closed. Returns the tracker."""
+        """Count every step of this optimizer from now on, until the tracker is closed. Returns the tracker.
+
+        optimizer: a torch.optim.Optimizer, or what wraps one as its `optimizer`, like that of accelerate's `prepare`.
+        One that is watched already is not counted twice.
+        """
         self._require_open()
-        accepted = "a torch.optim.Optimizer"
-        require(hasattr(optimizer, "register_step_post_hook"), "optimizer", optimizer, accepted)
-        self._watched.append(optimizer.register_step_post_hook(lambda *_: self.step()))
+        innermost = _innermost(optimizer)
+        accepted = "a torch.optim.Optimizer, or a wrapper that has one as its `optimizer`"
+        require(hasattr(innermost, "register_step_post_hook"), "optimizer", optimizer, accepted)
+        if id(innermost) not in self._watched:
+            self._watched[id(innermost)] = innermost, innermost.register_step_post_hook(lambda *_: self.step())
         return self
 
     def note(self, **scalars):
@@ -180,7 +188,7 @@ class RankTracker:
             self._end.detach()
         if self._open:
             self._open = False
-            for hook in self._watched:
+            for _, hook in self._watched.values():
                 hook.remove()
             self._end.detach()
             _end(self._tracking, status, detail)
@@ -229,6 +237,15 @@ def _end(tracking, status="running", detail="Python ended before the tracker was
         tracking.commit(status, detail)
     finally:
         tracking.end()
+
+
+def _innermost(optimizer):
+    """The optimizer that makes the steps, within whatever wraps it."""
+    seen = []
+    while hasattr(optimizer, "optimizer") and optimizer not in seen:
+        seen.append(optimizer)
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def _number(value):

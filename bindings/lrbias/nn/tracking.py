@@ -10,7 +10,7 @@ from pydantic import Field
 from lrbias.beside import MeasureError, Recorder
 from lrbias.errors import require
 from lrbias.log import Log, MemorySink
-from lrbias.metrics import RANKS, Quantity
+from lrbias.metrics import RANKS, Quantity, ranks_of
 from lrbias.nn.model_run import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
 from lrbias.threads import cores
@@ -18,7 +18,6 @@ from lrcore import cpu, workspace
 
 NUMERICAL = 1e-6  # numerical_rank counts σ_i above it, as in the runs of deep linear networks
 WAITING_BYTES = 1 << 28  # of copies that may wait to be measured
-COUNTED = ("numerical_rank", "relative_rank", "relative_rank_frobenius")
 MEASURED = ("norm", *RANKS)
 TAKEN = (VALUES, "layer", "layers", "average")  # names that scalars cannot have
 DONE = ""  # the name of the row that ends a record
@@ -48,6 +47,22 @@ class Weights:
         self.flat = np.empty(ends[-1], np.float64 if double else np.float32)
         self._spans = [slice(end - r * c, end) for end, (r, c) in zip(ends, self.shapes, strict=True)]
         self._views = [torch.from_numpy(view) for view in self.split(self.flat)]
+
+    def follow(self, matrices):
+        """Read from these from now on, which a model has now. InvalidInput unless names and shapes are the same."""
+        known = {matrix.name: matrix.shape for matrix in self.matrices}
+        found = {matrix.name: matrix.shape for matrix in matrices}
+        changed = [f"{name} is gone" for name in known if name not in found]
+        changed += [f"{name} is new" for name in found if name not in known]
+        changed += [
+            f"{name} has shape {found[name]}, not {known[name]}"
+            for name in known
+            if name in found and found[name] != known[name]
+        ]
+        accepted = "the matrices that the tracker was made with; make a new tracker for this model"
+        require(not changed, "model", f"<{'; '.join(changed[:3])}{'; …' if changed[3:] else ''}>", accepted)
+        places = {matrix.name: matrix for matrix in matrices}
+        self.matrices = [places[name] for name in known]
 
     def read(self):
         """The vector, filled from the model wherever that is."""
@@ -79,9 +94,9 @@ class WeightPlan:
         self.every, self._epsilon = tracked.every, tracked.epsilon
         self._noted, count = {}, len(weights.shapes)
         kinds = {VALUES: ("f8", sum(map(min, weights.shapes)))}
-        kinds.update({f"layers/{name}": ("i4" if name in COUNTED else "f8", count) for name in MEASURED})
+        kinds.update({f"layers/{name}": ("f8", count) for name in MEASURED})  # counts, too, which may be NaN
         probed = ("layers/gradient_rank", "layers/sample_gradient_rank") if samples else ()
-        kinds.update({name: ("i4", count) for name in probed})
+        kinds.update({name: ("f8", count) for name in probed})
         self.quantities = [Quantity(name, (length,), kind, self.every) for name, (kind, length) in kinds.items()]
         self.quantities += [Quantity(name, (), "f8", self.every) for name in scalars]
 
@@ -96,13 +111,12 @@ class WeightPlan:
         """Call write(quantity name, row, value) for everything at `step`."""
         row, values = step // self.every, scratch.values(flat)
         write(VALUES, row, np.concatenate(values))
-        table, ranks = np.empty((len(values), len(MEASURED))), np.empty(len(RANKS))
+        table = np.empty((len(values), len(MEASURED)))
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
             for place, each in enumerate(values):
-                cpu.rank_metrics(each, NUMERICAL, self._epsilon, ranks)
-                table[place] = np.sqrt(np.sum(each**2)), *ranks
-            for name, column in zip(MEASURED, table.T, strict=True):
-                write(f"layers/{name}", row, column if name not in COUNTED else np.nan_to_num(column))
+                table[place] = np.sqrt(np.sum(each**2)), *ranks_of(each, NUMERICAL, self._epsilon)
+        for name, column in zip(MEASURED, table.T, strict=True):
+            write(f"layers/{name}", row, column)
         for name, value in self._noted.pop(step).items():
             write(name, row, value)
         write(DONE, row, None)
@@ -112,14 +126,16 @@ class Tracking:
     """The rows of one run: `record` at a step, and `commit` where a trainer can be taken up again.
 
     matrices: of `weight_matrices`; tracked: a Tracked; scalars: names of what is noted beside them; probe: a Probe that
-    is asked for the ranks of gradients, or None.
+    is asked for the ranks of gradients, or None. look_up: a function that lists the matrices as the model has them at a
+    record, where its modules may be replaced meanwhile; None: they stay.
     """
 
-    def __init__(self, matrices, tracked, scalars=(), probe=None):
+    def __init__(self, matrices, tracked, scalars=(), probe=None, look_up=None):
         named = not isinstance(scalars, str) and all(isinstance(name, str) and name.isidentifier() for name in scalars)
         accepted = f"names like loss, other than {', '.join(TAKEN)}"
         require(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
         self.weights, self.tracked, self.scalars, self.probe = Weights(matrices), tracked, tuple(scalars), probe
+        self._look_up = look_up
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities, self.recorded = self._plan.quantities, -1
 
@@ -145,13 +161,21 @@ class Tracking:
         """Measure the model as it is, beside the training. noted: {scalar: value}."""
         if not self._plan.due(step):
             return
+        self._follow()
         known = dict.fromkeys(self.scalars, np.nan) | (noted or {})
         if self.probe is not None:
-            found = self.probe.ranks()
+            found = self.probe.ranks(strict=False)
             known["layers/gradient_rank"] = [ranks.batch for ranks in found]
             known["layers/sample_gradient_rank"] = [max(ranks.sample) for ranks in found]
         self._plan.note(step, known)
         self._checked(self._recorder.measure, self.weights.read(), step, {})
+
+    def _follow(self):
+        """Read from the modules that the model has now."""
+        if self._look_up is not None:
+            self.weights.follow(self._look_up())
+            if self.probe is not None:
+                self.probe.matrices = self.weights.matrices
 
     def rewind(self, step):
         """Go on after `step`: later rows do not count any more, and are written again."""
@@ -187,8 +211,15 @@ class Tracking:
         self._sink.commit(step, checkpoint, status, detail, [self.tracked.every], elapsed)
 
     def commit(self, status, detail, step=None, checkpoint=None):
-        """Make everything recorded so far count. checkpoint: the arrays that training goes on from at `step`."""
+        """Make everything recorded so far count. checkpoint: the arrays that training goes on from at `step`.
+
+        Where weights are not finite at the last record of a run that has finished, the detail says so.
+        """
         self.drain()
+        lost = self._lost_matrices() if status == "finished" else 0
+        if lost:
+            count = len(self.weights.matrices)
+            detail = f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
         if status == "running" and not self._in_memory:
             self._sink.write_tail(self._log.tails())
         else:
@@ -196,6 +227,11 @@ class Tracking:
         if checkpoint is not None:
             self._sink.write_checkpoint(step, checkpoint, ())
         self._note_progress(status, detail, step, step if checkpoint is not None else 0)
+
+    def _lost_matrices(self):
+        """How many matrices were not finite at the record that was measured last."""
+        norms = self._log.last("layers/norm")
+        return 0 if norms is None else int(np.count_nonzero(~np.isfinite(norms)))
 
     @property
     def last(self):

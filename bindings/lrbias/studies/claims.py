@@ -75,11 +75,8 @@ def _verdict(values, holds, in_part):
 
 
 def escape_steps(run):
-    """Per nonzero mode of the target the first recorded step at which its strength is above half its value, or inf."""
-    strengths, steps = run["product/mode_strengths"], run.steps_of("product/mode_strengths")
-    count = min(run.target_rank, strengths.shape[1])
-    above = strengths[:, :count] > run.target_values[:count] / 2
-    return np.where(above.any(axis=0), steps[above.argmax(axis=0)], np.inf)
+    """`run.escape_steps()` as an array, with inf for modes that do not escape."""
+    return np.array([np.inf if step is None else step for step in run.escape_steps()])
 
 
 def plateau_share(run):
