@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrbias.arrays import as_array, as_matrix
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.problem import as_matrix, gaussian, orthonormal
+from lrbias.problem import gaussian, orthonormal
 from lrbias.settings import Count, Finite, Positive, Seed, validate
 from lrcore import layout, random
 
@@ -155,8 +156,9 @@ class Network:
         require(
             isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix"
         )
-        single = all(getattr(layer, "dtype", None) == np.float32 for layer in layers)
-        matrices = [as_matrix(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
+        arrays = [as_array(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
+        single = all(array.dtype == np.float32 for array in arrays)
+        matrices = [as_matrix(f"layers[{i}]", array) for i, array in enumerate(arrays)]
         for i, (below, above) in enumerate(itertools.pairwise(matrices)):
             accepted = f"{below.shape[0]} columns, the number of rows of layers[{i}]"
             require(
