@@ -39,6 +39,13 @@ def as_maybe_masked(argument: str, value: Any) -> np.ndarray:
     return array
 
 
+def as_numbers(argument: str, value: Any) -> np.ndarray:
+    """`value` as an array of its own dtype; InvalidInput unless its entries are real numbers."""
+    array = as_array(argument, value)
+    require(array.dtype.kind in "fiu", argument, f"<an array of dtype {array.dtype}>", "real numbers")
+    return array
+
+
 def as_real(argument: str, value: Any, source: str | None = None) -> np.ndarray:
     """`value` as a float64 array in C order, a copy; InvalidInput unless its entries are real numbers."""
     return _as_float64(argument, as_array(argument, value), source)

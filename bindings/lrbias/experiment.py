@@ -13,6 +13,7 @@ from lrbias.errors import InvalidInput, require, shorten
 from lrbias.method import INNER, METHODS, OWN
 from lrbias.network import Network
 from lrbias.observed import load_observed, restore
+from lrbias.paths import as_path
 from lrbias.problem import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.record import Record, Stop
 from lrbias.regression import load_regression
@@ -343,14 +344,38 @@ def to_toml(settings):
 
 
 def read_toml(path):
-    """The keys of an experiment file; paths in it are relative to the file."""
-    path = Path(path)
+    """The keys of an experiment file; paths in it, also those that a sweep varies, are relative to the file."""
+    path = as_path("file", path)
     require(path.is_file(), "file", str(path), "the path of an experiment file (.toml) that exists")
     try:
-        keys = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({error}).") from None
-    for key in PATHS:
-        if isinstance(keys.get(key), str):
-            keys[key] = str(path.parent / keys[key])
-    return keys
+        keys = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise InvalidInput(f"file = {str(path)!r} is not accepted: its lists are nested too deeply.") from None
+    except (OSError, ValueError) as error:  # not readable, not UTF-8, no TOML, an integer of thousands of digits
+        reason = shorten(f"<{error}", 200)[1:]
+        raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({reason}).") from None
+    over = keys.get("sweep")
+    if isinstance(over, dict):
+        keys["sweep"] = {key: _beside_in_axis(path.parent, key, values) for key, values in over.items()}
+    return {key: _beside(path.parent, value) if key in PATHS else value for key, value in keys.items()}
+
+
+def _beside(folder, value):
+    """A path of a file in `folder`, as it is from here."""
+    return str(folder / as_path("path", value)) if isinstance(value, str) else value
+
+
+def _beside_in_axis(folder, names, values):
+    """The values of an axis of a sweep, with the same done to its paths."""
+    keys = [key.strip() for key in names.split(",")]
+    if not isinstance(values, list) or not set(keys) & set(PATHS):
+        return values
+    if len(keys) == 1:
+        return [_beside(folder, value) for value in values]
+    return [_beside_in_row(folder, keys, row) for row in values]
+
+
+def _beside_in_row(folder, keys, row):
+    if not isinstance(row, list) or len(row) != len(keys):
+        return row  # which is refused later, with its axis
+    return [_beside(folder, value) if key in PATHS else value for key, value in zip(keys, row, strict=True)]

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
+from lrbias.arrays import as_real
 from lrbias.errors import require
 from lrbias.settings import Count, Finite, Positive, validate
 
@@ -52,7 +53,7 @@ def mode(t, value, initial, depth, variance=1.0):
 
     variance: d, of the inputs along the mode (`Regression.modes`); u tends to s/d. 1 where a matrix is fitted.
     """
-    t = np.atleast_1d(np.asarray(t, np.float64))
+    t = np.atleast_1d(as_real("t", t))
     initial, variance = validate(Positive, "initial", initial), validate(Positive, "variance", variance)
     power = 2 - 2 / depth
 
@@ -81,7 +82,7 @@ def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
 
 def representation_cost(values, depth):
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
-    return depth * float((np.asarray(values, np.float64) ** (2 / depth)).sum())
+    return depth * float((as_real("values", values) ** (2 / depth)).sum())
 
 
 def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
@@ -91,7 +92,7 @@ def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
     norm_ratio: ‖W_{T−n}‖/‖W_T‖. Raises InvalidInput unless 2μλ < 1.
     """
     shrinking = 1 - _decay(lr, weight_decay)
-    steps = np.asarray(steps, np.float64)
+    steps = as_real("steps", steps)
     require(bool((steps >= 0).all()), "steps", steps, "numbers of at least 0")
     return shrinking**steps * validate(Positive, "norm_ratio", norm_ratio)
 
@@ -145,7 +146,7 @@ def largest_perturbation(depth, alpha):
 
 def recovered(eigenvalues, perturbed):
     """What gradient descent recovers of them: every one from a perturbed start, max(λ, 0) from an identical one."""
-    eigenvalues = np.asarray(eigenvalues, np.float64)
+    eigenvalues = as_real("eigenvalues", eigenvalues)
     return eigenvalues.copy() if perturbed else np.maximum(eigenvalues, 0)
 
 

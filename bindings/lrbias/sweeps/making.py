@@ -24,7 +24,7 @@ from lrbias.interrupts import terminable
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
-from lrbias.sweeps.axes import expand, listed
+from lrbias.sweeps.axes import expand, plain_axes, plain_settings
 from lrbias.sweeps.batching import make_batch, plan_batches
 from lrbias.sweeps.reading import ENDED, FORMAT, Sweep
 from lrbias.sweeps.workers import dask_executor, is_client, is_executor, run_all
@@ -59,7 +59,7 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     something else. What only making a run can show, as a target file that is not there, is a row of the table; where
     not one run could be made, RunsFailed says why.
     """
-    base, runs = _expanded(base, over, device)
+    base, over, runs = _expanded(base, over, device)
     accepted = "one of concurrent.futures, a Dask Client, or None"
     require(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
@@ -75,10 +75,11 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
 
 
 def _expanded(base, over, device):
-    """(base, runs) of a sweep that is made on `device`, or where the base says."""
-    if device is not None and isinstance(base, dict):
+    """(base, axes, runs) of a sweep that is made on `device`, or where the base says."""
+    base, over = plain_settings(base), plain_axes(over)
+    if device is not None:
         base = {**base, "device": device}
-    return base, expand(base, over)
+    return base, over, expand(base, over)
 
 
 def _check_workers(workers, device):
@@ -97,9 +98,9 @@ def _folder(path, base, over, runs, device, workers):
     """The folder of the sweep, made or recognised."""
     document = {
         "format": FORMAT,
-        "base": _listed(base),
-        "over": {key: listed(values) for key, values in over.items()},
-        "runs": {name: _listed(settings) for name, settings in runs.items()},
+        "base": base,
+        "over": over,
+        "runs": runs,
         "batches": plan_batches(runs, device, workers),
     }
     if (path / "sweep.json").is_file():
@@ -139,13 +140,12 @@ def _check_plain(document):
         raise InvalidInput(f"base = … is not accepted: expected values that a TOML file can hold ({error}).") from None
 
 
-def _listed(settings):
-    return {key: listed(value) for key, value in settings.items()}
-
-
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
-        there, here = known[part], wanted[part]
+        read = (
+            plain_settings if part == "base" else plain_axes
+        )  # what was written by an earlier version has short paths
+        there, here = read(known[part]), wanted[part]
         for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
                 raise InvalidInput(
@@ -249,7 +249,7 @@ def forecast_sweep(base, over, workers=None, device=None):
     from lrbias.forecasting import cost
     from lrbias.sweeps.batching import batched_cost
 
-    base, runs = _expanded(base, over, device)
+    base, over, runs = _expanded(base, over, device)
     place = resolve(base.get("device", CPU.name))
     workers = _check_workers(workers, place)
     batched = {name: len(names) for names in plan_batches(runs, place, workers).values() for name in names}
