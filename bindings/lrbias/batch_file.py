@@ -21,6 +21,7 @@ import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError
 from lrbias.log import LOSSES
+from lrbias.paths import as_path
 from lrbias.store import DAMAGE, progress_document, read_json, write_file
 
 FORMAT = 1
@@ -87,7 +88,7 @@ class Batch:
 
 def find_batched(path):
     """The MemberFolder for the path SWEEP/runs/NAME of a run that a sweep keeps in a batch, or None."""
-    path = Path(path)
+    path = as_path("path", path)
     sweep = path.parent.parent
     if path.parent.name != "runs" or (path / "config.json").exists() or not (sweep / "batches").is_dir():
         return None

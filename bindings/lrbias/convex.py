@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
 from lrbias.arrays import as_array, as_matrix
+from lrbias.errors import InvalidInput, require
 from lrbias.settings import Positive, validate
 from lrbias.threads import one_blas_thread
 

@@ -1,13 +1,13 @@
 """What an ensemble recorded: ranks over time, jumps, entries into and exits from the sets B_r."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 
 from lrbias.errors import StoreError, require, shorten
 from lrbias.intervals import rate_interval, share_interval
 from lrbias.network import Network
+from lrbias.paths import as_path
 from lrbias.store import DAMAGE, read_json, write_file
 
 FORMAT = 1
@@ -36,7 +36,7 @@ def read_group(path, fingerprint):
 
 def open_ensemble(path):
     """The Ensemble in a folder; InvalidInput when there is none, StoreError unless all of its groups are there."""
-    path = Path(path)
+    path = as_path("path", path)
     require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
     document = read_json(path / "ensemble.json")
     groups = [read_group(file, document["fingerprint"]) for file in sorted((path / "groups").glob("*.npz"))]

@@ -15,7 +15,6 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from lrbias.interrupts import collected
 from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
 from lrbias.network import Network
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, Threads, validate
 from lrbias.store import check_new, read_json, write_json
@@ -85,7 +85,7 @@ def ensemble(
     require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
     whole.sets, whole.lower, whole.upper = sets, lower, upper
     threads = cores() if threads is None else validate(Threads, "threads", threads)
-    folder = None if store is None else _folder(Path(store), whole, place)
+    folder = None if store is None else _folder(as_path("store", store), whole, place)
     held = lock(folder / LOCK, folder) if folder else None
     try:
         with place.fitting():

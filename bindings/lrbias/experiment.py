@@ -314,6 +314,7 @@ def _from_checkpoint(path, problem):
     from lrbias.store import DAMAGE
 
     accepted = "the path of a checkpoint (.npz) of a lrbias run"
+    path = str(as_path("network", path))
     require(Path(path).is_file(), "network", path, accepted)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -124,7 +124,7 @@ def _read_image(path: Path) -> np.ndarray:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # an image too large to be meant
-        # from an open file: Pillow maps an uncompressed TIFF that has a name, and then mixes up the sides of a turned one
+        # Without a name: Pillow would map an uncompressed TIFF, and mix up the sides of one that is turned.
         with open(path, "rb") as file, Image.open(file) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # of a camera, whose other images are previews of the first

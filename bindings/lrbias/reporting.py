@@ -18,6 +18,7 @@ from lrbias.figures import plots, sweep_plots
 from lrbias.figures.drawing import STYLE, caption
 from lrbias.files import write_file
 from lrbias.nn.model_run import ModelRun
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.studies import claim_plots
@@ -61,10 +62,10 @@ def report(paths, output, progress=None):
     """
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
-    output = Path(output)
+    output = as_path("output", output)
     require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
     require(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
-    paths = [found for path in paths for found in _expanded(Path(path))]
+    paths = [found for path in paths for found in _expanded(as_path("path", path))]
     parts = [_Part(path, f"part{number}") for number, path in enumerate(paths, start=1)]
     shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
     sections = [section for part in parts for section in part.sections(shown)]

@@ -19,7 +19,6 @@ import json
 import os
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import zarr
@@ -28,6 +27,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from lrbias.errors import StoreError, require
 from lrbias.files import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
+from lrbias.paths import as_path
 from lrbias.threads import Owner
 
 FORMAT = 2
@@ -66,7 +66,7 @@ def write_json(path, document):
 
 def read_json(path):
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         stored = document.pop("crc32")
     except FileNotFoundError:
         raise StoreError(f"{path} is missing, so this is no complete run directory.") from None
@@ -102,7 +102,7 @@ class RunFolder:
     """Reading a run directory. Nothing is cached: every call sees what is committed now."""
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = as_path("path", path)
         self._group = None
 
     @classmethod
@@ -395,10 +395,9 @@ def shortened(progress, step):
 
 def check_new(path):
     """A path where a run can be made: InvalidInput when something is there or nothing can be put there."""
-    require(
-        str(path) != "" and Path(path).name not in ("", ".."), "store", str(path), "a folder that does not exist yet"
-    )
-    path = Path(path)
+    named = str(path) != "" and as_path("store", path).name not in ("", "..")
+    require(named, "store", str(path), "a folder that does not exist yet")
+    path = as_path("store", path)
     try:
         taken = os.path.lexists(path)
         path.with_name(f".{path.name}.new.partial").exists()  # fails when the name is too long

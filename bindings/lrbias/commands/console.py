@@ -3,6 +3,7 @@
 import json
 import sys
 from math import isfinite
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -22,12 +23,21 @@ def _whole(kind, tokens):
     return numbers[0] if len(numbers) == 1 and kind is int else numbers
 
 
+def convert_path(kind, tokens):
+    """A path with `~` expanded; the shell leaves it in --flag=~/folder."""
+    from lrbias.paths import as_path
+
+    paths = [as_path((token.keyword or "path").lstrip("-").replace("-", "_"), token.value) for token in tokens]
+    return paths[0] if len(paths) == 1 else tuple(paths)
+
+
 Whole = Annotated[int | None, Parameter(converter=_whole)]
 Pair = Annotated[tuple[int, int] | None, Parameter(converter=_whole)]
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
 Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=_whole)]
 Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
+Place = Annotated[Path, Parameter(converter=convert_path)]
 
 
 def show(facts, text, as_json):

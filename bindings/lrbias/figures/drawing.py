@@ -1,13 +1,12 @@
 """How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbias.errors import InvalidInput
+from lrbias.paths import as_path
 
 STYLE = {
     "font.size": 9,
@@ -104,7 +103,7 @@ def plain_ticks(*axes):
 
 def save_figure(figure, folder, name, formats):
     """Write one figure in each format; returns the paths."""
-    folder = Path(folder)
+    folder = as_path("output", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in formats]

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import zlib
-
 from pathlib import Path
 
 from lrbias.completion import as_positions, is_number

@@ -21,6 +21,7 @@ from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, req
 from lrbias.experiment import PATHS, Experiment
 from lrbias.files import drafted, remove_stale
 from lrbias.interrupts import terminable
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
@@ -70,7 +71,7 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     if is_client(executor):
         executor, scheduler = None, executor
     with nullcontext(executor) if scheduler is None else dask_executor(scheduler) as chosen:
-        folder = _folder(Path(store), base, over, runs, place, workers)
+        folder = _folder(as_path("store", store), base, over, runs, place, workers)
         return _make(folder, shard, place, workers, chosen, progress)
 
 
@@ -142,10 +143,8 @@ def _check_plain(document):
 
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
-        read = (
-            plain_settings if part == "base" else plain_axes
-        )  # what was written by an earlier version has short paths
-        there, here = read(known[part]), wanted[part]
+        plain = {"base": plain_settings, "over": plain_axes}[part]
+        there, here = plain(known[part]), wanted[part]  # an earlier version kept paths as they were given
         for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
                 raise InvalidInput(

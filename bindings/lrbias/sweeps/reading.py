@@ -2,13 +2,13 @@
 
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 
 from lrbias.batch_file import batch_path, member_at
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.observed import restore
+from lrbias.paths import as_path
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.store import read_json, write_file
@@ -25,11 +25,12 @@ TABLES = (".csv", ".parquet")
 
 def open_sweep(path):
     """The Sweep at `path`, as far as it is."""
-    require((Path(path) / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
-    document = read_json(Path(path) / "sweep.json")
+    path = as_path("path", path)
+    require((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
+    document = read_json(path / "sweep.json")
     if document.get("format") != FORMAT:
         raise StoreError(f"{path}/sweep.json has format {document.get('format')}; this version reads {FORMAT}.")
-    return Sweep(Path(path), document)
+    return Sweep(path, document)
 
 
 class Sweep:
@@ -192,7 +193,7 @@ class Sweep:
 
 def check_table(path):
     """A path that `Sweep.write` can write; InvalidInput otherwise."""
-    path = Path(path)
+    path = as_path("table", path)
     require(path.suffix in TABLES, "table", str(path), "a file that ends in .csv or .parquet")
     require(path.absolute().parent.is_dir(), "table", str(path), "a file in a folder that exists")
     if path.suffix == ".parquet":
