@@ -17,7 +17,7 @@ from lrbias.paths import as_path
 from lrbias.problem import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.record import Record, Stop
 from lrbias.regression import load_regression
-from lrbias.settings import Compress, Count, Finite, Fraction, Positive, Seed, Settings, Threads
+from lrbias.settings import Compress, Count, Depth, Finite, Fraction, Positive, Scale, Seed, Settings, Threads
 
 PATHS = ("target", "network", "observed", "inputs", "outputs")  # keys that name a file
 STEP_SIZE = 1e-3
@@ -44,7 +44,7 @@ class Experiment(Settings):
     crop: Any = Field(None, description="two integers (rows, columns)")
     shape: Any = Field((100, 100), description="two integers (rows, columns)")
     rank: Count = Field(10, description="an integer of at least 1")
-    teacher_depth: Count | None = Field(None, description="an integer of at least 1")
+    teacher_depth: Depth | None = Field(None, description="an integer of at least 1, at most 1000")
     teacher_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
     scale: Positive | None = Field(None, description="a finite number greater than 0")
     values: Any = None
@@ -64,12 +64,12 @@ class Experiment(Settings):
 
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
-    depth: Count = Field(3, description="an integer of at least 1")
+    depth: Depth = Field(3, description="an integer of at least 1, at most 1000")
     init: Any = "gaussian"
     gamma: Finite | None = Field(None, description="a finite number")
     std: Positive | None = Field(None, description="a finite number greater than 0")
     parametrization: Any = "standard"
-    output_scale: Positive = Field(1.0, description="a finite number greater than 0")
+    output_scale: Scale = Field(1.0, description="a number from 1e-100 to 1e100, greater than 0")
     alpha: Positive = Field(0.1, description="a finite number greater than 0")
     beta: Positive = Field(0.05, description="a finite number greater than 0")
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
@@ -317,14 +317,23 @@ def _from_checkpoint(path, problem):
     path = str(as_path("network", path))
     require(Path(path).is_file(), "network", path, accepted)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            network = Network.from_checkpoint(archive)
-    except DAMAGE as error:
+        arrays = _archive(path)
+        network = Network.from_checkpoint(arrays)
+        network.check_layers()
+    except (*DAMAGE, TypeError) as error:
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
     problem.check(network)
     return network
+
+
+def _archive(path):
+    """{name: array} of a .npz file."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        return {name: archive[name] for name in archive.files}
 
 
 def describe(*parts, **others):

@@ -8,10 +8,11 @@ import numpy as np
 from lrbias.arrays import as_array, as_matrix
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.problem import gaussian, orthonormal
-from lrbias.settings import Count, Finite, Positive, Seed, validate
+from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, check_memory, validate
 from lrcore import layout, random
 
 PARAMETRIZATIONS = ("standard", "ntk")
+MOST_LAYERS = 1000  # of which each has metrics and files of its own
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
 
@@ -70,7 +71,7 @@ class Network:
     def identical(cls, n, depth, alpha, dtype="float64"):
         """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
         settings = {"init": "identical", "alpha": validate(Positive, "alpha", alpha)}
-        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Count, "depth", depth), dtype, settings)
+        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Depth, "depth", depth), dtype, settings)
 
     @classmethod
     def perturbed(cls, n, depth, alpha, beta, dtype="float64"):
@@ -80,12 +81,13 @@ class Network:
         """
         alpha, beta = validate(Positive, "alpha", alpha), validate(Positive, "beta", beta)
         require(beta < alpha, "beta", beta, f"less than alpha, {alpha:g}")
-        scales = [alpha - beta] + [alpha] * (validate(Count, "depth", depth) - 1)
+        scales = [alpha - beta] + [alpha] * (validate(Depth, "depth", depth) - 1)
         return cls._scaled_identities(n, depth, scales, dtype, {"init": "perturbed", "alpha": alpha, "beta": beta})
 
     @classmethod
     def _scaled_identities(cls, n, depth, scales, dtype, settings):
         n = validate(Count, "n", n)
+        check_memory("n", n, depth * n**2)
         require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
         params, widths = layout.flatten([scale * np.eye(n) for scale in scales], DTYPES[dtype])
         return cls(params, widths, {**settings, "widths": [n] * (depth + 1), "dtype": dtype})
@@ -174,6 +176,16 @@ class Network:
         params, widths = (arrays[origin + name] for name in ("params", "widths"))
         return cls(params, widths, scale=float(arrays.get(f"{origin}scale", 1)))
 
+    def check_layers(self):
+        """InvalidInput unless the layers fit the widths and are finite: of arrays that come from a file."""
+        widths = as_widths(self.widths)
+        known = self.params.ndim == 1 and self.params.dtype.name in DTYPES
+        require(known, "params", f"<{self.params.dtype}, shape {self.params.shape}>", "a vector, float64 or float32")
+        size = sum(rows * columns for rows, columns in itertools.pairwise(widths))
+        require(self.params.size == size, "params", f"<{self.params.size} numbers>", f"{size}, for widths {widths}")
+        require(np.isfinite(self.params).all(), "params", f"<{size} numbers>", "finite numbers")
+        validate(Scale, "scale", self.scale)
+
     @property
     def layers(self):
         """Views of the layers, W_1 first: writing to one writes to `params`."""
@@ -200,7 +212,8 @@ class Network:
         The larger it is, the lazier the training, since smaller changes of the layers fit the target. A loss then
         falls α² times as fast, so the learning rate has to be smaller by that. Raises InvalidInput.
         """
-        alpha = validate(Positive, "output_scale", output_scale)
+        alpha = validate(Scale, "output_scale", output_scale)
+        validate(Scale, "output_scale", self.scale * alpha)
         settings = self._settings
         if settings is not None:
             settings = {**settings, "output_scale": settings.get("output_scale", 1.0) * alpha}
@@ -265,4 +278,7 @@ def as_widths(widths):
     except TypeError:
         raise InvalidInput(f"widths = {shorten(widths)} is not accepted: expected {accepted}.") from None
     require(len(widths) >= 2, "widths", widths, accepted)
-    return tuple(validate(Count, "widths", width) for width in widths)
+    require(len(widths) - 1 <= MOST_LAYERS, "widths", widths, f"at most {MOST_LAYERS} layers")
+    widths = tuple(validate(Count, "widths", width) for width in widths)
+    check_memory("widths", widths, sum(rows * columns for rows, columns in itertools.pairwise(widths)))
+    return widths

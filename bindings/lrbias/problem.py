@@ -10,7 +10,7 @@ from lrbias.arrays import as_matrix, as_vector
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.matrix_files import read_matrix
 from lrbias.modes import MOST, cluster_rows
-from lrbias.settings import Count, Positive, Seed, validate
+from lrbias.settings import Count, Depth, Positive, Seed, check_memory, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 
@@ -29,11 +29,12 @@ def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
     """
     outputs, inputs = _shape(shape)
     rank = validate(Count, "rank", rank)
-    depth = validate(Count, "depth", depth)
+    depth = validate(Depth, "depth", depth)
     scale, seed = validate(Positive, "scale", scale), validate(Seed, "seed", seed)
     smaller = min(outputs, inputs)
     require(rank <= smaller, "rank", rank, f"at most {smaller}, the smaller side of shape {(outputs, inputs)}")
     require(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
+    check_memory("shape", (outputs, inputs), max(outputs, inputs) ** 2 if depth > 2 else outputs * inputs)
     hidden = [] if depth == 1 else [rank] + [max(outputs, inputs)] * (depth - 2)
     product = None
     for i, (rows, columns) in enumerate(shapes(as_widths([inputs, *hidden, outputs])), start=1):
@@ -61,6 +62,7 @@ def symmetric(size, eigenvalues, seed=0):
     """
     size, seed = validate(Count, "size", size), validate(Seed, "seed", seed)
     eigenvalues = as_vector("eigenvalues", eigenvalues)
+    check_memory("size", size, size**2)
     require(len(eigenvalues) <= size, "eigenvalues", eigenvalues, f"at most {size} eigenvalues")
     vectors = orthonormal(size, len(eigenvalues), seed, stream=1, domain=random.ROTATION)
     matrix = (vectors * eigenvalues) @ vectors.T
@@ -116,7 +118,9 @@ def _shape(shape, argument="shape"):
         raise InvalidInput(
             f"{argument} = {shorten(shape)} is not accepted: expected two integers (rows, columns)."
         ) from None
-    return validate(Count, argument, rows), validate(Count, argument, columns)
+    shape = validate(Count, argument, rows), validate(Count, argument, columns)
+    check_memory(argument, shape, shape[0] * shape[1])
+    return shape
 
 
 class Spectrum(NamedTuple):

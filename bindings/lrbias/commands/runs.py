@@ -4,21 +4,19 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from lrbias.commands.console import (
     EXIT_DIVERGED,
     EXIT_STORE,
     Flag,
     Numbers,
+    Output,
     Pair,
     Place,
     Sizes,
+    Store,
     Whole,
     Words,
-    convert_path,
     show,
 )
 
@@ -97,7 +95,7 @@ def run(
     stop_loss: float | None = None,
     stop_gradient: float | None = None,
     stop_plateaus: Whole = None,
-    store: Annotated[Path | None, Parameter(alias="-o", converter=convert_path)] = None,
+    store: Store = None,
     figures: bool = True,
     format: Words = None,
     dry_run: Flag = False,
@@ -350,7 +348,7 @@ def plot(
     path: Place,
     /,
     *,
-    output: Annotated[Path | None, Parameter(alias="-o", converter=convert_path)] = None,
+    output: Output = None,
     format: Words = None,
 ):
     """Draw the figures of a run or of a sweep, finished or not; also of a model that was tracked.
@@ -429,7 +427,7 @@ def compare(
     first: Place,
     /,
     *others: Place,
-    output: Annotated[Path | None, Parameter(alias="-o", converter=convert_path)] = None,
+    output: Output = None,
     format: Words = None,
     json: Flag = False,
 ):

@@ -1,18 +1,15 @@
 """The commands about many runs: sweep, reproduce, report."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from lrbias.commands.console import EXIT_STORE, Flag, Place, Whole, Words, complain, convert_path, show, show_forecast
+from lrbias.commands.console import EXIT_STORE, Flag, Output, Place, Store, Whole, Words, complain, show, show_forecast
 
 
 def sweep(
     file: Place,
     /,
     *,
-    store: Annotated[Path | None, Parameter(alias="-o", converter=convert_path)] = None,
+    store: Store = None,
     workers: Whole = None,
     device: str | None = None,
     scheduler: str | None = None,
@@ -92,7 +89,7 @@ def report(
     first: Place,
     /,
     *others: Place,
-    output: Annotated[Path, Parameter(alias="-o", converter=convert_path)] = Path("report.html"),
+    output: Output = Path("report.html"),
     quiet: Flag = False,
 ):
     """Write one self-contained HTML page about runs, sweeps or studies.
@@ -118,7 +115,7 @@ def reproduce(
     name: str,
     /,
     *,
-    store: Annotated[Path | None, Parameter(alias="-o", converter=convert_path)] = None,
+    store: Store = None,
     steps: Whole = None,
     seeds: Whole = None,
     workers: Whole = None,

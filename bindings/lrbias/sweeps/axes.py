@@ -40,7 +40,7 @@ def expand(base, over):
     for chosen in itertools.product(*(rows for _, rows in axes)):
         varied = dict(zip(keys, itertools.chain(*chosen), strict=True))
         settings = {**base, **varied}
-        name = run_name({key: labels.get(key, {}).get(value, value) for key, value in varied.items()})
+        name = run_name({key: labels[key][value] if key in labels else value for key, value in varied.items()})
         require(name not in runs, "over", shorten(varied), "runs that differ; two of them are the same")
         try:
             checked = Experiment(**settings)
@@ -89,9 +89,10 @@ def _labels_of_paths(keys, axes):
     columns = dict(zip(keys, itertools.chain(*(zip(*rows, strict=True) for _, rows in axes)), strict=True))
     labels = {}
     for key in set(PATHS) & set(columns):
-        names = {path: Path(path).name for path in columns[key] if isinstance(path, str)}
-        if len(set(names.values())) == len(names):
-            labels[key] = names
+        if all(isinstance(path, str) for path in columns[key]):
+            names = {path: Path(path).name for path in columns[key]}
+            if len(set(names.values())) == len(names):
+                labels[key] = names
     return labels
 
 
