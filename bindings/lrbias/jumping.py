@@ -31,6 +31,7 @@ def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
     steps, values = as_numbers("steps", steps), as_numbers("values", values)
     fits = values.ndim == 2 and steps.ndim == 1 and len(steps) == len(values) > 0 and values.shape[1] > 0
     require(fits, "values", f"<shape {values.shape}>", "a row for each step, with at least one value")
+    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     finite = values[np.isfinite(values)]
     floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
     ranks, found = [int(first_rank(values[0], lower, floor))], []

@@ -52,7 +52,7 @@ class Network:
         rounded float64 ones. Raises InvalidInput.
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         known = isinstance(parametrization, str) and parametrization in PARAMETRIZATIONS
         require(known, "parametrization", parametrization, " or ".join(PARAMETRIZATIONS))
         start = _deviations(widths, gamma, std, parametrization)
@@ -88,7 +88,7 @@ class Network:
     def _scaled_identities(cls, n, depth, scales, dtype, settings):
         n = validate(Count, "n", n)
         check_memory("n", n, depth * n**2)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         params, widths = layout.flatten([scale * np.eye(n) for scale in scales], DTYPES[dtype])
         return cls(params, widths, {**settings, "widths": [n] * (depth + 1), "dtype": dtype})
 
@@ -100,7 +100,7 @@ class Network:
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         layers = [alpha * _orthogonal(shape, seed, i) for i, shape in enumerate(layout.shapes(widths), start=1)]
         params, _ = layout.flatten(layers, DTYPES[dtype])
         settings = {"init": "orthogonal", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
@@ -116,7 +116,7 @@ class Network:
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         depth, rank = len(widths) - 1, min(widths)
         left, values, right = np.linalg.svd(gaussian((widths[-1], widths[0]), seed, 0, random.NETWORK), False)
         roots = alpha * (values[:rank] / values[0]) ** (1 / depth)
@@ -143,7 +143,7 @@ class Network:
         fits = len(widths) == 3 and widths[0] == widths[-1]
         require(fits, "widths", widths, "(n, d, n) for a symmetric start UUᵀ, which has depth 2")
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         half = gaussian(widths[:2], seed, stream=1, domain=random.NETWORK) * (alpha / np.sqrt(widths[0]))
         params, _ = layout.flatten([half.T, half], DTYPES[dtype])
         settings = {"init": "symmetric", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}

@@ -10,6 +10,7 @@ import numpy as np
 
 from lrbias.arrays import as_numbers, as_real
 from lrbias.errors import require
+from lrbias.settings import NotNegative, validate
 
 FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
 LEARNT, SETTLED = 0.99, 1e-3  # of the first loss
@@ -39,6 +40,8 @@ def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
     """
     steps, values = as_numbers("steps", steps), as_real("values", values)
     require(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
+    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
+    flatness, share = validate(NotNegative, "flatness", flatness), validate(NotNegative, "share", share)
     if not np.isfinite(values).any():
         return []
     first = int(np.argmax(values <= np.nanmin(values) + flatness))

@@ -6,6 +6,7 @@ Nothing in the page is fetched from anywhere and nothing runs in it, so it can b
 import base64
 import functools
 import io
+import os
 from math import isfinite
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def report(paths, output, progress=None):
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
     of these or `output` cannot be written.
     """
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    require(isinstance(paths, (str, os.PathLike, list, tuple)), "paths", paths, "a path, or a list of them")
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
     output = as_path("output", output)
     require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")

@@ -65,7 +65,7 @@ def reproduce(
 
 
 def _check(name, steps, seeds, scale=None, folder=None):
-    require(name in STUDIES, "name", name, " or ".join(STUDIES))
+    require(isinstance(name, str) and name in STUDIES, "name", name, " or ".join(STUDIES))
     for argument, value in (("scale", scale), ("folder", folder)):
         require(value is None or name == "galanti", argument, value, "nothing for this study")
     for argument, value in (("steps", steps), ("seeds", seeds)):

@@ -21,6 +21,7 @@ NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
 ENDED = ("finished", "stopped", "diverged")
 TABLES = (".csv", ".parquet")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what the cells begin with that a spreadsheet evaluates
 
 
 def open_sweep(path):
@@ -210,13 +211,16 @@ def _arrow():
 
 
 def as_csv(rows):
-    """Dictionaries with the same keys as a CSV file: lists joined by spaces, what is missing empty."""
+    """Dictionaries with the same keys as a CSV file: lists joined by spaces, what is missing empty.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it; numbers stay numbers.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return text.getvalue().encode()
+        writer.writerow({key: _harmless(_cell(value)) for key, value in row.items()})
+    return text.getvalue().encode("utf-8")
 
 
 def _as_parquet(rows):
@@ -227,6 +231,20 @@ def _as_parquet(rows):
 
 def _last(run, name):
     return run[name][-1].item() if name in run and len(run.steps_of(name)) else None
+
+
+def _harmless(cell):
+    """A cell that no spreadsheet evaluates: text that begins like a formula gets an apostrophe."""
+    formula = isinstance(cell, str) and cell.startswith(FORMULA) and not all(map(_is_number, cell.split()))
+    return f"'{cell}" if formula else cell
+
+
+def _is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _cell(value):
