@@ -12,6 +12,7 @@ from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, check_m
 from lrcore import layout, random
 
 PARAMETRIZATIONS = ("standard", "ntk")
+GAMMA, NTK_GAMMA = 1.5, 0.5  # of the protocol, and of the tangent parametrization
 MOST_LAYERS = 1000  # of which each has metrics and files of its own
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
@@ -37,7 +38,7 @@ class Network:
     def gaussian(cls, widths, gamma=None, seed=0, dtype="float64", parametrization="standard", std=None):
         """Layers with independent normal entries of **standard deviation** w^−gamma, w the width of the layer.
 
-        gamma: 1.1 by default, ½ with parametrization "ntk".
+        gamma: 1.5 by default, so small a start that one value is learnt after the other, ½ with parametrization "ntk".
         parametrization: "ntk" has layers w_i/√n_{i−1} (Jacot et al. 2018): the entries of w_i, which are trained, have
             deviation w^(½−gamma), 1 by default, and the output is multiplied by the product of all 1/√n_{i−1}. At the
             start it is that of the "standard" network with the same gamma, whatever the widths; but a step of the
@@ -258,7 +259,7 @@ def _deviations(widths, gamma, std, parametrization):
         require(gamma is None, "std", std, "either std or gamma")
         std = validate(Positive, "std", std)
         return _Start([std] * len(inputs), scale, {"std": std, **settings})
-    gamma = validate(Finite, "gamma", (0.5 if tangent else 1.1) if gamma is None else gamma)
+    gamma = validate(Finite, "gamma", (NTK_GAMMA if tangent else GAMMA) if gamma is None else gamma)
     with np.errstate(over="ignore"):
         return _Start([n ** (tangent / 2 - gamma) for n in inputs], scale, {"gamma": gamma, **settings})
 

@@ -157,7 +157,7 @@ def run(
     init
         How the network starts: gaussian, identical, perturbed, orthogonal, balanced or symmetric (U Uᵀ, depth 2).
     gamma
-        Of a gaussian start: standard deviation w^-gamma, w the width of a layer; 1.1.
+        Of a gaussian start: standard deviation w^-gamma, w the width of a layer; 1.5.
     std
         Of a gaussian start: the standard deviation itself, instead of gamma.
     parametrization
