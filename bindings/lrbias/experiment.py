@@ -319,11 +319,14 @@ def _from_checkpoint(path, problem):
     try:
         arrays = _archive(path)
         network = Network.from_checkpoint(arrays)
-        network.check_layers()
     except (*DAMAGE, TypeError) as error:
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
+    try:
+        network.check_layers()
+    except InvalidInput as error:
+        raise InvalidInput(f"network = {path!r}: {error}") from None
     problem.check(network)
     return network
 

@@ -145,7 +145,8 @@ def identical_limit(norm, depth, alpha):
 
     norm: ‖target‖₂; M = max(α, norm^{1/N}).
     """
-    return 1 / ((3 * depth - 2) * _power(_scale("norm", norm, depth, alpha), 2 * depth - 2))
+    largest = _scale("norm", norm, depth, alpha)
+    return 1 / ((3 * depth - 2) * _power(largest, 2 * depth - 2))
 
 
 def eigenvalue_limit(eigenvalue, depth, alpha):

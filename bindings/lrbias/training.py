@@ -29,7 +29,7 @@ from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run
-from lrbias.settings import Compress, Count, Threads, validate
+from lrbias.settings import Compress, Count, Threads, Whole, validate
 from lrbias.store import RunFolder, RunWriter, check_new
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
@@ -149,8 +149,9 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)
         require(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
-        start = known["checkpoint"] if from_checkpoint is None else from_checkpoint
+        start = known["checkpoint"]
         if from_checkpoint is not None:
+            start = validate(Whole, "from_checkpoint", from_checkpoint)
             reached = [step for step in writer.checkpoint_steps() if step <= known["step"]]
             require(start in reached, "from_checkpoint", start, f"one of {reached}")
         if known["status"] == "diverged" and from_checkpoint is None:

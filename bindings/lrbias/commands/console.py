@@ -43,6 +43,7 @@ Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negat
 Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 Place = Annotated[Path, Parameter(converter=_converter_of_paths(None))]
+File = Annotated[Path, Parameter(converter=_converter_of_paths("file"))]
 Store = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("store"))]
 Output = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("output"))]
 

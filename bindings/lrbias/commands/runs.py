@@ -8,6 +8,7 @@ from pathlib import Path
 from lrbias.commands.console import (
     EXIT_DIVERGED,
     EXIT_STORE,
+    File,
     Flag,
     Numbers,
     Output,
@@ -22,7 +23,7 @@ from lrbias.commands.console import (
 
 
 def run(
-    file: Place | None = None,
+    file: File | None = None,
     /,
     *,
     target: str | None = None,

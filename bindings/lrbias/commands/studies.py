@@ -2,11 +2,23 @@
 
 from pathlib import Path
 
-from lrbias.commands.console import EXIT_STORE, Flag, Output, Place, Store, Whole, Words, complain, show, show_forecast
+from lrbias.commands.console import (
+    EXIT_STORE,
+    File,
+    Flag,
+    Output,
+    Place,
+    Store,
+    Whole,
+    Words,
+    complain,
+    show,
+    show_forecast,
+)
 
 
 def sweep(
-    file: Place,
+    file: File,
     /,
     *,
     store: Store = None,

@@ -67,7 +67,8 @@ class Sweep:
         return self._document["made_with"]
 
     def settings(self, name):
-        require(name in self._document["runs"], "name", name, f"a run of this sweep ({shorten(self.names)})")
+        known = isinstance(name, str) and name in self._document["runs"]
+        require(known, "name", name, f"a run of this sweep ({shorten(self.names)})")
         return self._document["runs"][name]
 
     def __getitem__(self, name):
