@@ -34,8 +34,8 @@ NOT_NUMBERS = ["x", "", "nan", "inf", "-inf", "1e400", "0x10", "1,5", "-", "1" +
 EXTREME = ["1e300", "-1e300", "1e-320", "1e308", "-1", "0", "-0.0", "1e-8", "1e8"]
 NOT_WORDS = ["", "x", "ü", "a\nb", "$x$", "~", "..", "=1+1", "all", "\udcff", "y" * 300]
 GOOD_FILES = ["good.csv", "good.npy", "good.tsv", "ramp.png", "mask.npy", "x.npy", "y.npy"]
-ODD_FILES = _split("""missing.npy empty.csv blank.csv words.csv ragged.csv holes.tsv mark.csv cube.npy complex.npy objects.npy
-    none.npy strings.npy fake.png fake.npz other.npz other.xyz folder folder/missing cut.npy huge.npy renamed.npy
+ODD_FILES = _split("""missing.npy empty.csv blank.csv words.csv ragged.csv holes.tsv mark.csv cube.npy complex.npy
+    objects.npy none.npy strings.npy fake.png fake.npz other.npz other.xyz folder folder/missing cut.npy huge.npy renamed.npy
     bomb.png float.tif step.npz wrong.npz ~/missing.npy ~nobody/x.npy loop.npy good.csv/below""")
 ODD_FILES += ["z" * 300 + ".npy", "", "a\0b.npy", "ü.csv", "/", "."]
 FOLDERS = ["run", "sweep", "diverged", "broken", "folder", "missing", "good.csv", "", ".", "/", "~", "w" * 300]
@@ -73,11 +73,11 @@ def _metric(rng):
     return rng.choice([*names, "all", "none", "x", "stable_rank=2", "stable_rank=0", "norms=x", "=", "ü=1"])
 
 
-NUMBERS = _split("""scale fraction gamma std output-scale alpha beta lr dt rtol atol ridge epsilon tolerance cutoff degenerate
-    numerical-threshold relative-threshold absorbing-balance absorbing-slack absorbing-alpha absorbing-bound
+NUMBERS = _split("""scale fraction gamma std output-scale alpha beta lr dt rtol atol ridge epsilon tolerance cutoff
+    degenerate numerical-threshold relative-threshold absorbing-balance absorbing-slack absorbing-alpha absorbing-bound
     eigen-tolerance stop-loss stop-gradient""")
-INTEGERS = _split("""rank teacher-depth teacher-seed entries mask-seed depth seed batch sampling-seed max-rank check-every
-    checkpoint-every threads every directions leading stop-plateaus""")
+INTEGERS = _split("""rank teacher-depth teacher-seed entries mask-seed depth seed batch sampling-seed max-rank
+    check-every checkpoint-every threads every directions leading stop-plateaus""")
 FLAGS = _split("""whiten center pairs mean no-replacement tied json json json quiet quiet dry-run empty-shape""")
 OPTIONS = {
     **dict.fromkeys(NUMBERS, _number),
