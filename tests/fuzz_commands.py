@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,8 @@ EXTREME = ["1e300", "-1e300", "1e-320", "1e308", "-1", "0", "-0.0", "1e-8", "1e8
 NOT_WORDS = ["", "x", "ü", "a\nb", "$x$", "~", "..", "=1+1", "all", "\udcff", "y" * 300]
 GOOD_FILES = ["good.csv", "good.npy", "good.tsv", "ramp.png", "mask.npy", "x.npy", "y.npy"]
 ODD_FILES = _split("""missing.npy empty.csv blank.csv words.csv ragged.csv holes.tsv mark.csv cube.npy complex.npy
-    objects.npy none.npy strings.npy fake.png fake.npz other.npz other.xyz folder folder/missing cut.npy huge.npy renamed.npy
-    bomb.png float.tif step.npz wrong.npz ~/missing.npy ~nobody/x.npy loop.npy good.csv/below""")
+    objects.npy none.npy strings.npy fake.png fake.npz other.npz other.xyz folder folder/missing cut.npy huge.npy
+    renamed.npy bomb.png float.tif step.npz wrong.npz ~/missing.npy ~nobody/x.npy loop.npy good.csv/below""")
 ODD_FILES += ["z" * 300 + ".npy", "", "a\0b.npy", "ü.csv", "/", "."]
 FOLDERS = ["run", "sweep", "diverged", "broken", "folder", "missing", "good.csv", "", ".", "/", "~", "w" * 300]
 
@@ -324,12 +325,10 @@ class Folder:
         (here / "loop.npy").symlink_to("loop.npy")
 
 
-class _Here:
+class _Here(Executor):
     """An executor that makes everything at once in this process."""
 
     def submit(self, function, *arguments):
-        from concurrent.futures import Future
-
         done = Future()
         done.set_result(function(*arguments))
         return done

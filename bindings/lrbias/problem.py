@@ -10,7 +10,7 @@ from lrbias.arrays import as_matrix, as_vector
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.matrix_files import read_matrix
 from lrbias.modes import MOST, cluster_rows
-from lrbias.settings import Count, Depth, Positive, Seed, check_memory, validate
+from lrbias.settings import Count, Depth, Positive, Scale, Seed, check_memory, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 
@@ -167,7 +167,7 @@ class Problem:
         if output_scale == self.output_scale:
             return self
         other = copy.copy(self)
-        other.output_scale, other.plain = float(output_scale), False
+        other.output_scale, other.plain = validate(Scale, "output_scale", output_scale), False
         return other
 
     @functools.cached_property
