@@ -10,6 +10,7 @@ from lrbias.cli import _expected
 from runs import fingerprint, settings
 
 SMALL = {"shape": [4, 4], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 20, "checkpoint_every": 10}
+SMALL["metrics"] = ["singular_values"]
 
 
 def run(folder):
