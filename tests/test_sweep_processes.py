@@ -49,7 +49,7 @@ def test_a_script_without_a_main_guard_makes_a_sweep(kind, tmp_path):
 
 def test_a_sweep_of_which_every_run_fails_raises_its_first_reason(tmp_path, capsys, monkeypatch):
     base = {"steps": 10, "target": str(tmp_path / "none.npy")}
-    with ThreadPoolExecutor(1) as executor, pytest.raises(lb.RunsFailed, match="2 in all.*expected the path") as failed:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(lb.RunsFailed, match=r"2 in all.*expected") as failed:
         lb.sweep(base, {"seed": [1, 2]}, tmp_path / "s", executor=executor)
     assert [row["status"] for row in failed.value.sweep.table()] == ["failed"] * 2
     monkeypatch.chdir(tmp_path)
