@@ -180,7 +180,7 @@ def _make(folder, shard, device, workers, executor, progress):
     made = Sweep(folder, document, failures)
     if failures and len(failures) == total:
         name, reason = next(iter(failures.items()))
-        raise RunsFailed(f"every run of {folder} failed ({total} in all), of them {name}: {reason}", made)
+        raise RunsFailed(f"every run of {folder} failed ({total} in all); {name}: {reason}", made)
     return made
 
 
