@@ -11,6 +11,7 @@ from lrbias import theory
 from lrbias.beside import has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.escapes import HORIZON, Escape, escapes
+from lrbias.floating import usual_errors
 from lrbias.log import losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.progress import clock
@@ -84,6 +85,7 @@ def told_escape(step: int | None, outcome: str, steps: int) -> str:
     return f"{step}" if step <= steps else f"{step}  (beyond this run)"
 
 
+@usual_errors
 def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
     record, device = Record() if record is None else record, resolve(device)
