@@ -24,6 +24,7 @@ from lrbias.devices import resolve
 from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, require
 from lrbias.files import LOCK, drafted, lock
+from lrbias.floating import usual_errors
 from lrbias.interrupts import collected
 from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
@@ -41,6 +42,7 @@ SIDE_BY_SIDE = 64  # groups that are trained together on a device apart
 WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 
+@usual_errors
 def ensemble(
     problem,
     network,

@@ -12,6 +12,7 @@ from lrbias.beside import has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import require
 from lrbias.escapes import HORIZON, Escape, escapes
+from lrbias.floating import usual_errors
 from lrbias.log import losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -95,6 +96,7 @@ def _check(problem, method, record):
     require(record is None or isinstance(record, Record), "record", record, "a Record")
 
 
+@usual_errors
 def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
     _check(problem, method, record)

@@ -18,6 +18,7 @@ from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
 from lrbias.figures.drawing import STYLE, caption
 from lrbias.files import write_file
+from lrbias.floating import usual_errors
 from lrbias.nn.model_run import ModelRun
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay, clock
@@ -55,6 +56,7 @@ HEADS = {
 }
 
 
+@usual_errors
 def report(paths, output, progress=None):
     """Write the page `output` about `paths` (runs, sweeps, folders of either, studies); returns its path.
 

@@ -15,6 +15,7 @@ from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
+from lrbias.floating import usual_errors
 from lrbias.forecasting import first_warnings
 from lrbias.interrupts import collected
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
@@ -41,6 +42,7 @@ CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are 
 FIRST_CHUNK = 8
 
 
+@usual_errors
 def train(
     problem,
     network,
@@ -100,7 +102,7 @@ def train(
     compiling.announce(progress)
     if forecast:
         for sentence in first_warnings(problem, network, given, method, steps):
-            warnings.warn(sentence, ForecastWarning, stacklevel=2)
+            warnings.warn(sentence, ForecastWarning, stacklevel=3)
 
     with one_blas_thread(), place.fitting():
         short = reduce(problem, network, method, place) if compress == "auto" else None
@@ -121,6 +123,7 @@ def train(
         return training.go(sink, config, 0, progress)
 
 
+@usual_errors
 def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, threads=None, device=None):
     """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
 
@@ -254,7 +257,7 @@ class _Training:
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
-        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
+        self._start_clock()
         self.shown, owner = display(progress), Owner()
         try:
             self.shown.start(self.step, self.steps)
@@ -287,6 +290,8 @@ class _Training:
             rows = -(-self.step // self.watch.interval)
             self.watch.restore(self.sink.read(EFFECTIVE_RANK, 0, rows), self.sink.read(LOSSES, 0, self.step))
         self._measure()
+        self.recorder.drain()
+        self._start_clock()  # every metric was compiled, by whichever thread measured here
         while True:
             ending, detail = self._ending(received)
             if ending:
@@ -298,6 +303,9 @@ class _Training:
                 return self._diverged()
             self._measure()
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
+
+    def _start_clock(self):
+        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
 
     def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""

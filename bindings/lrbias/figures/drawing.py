@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbias.errors import InvalidInput
+from lrbias.floating import usual_errors
 from lrbias.paths import as_path
 
 STYLE = {
@@ -41,8 +42,9 @@ def new_figure(rows=1, columns=1, height=2.6, **options):
 
 
 def styled(draw):
-    """Draw within our style, whatever the caller's matplotlib settings are."""
+    """Draw within our style, whatever the caller's settings of matplotlib and of floating-point errors are."""
 
+    @usual_errors
     def wrapper(*args, **options):
         with matplotlib.rc_context(STYLE):
             return draw(*args, **options)

@@ -20,6 +20,7 @@ from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
 from lrbias.experiment import PATHS, Experiment
 from lrbias.files import drafted, remove_stale
+from lrbias.floating import usual_errors
 from lrbias.interrupts import terminable
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
@@ -36,6 +37,7 @@ from lrbias.training import resume as resume_run
 RIVALS = 3  # drafts of one process that others may take for what a killed one left
 
 
+@usual_errors
 def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None, device=None):
     """Make the runs of a sweep that are not made yet, and return the Sweep.
 
@@ -243,6 +245,7 @@ def make_run(job):
     return run.status, run.detail
 
 
+@usual_errors
 def forecast_sweep(base, over, workers=None, device=None):
     """{runs, seconds, bytes}: what a sweep will take, from timing a few steps for each kind of network and method."""
     from lrbias.forecasting import cost
