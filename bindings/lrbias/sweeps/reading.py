@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.batch_file import batch_path, member_at
+from lrbias.batch_file import batch_path, member_at, owner_in
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.observed import restore
 from lrbias.run import Run
@@ -28,7 +28,15 @@ def open_sweep(path):
     require((Path(path) / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
     document = read_json(Path(path) / "sweep.json")
     if document.get("format") != FORMAT:
-        raise StoreError(f"{path}/sweep.json has format {document.get('format')}; this version reads {FORMAT}.")
+        raise StoreError(
+            f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads {FORMAT}."
+        )
+    batches, runs = document.get("batches", {}), document.get("runs")
+    whole = all(isinstance(part, dict) for part in (runs, batches, document.get("base"), document.get("over")))
+    whole = whole and all(isinstance(settings, dict) for settings in runs.values())
+    whole = whole and all(isinstance(names, list) and set(names) <= set(runs) for names in batches.values())
+    if not whole or not isinstance(document.get("made_with"), dict):
+        raise StoreError(f"{path}/sweep.json is not what lrbias writes; restore it from a copy.")
     return Sweep(Path(path), document)
 
 
@@ -43,6 +51,7 @@ class Sweep:
 
     def __init__(self, path, document, failures=None):
         self.path, self._document, self._failures = path, document, failures or {}
+        self._owners = {}  # of batches, by their numbers
         self._ended = {}  # rows of runs that have ended, and stay as they are
         self._batch_of = {name: number for number, names in document.get("batches", {}).items() for name in names}
 
@@ -79,8 +88,13 @@ class Sweep:
         number = self._batch_of.get(name)
         if number is None or not batch_path(self.path, number).is_file():
             return None
-        member = member_at(self.path, number, name)
+        member = member_at(self.path, number, name, self._owner(number))
         return member and Run(member, member.config(), restore(*member.data()))
+
+    def _owner(self, number):
+        if number not in self._owners:
+            self._owners[number] = owner_in(self._document, number)
+        return self._owners[number]
 
     def __len__(self):
         return len(self.names)
