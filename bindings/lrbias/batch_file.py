@@ -30,6 +30,7 @@ from lrbias.experiment import PATHS
 from lrbias.log import LOSSES
 from lrbias.run_documents import Count, Name, Quantity, Text, Whole
 from lrbias.store import progress_document, read_json, write_file
+from lrcore import layout
 
 FORMAT = 2  # 1: without an owner
 ROWS = "rows/"
@@ -129,7 +130,7 @@ class Batch:
         arrays, document = self._arrays, self.document
         runs, steps, widths = len(document["members"]), document["steps"], document["widths"]
         size, dtype = (
-            sum(a * b for a, b in zip(widths, widths[1:], strict=False)),
+            layout.size(widths),
             document["layouts"][0][LOSSES]["dtype"],
         )
         kept = len(expect(arrays, "checkpoint_steps", (None,), "i8"))

@@ -13,6 +13,7 @@ from lrbias.intervals import rate_interval, share_interval
 from lrbias.network import Network
 from lrbias.run_documents import Count, Text, Whole
 from lrbias.store import read_json, write_file
+from lrcore import layout
 
 FORMAT = 1
 FINGERPRINT = "fingerprint"  # of the ensemble that a group belongs to, among the arrays of one without a seal
@@ -74,7 +75,7 @@ def _check_group(found, document):
             raise Damaged(f"{name} is {kind}")
     expect(found, "diverged", (runs,), "?")
     expect(found, "values", (runs, min(widths[0], widths[-1])), found["values"].dtype if "values" in found else "f8")
-    size = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    size = layout.size(widths)
     expect(found, "params", (runs, size), document["dtype"])
     expect(found, "seconds", (1,), "f8")
 
@@ -82,7 +83,7 @@ def _check_group(found, document):
 def _most_bytes(document):
     """Bytes that a group has at most."""
     widths, records = document["widths"], document["steps"] // document["every"] + 1
-    size = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    size = layout.size(widths)
     return 8 * document["runs"] * (4 * records + size + sum(widths) + 4) + OVERHEAD
 
 

@@ -94,7 +94,7 @@ def committed_rows(interval, step, status):
 
 
 class _Facts(NamedTuple):
-    """What never changes of a run: the name that its files say, the quantities, and the widths of a deep linear network."""
+    """What never changes of a run: its name, the quantities, and of a deep linear network the widths."""
 
     run: str | None
     quantities: dict

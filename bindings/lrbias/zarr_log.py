@@ -5,8 +5,8 @@ compressed; its header has a comment, and that holds the run, the quantity and t
 another run, or one under another name, is found, with no index that could be lost. Runs from before this have chunks
 without that (bytes, crc32c); for them `run` is None here.
 
-The files are made here and not by the package zarr: they do not depend on its settings then, and what describes an array
-can be compared with what it has to be.
+The files are made here and not by the package zarr: they do not depend on its settings then, and what describes an
+array can be compared with what it has to be.
 """
 
 import json
