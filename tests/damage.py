@@ -61,8 +61,6 @@ def numbers(run):
 class Finished:
     """A run that has ended, of a loss that sees a part of its target; several chunks a quantity."""
 
-    other = 7
-
     def arguments(self, seed=0):
         problem = lb.Completion(lb.spectrum((4, 3), [3.0, 1.5], seed=3 + seed), fraction=0.8, seed=1)
         record = lb.Record(every=2, metrics=("singular_values", "numerical_rank", "gradient_norm"))
@@ -112,15 +110,9 @@ class Symmetric(Finished):
 class Batch:
     """A sweep whose small runs are kept in two batches."""
 
-    def words(self, seed):
-        base = {"shape": [3, 3], "rank": 1, "depth": 2, "steps": 12, "every": 3, "checkpoint_every": 6, "lr": 0.1}
-        return {**base, "target_seed": seed}, {"seed": list(range(8)), "depth": [2, 3]}
-
     def make(self, path, seed=0):
-        base, over = self.words(seed)
-        base.pop("target_seed")
-        base["lr"] = 0.1 + seed / 100
-        made = lb.sweep(base, over, path, workers=1, progress=False)
+        base = {"shape": [3, 3], "rank": 1, "steps": 12, "every": 3, "checkpoint_every": 6, "lr": 0.01 + seed / 1000}
+        made = lb.sweep(base, {"seed": list(range(8)), "depth": [2, 3]}, path, workers=1, progress=False)
         assert made.counts() == {"finished": 16}, made.table()[0]
         assert len(list(path.glob("batches/*.npz"))) == 2
 
