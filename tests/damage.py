@@ -28,7 +28,6 @@ from lrbias import store
 from runs import settings
 
 REFUSED = (lb.StoreError, lb.InvalidInput)
-BORING = "lock"  # holds nothing
 
 
 def bits_of(value):
@@ -252,7 +251,7 @@ class Trial:
         kind.make(path)
         self.content = kind.read(path)
         self.after = self.on_a_copy(kind.go_on)
-        self.files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != BORING)
+        self.files = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
         self.found, self.told = Counter(), []
 
     def on_a_copy(self, act):

@@ -148,13 +148,19 @@ def resume(path, steps=None, model=None, images=None, progress=None):
             fitting = _Fitting(training, images, model, settings["checkpoint_every"])
             config = {**config, **{key: fitting.config()[key] for key in ("settings", "made_with")}}
             check_quantities(writer.path, config, fitting.tracking.quantities)
-            Log(fitting.tracking.quantities, writer).check(known["checkpoint"] + 1)
-            _restore(fitting, writer, known["checkpoint"])
+            start = known["checkpoint"]
+            Log(fitting.tracking.quantities, writer).check(_first_row(start))
+            _restore(fitting, writer, start)
             writer.open_log(fitting.tracking.quantities, fitting.steps)
             writer.extend(config)
-            return fitting.go(writer, config, known["checkpoint"], progress)
+            return fitting.go(writer, config, start, progress)
     finally:
         writer.close()
+
+
+def _first_row(start):
+    """The step whose record is written first by what goes on from `start`: that of `start` itself was written before."""
+    return start + 1 if start else 0
 
 
 def _restore(fitting, writer, step):
@@ -267,7 +273,7 @@ class _Fitting:
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the ModelRun."""
-        self.tracking.begin(sink, start + 1 if start else 0, sink.progress()["elapsed"] if start else 0.0)
+        self.tracking.begin(sink, _first_row(start), sink.progress()["elapsed"] if start else 0.0)
         self.sink, self.step, self.checkpoint = sink, start, start
         shown = display(progress, "average rank")
         try:
