@@ -27,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lrbias.archives import Damaged, check_seal, expect, pack, parsing, read_bytes, unpack
 from lrbias.errors import InvalidInput, StoreError
 from lrbias.experiment import PATHS
+from lrbias.files import write_file
 from lrbias.log import LOSSES
 from lrbias.run_documents import Count, Name, Quantity, Text, Whole
-from lrbias.store import progress_document, read_json, write_file
+from lrbias.store import progress_document, read_json
 from lrcore import layout
 
 FORMAT = 2  # 1: without an owner

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.archives import OVERHEAD, Damaged, check_seal, expect, pack, read_bytes, seal_of, unpack
 from lrbias.errors import StoreError, require, shorten
+from lrbias.files import write_file
 from lrbias.intervals import rate_interval, share_interval
 from lrbias.network import Network
 from lrbias.run_documents import Count, Text, Whole
-from lrbias.store import read_json, write_file
+from lrbias.store import read_json
 from lrcore import layout
 
 FORMAT = 1

@@ -159,7 +159,7 @@ def resume(path, steps=None, model=None, images=None, progress=None):
 
 
 def _first_row(start):
-    """The step whose record is written first by what goes on from `start`: that of `start` itself was written before."""
+    """The step from which rows are written by what goes on from `start`, whose own record is there."""
     return start + 1 if start else 0
 
 

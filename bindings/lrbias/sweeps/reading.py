@@ -8,10 +8,11 @@ import numpy as np
 
 from lrbias.batch_file import batch_path, member_at, owner_in
 from lrbias.errors import InvalidInput, StoreError, require, shorten
+from lrbias.files import write_file
 from lrbias.observed import restore
 from lrbias.run import Run
 from lrbias.run import open as open_run
-from lrbias.store import read_json, write_file
+from lrbias.store import read_json
 from lrbias.sweeps.axes import varied_keys
 
 FORMAT = 1
