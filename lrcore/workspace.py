@@ -324,8 +324,8 @@ class ReductionWorkspace(NamedTuple):
 class LanesWorkspace(NamedTuple):
     """Scratch for the values of as many bidiagonal matrices as a vector has lanes; n is the largest size.
 
-    q, e, q_new, e_new, values   (n + 3, lanes)
-    q_given, e_given             (n + 3, lanes)   q and e as they were, for the proof of the values
+    q, e, values   (n + 3, lanes)
+    q_new, e_new   (2 (n + 3), lanes)   the second half keeps q and e as they were, for the proof of the values
     state                        (rows of lrcore.cpu.qds, lanes)
     """
 
@@ -334,8 +334,6 @@ class LanesWorkspace(NamedTuple):
     q_new: np.ndarray
     e_new: np.ndarray
     values: np.ndarray
-    q_given: np.ndarray
-    e_given: np.ndarray
     state: np.ndarray
 
 
@@ -447,7 +445,7 @@ def _lanes_workspace(n):
     """A LanesWorkspace for bidiagonal matrices of size up to n."""
     from lrcore.cpu import qds
 
-    buffers = [_zeros(n + 3, layout.lanes(np.float64)) for _ in range(7)]
+    buffers = [_zeros(rows * (n + 3), layout.lanes(np.float64)) for rows in (1, 1, 2, 2, 1)]
     return LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
 
 

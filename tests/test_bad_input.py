@@ -138,7 +138,7 @@ CLI = {
     "store exists": ("run -o taken", "store = 'taken'", "does not exist"),
     "store is a file": ("run -o good.csv", "store = 'good.csv'", "does not exist"),
     "store below a file": ("run -o good.csv/run", "store = 'good.csv/run'", "can be written"),
-    "store name too long": (f"run -o {'x' * 300}", "store = 'xxx", "can be written"),
+    "store name too long": (f"run -o {'x' * 300}", "store = 'xxx", "File name too long"),
     "ridge negative": ("run --ridge=-1", "ridge = -1.0", "at least 0"),
     "ridge nan": ("run --ridge nan", "ridge = nan", "finite"),
     "ridge too large": ("run --lr 0.5 --ridge 1", "ridge = 1.0", "less than 1/(2 lr) = 1"),

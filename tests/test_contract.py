@@ -49,9 +49,11 @@ def test_scratch_is_asked_for_in_the_same_way_on_both(gpu):
 FOLDERS = ("lrcore", "bindings", "benchmarks", "tests", "examples")
 CUDA = {"lrcore/cuda/_target.py"}
 NUMBA = CUDA | {
-    f"lrcore/cpu/{name}.py" for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_vector")
+    f"lrcore/cpu/{name}.py"
+    for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_vector", "compilation")
 }
 MEASURED, EMULATED = {"benchmarks/peak.py", "benchmarks/sgd.py"}, {"tests/test_batch.py"}
+COMPILED = {"tests/test_cache.py", "tests/test_compiling.py"}
 
 
 @functools.cache
@@ -79,7 +81,7 @@ def test_cuda_is_imported_in_one_file():
 
 
 def test_numba_is_imported_where_kernels_are_decorated_or_made_of_instructions():
-    assert _importing("numba") == NUMBA | MEASURED | EMULATED
+    assert _importing("numba") == NUMBA | MEASURED | EMULATED | COMPILED
 
 
 def test_its_own_kernels_alone_are_written_for_cuda():

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lrbias as lb
 from conftest import ROOT
 from lrbias import cli
+from lrbias.studies import protocol as protocol_study
 
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -24,8 +26,8 @@ def _run(code, folder):
 
 def test_the_readme_example_runs(tmp_path):
     code = _blocks("README.md", "python")[0]
-    assert "steps=8_000" in code
-    _run(code.replace("steps=8_000", "steps=200"), tmp_path)
+    assert "steps=50_000" in code
+    _run(code.replace("steps=50_000", "steps=200"), tmp_path)
     assert (tmp_path / "overview.png").exists()
 
 
@@ -90,15 +92,49 @@ def test_no_module_hides_a_function():
 
 
 def test_the_protocol_file_is_what_the_command_does_without_one():
-    """Except for the smaller start, so that plateaus are long."""
     from lrbias import experiment
 
-    keys = experiment.read_toml(ROOT / "examples/protocol.toml")
-    written, default = experiment.Experiment(**keys), experiment.Experiment()
-    for key in ("rank", "depth", "seed", "steps", "every", "checkpoint_every", "metrics", "method"):
-        assert getattr(written, key) == getattr(default, key), key
-    assert tuple(written.shape) == default.shape
-    assert written.parts()[0] == default.parts()[0]
+    _assert_same(_written("protocol.toml"), experiment.Experiment().arguments())
+
+
+def test_the_first_block_of_the_readme_trains_what_the_protocol_file_does(monkeypatch):
+    """And so does `make demo`, which gives the figure above the block."""
+    trained, (block, *_) = {}, _blocks("README.md", "python")
+
+    def train(problem, network, method, **others):
+        trained.update(problem=problem, network=network, method=method, **others)
+
+    monkeypatch.setattr(lb, "train", train)
+    exec(block.split("print(")[0], {})
+    del trained["store"]
+    _assert_same(trained, _written("protocol.toml"))
+    assert "lrbias run examples/protocol.toml --store runs/demo\n" in (ROOT / "Makefile").read_text()
+
+
+def test_the_other_start_differs_in_its_size_and_length_only():
+    larger, protocol = _written("larger_start.toml"), _written("protocol.toml")
+    assert larger["network"].settings()["gamma"] == protocol_study.BASE["gamma"]
+    _assert_same({**larger, "network": protocol["network"], "steps": protocol["steps"]}, protocol)
+
+
+def _written(name):
+    """Arguments of `train` from a file in examples/."""
+    from lrbias import experiment
+
+    return experiment.Experiment(**experiment.read_toml(ROOT / "examples" / name)).arguments()
+
+
+def _assert_same(some, others):
+    """That two calls of `train` make the same run. What the first leaves out has its default."""
+    for key, value in some.items():
+        other = others[key]
+        if key == "problem":
+            np.testing.assert_array_equal(value.target, other.target)
+        elif key == "network":
+            assert value.widths == other.widths
+            np.testing.assert_array_equal(value.params, other.params)
+        else:
+            assert value == other, key
 
 
 def test_unknown_names_are_refused():

@@ -227,7 +227,9 @@ def test_a_run_that_fails_is_a_row_and_is_tried_again(tmp_path):
     missing = str(tmp_path / "later.npy")
     over = {"target": [missing], "seed": [1, 2]}
     base = {key: BASE[key] for key in ("steps", "gamma")}
-    failed = _here(tmp_path / "s", base, over)
+    with pytest.raises(lb.RunsFailed) as raised:
+        _here(tmp_path / "s", base, over)
+    failed = raised.value.sweep
     assert failed.counts() == {"failed": 2}
     assert "expected the path of a .npy" in failed.table()[0]["detail"]
     np.save(missing, np.diag([2.0, 1.0, 0.5]))
@@ -342,7 +344,7 @@ def _workers_of(pid):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [int(child) for child in children if b"spawn_main" in _command_of(child)]
+    return [int(child) for child in children if b"popen_loky" in _command_of(child)]
 
 
 def _command_of(pid):

@@ -29,6 +29,7 @@ from lrbias.errors import InvalidInput, StoreError
 from lrbias.experiment import PATHS
 from lrbias.files import write_file
 from lrbias.log import LOSSES
+from lrbias.paths import as_path
 from lrbias.run_documents import Count, Name, Quantity, Text, Whole
 from lrbias.store import progress_document, read_json
 from lrcore import layout
@@ -165,7 +166,7 @@ def _parsed(arrays):
 
 def find_batched(path):
     """The MemberFolder for the path SWEEP/runs/NAME of a run that a sweep keeps in a batch, or None."""
-    path = Path(path)
+    path = as_path("path", path)
     sweep = path.parent.parent
     if path.parent.name != "runs" or (path / "config.json").exists() or not (sweep / "batches").is_dir():
         return None

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from lrbias.errors import InvalidInput, require
+from lrbias.floating import usual_errors
 from lrbias.recording import Recording
 from lrbias.run import Run
 from lrbias.run import open as open_run
@@ -15,6 +16,7 @@ MATRIX = "product/matrix"
 PIECE_BYTES = 1 << 25  # of each of two runs that is in memory at a time
 
 
+@usual_errors
 def compare(runs):
     """A Comparison of at least two runs (Run objects or paths) of the same target.
 
@@ -43,6 +45,7 @@ def _seen(run):
     return {name: array.tobytes() for name, array in run.problem.observed.items()}
 
 
+@usual_errors
 def trajectory_distance(run, reference):
     """(t, distances, nearest t'): at each record of `run`, how far its product is from the trajectory of `reference`.
 

@@ -5,8 +5,9 @@ import warnings
 
 import numpy as np
 
-from lrbias.errors import DataWarning, InvalidInput, require, shorten
-from lrbias.problem import Problem, as_matrix, as_vector
+from lrbias.arrays import as_array, as_matrix, as_partly_known, as_vector
+from lrbias.errors import DataWarning, InvalidInput, require
+from lrbias.problem import Problem
 from lrbias.settings import Count, Fraction, Seed, validate
 from lrcore import objective, random
 
@@ -14,10 +15,12 @@ from lrcore import objective, random
 class Completion(Problem):
     """The loss ½ Σ (W_ij − target_ij)² over the observed entries (i, j), divided by their number when `mean` is True.
 
-    target    a real (outputs, inputs) matrix; entries that are NaN are not observed and not known
+    target    a real (outputs, inputs) matrix; entries that are NaN, or masked in a NumPy masked array, are not observed
+              and not known
     mask      which entries are observed: True or not 0, shape of the target
     fraction  or the share of the entries, in (0, 1], drawn without replacement with `seed`
-    entries   or their number, drawn in the same way, or their positions (k, 2), counted from 0
+    entries   or their number, drawn in the same way; or their positions, counted from 0: an array or a list of pairs
+              (k, 2), or a tuple (rows, columns) of two arrays, as `np.nonzero` gives them
     pairs     whether (i, j) is drawn together with (j, i), from a square matrix: `fraction` and `entries` then are a
               share and a number of the pairs i ≤ j of which both are known, n(n + 1)/2 when all are
     mean      whether the loss is a mean; a learning rate then does not depend on how many entries there are
@@ -32,28 +35,28 @@ class Completion(Problem):
     """
 
     def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None, pairs=False):
-        target = _as_array("target", target)
-        known = np.isfinite(target) if target.dtype.kind in "fiu" else np.True_
-        super().__init__(np.where(np.isnan(target), 0, target) if not known.all() else target, source)
+        target = as_partly_known("target", target)
+        known = ~np.isnan(target)
+        super().__init__(np.where(known, target, 0), source)
         choices = {"mask": mask, "fraction": fraction, "entries": entries}
         given = [name for name, value in choices.items() if value is not None]
         for name in given[1:]:
             require(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
         for name, value in {"mean": mean, "pairs": pairs}.items():
             require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
-        self.known, self.mean, self._drawn = np.broadcast_to(known, self.shape), bool(mean), None
+        self.known, self.mean, self._drawn = known, bool(mean), None
         self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(pairs))
         self.mask.flags.writeable = False
         _warn_of_empty(self.mask)
 
     def _choose(self, mask, fraction, entries, seed, pairs):
-        positions = _as_array("entries", entries).ndim > 0
-        drawn = mask is None and not positions and (fraction is not None or entries is not None)
+        positions = None if entries is None or is_number(entries) else as_positions(entries)
+        drawn = mask is None and positions is None and (fraction is not None or entries is not None)
         require(drawn or not pairs, "pairs", pairs, "False, unless fraction or a number of entries is to be drawn")
         if mask is not None:
             return self._as_mask(mask)
-        if positions:
-            return self._as_mask(_at_positions(entries, self.shape), "entries")
+        if positions is not None:
+            return self._as_mask(_at_positions(positions, self.shape), "entries")
         require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
         return self._draw(fraction, entries, seed, pairs) if drawn else self.known.copy()
 
@@ -83,7 +86,7 @@ class Completion(Problem):
         return both
 
     def _as_mask(self, mask, argument="mask"):
-        mask, accepted = _as_array(argument, mask), "True or False, or a number, for each entry"
+        mask, accepted = as_array(argument, mask), "True or False, or a number, for each entry"
         require(mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", accepted)
         require(
             mask.shape == self.shape, argument, f"<an array of shape {mask.shape}>", f"the target's shape {self.shape}"
@@ -171,7 +174,7 @@ class Sensing(Problem):
     errors_over = "measurements", "whole truth"
 
     def __init__(self, matrices, values, target=None, mean=False):
-        array = _as_array("matrices", matrices)
+        array = as_array("matrices", matrices)
         accepted = "an array (K, outputs, inputs) of at least one finite matrix"
         require(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
         flat = as_matrix("matrices", array.reshape(len(array), -1))
@@ -239,13 +242,6 @@ class Sensing(Problem):
         return f"Sensing({len(self.values)} measurements of a {rows} × {columns} matrix)"
 
 
-def _as_array(argument, value):
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected rows of equal length.") from None
-
-
 def _first_of_permutation(size, count, seed):
     from lrcore import cpu
 
@@ -254,8 +250,32 @@ def _first_of_permutation(size, count, seed):
     return chosen
 
 
-def _at_positions(entries, shape):
-    positions = np.asarray(entries)
+def is_number(entries) -> bool:
+    """Whether `entries` says how many are drawn, and not which."""
+    return np.ndim(entries) == 0 if isinstance(entries, np.ndarray) else not np.iterable(entries)
+
+
+def as_positions(entries) -> np.ndarray:
+    """Positions as an array (k, 2): given so, or as `np.nonzero` gives them, a tuple (rows, columns) of two arrays.
+
+    InvalidInput where two sequences of two could be either.
+    """
+    accepted = "pairs (row, column) as a list or an array (k, 2), or a tuple (rows, columns) of two arrays"
+    if not (isinstance(entries, (list, tuple)) and len(entries) == 2):
+        return as_array("entries", entries)
+    first, second = (as_array("entries", side) for side in entries)
+    if not first.ndim == second.ndim == 1:
+        return as_array("entries", entries)
+    sides = tuple(isinstance(side, (list, tuple)) for side in entries)
+    if isinstance(entries, list) and all(sides):
+        return as_array("entries", entries)  # as a file has them: pairs
+    split = isinstance(entries, tuple) and (not any(sides) or len(first) != 2)
+    require(split, "entries", entries, accepted)
+    require(len(first) == len(second), "entries", f"<{len(first)} rows, {len(second)} columns>", accepted)
+    return np.stack([first, second], axis=1)
+
+
+def _at_positions(positions, shape):
     accepted = f"a number, or pairs (row, column) inside a matrix of shape {shape}, each once"
     shown = f"<an array of shape {positions.shape}>"
     require(

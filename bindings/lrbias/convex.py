@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
-from lrbias.problem import as_matrix
+from lrbias.arrays import as_array, as_matrix
+from lrbias.errors import InvalidInput, require
 from lrbias.settings import Positive, validate
 from lrbias.threads import one_blas_thread
 
@@ -54,10 +54,7 @@ def check_installed(name):
 def _minimise(name, target, mask, tolerance, weight=None):
     """weight None: the observed entries are constraints."""
     target = as_matrix("target", target)
-    try:
-        mask = np.asarray(mask)
-    except ValueError:
-        raise InvalidInput(f"mask = {shorten(mask)} is not accepted: expected rows of equal length.") from None
+    mask = as_array("mask", mask)
     shown = f"<an array of shape {mask.shape} and dtype {mask.dtype}>"
     require(mask.dtype == bool and mask.shape == target.shape, "mask", shown, f"booleans of shape {target.shape}")
     require(mask.any(), "mask", shown, "at least one True, an observed entry")

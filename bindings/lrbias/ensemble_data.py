@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +11,7 @@ from lrbias.errors import StoreError, require, shorten
 from lrbias.files import write_file
 from lrbias.intervals import rate_interval, share_interval
 from lrbias.network import Network
+from lrbias.paths import as_path
 from lrbias.run_documents import Count, Text, Whole
 from lrbias.store import read_json
 from lrcore import layout
@@ -123,7 +123,7 @@ def data_problem(path, document):
 
 def open_ensemble(path):
     """The Ensemble in a folder; InvalidInput when there is none, StoreError unless all of its groups are there."""
-    path = Path(path)
+    path = as_path("path", path)
     require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
     document = read_ensemble_json(path)
     problem = data_problem(path, document)

@@ -15,7 +15,6 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 import numpy as np
 
@@ -32,10 +31,12 @@ from lrbias.ensemble_data import (
 )
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require
 from lrbias.files import LOCK, drafted, lock
+from lrbias.floating import usual_errors
 from lrbias.interrupts import collected
 from lrbias.jumping import LOWER, UPPER, check_thresholds
 from lrbias.method import SGD
 from lrbias.network import Network
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, Threads, validate
 from lrbias.store import check_new, write_json
@@ -48,6 +49,7 @@ SIDE_BY_SIDE = 64  # groups that are trained together on a device apart
 WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 
+@usual_errors
 def ensemble(
     problem,
     network,
@@ -92,7 +94,7 @@ def ensemble(
     require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
     whole.sets, whole.lower, whole.upper = sets, lower, upper
     threads = cores() if threads is None else validate(Threads, "threads", threads)
-    folder = None if store is None else _folder(Path(store), whole, place)
+    folder = None if store is None else _folder(as_path("store", store), whole, place)
     held = lock(folder / LOCK, folder) if folder else None
     try:
         with place.fitting():

@@ -14,10 +14,11 @@ from lrbias.errors import InvalidInput, require, shorten
 from lrbias.method import INNER, METHODS, OWN
 from lrbias.network import Network
 from lrbias.observed import load_observed, restore
+from lrbias.paths import as_path
 from lrbias.problem import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.record import Record, Stop
 from lrbias.regression import load_regression
-from lrbias.settings import Compress, Count, Finite, Fraction, Positive, Seed, Settings, Threads
+from lrbias.settings import Compress, Count, Depth, Finite, Fraction, Positive, Scale, Seed, Settings, Threads
 
 PATHS = ("target", "network", "observed", "inputs", "outputs")  # keys that name a file
 STEP_SIZE = 1e-3
@@ -44,7 +45,7 @@ class Experiment(Settings):
     crop: Any = Field(None, description="two integers (rows, columns)")
     shape: Any = Field((100, 100), description="two integers (rows, columns)")
     rank: Count = Field(10, description="an integer of at least 1")
-    teacher_depth: Count | None = Field(None, description="an integer of at least 1")
+    teacher_depth: Depth | None = Field(None, description="an integer of at least 1, at most 1000")
     teacher_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
     scale: Positive | None = Field(None, description="a finite number greater than 0")
     values: Any = None
@@ -64,12 +65,12 @@ class Experiment(Settings):
 
     network: str | None = Field(None, description="the path of a checkpoint (.npz)")
     widths: Any = Field(None, description="at least two integers (n_0, …, n_N), each at least 1")
-    depth: Count = Field(3, description="an integer of at least 1")
+    depth: Depth = Field(3, description="an integer of at least 1, at most 1000")
     init: Any = "gaussian"
     gamma: Finite | None = Field(None, description="a finite number")
     std: Positive | None = Field(None, description="a finite number greater than 0")
     parametrization: Any = "standard"
-    output_scale: Positive = Field(1.0, description="a finite number greater than 0")
+    output_scale: Scale = Field(1.0, description="a number from 1e-100 to 1e100, greater than 0")
     alpha: Positive = Field(0.1, description="a finite number greater than 0")
     beta: Positive = Field(0.05, description="a finite number greater than 0")
     seed: Seed = Field(1, description="an integer from 0 to 2^64 - 1")
@@ -312,6 +313,7 @@ def _stop(given):
 
 def _from_checkpoint(path, problem):
     accepted = "the path of a checkpoint (.npz) of a lrbias run"
+    path = str(as_path("network", path))
     require(Path(path).is_file(), "network", path, accepted)
     try:
         network = Network.from_checkpoint(read_archive(path))
@@ -319,8 +321,20 @@ def _from_checkpoint(path, problem):
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None
+    try:
+        network.check_layers()
+    except InvalidInput as error:
+        raise InvalidInput(f"network = {path!r}: {error}") from None
     problem.check(network)
     return network
+
+
+def _archive(path):
+    """{name: array} of a .npz file."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        return {name: archive[name] for name in archive.files}
 
 
 def describe(*parts, **others):
@@ -341,14 +355,38 @@ def to_toml(settings):
 
 
 def read_toml(path):
-    """The keys of an experiment file; paths in it are relative to the file."""
-    path = Path(path)
+    """The keys of an experiment file; paths in it, also those that a sweep varies, are relative to the file."""
+    path = as_path("file", path)
     require(path.is_file(), "file", str(path), "the path of an experiment file (.toml) that exists")
     try:
-        keys = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({error}).") from None
-    for key in PATHS:
-        if isinstance(keys.get(key), str):
-            keys[key] = str(path.parent / keys[key])
-    return keys
+        keys = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise InvalidInput(f"file = {str(path)!r} is not accepted: its lists are nested too deeply.") from None
+    except (OSError, ValueError) as error:  # not readable, not UTF-8, no TOML, an integer of thousands of digits
+        reason = shorten(f"<{error}", 200)[1:]
+        raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({reason}).") from None
+    over = keys.get("sweep")
+    if isinstance(over, dict):
+        keys["sweep"] = {key: _beside_in_axis(path.parent, key, values) for key, values in over.items()}
+    return {key: _beside(path.parent, value) if key in PATHS else value for key, value in keys.items()}
+
+
+def _beside(folder, value):
+    """A path of a file in `folder`, as it is from here."""
+    return str(folder / as_path("path", value)) if isinstance(value, str) else value
+
+
+def _beside_in_axis(folder, names, values):
+    """The values of an axis of a sweep, with the same done to its paths."""
+    keys = [key.strip() for key in names.split(",")]
+    if not isinstance(values, list) or not set(keys) & set(PATHS):
+        return values
+    if len(keys) == 1:
+        return [_beside(folder, value) for value in values]
+    return [_beside_in_row(folder, keys, row) for row in values]
+
+
+def _beside_in_row(folder, keys, row):
+    if not isinstance(row, list) or len(row) != len(keys):
+        return row  # which is refused later, with its axis
+    return [_beside(folder, value) if key in PATHS else value for key, value in zip(keys, row, strict=True)]

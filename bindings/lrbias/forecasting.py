@@ -10,12 +10,17 @@ import numpy as np
 from lrbias import theory
 from lrbias.beside import has_another_core
 from lrbias.devices import CPU, resolve
+from lrbias.errors import require
 from lrbias.escapes import HORIZON, Escape, escapes
+from lrbias.floating import usual_errors
 from lrbias.log import losses_quantity
+from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
+from lrbias.problem import Problem
 from lrbias.progress import clock
 from lrbias.record import Record
 from lrbias.reduced import reduce
+from lrbias.settings import Compress, Count, validate
 from lrbias.stability import Limits, limits
 from lrbias.store import capacity
 from lrbias.threads import one_blas_thread
@@ -84,11 +89,22 @@ def told_escape(step: int | None, outcome: str, steps: int) -> str:
     return f"{step}" if step <= steps else f"{step}  (beyond this run)"
 
 
+def _check(problem, method, record):
+    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
+    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
+    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
+    require(record is None or isinstance(record, Record), "record", record, "a Record")
+
+
+@usual_errors
 def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
     """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
+    _check(problem, method, record)
+    checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
+    compress = validate(Compress, "compress", compress)
     record, device = Record() if record is None else record, resolve(device)
     network, given = method.start(problem, network), network
-    steps = method.most_steps if steps is None else steps
+    steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     problem.check(network)
     problem = problem.scaled(network.scale)
     spectrum, known = problem.spectrum, _has_forecast(problem, method)

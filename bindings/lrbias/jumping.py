@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrbias.arrays import as_numbers
 from lrbias.errors import require
 from lrbias.settings import NotNegative, Positive, validate
 
@@ -27,10 +28,10 @@ def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
     The rank of the first record is the number of values above `lower`. Raises InvalidInput.
     """
     lower, upper = check_thresholds(lower, upper)
-    steps, values = np.asarray(steps), np.asarray(values)
-    require(
-        values.ndim == 2 and len(steps) == len(values) > 0, "values", f"<shape {values.shape}>", "a row for each step"
-    )
+    steps, values = as_numbers("steps", steps), as_numbers("values", values)
+    fits = values.ndim == 2 and steps.ndim == 1 and len(steps) == len(values) > 0 and values.shape[1] > 0
+    require(fits, "values", f"<shape {values.shape}>", "a row for each step, with at least one value")
+    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     finite = values[np.isfinite(values)]
     floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
     ranks, found = [int(first_rank(values[0], lower, floor))], []

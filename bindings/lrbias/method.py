@@ -14,7 +14,7 @@ from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.network import Network
 from lrbias.schedule import as_schedule, as_settings
-from lrbias.settings import Count, NotNegative, Positive, Seed, Settings, Share
+from lrbias.settings import Count, Depth, NotNegative, Positive, Seed, Settings, Share
 from lrbias.threads import together
 from lrcore import layout
 from lrcore.objective import Entries, Sampling
@@ -384,7 +384,7 @@ class GLRL(Method):
     most_steps: ClassVar[int | None] = 1_000_000
     epsilon: Positive = 1e-6
     inner: Annotated[Any, AfterValidator(_checked_inner)] = GD(lr=1e-3)
-    depth: Annotated[Count, Field(ge=2, description="an integer of at least 2")] = 2
+    depth: Annotated[Depth, Field(ge=2, description="an integer of at least 2, at most 1000")] = 2
     tied: bool = Field(False, strict=True, description="True or False")
     tolerance: Positive = 1e-9
     cutoff: Share = 1e-6

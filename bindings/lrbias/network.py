@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrbias.arrays import as_array, as_matrix
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.problem import as_matrix, gaussian, orthonormal
-from lrbias.settings import Count, Finite, Positive, Seed, validate
+from lrbias.problem import gaussian, orthonormal
+from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, check_memory, validate
 from lrcore import layout, random
 
 PARAMETRIZATIONS = ("standard", "ntk")
+GAMMA, NTK_GAMMA = 1.5, 0.5  # of the protocol, and of the tangent parametrization
+MOST_LAYERS = 1000  # of which each has metrics and files of its own
 DTYPES = {"float64": np.float64, "float32": np.float32}
 
 
@@ -35,7 +38,7 @@ class Network:
     def gaussian(cls, widths, gamma=None, seed=0, dtype="float64", parametrization="standard", std=None):
         """Layers with independent normal entries of **standard deviation** w^−gamma, w the width of the layer.
 
-        gamma: 1.1 by default, ½ with parametrization "ntk".
+        gamma: 1.5 by default, so small a start that one value is learnt after the other, ½ with parametrization "ntk".
         parametrization: "ntk" has layers w_i/√n_{i−1} (Jacot et al. 2018): the entries of w_i, which are trained, have
             deviation w^(½−gamma), 1 by default, and the output is multiplied by the product of all 1/√n_{i−1}. At the
             start it is that of the "standard" network with the same gamma, whatever the widths; but a step of the
@@ -50,7 +53,7 @@ class Network:
         rounded float64 ones. Raises InvalidInput.
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         known = isinstance(parametrization, str) and parametrization in PARAMETRIZATIONS
         require(known, "parametrization", parametrization, " or ".join(PARAMETRIZATIONS))
         start = _deviations(widths, gamma, std, parametrization)
@@ -69,7 +72,7 @@ class Network:
     def identical(cls, n, depth, alpha, dtype="float64"):
         """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
         settings = {"init": "identical", "alpha": validate(Positive, "alpha", alpha)}
-        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Count, "depth", depth), dtype, settings)
+        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Depth, "depth", depth), dtype, settings)
 
     @classmethod
     def perturbed(cls, n, depth, alpha, beta, dtype="float64"):
@@ -79,13 +82,14 @@ class Network:
         """
         alpha, beta = validate(Positive, "alpha", alpha), validate(Positive, "beta", beta)
         require(beta < alpha, "beta", beta, f"less than alpha, {alpha:g}")
-        scales = [alpha - beta] + [alpha] * (validate(Count, "depth", depth) - 1)
+        scales = [alpha - beta] + [alpha] * (validate(Depth, "depth", depth) - 1)
         return cls._scaled_identities(n, depth, scales, dtype, {"init": "perturbed", "alpha": alpha, "beta": beta})
 
     @classmethod
     def _scaled_identities(cls, n, depth, scales, dtype, settings):
         n = validate(Count, "n", n)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        check_memory("n", n, depth * n**2)
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         params, widths = layout.flatten([scale * np.eye(n) for scale in scales], DTYPES[dtype])
         return cls(params, widths, {**settings, "widths": [n] * (depth + 1), "dtype": dtype})
 
@@ -97,7 +101,7 @@ class Network:
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         layers = [alpha * _orthogonal(shape, seed, i) for i, shape in enumerate(layout.shapes(widths), start=1)]
         params, _ = layout.flatten(layers, DTYPES[dtype])
         settings = {"init": "orthogonal", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
@@ -113,7 +117,7 @@ class Network:
         """
         widths, seed = as_widths(widths), validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         depth, rank = len(widths) - 1, min(widths)
         left, values, right = np.linalg.svd(gaussian((widths[-1], widths[0]), seed, 0, random.NETWORK), False)
         roots = alpha * (values[:rank] / values[0]) ** (1 / depth)
@@ -140,7 +144,7 @@ class Network:
         fits = len(widths) == 3 and widths[0] == widths[-1]
         require(fits, "widths", widths, "(n, d, n) for a symmetric start UUᵀ, which has depth 2")
         alpha = validate(Positive, "alpha", alpha)
-        require(dtype in DTYPES, "dtype", dtype, "float64 or float32")
+        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         half = gaussian(widths[:2], seed, stream=1, domain=random.NETWORK) * (alpha / np.sqrt(widths[0]))
         params, _ = layout.flatten([half.T, half], DTYPES[dtype])
         settings = {"init": "symmetric", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
@@ -155,8 +159,9 @@ class Network:
         require(
             isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix"
         )
-        single = all(getattr(layer, "dtype", None) == np.float32 for layer in layers)
-        matrices = [as_matrix(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
+        arrays = [as_array(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
+        single = all(array.dtype == np.float32 for array in arrays)
+        matrices = [as_matrix(f"layers[{i}]", array) for i, array in enumerate(arrays)]
         for i, (below, above) in enumerate(itertools.pairwise(matrices)):
             accepted = f"{below.shape[0]} columns, the number of rows of layers[{i}]"
             require(
@@ -171,6 +176,16 @@ class Network:
         origin = "origin_" if "origin_params" in arrays else ""
         params, widths = (arrays[origin + name] for name in ("params", "widths"))
         return cls(params, widths, scale=float(arrays.get(f"{origin}scale", 1)))
+
+    def check_layers(self):
+        """InvalidInput unless the layers fit the widths and are finite: of arrays that come from a file."""
+        widths = as_widths(self.widths)
+        known = self.params.ndim == 1 and self.params.dtype.name in DTYPES
+        require(known, "params", f"<{self.params.dtype}, shape {self.params.shape}>", "a vector, float64 or float32")
+        size = sum(rows * columns for rows, columns in itertools.pairwise(widths))
+        require(self.params.size == size, "params", f"<{self.params.size} numbers>", f"{size}, for widths {widths}")
+        require(np.isfinite(self.params).all(), "params", f"<{size} numbers>", "finite numbers")
+        validate(Scale, "scale", self.scale)
 
     @property
     def layers(self):
@@ -198,7 +213,8 @@ class Network:
         The larger it is, the lazier the training, since smaller changes of the layers fit the target. A loss then
         falls α² times as fast, so the learning rate has to be smaller by that. Raises InvalidInput.
         """
-        alpha = validate(Positive, "output_scale", output_scale)
+        alpha = validate(Scale, "output_scale", output_scale)
+        validate(Scale, "output_scale", self.scale * alpha)
         settings = self._settings
         if settings is not None:
             settings = {**settings, "output_scale": settings.get("output_scale", 1.0) * alpha}
@@ -243,7 +259,7 @@ def _deviations(widths, gamma, std, parametrization):
         require(gamma is None, "std", std, "either std or gamma")
         std = validate(Positive, "std", std)
         return _Start([std] * len(inputs), scale, {"std": std, **settings})
-    gamma = validate(Finite, "gamma", (0.5 if tangent else 1.1) if gamma is None else gamma)
+    gamma = validate(Finite, "gamma", (NTK_GAMMA if tangent else GAMMA) if gamma is None else gamma)
     with np.errstate(over="ignore"):
         return _Start([n ** (tangent / 2 - gamma) for n in inputs], scale, {"gamma": gamma, **settings})
 
@@ -263,4 +279,7 @@ def as_widths(widths):
     except TypeError:
         raise InvalidInput(f"widths = {shorten(widths)} is not accepted: expected {accepted}.") from None
     require(len(widths) >= 2, "widths", widths, accepted)
-    return tuple(validate(Count, "widths", width) for width in widths)
+    require(len(widths) - 1 <= MOST_LAYERS, "widths", widths, f"at most {MOST_LAYERS} layers")
+    widths = tuple(validate(Count, "widths", width) for width in widths)
+    check_memory("widths", widths, sum(rows * columns for rows, columns in itertools.pairwise(widths)))
+    return widths

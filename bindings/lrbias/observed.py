@@ -1,13 +1,14 @@
 """From what a run keeps of its loss, or a file that says what is observed, to the problem."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from lrbias.completion import Completion, Sensing
 from lrbias.errors import DataWarning, InvalidInput, require, shorten
-from lrbias.problem import Factorization, load_matrix
+from lrbias.matrix_files import read_matrix
+from lrbias.paths import as_path
+from lrbias.problem import Factorization
 from lrbias.regression import MOMENTS, Regression
 
 
@@ -29,12 +30,9 @@ def restore(target, observed, mean=False, source=None):
 
 def load_observed(path):
     """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
-    path = Path(path)
+    path = as_path("observed", path)
     if path.suffix.lower() != ".npz" or not path.is_file():
-        try:
-            return {"mask": load_matrix(path)}
-        except InvalidInput as error:  # which calls every file a target
-            raise InvalidInput(str(error).replace("target", "observed", 1)) from None
+        return {"mask": read_matrix("observed", path)}
     from lrbias.store import DAMAGE
 
     accepted = "a file with a mask, or with matrices and values, or with the moments of a regression"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrbias.arrays import as_numbers, as_real
 from lrbias.errors import require
+from lrbias.settings import NotNegative, validate
 
 FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
 LEARNT, SETTLED = 0.99, 1e-3  # of the first loss
@@ -36,8 +38,10 @@ def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
     What comes before the curve first is within `flatness` of its smallest value is the start, not a plateau; so a curve
     that has not fallen yet has none. Raises InvalidInput when the lengths differ.
     """
-    steps, values = np.asarray(steps), np.asarray(values, np.float64)
+    steps, values = as_numbers("steps", steps), as_real("values", values)
     require(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
+    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
+    flatness, share = validate(NotNegative, "flatness", flatness), validate(NotNegative, "share", share)
     if not np.isfinite(values).any():
         return []
     first = int(np.argmax(values <= np.nanmin(values) + flatness))

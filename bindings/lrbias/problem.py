@@ -2,20 +2,19 @@
 
 import copy
 import functools
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from lrbias.arrays import as_matrix, as_vector
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.matrix_files import read_matrix
 from lrbias.modes import MOST, cluster_rows
-from lrbias.settings import Count, Positive, Seed, validate
+from lrbias.settings import Count, Depth, Positive, Scale, Seed, check_memory, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 
-IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")
 SYMMETRIC = 1e-13  # of the largest entry
-TABLES = (".csv", ".tsv", ".txt")
 
 
 def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
@@ -30,11 +29,12 @@ def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
     """
     outputs, inputs = _shape(shape)
     rank = validate(Count, "rank", rank)
-    depth = validate(Count, "depth", depth)
+    depth = validate(Depth, "depth", depth)
     scale, seed = validate(Positive, "scale", scale), validate(Seed, "seed", seed)
     smaller = min(outputs, inputs)
     require(rank <= smaller, "rank", rank, f"at most {smaller}, the smaller side of shape {(outputs, inputs)}")
     require(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
+    check_memory("shape", (outputs, inputs), max(outputs, inputs) ** 2 if depth > 2 else outputs * inputs)
     hidden = [] if depth == 1 else [rank] + [max(outputs, inputs)] * (depth - 2)
     product = None
     for i, (rows, columns) in enumerate(shapes(as_widths([inputs, *hidden, outputs])), start=1):
@@ -62,6 +62,7 @@ def symmetric(size, eigenvalues, seed=0):
     """
     size, seed = validate(Count, "size", size), validate(Seed, "seed", seed)
     eigenvalues = as_vector("eigenvalues", eigenvalues)
+    check_memory("size", size, size**2)
     require(len(eigenvalues) <= size, "eigenvalues", eigenvalues, f"at most {size} eigenvalues")
     vectors = orthonormal(size, len(eigenvalues), seed, stream=1, domain=random.ROTATION)
     matrix = (vectors * eigenvalues) @ vectors.T
@@ -84,26 +85,16 @@ def orthonormal(rows, columns, seed, stream, domain):
 
 
 def load_matrix(path, scale=None, crop=None):
-    """A matrix from a file: `.npy`, a table (`.csv`, `.tsv`, `.txt`) or an image (read as grey, 0 to 1).
+    """A matrix from a file: `.npy`, a table (`.csv`, `.tsv`, `.txt`) or an image (read as grey).
+
+    Grey values of 8 and of 16 bits go from 0 (black) to 1 (white); floating-point ones stay as they are. An image is
+    turned as its EXIF orientation says. Refused: several images in one file, transparency, colours of more than 8 bits,
+    and tables with empty cells or rows of different lengths.
 
     scale: the spectral norm that the matrix is scaled to; None leaves it as it is.
     crop: (rows, columns) to cut from the middle; None keeps all.
     """
-    path = Path(path)
-    require(path.is_file(), "target", str(path), "the path of a .npy, .csv, .tsv, .txt or image file that exists")
-    suffix = path.suffix.lower()
-    accepted = ".npy, " + ", ".join(TABLES + IMAGES)
-    require(
-        suffix == ".npy" or suffix in TABLES + IMAGES, "target", str(path), f"a file that ends in one of {accepted}"
-    )
-    try:
-        matrix = _read(path, suffix)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        reason = shorten(str(error) or type(error).__name__, 120)
-        raise InvalidInput(
-            f"target = {str(path)!r} is not accepted: expected a readable {suffix} file ({reason})."
-        ) from None
-    matrix = as_matrix("target", matrix, source=str(path))
+    matrix = read_matrix("target", path)
     if crop is not None:
         matrix = _crop(matrix, _shape(crop, "crop"))
     if scale is not None:
@@ -111,21 +102,6 @@ def load_matrix(path, scale=None, crop=None):
         require(norm > 0, "target", str(path), "a matrix that is not all zero when it is to be scaled")
         matrix = matrix * (validate(Positive, "scale", scale) / norm)
     return matrix
-
-
-def _read(path, suffix):
-    if suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    if suffix in IMAGES:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"), dtype=np.float64) / 255
-    text = path.read_text()
-    if not text.strip():
-        raise ValueError("the file is empty")
-    delimiter = "," if "," in text else None
-    return np.loadtxt(text.splitlines(), delimiter=delimiter, ndmin=2)
 
 
 def _crop(matrix, shape):
@@ -142,36 +118,9 @@ def _shape(shape, argument="shape"):
         raise InvalidInput(
             f"{argument} = {shorten(shape)} is not accepted: expected two integers (rows, columns)."
         ) from None
-    return validate(Count, argument, rows), validate(Count, argument, columns)
-
-
-def as_matrix(argument, value, source=None):
-    """`value` as a float64 matrix in C order; InvalidInput unless it is 2-D, real, finite and not empty."""
-    matrix = _as_real(argument, value, source)
-    shown = source or f"<an array of shape {matrix.shape}>"
-    require(matrix.ndim == 2, argument, shown, f"a matrix (2 dimensions, not {matrix.ndim})")
-    require(matrix.size > 0, argument, shown, "a matrix with at least one entry")
-    bad = int((~np.isfinite(matrix)).sum())
-    require(bad == 0, argument, shown, f"finite entries only ({bad} are NaN or infinite)")
-    require(np.abs(matrix).max() < 1e150, argument, shown, "entries below 1e150, so that squares do not overflow")
-    return matrix
-
-
-def as_vector(argument, value):
-    vector = _as_real(argument, value)
-    require(vector.ndim == 1 and vector.size > 0, argument, value, "a list of at least one number")
-    require(np.isfinite(vector).all(), argument, value, "finite numbers")
-    return vector
-
-
-def _as_real(argument, value, source=None):
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected rows of equal length.") from None
-    shown = source or f"<an array of dtype {array.dtype}>"
-    require(array.dtype.kind in "fiu", argument, shown, "real numbers")
-    return np.array(array, dtype=np.float64, order="C")
+    shape = validate(Count, argument, rows), validate(Count, argument, columns)
+    check_memory(argument, shape, shape[0] * shape[1])
+    return shape
 
 
 class Spectrum(NamedTuple):
@@ -218,7 +167,7 @@ class Problem:
         if output_scale == self.output_scale:
             return self
         other = copy.copy(self)
-        other.output_scale, other.plain = float(output_scale), False
+        other.output_scale, other.plain = validate(Scale, "output_scale", output_scale), False
         return other
 
     @functools.cached_property

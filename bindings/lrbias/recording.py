@@ -4,6 +4,7 @@ import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.log import LOSSES, committed
+from lrbias.settings import Whole, validate
 
 
 class Recording:
@@ -68,7 +69,7 @@ class Recording:
         return self._source.read(name, first, max(first, min(last, count)))
 
     def _interval(self, name):
-        if name not in self._config["quantities"]:
+        if not isinstance(name, str) or name not in self._config["quantities"]:
             raise InvalidInput(f"{shorten(name)} was not recorded in this run: expected one of {self._known()}.")
         return self._config["quantities"][name]["interval"]
 
@@ -93,6 +94,7 @@ class Recording:
 
     def _checkpoint_step(self, step):
         """`step`; InvalidInput unless it is one of `checkpoints`."""
+        step = validate(Whole, "step", step)
         if step not in self.checkpoints:
             raise InvalidInput(
                 f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}."

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrbias.arrays import as_matrix
 from lrbias.errors import InvalidInput, require
-from lrbias.problem import SYMMETRIC, Problem, as_matrix, load_matrix
+from lrbias.matrix_files import read_matrix
+from lrbias.problem import SYMMETRIC, Problem
 from lrbias.settings import Count, NotNegative, validate
 from lrcore import objective
 
@@ -184,10 +186,5 @@ def _checked(argument, value, shape, symmetric=False):
 
 def load_regression(inputs, outputs, whiten=False, center=False):
     """The Regression of two files, each as `load_matrix` reads it."""
-    matrices = {}
-    for name, path in {"inputs": inputs, "outputs": outputs}.items():
-        try:
-            matrices[name] = load_matrix(path)
-        except InvalidInput as error:  # which calls every file a target
-            raise InvalidInput(str(error).replace("target", name, 1)) from None
+    matrices = {name: read_matrix(name, path) for name, path in {"inputs": inputs, "outputs": outputs}.items()}
     return Regression(**matrices, whiten=whiten, center=center)

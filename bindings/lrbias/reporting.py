@@ -6,6 +6,7 @@ Nothing in the page is fetched from anywhere and nothing runs in it, so it can b
 import base64
 import functools
 import io
+import os
 from math import isfinite
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
 from lrbias.figures.drawing import STYLE, caption
 from lrbias.files import write_file
+from lrbias.floating import usual_errors
 from lrbias.nn.model_run import ModelRun
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
 from lrbias.studies import claim_plots
@@ -53,18 +56,20 @@ HEADS = {
 }
 
 
+@usual_errors
 def report(paths, output, progress=None):
     """Write the page `output` about `paths` (runs, sweeps, folders of either, studies); returns its path.
 
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
     of these or `output` cannot be written.
     """
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    require(isinstance(paths, (str, os.PathLike, list, tuple)), "paths", paths, "a path, or a list of them")
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
-    output = Path(output)
+    output = as_path("output", output)
     require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
     require(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
-    paths = [found for path in paths for found in _expanded(Path(path))]
+    paths = [found for path in paths for found in _expanded(as_path("path", path))]
     parts = [_Part(path, f"part{number}") for number, path in enumerate(paths, start=1)]
     shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
     sections = [section for part in parts for section in part.sections(shown)]

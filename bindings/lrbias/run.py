@@ -116,14 +116,14 @@ class Run(Recording):
         return self.problem.plain and self.method.plain
 
     def __getitem__(self, name):
-        return self.loss if name == "loss" else super().__getitem__(name)
+        return self.loss if isinstance(name, str) and name == "loss" else super().__getitem__(name)
 
     def _known(self):
         return ", ".join(["loss", *self.names])
 
     def steps_of(self, name):
         """The steps at which a quantity was recorded."""
-        return self.steps if name == "loss" else super().steps_of(name)
+        return self.steps if isinstance(name, str) and name == "loss" else super().steps_of(name)
 
     @property
     def losses(self):

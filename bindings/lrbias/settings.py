@@ -1,5 +1,6 @@
 """Frozen, validated settings, and how a refused value is reported."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,11 +9,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lrbias.errors import InvalidInput, require, shorten
 
+COPIES = 3  # at least: layers, gradients and products beside each other
+
 
 def _plain(value):
     """NumPy scalars as Python numbers; strings and booleans are not numbers here."""
     if isinstance(value, (str, bool, np.bool_)):
         raise ValueError("not a number")
+    if isinstance(value, np.longdouble):  # which Python has no number for
+        return float(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -22,6 +27,8 @@ Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
 Positive = Annotated[Number, Field(gt=0, description="a finite number greater than 0")]
 Finite = Annotated[Number, Field(description="a finite number")]
 Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at least 1")]
+Depth = Annotated[Integer, Field(ge=1, le=1000, description="an integer of at least 1, at most 1000")]
+Scale = Annotated[Number, Field(ge=1e-100, le=1e100, description="a number from 1e-100 to 1e100, greater than 0")]
 Whole = Annotated[Integer, Field(ge=0, lt=2**63, description="an integer of at least 0")]
 NotNegative = Annotated[Number, Field(ge=0, description="a finite number of at least 0")]
 Fraction = Annotated[Number, Field(gt=0, le=1, description="a number greater than 0 and at most 1")]
@@ -56,6 +63,20 @@ def validate(annotation, argument, value):
         raise InvalidInput(
             f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}."
         ) from None
+
+
+def check_memory(argument, value, numbers):
+    """InvalidInput when so many float64 numbers are more than this machine can hold with as many beside them."""
+    needed, there = COPIES * 8 * numbers, _memory()
+    accepted = f"sizes that fit into memory ({needed / 1e9:.3g} GB are needed, {there / 1e9:.3g} GB are there)"
+    require(needed <= there, argument, value, accepted)
+
+
+def _memory():
+    """Bytes of this machine's memory; where it does not say, more than any has."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return 2**46
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_formats(formats):

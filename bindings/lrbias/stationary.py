@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lrbias.errors import require
+from lrbias.floating import usual_errors
 from lrbias.hessian import Hessian
 from lrbias.run import Run
 from lrbias.settings import Positive, validate
@@ -49,6 +50,7 @@ class Saddle:
         return asdict(self)
 
 
+@usual_errors
 def saddles(run, prominence=3.0):
     """The Saddles that a run came by, in order: see `lrbias.stationary`.
 
@@ -103,6 +105,7 @@ def _curvature(hessian):
     return float(values[-1]), float(values[0]), int((values < -FLAT * np.abs(values).max()).sum())
 
 
+@usual_errors
 def directional_convergence(run):
     """(steps (K,), distances (K, N)): ‖W_i/‖W_i‖ − W̄_i‖ at the checkpoints, W̄_i the same at the last one.
 

@@ -35,6 +35,7 @@ from lrbias.archives import Damaged, expect, pack, parse_array, read_archive, re
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.files import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
 from lrbias.metrics import Quantity
+from lrbias.paths import as_path
 from lrbias.run_documents import check_config, check_progress
 from lrbias.threads import Owner
 from lrcore import layout
@@ -122,7 +123,7 @@ class RunFolder:
     """Reading a run directory. Every call sees what is committed now; only what never changes is kept."""
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = as_path("path", path)
         self._known = None
         self._read_tail = None, {}
 
@@ -547,10 +548,9 @@ def shortened(progress, step):
 
 def check_new(path):
     """A path where a run can be made: InvalidInput when something is there or nothing can be put there."""
-    require(
-        str(path) != "" and Path(path).name not in ("", ".."), "store", str(path), "a folder that does not exist yet"
-    )
-    path = Path(path)
+    named = str(path) != "" and as_path("store", path).name not in ("", "..")
+    require(named, "store", str(path), "a folder that does not exist yet")
+    path = as_path("store", path)
     try:
         taken = os.path.lexists(path)
         path.with_name(f".{path.name}.new.partial").exists()  # fails when the name is too long

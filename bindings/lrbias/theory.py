@@ -7,20 +7,28 @@ Galanti, Siegel, Gupte and Poggio for SGD with weight decay, whose loss is the m
 """
 
 import math
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
+from lrbias.arrays import as_real
 from lrbias.errors import require
-from lrbias.settings import Count, Finite, Positive, validate
+from lrbias.settings import Count, Depth, Finite, NotNegative, Number, Positive, Share, validate
 
+Amount = Annotated[Number, Field(ge=1e-150, le=1e150, description="a number from 1e-150 to 1e150")]
+Size = Annotated[Number, Field(ge=0, le=1e150, description="a number from 0 to 1e150")]
 BRANCHES = ("negative", "from above", "late", "early, fine", "early, coarse")
 
 
 def sharpness(top_value, depth):
     """Largest Hessian eigenvalue at a balanced minimum: N σ_1^{2 − 2/N}, σ_1 the target's spectral norm."""
-    return depth * top_value ** (2 - 2 / depth)
+    top, depth = as_real("top_value", top_value)[()], validate(Depth, "depth", depth)
+    require(not (top < 0).any(), "top_value", top_value, "a number of at least 0, or an array of them")
+    with np.errstate(over="ignore"):
+        return depth * top ** (2 - 2 / depth)
 
 
 def shrunken(value, depth, ridge):
@@ -37,11 +45,14 @@ def shrunken(value, depth, ridge):
 
 def learning_rate_limit(top_value, depth):
     """Gradient descent is stable at a balanced minimum for lr < 2 / (N σ_1^{2 − 2/N})."""
-    return 2 / sharpness(top_value, depth)
+    with np.errstate(divide="ignore"):  # for a zero target there is no limit
+        return 2 / sharpness(top_value, depth)
 
 
 def saxe(t, value, initial):
     """A mode's singular value at time t, depth 2, balanced and aligned start: s e^{2st} / (e^{2st} − 1 + s/u_0)."""
+    t, value = validate(NotNegative, "t", t), validate(Amount, "value", value)
+    initial = validate(Amount, "initial", initial)
     growth = math.exp(-2 * value * t)
     return value / (1 - growth + value / initial * growth)
 
@@ -52,22 +63,28 @@ def mode(t, value, initial, depth, variance=1.0):
 
     variance: d, of the inputs along the mode (`Regression.modes`); u tends to s/d. 1 where a matrix is fitted.
     """
-    t = np.atleast_1d(np.asarray(t, np.float64))
-    initial, variance = validate(Positive, "initial", initial), validate(Positive, "variance", variance)
+    t = np.atleast_1d(as_real("t", t))
+    increasing = t.ndim == 1 and t.size > 0 and np.isfinite(t).all() and t[0] >= 0 and (np.diff(t) > 0).all()
+    require(increasing, "t", f"<an array of shape {t.shape}>", "times that increase, from 0 on")
+    initial, variance = validate(Amount, "initial", initial), validate(Amount, "variance", variance)
+    value, depth = validate(Size, "value", value), validate(Depth, "depth", depth)
     power = 2 - 2 / depth
 
     def slope(_, u):
         return depth * np.maximum(u, 0) ** power * (value - variance * u)
 
     end = max(t[-1], np.finfo(float).tiny)
-    return solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14).y[0]
+    found = solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14)
+    require(found.success, "value", value, "a mode that can be integrated to these times")
+    return found.y[0]
 
 
 def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
     """The time at which a mode passes `fraction` of s/d, to which it tends: ∫ du / (N u^{2 − 2/N} (s − d u)) from
     `initial` on, with s = value, d = variance."""
-    initial, variance = validate(Positive, "initial", initial), validate(Positive, "variance", variance)
-    goal = fraction * validate(Positive, "value", value) / variance
+    initial, variance = validate(Amount, "initial", initial), validate(Amount, "variance", variance)
+    value, depth = validate(Amount, "value", value), validate(Depth, "depth", depth)
+    goal = validate(Share, "fraction", fraction) * value / variance
     if initial >= goal:
         return 0.0
     power = 1 - 2 / depth  # in x = ln u, so that the integrand is tame where u is small
@@ -81,7 +98,9 @@ def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
 
 def representation_cost(values, depth):
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
-    return depth * float((np.asarray(values, np.float64) ** (2 / depth)).sum())
+    values, depth = as_real("values", values), validate(Depth, "depth", depth)
+    require(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
+    return depth * float((values ** (2 / depth)).sum())
 
 
 def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
@@ -91,7 +110,7 @@ def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
     norm_ratio: ‖W_{T−n}‖/‖W_T‖. Raises InvalidInput unless 2μλ < 1.
     """
     shrinking = 1 - _decay(lr, weight_decay)
-    steps = np.asarray(steps, np.float64)
+    steps = as_real("steps", steps)
     require(bool((steps >= 0).all()), "steps", steps, "numbers of at least 0")
     return shrinking**steps * validate(Positive, "norm_ratio", norm_ratio)
 
@@ -110,12 +129,14 @@ def rank_bound(lr, weight_decay, batch, epsilon=1e-3, patches=1):
 def _decay(lr, weight_decay):
     """2μλ, the share of the weights that a step takes away."""
     decay = 2 * validate(Positive, "lr", lr) * validate(Positive, "weight_decay", weight_decay)
+    require(decay > 0, "weight_decay", weight_decay, "a number that is not 0 when it is multiplied by lr")
     require(decay < 1, "weight_decay", weight_decay, f"less than {0.5 / lr:.6g}, so that a step leaves some weight")
     return decay
 
 
 def perturbed_constant(depth):
     """The largest real solution c of 1 = (c − 1) c^{N−1}, between 1 and 2."""
+    depth = validate(Depth, "depth", depth)
     return 2.0 if depth == 1 else brentq(lambda c: (c - 1) * c ** (depth - 1) - 1, 1.0, 2.0, xtol=1e-15)
 
 
@@ -124,33 +145,45 @@ def identical_limit(norm, depth, alpha):
 
     norm: ‖target‖₂; M = max(α, norm^{1/N}).
     """
-    return 1 / ((3 * depth - 2) * _scale(norm, depth, alpha) ** (2 * depth - 2))
+    largest = _scale("norm", norm, depth, alpha)
+    return 1 / ((3 * depth - 2) * _power(largest, 2 * depth - 2))
 
 
 def eigenvalue_limit(eigenvalue, depth, alpha):
     """The same for one eigenvalue (Theorem 2.1): 1 / (2N M^{2N−2}) for λ ≥ 0, 1 / ((3N − 2) M^{2N−2}) for λ < 0."""
+    largest = _scale("eigenvalue", abs(validate(Finite, "eigenvalue", eigenvalue)), depth, alpha)
     factor = 2 * depth if eigenvalue >= 0 else 3 * depth - 2
-    return 1 / (factor * _scale(abs(eigenvalue), depth, alpha) ** (2 * depth - 2))
+    return 1 / (factor * _power(largest, 2 * depth - 2))
 
 
 def perturbed_limit(norm, depth, alpha):
     """Learning rates below it recover every λ from the perturbed start (Theorem 3.1): 1 / (9N (cM)^{2N−2})."""
-    return 1 / (9 * depth * (perturbed_constant(depth) * _scale(norm, depth, alpha)) ** (2 * depth - 2))
+    largest = perturbed_constant(depth) * _scale("norm", norm, depth, alpha)
+    return 1 / (9 * depth * _power(largest, 2 * depth - 2))
 
 
 def largest_perturbation(depth, alpha):
     """β has to be below it: β / (c − 1) < α."""
-    return (perturbed_constant(depth) - 1) * alpha
+    return (perturbed_constant(depth) - 1) * validate(Positive, "alpha", alpha)
 
 
 def recovered(eigenvalues, perturbed):
     """What gradient descent recovers of them: every one from a perturbed start, max(λ, 0) from an identical one."""
-    eigenvalues = np.asarray(eigenvalues, np.float64)
+    eigenvalues = as_real("eigenvalues", eigenvalues)
+    require(isinstance(perturbed, (bool, np.bool_)), "perturbed", perturbed, "True or False")
     return eigenvalues.copy() if perturbed else np.maximum(eigenvalues, 0)
 
 
-def _scale(norm, depth, alpha):
-    return max(alpha, norm ** (1 / depth))
+def _scale(argument, norm, depth, alpha):
+    """M = max(α, ‖target‖^{1/N}), from arguments that are checked here."""
+    norm, depth = validate(Size, argument, norm), validate(Depth, "depth", depth)
+    return max(validate(Amount, "alpha", alpha), norm ** (1 / depth))
+
+
+def _power(base, exponent):
+    """base^exponent, infinite where it is too large for a number: a limit then is 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        return max(float(np.float64(base) ** exponent), np.finfo(float).tiny)
 
 
 def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
@@ -162,14 +195,19 @@ def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
 
     Raises InvalidInput unless N ≥ 2, α > 0, 0 < ε < |α − max(λ, 0)^{1/N}| and lr is below `eigenvalue_limit`.
     """
-    eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Count, "depth", depth)
-    alpha, lr, epsilon = (
-        validate(Positive, name, v) for name, v in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon))
-    )
+    eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
+    alpha, lr, epsilon = (validate(Amount, name, v) for name, v in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon)))
     require(depth >= 2, "depth", depth, "an integer of at least 2")
     limit, distance = eigenvalue_limit(eigenvalue, depth, alpha), abs(alpha - max(eigenvalue, 0) ** (1 / depth))
     require(lr < limit, "lr", lr, f"less than {limit:.6g}, the limit of the theorem")
     require(epsilon < distance, "epsilon", epsilon, f"less than {distance:.6g}, the distance from the start")
+    try:
+        return _bound(eigenvalue, depth, alpha, lr, epsilon)
+    except (OverflowError, ZeroDivisionError):  # a bound that is larger than any number
+        return math.inf
+
+
+def _bound(eigenvalue, depth, alpha, lr, epsilon):
     branch = recovery_branch(eigenvalue, depth, alpha, epsilon)
     root, share = max(eigenvalue, 0.0) ** (1 / depth), (depth - 1) / (2 * depth - 1)
     if branch == "negative":
@@ -189,7 +227,9 @@ def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
 
 def recovery_branch(eigenvalue, depth, alpha, epsilon):
     """Which of the five cases of the bound applies: one of BRANCHES."""
-    share, start = (depth - 1) / (2 * depth - 1), alpha**depth
+    eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
+    alpha, epsilon = validate(Amount, "alpha", alpha), validate(Amount, "epsilon", epsilon)
+    share, start = (depth - 1) / (2 * depth - 1), _power(alpha, depth)
     if eigenvalue < 0:
         return "negative"
     if eigenvalue < start:

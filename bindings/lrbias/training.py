@@ -15,6 +15,7 @@ from lrbias.batch_file import refuse_writing
 from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
+from lrbias.floating import usual_errors
 from lrbias.forecasting import first_warnings
 from lrbias.interrupts import collected
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
@@ -28,7 +29,7 @@ from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run, check_settings, parts_of, problem_of
-from lrbias.settings import Compress, Count, Threads, validate
+from lrbias.settings import Compress, Count, Threads, Whole, validate
 from lrbias.store import RunFolder, RunWriter, check_new, check_quantities
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
@@ -40,6 +41,7 @@ CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are 
 FIRST_CHUNK = 8
 
 
+@usual_errors
 def train(
     problem,
     network,
@@ -99,7 +101,7 @@ def train(
     compiling.announce(progress)
     if forecast:
         for sentence in first_warnings(problem, network, given, method, steps):
-            warnings.warn(sentence, ForecastWarning, stacklevel=2)
+            warnings.warn(sentence, ForecastWarning, stacklevel=3)
 
     with one_blas_thread(), place.fitting():
         short = reduce(problem, network, method, place) if compress == "auto" else None
@@ -120,6 +122,7 @@ def train(
         return training.go(sink, config, 0, progress)
 
 
+@usual_errors
 def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, threads=None, device=None):
     """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
 
@@ -149,8 +152,9 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)
         require(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
-        start = known["checkpoint"] if from_checkpoint is None else from_checkpoint
+        start = known["checkpoint"]
         if from_checkpoint is not None:
+            start = validate(Whole, "from_checkpoint", from_checkpoint)
             reached = [step for step in writer.checkpoint_steps() if step <= known["step"]]
             require(start in reached, "from_checkpoint", start, f"one of {reached}")
         if known["status"] == "diverged" and from_checkpoint is None:
@@ -271,7 +275,7 @@ class _Training:
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
-        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
+        self._start_clock()
         self.shown, owner = display(progress), Owner()
         try:
             self.shown.start(self.step, self.steps)
@@ -303,6 +307,8 @@ class _Training:
         if self.watch and self.step:
             self.watch.restore(*self._watched(self.sink, self.step))
         self._measure()
+        self.recorder.drain()
+        self._start_clock()  # every metric was compiled, by whichever thread measured here
         while True:
             ending, detail = self._ending(received)
             if ending:
@@ -314,6 +320,9 @@ class _Training:
                 return self._diverged()
             self._measure()
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
+
+    def _start_clock(self):
+        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
 
     def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-from lrcore.cpu._vector import I1, I32, I64
+from lrcore.cpu._vector import I1, I32, I64, emit_masked
 from lrcore.layout import LANE_BYTES
 
 
@@ -237,10 +237,9 @@ def gather_lanes(typingctx, kind, base, offsets):
         vector = lanes_vector(_element(kind))
         pointers = _pointers(builder, vector, arguments[1], arguments[2])
         everywhere = ir.Constant(ir.VectorType(I1, vector.count), [1] * vector.count)
-        kinds = [pointers.type, I32, everywhere.type, vector]
         name = f"llvm.masked.gather.v{vector.count}f{_element(kind).bitwidth}.v{vector.count}p0"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, kinds), name)
-        return builder.call(function, [pointers, I32(4), everywhere, ir.Constant(vector, ir.Undefined)])
+        unused = ir.Constant(vector, ir.Undefined)
+        return emit_masked(builder, name, vector, [pointers, everywhere, unused], 0, 4)
 
     return Lanes(_element(kind))(kind, types.intp, types.intp), codegen
 

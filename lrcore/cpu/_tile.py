@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS
+from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS, emit_masked
 
 # Rows and vectors of a tile: rows·vectors accumulators, the vectors of B and one of A must fit the registers, and
 # there must be at least 8 accumulators (two FMA units, four cycles each) with few loads for each FMA.
@@ -72,14 +72,16 @@ class _Vectors:
         vector = self.builder.bitcast(pointer, self.type.as_pointer())
         if mask is None:
             return self.builder.load(vector, align=self.bytes)
-        return self._call(f"llvm.masked.load.{self.suffix}.p0", self.type, vector, I32(self.bytes), mask, self.zero)
+        name = f"llvm.masked.load.{self.suffix}.p0"
+        return emit_masked(self.builder, name, self.type, [vector, mask, self.zero], 0, self.bytes)
 
     def store(self, value, pointer, mask=None):
         vector = self.builder.bitcast(pointer, self.type.as_pointer())
         if mask is None:
             self.builder.store(value, vector, align=self.bytes)
         else:
-            self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, vector, I32(self.bytes), mask)
+            name = f"llvm.masked.store.{self.suffix}.p0"
+            emit_masked(self.builder, name, ir.VoidType(), [value, vector, mask], 1, self.bytes)
 
 
 STORE, UPDATE, RESIDUAL, NEGATE, STAGE = range(5)

@@ -34,6 +34,18 @@ def _vector_bits():
 VECTOR_BITS = _vector_bits()
 
 
+def emit_masked(builder, name, result, arguments, pointer, alignment):
+    """A masked load, store or gather of LLVM's; argument number `pointer` is aligned to so many bytes.
+
+    Since LLVM 22 the alignment is an attribute of that argument. It used to be one more argument behind it.
+    """
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    call = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+    call.arg_attributes[pointer] = ir.values.ArgumentAttributes()
+    call.arg_attributes[pointer].align = alignment
+    return call
+
+
 @intrinsic
 def fma(typingctx, a, b, c):
     """a·b + c, rounded once; all three of one floating-point type."""

@@ -34,6 +34,7 @@ from lrcore.cpu._lanes import (
 )
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import address
+from lrcore.cpu.qds import bidiagonal_values
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
@@ -43,11 +44,18 @@ BELOW, ABOVE, LESS_BELOW, LESS_ABOVE = range(4)
 
 
 @kernel
+def proven_values(sizes, tolerance, work):
+    """`bidiagonal_values` and `unproven_values` in one call: the lanes that did not converge, the lanes not proven."""
+    unconverged = bidiagonal_values(sizes, work)
+    return unconverged, unproven_values(sizes, tolerance, work)
+
+
+@kernel
 def unproven_values(sizes, tolerance, work):
     """The lanes, as bits, where some of work.values is not within tolerance · σ_1 of the same value of the matrix.
 
-    sizes (LANES,): 0 for a lane that is not used. The matrices are in work.q_given and work.e_given; work.q_new,
-    work.e_new and work.state are overwritten.
+    sizes (LANES,): 0 for a lane that is not used. The matrices are those that `bidiagonal_values` was given. The first
+    half of work.q_new and work.e_new, and work.state, are overwritten.
     """
     bits = np.int64(0)
     for lane in range(LANES):
@@ -78,7 +86,8 @@ def _proven(size, tolerance, lane, work):
 @kernel
 def _scale(size, lane, work):
     """Row after row q and e in work.q_new and work.e_new, their largest in (1/4, 1]; the factor of the values, or 0."""
-    q, e, largest = work.q_given, work.e_given, 0.0
+    given, largest = work.q.shape[0], 0.0
+    q, e = work.q_new[given:], work.e_new[given:]
     for k in range(size):
         largest = max(largest, q[k, lane], e[k, lane])
     if not (largest > 0 and np.isfinite(largest)):

@@ -68,7 +68,8 @@ def bidiagonal_values(sizes, work):
     above it, and are overwritten. The bits of what is returned say which lanes did not converge.
     """
     state, dtype = work.state, work.q.dtype
-    work.q_given[:], work.e_given[:] = work.q, work.e
+    given = work.q.shape[0]
+    work.q_new[given:], work.e_new[given:] = work.q, work.e
     largest = np.int64(0)
     for lane in range(LANES):
         _prepare(sizes[lane], lane, work)

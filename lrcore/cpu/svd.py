@@ -13,14 +13,15 @@ There `tridiagonal` reduces the Gram matrix instead, which costs accuracy that s
 A matrix with a non-finite entry has NaN for every value and vector: divergence is a result, not an exception.
 """
 
+import math
 from collections import Counter
 
 import numpy as np
 import scipy.linalg
 
 from lrcore.cpu.bidiagonal import bidiagonalize
-from lrcore.cpu.inertia import unproven_values
-from lrcore.cpu.qds import LANES, bidiagonal_values
+from lrcore.cpu.inertia import proven_values
+from lrcore.cpu.qds import LANES
 from lrcore.cpu.tridiagonal import bidiagonalize_gram
 from lrcore.cpu.twisted import leading_vectors
 
@@ -46,7 +47,7 @@ def spectra(matrices, counts, work):
     for first in range(0, len(ours), LANES):
         group = ours[first : first + LANES]
         scales = [bidiagonalize(matrices[i], reductions[i], lane, lanes) for lane, i in enumerate(group)]
-        refused = _find_values([min(matrices[i].shape) for i in group], np.isfinite(scales), lanes)
+        refused = _find_values([min(matrices[i].shape) for i in group], [math.isfinite(s) for s in scales], lanes)
         for lane, i in enumerate(group):
             reasons[i] = refused[lane]
             if not refused[lane]:
@@ -60,10 +61,8 @@ def _find_values(sizes, reduced, lanes):
 
     reduced: whether the reduction to this matrix succeeded
     """
-    used = np.zeros(LANES, np.int64)
-    used[: len(sizes)] = np.where(reduced, sizes, 0)
-    unconverged = bidiagonal_values(used, lanes)
-    unproven = unproven_values(used, PROVEN, lanes)
+    used = [size if whole else 0 for size, whole in zip(sizes, reduced, strict=True)]
+    unconverged, unproven = proven_values(np.array(used + [0] * (LANES - len(used))), PROVEN, lanes)
     refused = []
     for lane, whole in enumerate(reduced):
         if not whole:
@@ -108,7 +107,7 @@ def _values_by_gram(matrices, work):
     """The values of at most LANES matrices in float32."""
     shifts = [bidiagonalize_gram(matrix, work.gram, lane, work.lanes) for lane, matrix in enumerate(matrices)]
     sizes = [min(matrix.shape) for matrix in matrices]
-    refused = _find_values(sizes, np.array(shifts) > 0, work.lanes)
+    refused = _find_values(sizes, [shift > 0 for shift in shifts], work.lanes)
     results = []
     for lane, (matrix, shift) in enumerate(zip(matrices, shifts, strict=True)):
         if shift == 0:

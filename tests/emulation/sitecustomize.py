@@ -26,6 +26,7 @@ def windows():
         delattr(os, name)
     for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGKILL"):
         delattr(signal, name)
+    os.environ.setdefault("USERNAME", "user")
     for name in ("fcntl", "resource"):
         sys.modules[name] = None
     _refuse_folders()

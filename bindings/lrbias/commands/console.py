@@ -3,6 +3,7 @@
 import json
 import sys
 from math import isfinite
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -22,12 +23,29 @@ def _whole(kind, tokens):
     return numbers[0] if len(numbers) == 1 and kind is int else numbers
 
 
+def _converter_of_paths(argument):
+    """Expands `~`, which the shell leaves in --flag=~/folder. argument: its name in a sentence; None: the flag's."""
+
+    def convert(kind, tokens):
+        from lrbias.paths import as_path
+
+        named = [(argument or (token.keyword or "path").lstrip("-"), token.value) for token in tokens]
+        paths = [as_path(name, value) for name, value in named]
+        return paths[0] if len(paths) == 1 else tuple(paths)
+
+    return convert
+
+
 Whole = Annotated[int | None, Parameter(converter=_whole)]
 Pair = Annotated[tuple[int, int] | None, Parameter(converter=_whole)]
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
 Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=_whole)]
 Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
+Place = Annotated[Path, Parameter(converter=_converter_of_paths(None))]
+File = Annotated[Path, Parameter(converter=_converter_of_paths("file"))]
+Store = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("store"))]
+Output = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("output"))]
 
 
 def show(facts, text, as_json):

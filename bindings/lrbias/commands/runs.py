@@ -4,15 +4,26 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from lrbias.commands.console import EXIT_DIVERGED, EXIT_STORE, Flag, Numbers, Pair, Sizes, Whole, Words, show
+from lrbias.commands.console import (
+    EXIT_DIVERGED,
+    EXIT_STORE,
+    File,
+    Flag,
+    Numbers,
+    Output,
+    Pair,
+    Place,
+    Sizes,
+    Store,
+    Whole,
+    Words,
+    show,
+)
 
 
 def run(
-    file: Path | None = None,
+    file: File | None = None,
     /,
     *,
     target: str | None = None,
@@ -85,7 +96,7 @@ def run(
     stop_loss: float | None = None,
     stop_gradient: float | None = None,
     stop_plateaus: Whole = None,
-    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    store: Store = None,
     figures: bool = True,
     format: Words = None,
     dry_run: Flag = False,
@@ -147,7 +158,7 @@ def run(
     init
         How the network starts: gaussian, identical, perturbed, orthogonal, balanced or symmetric (U Uᵀ, depth 2).
     gamma
-        Of a gaussian start: standard deviation w^-gamma, w the width of a layer; 1.1.
+        Of a gaussian start: standard deviation w^-gamma, w the width of a layer; 1.5.
     std
         Of a gaussian start: the standard deviation itself, instead of gamma.
     parametrization
@@ -290,7 +301,7 @@ _NOT_SETTINGS = ("file", "store", "figures", "format", "dry_run", "json", "quiet
 
 
 def resume(
-    path: Path,
+    path: Place,
     /,
     *,
     steps: Whole = None,
@@ -334,7 +345,13 @@ def resume(
     return _finish(result, None, path / "figures" if figures else None, formats, json)
 
 
-def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")] = None, format: Words = None):
+def plot(
+    path: Place,
+    /,
+    *,
+    output: Output = None,
+    format: Words = None,
+):
     """Draw the figures of a run or of a sweep, finished or not; also of a model that was tracked.
 
     Parameters
@@ -363,7 +380,7 @@ def plot(path: Path, /, *, output: Annotated[Path | None, Parameter(alias="-o")]
     return 0
 
 
-def info(path: Path, /, *, check: Flag = False, json: Flag = False):
+def info(path: Place, /, *, check: Flag = False, json: Flag = False):
     """Say what a run or a sweep is and how far it got.
 
     Parameters
@@ -408,10 +425,10 @@ def _sweep_info(made, check, json):
 
 
 def compare(
-    first: Path,
+    first: Place,
     /,
-    *others: Path,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    *others: Place,
+    output: Output = None,
     format: Words = None,
     json: Flag = False,
 ):

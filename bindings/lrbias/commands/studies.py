@@ -1,23 +1,32 @@
 """The commands about many runs: sweep, reproduce, report."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from lrbias.commands.console import EXIT_STORE, Flag, Whole, Words, complain, show, show_forecast
+from lrbias.commands.console import (
+    EXIT_STORE,
+    File,
+    Flag,
+    Output,
+    Place,
+    Store,
+    Whole,
+    Words,
+    complain,
+    show,
+    show_forecast,
+)
 
 
 def sweep(
-    file: Path,
+    file: File,
     /,
     *,
-    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    store: Store = None,
     workers: Whole = None,
     device: str | None = None,
     scheduler: str | None = None,
     shard: str | None = None,
-    table: Path | None = None,
+    table: Place | None = None,
     dry_run: Flag = False,
     json: Flag = False,
     quiet: Flag = False,
@@ -89,10 +98,10 @@ def _parse_shard(text):
 
 
 def report(
-    first: Path,
+    first: Place,
     /,
-    *others: Path,
-    output: Annotated[Path, Parameter(alias="-o")] = Path("report.html"),
+    *others: Place,
+    output: Output = Path("report.html"),
     quiet: Flag = False,
 ):
     """Write one self-contained HTML page about runs, sweeps or studies.
@@ -118,12 +127,12 @@ def reproduce(
     name: str,
     /,
     *,
-    store: Annotated[Path | None, Parameter(alias="-o")] = None,
+    store: Store = None,
     steps: Whole = None,
     seeds: Whole = None,
     workers: Whole = None,
     scale: str | None = None,
-    folder: Path | None = None,
+    folder: Place | None = None,
     format: Words = None,
     dry_run: Flag = False,
     json: Flag = False,

@@ -1,13 +1,13 @@
 """How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbias.errors import InvalidInput
+from lrbias.floating import usual_errors
+from lrbias.paths import as_path
 
 STYLE = {
     "font.size": 9,
@@ -42,8 +42,9 @@ def new_figure(rows=1, columns=1, height=2.6, **options):
 
 
 def styled(draw):
-    """Draw within our style, whatever the caller's matplotlib settings are."""
+    """Draw within our style, whatever the caller's settings of matplotlib and of floating-point errors are."""
 
+    @usual_errors
     def wrapper(*args, **options):
         with matplotlib.rc_context(STYLE):
             return draw(*args, **options)
@@ -104,7 +105,7 @@ def plain_ticks(*axes):
 
 def save_figure(figure, folder, name, formats):
     """Write one figure in each format; returns the paths."""
-    folder = Path(folder)
+    folder = as_path("output", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in formats]

@@ -29,6 +29,7 @@ from lrbias.figures.drawing import (
     styled,
     thin,
 )
+from lrbias.floating import usual_errors
 from lrbias.forecasting import MODES
 from lrbias.nn.model_run import ModelRun
 from lrbias.settings import check_formats
@@ -543,6 +544,7 @@ sharpness, tangent_kernel = regime_plots.sharpness, regime_plots.tangent_kernel
 updates, directions, saddles = regime_plots.updates, regime_plots.directions, regime_plots.saddles
 
 
+@usual_errors
 def save(run, folder, formats=("png", "pdf")):
     """Write every figure for which the run has the data; returns the paths. The folder is made when missing.
 

@@ -20,6 +20,7 @@ from lrbias.figures.drawing import (
     styled,
     thin,
 )
+from lrbias.floating import usual_errors
 
 MOST_CURVES = 400  # runs; more lines than that show nothing
 MOST_PANELS = 5  # in each direction
@@ -37,6 +38,7 @@ MAPS = {
 LOGARITHMIC = ("loss", "last_loss", "last_escape_t")
 
 
+@usual_errors
 def save(sweep, folder, formats=("png", "pdf")):
     """Write every figure that the sweep has rows for; returns the paths."""
     return [path for name, draw, _ in available(sweep) for path in save_figure(draw(), folder, name, formats)]

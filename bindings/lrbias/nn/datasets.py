@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.paths import as_path
 from lrbias.settings import Count, Seed, validate
 
 Folder = Annotated[Path, Field(description="the path of a folder")]
@@ -161,7 +162,7 @@ def _normalised(images, mean, deviation):
 
 
 def _fashion(folder, seed):
-    folder = FASHION if folder is None else validate(Folder, "folder", folder)
+    folder = FASHION if folder is None else as_path("folder", validate(Folder, "folder", folder))
     parts = []
     for prefix, size in zip(("train", "t10k"), FASHION_SIZES, strict=True):
         images = _read_idx(folder, f"{prefix}-images-idx3-ubyte.gz", (size, 28, 28))
@@ -220,7 +221,7 @@ def _split(images, labels, seed):
 def _cifar(folder, seed):
     accepted = "the folder with your own copy of CIFAR-10: " + ", ".join(form.archive for form in FORMS)
     require(folder is not None, "folder", folder, accepted)
-    folder = validate(Folder, "folder", folder)
+    folder = as_path("folder", validate(Folder, "folder", folder))
     form, files = _find_form(folder)
     require(form is not None, "folder", str(folder), f"{accepted}, or what one of them holds")
     images, labels = zip(*(_read_batch(folder, form, file, files[file]) for file in form.files), strict=True)

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
+from lrbias.floating import usual_errors
 from lrbias.interrupts import collected
 from lrbias.log import Log, MemorySink
 from lrbias.nn.augmentation import crops_and_flips
@@ -87,6 +88,7 @@ class Training(Settings):
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(count)
 
 
+@usual_errors
 def fit(training, store=None, model=None, images=None, checkpoint_every=None, progress=None):
     """Train a network as `training` (a Training) says, and return the ModelRun.
 
@@ -119,6 +121,7 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
         return fitting.go(sink, config, 0, progress)
 
 
+@usual_errors
 def resume(path, steps=None, model=None, images=None, progress=None):
     """Continue the run of `fit` at `path`, up to `steps` steps in all; None: as many as it was planned for.
 

@@ -2,13 +2,13 @@
 
 import weakref
 from importlib.metadata import version
-from pathlib import Path
 
 from lrbias.errors import InvalidInput, require
 from lrbias.log import Log, MemorySink
 from lrbias.nn.matrices import weight_matrices
 from lrbias.nn.model_run import ModelRun
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
+from lrbias.paths import as_path
 from lrbias.store import RunWriter, check_new
 from lrbias.threads import Owner
 from lrbias.training import listed_quantities, made_with
@@ -70,7 +70,7 @@ class RankTracker:
         patches = None if probe is None else self._tracking.probe.patches
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
         self._config = configuration(settings, self._tracking, patches)
-        going_on = resume and store is not None and (Path(store) / "config.json").is_file()
+        going_on = resume and store is not None and (as_path("store", store) / "config.json").is_file()
         self._sink = self._reopened(store) if going_on else self._created(store)
         known = self._sink.progress()
         begun = known.get("status", "new") != "new"  # one that was killed at once has no rows

@@ -25,8 +25,8 @@ from lrbias.errors import InvalidInput, require
 from lrbias.progress import RunsDisplay
 from lrbias.run import open as open_run
 from lrbias.settings import Count, validate
-from lrbias.store import check_new, read_json, write_json
-from lrbias.studies.making import ENDED
+from lrbias.store import read_json, write_json
+from lrbias.studies.making import ENDED, make_store
 from lrbias.sweeps.workers import run_all
 from lrbias.threads import cores
 
@@ -216,9 +216,7 @@ class Study:
             known = read_json(path)
             require(known == size, "store", str(self.store), f"a new folder, or this study with {known}")
             return
-        check_new(self.store)
-        self.store.mkdir(parents=True)
-        write_json(path, size)
+        make_store(self.store, size)
 
     def runs(self):
         """{name: settings of Training} of every run, those of the axes first."""

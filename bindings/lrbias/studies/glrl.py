@@ -23,9 +23,9 @@ from lrbias.network import Network
 from lrbias.problem import Factorization, spectrum, symmetric
 from lrbias.progress import RunsDisplay
 from lrbias.record import Record, Stop
-from lrbias.store import check_new, read_json, write_json
+from lrbias.store import read_json, write_json
 from lrbias.studies.glrl_paths import DEPTHS, RANDOM_SCALES, RTOL, SCALES, SEED, SIZE, compare_paths
-from lrbias.studies.making import made
+from lrbias.studies.making import made, make_store
 from lrbias.training import train
 
 WATCHED = ("product", "singular_values", "effective_rank")
@@ -86,9 +86,7 @@ class Study:
     def __init__(self, store, progress=None):
         self.store, self._shown = Path(store), RunsDisplay(progress, expected()["runs"], 0)
         if not (self.store / "study.json").is_file():
-            check_new(self.store)
-            self.store.mkdir(parents=True)
-            write_json(self.store / "study.json", {"study": "glrl"})
+            make_store(self.store, {"study": "glrl"})
         known = read_json(self.store / "study.json").get("study")
         require(known == "glrl", "store", str(self.store), "a new folder, or one of this study")
 

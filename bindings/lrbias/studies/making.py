@@ -1,9 +1,21 @@
-"""Runs of a study that are made once."""
+"""What studies share on disk: a folder that says what they are, and runs that are made once."""
 
+from pathlib import Path
+
+from lrbias.files import drafted
 from lrbias.run import open as open_run
+from lrbias.store import check_new, write_json
 from lrbias.training import resume, train
 
 ENDED = ("finished", "stopped", "diverged")
+
+
+def make_store(path: Path, document: dict) -> None:
+    """A new folder with `study.json`, which says what the study is: whole or not at all."""
+    check_new(path)
+    with drafted(path) as draft:
+        write_json(draft.folder / "study.json", document)
+    draft.held.release()
 
 
 def made(path, progress=None, **arguments):

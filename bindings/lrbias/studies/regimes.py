@@ -21,8 +21,8 @@ from lrbias.progress import RunsDisplay
 from lrbias.record import Record, Stop
 from lrbias.regression import Regression
 from lrbias.run import open as open_run
-from lrbias.store import check_new, read_json, write_json
-from lrbias.studies.making import made
+from lrbias.store import read_json
+from lrbias.studies.making import made, make_store
 from lrbias.training import train
 
 DEPTH = 3
@@ -73,9 +73,7 @@ class Study:
         self.store, self.seeds = Path(store), range(1, seeds + 1)
         self._shown = RunsDisplay(progress, expected(seeds)["runs"], 0)
         if not (self.store / "study.json").is_file():
-            check_new(self.store)
-            self.store.mkdir(parents=True)
-            write_json(self.store / "study.json", {"study": "regimes", "seeds": list(self.seeds)})
+            make_store(self.store, {"study": "regimes", "seeds": list(self.seeds)})
         known = read_json(self.store / "study.json")
         require(known.get("study") == "regimes", "store", str(self.store), "a new folder, or one of this study")
         accepted = f"{len(known['seeds'])}, the number that the folder was made with"

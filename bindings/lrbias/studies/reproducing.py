@@ -9,6 +9,7 @@ import numpy as np
 
 from lrbias.errors import require
 from lrbias.files import write_file
+from lrbias.paths import as_path
 from lrbias.settings import Count, check_formats, validate
 from lrbias.studies import chou, claims, protocol
 from lrbias.studies.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
@@ -47,7 +48,7 @@ def reproduce(
     scale, folder  of galanti: "small", or "paper" for the paper's sizes, with CIFAR-10 in `folder` (days on a cluster)
     """
     steps, seeds = _check(name, steps, seeds, scale, folder)
-    store = Path("reproduced") / name if store is None else Path(store)
+    store = Path("reproduced") / name if store is None else as_path("store", store)
     if name == "chou":
         return chou.study(store, progress)
     if name == "wang-jacot":
@@ -64,7 +65,7 @@ def reproduce(
 
 
 def _check(name, steps, seeds, scale=None, folder=None):
-    require(name in STUDIES, "name", name, " or ".join(STUDIES))
+    require(isinstance(name, str) and name in STUDIES, "name", name, " or ".join(STUDIES))
     for argument, value in (("scale", scale), ("folder", folder)):
         require(value is None or name == "galanti", argument, value, "nothing for this study")
     for argument, value in (("steps", steps), ("seeds", seeds)):
@@ -164,8 +165,9 @@ def is_study(path):
 
 def read_evidence(store):
     """The Evidence of the runs in the sweeps under `store`, as far as they are made."""
+    store = as_path("store", store)
     require(is_study(store), "store", str(store), "a folder that `lrbias reproduce protocol` made")
-    paths = [Path(store) / name for name in sorted(protocol.NAMES)]
+    paths = [store / name for name in sorted(protocol.NAMES)]
     sweeps = {path.name: open_sweep(path) for path in paths if (path / "sweep.json").is_file()}
     runs = []
     for name, made in sweeps.items():

@@ -25,8 +25,8 @@ from lrbias.problem import gaussian, spectrum
 from lrbias.record import Record, Stop
 from lrbias.schedule import Anneal, Periodic
 from lrbias.settings import Threads, validate
-from lrbias.store import check_new, read_json, write_json
-from lrbias.studies.making import made
+from lrbias.store import read_json, write_json
+from lrbias.studies.making import made, make_store
 from lrbias.threads import cores
 from lrcore import cpu, layout, random, workspace
 
@@ -100,9 +100,7 @@ class Study:
             accepted = f"a study of {self.steps} steps and {self.seeds} seeds, this one has {known}"
             require(known == size, "store", str(self.store), accepted)
             return
-        check_new(self.store)
-        self.store.mkdir(parents=True)
-        write_json(path, size)
+        make_store(self.store, size)
 
     def _steps(self, share=1.0):
         """A share of the steps, a multiple of the record interval."""

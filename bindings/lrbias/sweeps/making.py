@@ -20,11 +20,13 @@ from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
 from lrbias.experiment import PATHS, Experiment
 from lrbias.files import drafted, remove_stale
+from lrbias.floating import usual_errors
 from lrbias.interrupts import terminable
+from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, validate
 from lrbias.store import check_new, read_json, write_json
-from lrbias.sweeps.axes import expand, listed
+from lrbias.sweeps.axes import expand, plain_axes, plain_settings
 from lrbias.sweeps.batching import make_batch, plan_batches
 from lrbias.sweeps.reading import ENDED, FORMAT, Sweep
 from lrbias.sweeps.workers import dask_executor, is_client, is_executor, run_all
@@ -35,6 +37,7 @@ from lrbias.training import resume as resume_run
 RIVALS = 3  # drafts of one process that others may take for what a killed one left
 
 
+@usual_errors
 def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None, device=None):
     """Make the runs of a sweep that are not made yet, and return the Sweep.
 
@@ -59,7 +62,7 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     something else. What only making a run can show, as a target file that is not there, is a row of the table; where
     not one run could be made, RunsFailed says why.
     """
-    base, runs = _expanded(base, over, device)
+    base, over, runs = _expanded(base, over, device)
     accepted = "one of concurrent.futures, a Dask Client, or None"
     require(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
@@ -70,15 +73,16 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     if is_client(executor):
         executor, scheduler = None, executor
     with nullcontext(executor) if scheduler is None else dask_executor(scheduler) as chosen:
-        folder = _folder(Path(store), base, over, runs, place, workers)
+        folder = _folder(as_path("store", store), base, over, runs, place, workers)
         return _make(folder, shard, place, workers, chosen, progress)
 
 
 def _expanded(base, over, device):
-    """(base, runs) of a sweep that is made on `device`, or where the base says."""
-    if device is not None and isinstance(base, dict):
+    """(base, axes, runs) of a sweep that is made on `device`, or where the base says."""
+    base, over = plain_settings(base), plain_axes(over)
+    if device is not None:
         base = {**base, "device": device}
-    return base, expand(base, over)
+    return base, over, expand(base, over)
 
 
 def _check_workers(workers, device):
@@ -97,9 +101,9 @@ def _folder(path, base, over, runs, device, workers):
     """The folder of the sweep, made or recognised."""
     document = {
         "format": FORMAT,
-        "base": _listed(base),
-        "over": {key: listed(values) for key, values in over.items()},
-        "runs": {name: _listed(settings) for name, settings in runs.items()},
+        "base": base,
+        "over": over,
+        "runs": runs,
         "batches": plan_batches(runs, device, workers),
     }
     if (path / "sweep.json").is_file():
@@ -139,13 +143,10 @@ def _check_plain(document):
         raise InvalidInput(f"base = … is not accepted: expected values that a TOML file can hold ({error}).") from None
 
 
-def _listed(settings):
-    return {key: listed(value) for key, value in settings.items()}
-
-
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
-        there, here = known[part], wanted[part]
+        plain = {"base": plain_settings, "over": plain_axes}[part]
+        there, here = plain(known[part]), wanted[part]  # an earlier version kept paths as they were given
         for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
                 raise InvalidInput(
@@ -181,7 +182,7 @@ def _make(folder, shard, device, workers, executor, progress):
     made = Sweep(folder, document, failures)
     if failures and len(failures) == total:
         name, reason = next(iter(failures.items()))
-        raise RunsFailed(f"every run of {folder} failed ({total} in all), of them {name}: {reason}", made)
+        raise RunsFailed(f"every run of {folder} failed ({total} in all); {name}: {reason}", made)
     return made
 
 
@@ -244,12 +245,13 @@ def make_run(job):
     return run.status, run.detail
 
 
+@usual_errors
 def forecast_sweep(base, over, workers=None, device=None):
     """{runs, seconds, bytes}: what a sweep will take, from timing a few steps for each kind of network and method."""
     from lrbias.forecasting import cost
     from lrbias.sweeps.batching import batched_cost
 
-    base, runs = _expanded(base, over, device)
+    base, over, runs = _expanded(base, over, device)
     place = resolve(base.get("device", CPU.name))
     workers = _check_workers(workers, place)
     batched = {name: len(names) for names in plan_batches(runs, place, workers).values() for name in names}

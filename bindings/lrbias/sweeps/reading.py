@@ -2,7 +2,6 @@
 
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from lrbias.batch_file import batch_path, member_at, owner_in
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.files import write_file
 from lrbias.observed import restore
+from lrbias.paths import as_path
 from lrbias.run import Run
 from lrbias.run import open as open_run
 from lrbias.store import read_json
@@ -22,12 +22,14 @@ NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
 ENDED = ("finished", "stopped", "diverged")
 TABLES = (".csv", ".parquet")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what the cells begin with that a spreadsheet evaluates
 
 
 def open_sweep(path):
     """The Sweep at `path`, as far as it is."""
-    require((Path(path) / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
-    document = read_json(Path(path) / "sweep.json")
+    path = as_path("path", path)
+    require((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
+    document = read_json(path / "sweep.json")
     if document.get("format") != FORMAT:
         raise StoreError(
             f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads {FORMAT}."
@@ -38,7 +40,7 @@ def open_sweep(path):
     whole = whole and all(isinstance(names, list) and set(names) <= set(runs) for names in batches.values())
     if not whole or not isinstance(document.get("made_with"), dict):
         raise StoreError(f"{path}/sweep.json is not what lrbias writes; restore it from a copy.")
-    return Sweep(Path(path), document)
+    return Sweep(path, document)
 
 
 class Sweep:
@@ -75,7 +77,8 @@ class Sweep:
         return self._document["made_with"]
 
     def settings(self, name):
-        require(name in self._document["runs"], "name", name, f"a run of this sweep ({shorten(self.names)})")
+        known = isinstance(name, str) and name in self._document["runs"]
+        require(known, "name", name, f"a run of this sweep ({shorten(self.names)})")
         return self._document["runs"][name]
 
     def __getitem__(self, name):
@@ -207,7 +210,7 @@ class Sweep:
 
 def check_table(path):
     """A path that `Sweep.write` can write; InvalidInput otherwise."""
-    path = Path(path)
+    path = as_path("table", path)
     require(path.suffix in TABLES, "table", str(path), "a file that ends in .csv or .parquet")
     require(path.absolute().parent.is_dir(), "table", str(path), "a file in a folder that exists")
     if path.suffix == ".parquet":
@@ -224,13 +227,16 @@ def _arrow():
 
 
 def as_csv(rows):
-    """Dictionaries with the same keys as a CSV file: lists joined by spaces, what is missing empty."""
+    """Dictionaries with the same keys as a CSV file: lists joined by spaces, what is missing empty.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it; numbers stay numbers.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return text.getvalue().encode()
+        writer.writerow({key: _harmless(_cell(value)) for key, value in row.items()})
+    return text.getvalue().encode("utf-8")
 
 
 def _as_parquet(rows):
@@ -241,6 +247,20 @@ def _as_parquet(rows):
 
 def _last(run, name):
     return run[name][-1].item() if name in run and len(run.steps_of(name)) else None
+
+
+def _harmless(cell):
+    """A cell that no spreadsheet evaluates: text that begins like a formula gets an apostrophe."""
+    formula = isinstance(cell, str) and cell.startswith(FORMULA) and not all(map(_is_number, cell.split()))
+    return f"'{cell}" if formula else cell
+
+
+def _is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _cell(value):
