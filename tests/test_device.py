@@ -276,7 +276,7 @@ def _take_back(path):
     progress = read_json(path / "progress.json")
     intervals = [int(interval) for interval in progress["rows"]]
     killed = progress_document(4, 4, "running", "training goes on, or was killed", intervals, 1.0)
-    write_json(path / "progress.json", {**killed, "tail": False})
+    write_json(path / "progress.json", {**progress, **killed, "tail": False})
 
 
 @on_gpu

@@ -252,7 +252,7 @@ def test_the_directory_is_as_documented(stored):
     for key in ("lrbias", "numba", "numpy", "cpu", "promise", "commit"):
         assert key in config["made_with"]
     metadata = json.loads((path / "log.zarr/losses/zarr.json").read_text())
-    assert [codec["name"] for codec in metadata["codecs"]] == ["bytes", "crc32c"]
+    assert [codec["name"] for codec in metadata["codecs"]] == ["bytes", "gzip", "crc32c"]
     assert metadata["shape"][0] % metadata["chunk_grid"]["configuration"]["chunk_shape"][0] == 0
 
 

@@ -1,47 +1,138 @@
 """What an ensemble recorded: ranks over time, jumps, entries into and exits from the sets B_r."""
 
-import io
+import hashlib
+import re
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lrbias.archives import OVERHEAD, Damaged, check_seal, expect, pack, read_bytes, seal_of, unpack
 from lrbias.errors import StoreError, require, shorten
+from lrbias.files import write_file
 from lrbias.intervals import rate_interval, share_interval
 from lrbias.network import Network
 from lrbias.paths import as_path
-from lrbias.store import DAMAGE, read_json, write_file
+from lrbias.run_documents import Count, Text, Whole
+from lrbias.store import read_json
+from lrcore import layout
 
 FORMAT = 1
-FINGERPRINT = "fingerprint"  # of the ensemble that a group belongs to
+FINGERPRINT = "fingerprint"  # of the ensemble that a group belongs to, among the arrays of one without a seal
+GROUP_FILE = re.compile(r"\d{5,}\.npz")
 
 
-def write_group(path, arrays):
-    """Replace a .npz file as a whole."""
-    data = io.BytesIO()
-    np.savez(data, **arrays)
-    write_file(path, data.getvalue())
+class _Document(BaseModel):
+    """ensemble.json."""
+
+    model_config = ConfigDict(extra="allow")
+    format: Count
+    runs: Count
+    steps: Count
+    every: Count
+    widths: list[Count] = Field(min_length=2)
+    dtype: Text = Field(pattern="^float(32|64)$")
+    lr: list[float]
+    ridge: list[float]
+    sampling_seed: list[Whole | int]
+    data: Text
+    fingerprint: Text
+    sealed: bool = False
 
 
-def read_group(path, fingerprint):
-    """{name: array} of a group; StoreError when the file is damaged or that of another ensemble."""
+def write_group(path, arrays, owner):
+    """Replace the .npz file of a group, or data.npz, of the ensemble with the fingerprint `owner`."""
+    write_file(path, pack(arrays, owner, path.stem))
+
+
+def read_group(path, document):
+    """{name: array} of a group of the ensemble that `document` describes; StoreError when the file is damaged or that
+    of another ensemble, or another of its groups."""
+    owner = document["fingerprint"]
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-            own = str(found.pop(FINGERPRINT))
-    except DAMAGE as error:
+        data = read_bytes(path, _most_bytes(document))
+        sealed = seal_of(data)
+        found = unpack(data)
+        own = str(found.pop(FINGERPRINT, "")) if sealed is None else sealed[0]  # those without a seal are older
+        if own != owner:
+            raise StoreError(f"{path} belongs to another ensemble; remove it, and the same call makes its runs again.")
+        if sealed is None and document.get("sealed", False):
+            raise Damaged("it does not say which group it is")
+        if sealed is not None:
+            check_seal(data, owner, path.stem)
+        _check_group(found, document)
+    except (Damaged, FileNotFoundError) as error:
         raise StoreError(f"{path} is damaged ({error}); remove it, and the same call makes its runs again.") from None
-    if own != fingerprint:
-        raise StoreError(f"{path} belongs to another ensemble; remove it, and the same call makes its runs again.")
     return found
+
+
+def _check_group(found, document):
+    """Damaged unless the arrays have the shapes that such a group has."""
+    widths, records = document["widths"], document["steps"] // document["every"] + 1
+    runs = len(expect(found, "ended", (None,), "i8"))
+    for name in ("ranks", "absorbing", "train_error", "hidden_error"):
+        kind = found[name].dtype if name in found else "f8"
+        expect(found, name, (runs, records), kind)
+        if kind.kind not in "if":
+            raise Damaged(f"{name} is {kind}")
+    expect(found, "diverged", (runs,), "?")
+    expect(found, "values", (runs, min(widths[0], widths[-1])), found["values"].dtype if "values" in found else "f8")
+    size = layout.size(widths)
+    expect(found, "params", (runs, size), document["dtype"])
+    expect(found, "seconds", (1,), "f8")
+
+
+def _most_bytes(document):
+    """Bytes that a group has at most."""
+    widths, records = document["widths"], document["steps"] // document["every"] + 1
+    size = layout.size(widths)
+    return 8 * document["runs"] * (4 * records + size + sum(widths) + 4) + OVERHEAD
+
+
+def read_ensemble_json(path):
+    """What ensemble.json in the folder `path` says; StoreError unless it describes an ensemble."""
+    document = read_json(path / "ensemble.json")
+    try:
+        _Document.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(
+            f"{path / 'ensemble.json'} is not what lrbias writes ({where}: {first['msg']}); restore it from a copy."
+        ) from None
+    return document
+
+
+def data_problem(path, document):
+    """A sentence when data.npz in the folder `path` is not the one of the ensemble, else None."""
+    file, problem = path / "data.npz", None
+    try:
+        data = read_bytes(file)
+        if document.get("sealed", False):
+            check_seal(data, document["fingerprint"], file.stem)
+        digest = hashlib.sha256()
+        for array in unpack(data).values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        if digest.hexdigest() != document["data"]:
+            problem = "is damaged (its numbers are not those of the ensemble)"
+    except FileNotFoundError:
+        problem = "is missing"
+    except Damaged as error:
+        problem = f"is damaged ({error})"
+    return problem and f"{file} {problem}; the call that began the ensemble writes it anew."
 
 
 def open_ensemble(path):
     """The Ensemble in a folder; InvalidInput when there is none, StoreError unless all of its groups are there."""
     path = as_path("path", path)
     require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
-    document = read_json(path / "ensemble.json")
-    groups = [read_group(file, document["fingerprint"]) for file in sorted((path / "groups").glob("*.npz"))]
+    document = read_ensemble_json(path)
+    problem = data_problem(path, document)
+    if problem:
+        raise StoreError(problem)
+    files = sorted(file for file in (path / "groups").glob("*.npz") if GROUP_FILE.fullmatch(file.name))
+    groups = [read_group(file, document) for file in files]
     made = sum(len(group["ranks"]) for group in groups)
-    if made < document["runs"]:
+    if made != document["runs"]:
         raise StoreError(f"{path} holds {made} of {document['runs']} runs; the call that began it goes on with it.")
     return Ensemble(document, groups, path)
 

@@ -21,8 +21,15 @@ import numpy as np
 from lrbias.absorbing import AbsorbingSets
 from lrbias.completion import Completion
 from lrbias.devices import resolve
-from lrbias.ensemble_data import FINGERPRINT, FORMAT, Ensemble, read_group, write_group
-from lrbias.errors import Interrupted, InvalidInput, require
+from lrbias.ensemble_data import (
+    FORMAT,
+    Ensemble,
+    data_problem,
+    read_ensemble_json,
+    read_group,
+    write_group,
+)
+from lrbias.errors import Interrupted, InvalidInput, StoreError, require
 from lrbias.files import LOCK, drafted, lock
 from lrbias.floating import usual_errors
 from lrbias.interrupts import collected
@@ -32,7 +39,7 @@ from lrbias.network import Network
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
 from lrbias.settings import Count, Threads, validate
-from lrbias.store import check_new, read_json, write_json
+from lrbias.store import check_new, write_json
 from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
 from lrbias.trajectories import Group
@@ -203,7 +210,7 @@ def _folder(path, whole, device):
     """The folder of the ensemble, made or recognised."""
     document = whole.document()
     if (path / "ensemble.json").is_file():
-        known = read_json(path / "ensemble.json")
+        known = read_ensemble_json(path)
         for key in document:
             if known.get(key) != document[key] and key != "fingerprint":
                 raise InvalidInput(
@@ -213,8 +220,9 @@ def _folder(path, whole, device):
     check_new(path)
     with drafted(path) as draft:
         (draft.folder / "groups").mkdir()
-        write_group(draft.folder / "data.npz", whole.data())
-        write_json(draft.folder / "ensemble.json", {**document, "made_with": made_with(device=device)})
+        write_group(draft.folder / "data.npz", whole.data(), document["fingerprint"])
+        made = {**document, "sealed": True, "made_with": made_with(device=device)}
+        write_json(draft.folder / "ensemble.json", made)
     draft.held.release()
     return path
 
@@ -223,8 +231,11 @@ def _make(whole, folder, threads, progress, device):
     """The groups in order, each {name: array}; those that the folder holds are read."""
     parts = [range(first, min(first + GROUP, len(whole))) for first in range(0, len(whole), GROUP)]
     paths = [folder / "groups" / f"{number:05d}.npz" if folder else None for number in range(len(parts))]
+    known = read_ensemble_json(folder) if folder else {}
     own = whole.document()["fingerprint"]
-    groups = {n: read_group(path, own) for n, path in enumerate(paths) if path and path.is_file()}
+    groups = {n: _read_group(path, known, parts[n]) for n, path in enumerate(paths) if path and path.is_file()}
+    if folder and data_problem(folder, known):
+        write_group(folder / "data.npz", whole.data(), own)
     made = sum(len(parts[n]) for n in groups)
     shown, stop = RunsDisplay(progress, len(whole), made), []
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
@@ -273,5 +284,15 @@ def _make_groups(whole, chosen, own, device, received, stop):
         rows, first = slice(first, first + len(part)), first + len(part)
         found[n] = {**{name: array[rows] for name, array in together.items()}, "seconds": np.array([seconds])}
         if path:
-            write_group(path, {**found[n], FINGERPRINT: np.array(own)})
+            write_group(path, found[n], own)
+    return found
+
+
+def _read_group(path, document, part):
+    """A group of the folder; StoreError unless it has as many runs as this part of the ensemble."""
+    found = read_group(path, document)
+    if len(found["ranks"]) != len(part):
+        raise StoreError(
+            f"{path} holds {len(found['ranks'])} runs, not {len(part)}; remove it, and they are made again."
+        )
     return found

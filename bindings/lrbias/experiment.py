@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from lrbias.archives import Damaged, read_archive
 from lrbias.completion import Completion, Sensing
 from lrbias.devices import DeviceName, check_threads
 from lrbias.errors import InvalidInput, require, shorten
@@ -311,15 +312,12 @@ def _stop(given):
 
 
 def _from_checkpoint(path, problem):
-    from lrbias.store import DAMAGE
-
     accepted = "the path of a checkpoint (.npz) of a lrbias run"
     path = str(as_path("network", path))
     require(Path(path).is_file(), "network", path, accepted)
     try:
-        arrays = _archive(path)
-        network = Network.from_checkpoint(arrays)
-    except (*DAMAGE, TypeError) as error:
+        network = Network.from_checkpoint(read_archive(path))
+    except (Damaged, OSError, KeyError, ValueError, TypeError) as error:
         raise InvalidInput(
             f"network = {path!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None

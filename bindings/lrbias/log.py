@@ -10,9 +10,7 @@ import numpy as np
 
 from lrbias.errors import StoreError
 from lrbias.metrics import Quantity
-from lrbias.store import chunk_rows, progress_document, shortened
-
-LOSSES = "losses"  # the loss of every step: row = step
+from lrbias.store import LOSSES, chunk_rows, progress_document, shortened
 
 
 def losses_quantity(dtype):
@@ -100,6 +98,7 @@ class Log:
     """All columns of a run."""
 
     def __init__(self, quantities, sink):
+        self._sink = sink
         self.columns = {quantity.name: Column(quantity, sink) for quantity in quantities}
 
     def set(self, name, row, value):
@@ -117,6 +116,14 @@ class Log:
         for name, column in self.columns.items():
             interval = column.quantity.interval
             column.restore(-(-step // interval), committed(progress, name, interval) if progress else 0)
+
+    def check(self, step):
+        """Read what `restore` at `step` relies on, and write nothing; StoreError when some of it is damaged."""
+        for name, column in self.columns.items():
+            row = -(-step // column.quantity.interval)
+            first = row - row % column.rows
+            if row > first:
+                self._sink.read(name, first, row)
 
     def flush(self):
         """Hand on every block: at the end of a run."""

@@ -119,13 +119,21 @@ class Recording:
         return xarray.Dataset(variables, coordinates, {"status": self.status, "label": self.label})
 
     def check(self):
-        """Read everything that was committed; returns one sentence for each thing that is damaged."""
-        found = []
+        """Read everything that was committed, a file at a time; returns one sentence for each thing that is damaged.
+
+        A run in memory has nothing that could be.
+        """
+        if self.path is None:
+            return []
+        found = list(self._source.problems())
         for name in self.names:
-            found += _sentence_of(lambda name=name: self[name])
-        for step in self.checkpoints:
+            count, rows = self._rows(name, self._interval(name)), self._source.rows_at_once(name)
+            for first in range(0, count, rows):
+                last = min(first + rows, count)
+                found += _sentence_of(lambda name=name, rows=(first, last): self._source.read(name, *rows))
+        for step in sorted({*self.checkpoints, *self._progress.get("checkpoints", ())}):
             found += _sentence_of(lambda step=step: self._source.checkpoint_arrays(step))
-        return found
+        return list(dict.fromkeys(found))
 
     def summary(self):
         """The facts of a run as a dictionary: what `lrbias info --json` prints."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from lrbias import modes
 from lrbias.batch_file import find_batched
-from lrbias.errors import InvalidInput
+from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.experiment import parts
 from lrbias.greedy import Phase
 from lrbias.jumping import jumps
@@ -34,7 +34,39 @@ def open(path):
     config = folder.config()
     if is_model(config):
         return ModelRun(folder, config)
-    return Run(folder, config, restore(*folder.data()).scaled(config.get("output_scale", 1.0)))
+    check_settings(folder.path, config)
+    return Run(folder, config, problem_of(folder, config))
+
+
+def problem_of(folder, config):
+    """The problem of the run in a folder; StoreError when what the folder keeps of it makes none."""
+    data = folder.data()
+    try:
+        return restore(*data).scaled(config.get("output_scale", 1.0))
+    except (InvalidInput, KeyError, ValueError, TypeError, IndexError) as error:
+        reason = " ".join(f"{error}".split())
+        raise StoreError(f"{folder.path} keeps no problem to train on ({reason}); restore it from a copy.") from None
+
+
+def check_settings(path, config):
+    """StoreError unless the settings in config.json of the run at `path` have the numbers that every run has."""
+    for key in ("steps", "every", "checkpoint_every"):
+        value = config["settings"].get(key)
+        if type(value) is not int or value < 1:
+            raise _no_settings(path, f"{key} is {shorten(value)}")
+
+
+def parts_of(path, config):
+    """(method, record, stop) of the run at `path`; StoreError when its settings are not those of a run."""
+    try:
+        return parts(config["settings"])
+    except (InvalidInput, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _no_settings(path, error) from None
+
+
+def _no_settings(path, error):
+    where, reason = f"{path}/config.json" if path else "config.json", " ".join(f"{error}".split())
+    return StoreError(f"{where} does not hold the settings of a run ({reason}); restore it from a copy.")
 
 
 class Run(Recording):
@@ -71,7 +103,7 @@ class Run(Recording):
     @property
     def method(self):
         """How the network was trained: a GD, GradientFlow or SGD."""
-        return parts(self.settings)[0]
+        return parts_of(self.path, self._config)[0]
 
     @property
     def label(self):

@@ -23,15 +23,14 @@ from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
 from lrbias.nn.model_run import is_model
-from lrbias.observed import restore
 from lrbias.plateau import PlateauWatch
 from lrbias.problem import Problem
 from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
-from lrbias.run import Run
+from lrbias.run import Run, check_settings, parts_of, problem_of
 from lrbias.settings import Compress, Count, Threads, Whole, validate
-from lrbias.store import RunFolder, RunWriter, check_new
+from lrbias.store import RunFolder, RunWriter, check_new, check_quantities
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
 
@@ -147,7 +146,8 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
     writer = RunWriter.reopen(path)
     try:
         config = writer.config()
-        problem = restore(*writer.data()).scaled(config.get("output_scale", 1.0))
+        check_settings(writer.path, config)
+        problem = problem_of(writer, config)
         known = writer.progress()
         planned = config["settings"]["steps"]
         steps = planned if steps is None else validate(Count, "steps", steps)
@@ -163,6 +163,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
                 f"{known['step']}; start one with a smaller step size."
             )
         if from_checkpoint is None and known["status"] in ("finished", "stopped") and steps == known["step"]:
+            writer.mend_log()
             return Run(writer, config, problem)
         settings = {**config["settings"], "steps": max(steps, known["step"])}
         if threads is not None:
@@ -175,7 +176,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
 
 def _continue(writer, config, problem, start, metrics, progress):
     settings = config["settings"]
-    method, record, stop = experiment.parts(settings)
+    method, record, stop = parts_of(writer.path, config)
     threads, device = settings["threads"], resolve(settings["device"], settings["threads"])
     record = record.with_functions(metrics, config["functions"])
     here = made_with(config["made_with"]["promise"], device)
@@ -189,8 +190,13 @@ def _continue(writer, config, problem, start, metrics, progress):
         arrays.pop("scale", None)  # which the problem has
         first = functools.partial(writer.checkpoint, 0)
         training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short, first)
-        training.plan.memory.restore(kept)
-        training.trainer.restore(params, arrays)
+        try:
+            training.plan.memory.restore(kept)
+            training.trainer.restore(params, arrays)
+        except (KeyError, ValueError, TypeError, IndexError) as error:  # what this method needs is not there
+            path, reason = writer.checkpoint_path(start), " ".join(f"{error}".split())
+            raise StoreError(f"{path} is not of such a run ({reason}); resume with from_checkpoint=0.") from None
+        training.check(writer, config, start)
         writer.open_log(training.quantities, settings["steps"])
         writer.extend(config)
         return training.go(writer, config, start, progress)
@@ -243,6 +249,18 @@ class _Training:
             "made_with": made_with("machine" if self.trainer.machine else PORTABLE, self.device),
         }
 
+    def check(self, writer, config, start):
+        """Before anything is written, read all that going on from step `start` relies on; StoreError when it is
+        damaged."""
+        check_quantities(writer.path, config, self.quantities)
+        Log(self.quantities, writer).check(start)
+        if self.watch and start:
+            self._watched(writer, start)
+
+    def _watched(self, sink, step):
+        """What a PlateauWatch has seen before `step`: rows of the effective rank, losses."""
+        return sink.read(EFFECTIVE_RANK, 0, -(-step // self.watch.interval)), sink.read(LOSSES, 0, step)
+
     def arrays(self):
         """What a checkpoint holds: the layers, and what the trainer and metrics need beside them."""
         kept = {KEPT + name: array for name, array in self.plan.memory.state(self.step).items()}
@@ -287,8 +305,7 @@ class _Training:
     def _loop(self, received):
         self.log.restore(self.step, self.sink.progress())
         if self.watch and self.step:
-            rows = -(-self.step // self.watch.interval)
-            self.watch.restore(self.sink.read(EFFECTIVE_RANK, 0, rows), self.sink.read(LOSSES, 0, self.step))
+            self.watch.restore(*self._watched(self.sink, self.step))
         self._measure()
         self.recorder.drain()
         self._start_clock()  # every metric was compiled, by whichever thread measured here

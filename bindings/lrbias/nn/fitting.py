@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
 from lrbias.floating import usual_errors
 from lrbias.interrupts import collected
-from lrbias.log import MemorySink
+from lrbias.log import Log, MemorySink
 from lrbias.nn.augmentation import crops_and_flips
 from lrbias.nn.datasets import Images, load
 from lrbias.nn.matrices import patches, weight_matrices
@@ -26,7 +26,7 @@ from lrbias.nn.tracker import configuration
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
 from lrbias.progress import display
 from lrbias.settings import Count, File, Fraction, NotNegative, Number, Positive, Seed, Settings, validate
-from lrbias.store import RunWriter, check_new
+from lrbias.store import RunWriter, check_new, check_quantities
 
 SCALARS = ("loss", "train_accuracy", "test_accuracy")
 TESTED = 500  # images at a time, where no gradient is needed
@@ -142,6 +142,7 @@ def resume(path, steps=None, model=None, images=None, progress=None):
         reached = known["step"]
         require(planned >= reached, "steps", steps, f"at least {reached}, the step that the run has reached")
         if known["status"] == "diverged" or (known["status"] == "finished" and planned == reached):
+            writer.mend_log()
             return ModelRun(writer, config)
         if steps is not None:
             training = training.model_copy(update={"steps": steps})
@@ -149,12 +150,30 @@ def resume(path, steps=None, model=None, images=None, progress=None):
         with torch.random.fork_rng(devices=[]):
             fitting = _Fitting(training, images, model, settings["checkpoint_every"])
             config = {**config, **{key: fitting.config()[key] for key in ("settings", "made_with")}}
-            fitting.restore(writer.checkpoint_arrays(known["checkpoint"]))
+            check_quantities(writer.path, config, fitting.tracking.quantities)
+            start = known["checkpoint"]
+            Log(fitting.tracking.quantities, writer).check(_first_row(start))
+            _restore(fitting, writer, start)
             writer.open_log(fitting.tracking.quantities, fitting.steps)
             writer.extend(config)
-            return fitting.go(writer, config, known["checkpoint"], progress)
+            return fitting.go(writer, config, start, progress)
     finally:
         writer.close()
+
+
+def _first_row(start):
+    """The step from which rows are written by what goes on from `start`, whose own record is there."""
+    return start + 1 if start else 0
+
+
+def _restore(fitting, writer, step):
+    """Go on from the checkpoint of `step`; StoreError when it does not fit to the model."""
+    arrays = writer.checkpoint_arrays(step)
+    try:
+        fitting.restore(arrays)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:  # of load_state_dict and of the generator
+        path, reason = writer.checkpoint_path(step), shorten(" ".join(str(error).split()), 200)
+        raise StoreError(f"{path} does not fit to the model ({reason}); start again.") from None
 
 
 def trained(run, model=None, images=None):
@@ -257,7 +276,7 @@ class _Fitting:
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the ModelRun."""
-        self.tracking.begin(sink, start + 1 if start else 0, sink.progress()["elapsed"] if start else 0.0)
+        self.tracking.begin(sink, _first_row(start), sink.progress()["elapsed"] if start else 0.0)
         self.sink, self.step, self.checkpoint = sink, start, start
         shown = display(progress, "average rank")
         try:
@@ -331,8 +350,8 @@ class _Fitting:
         return float((found == labels).double().mean())
 
     def _commit(self, status, detail):
-        self.tracking.commit(status, detail, self.step, self.arrays())
         if self.checkpoint != self.step:
             self.sink.forget_checkpoint(self.checkpoint)
-            self.checkpoint = self.step
+        self.tracking.commit(status, detail, self.step, self.arrays())
+        self.checkpoint = self.step
         return status

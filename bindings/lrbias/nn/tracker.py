@@ -4,7 +4,7 @@ import weakref
 from importlib.metadata import version
 
 from lrbias.errors import InvalidInput, require
-from lrbias.log import MemorySink
+from lrbias.log import Log, MemorySink
 from lrbias.nn.matrices import weight_matrices
 from lrbias.nn.model_run import ModelRun
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
@@ -92,7 +92,10 @@ class RankTracker:
         try:
             same = _measured(writer.config()) == _measured(self._config)
             require(same, "store", str(store), "a run that tracked the same matrices and numbers, to go on with it")
-            writer.open_log(self._tracking.quantities, writer.progress()["step"])
+            progress = writer.progress()
+            if progress["status"] != "new":
+                Log(self._tracking.quantities, writer).check(progress["step"] + 1)
+            writer.open_log(self._tracking.quantities, progress["step"])
         except BaseException:
             writer.close()
             raise

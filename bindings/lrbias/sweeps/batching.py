@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lrbias import experiment
-from lrbias.batch_file import ROWS, columns_of, read_batch, write_batch
+from lrbias.batch_file import ROWS, batch_owner, columns_of, read_batch, write_batch
 from lrbias.devices import CPU, resolve
-from lrbias.errors import Interrupted
+from lrbias.errors import Interrupted, StoreError
 from lrbias.experiment import Experiment
 from lrbias.files import lock
 from lrbias.forecasting import seconds_of
@@ -122,7 +122,8 @@ def make_batch(job):
         held = lock(path.with_suffix(".lock"), path)
         try:
             with one_blas_thread():
-                ended = _BatchTraining(path, members, resolve(members[0].settings["device"])).go()
+                training = _BatchTraining(path, members, resolve(members[0].settings["device"]), batch_owner(settings))
+                ended = training.go()
         finally:
             held.release()
     except Exception as error:
@@ -195,8 +196,8 @@ def batched_cost(whole, device=CPU, runs=FEWEST):
 class _BatchTraining:
     """A batch in progress. `going` are the places of the runs whose loss is still finite."""
 
-    def __init__(self, path, members, device):
-        first, self.device = members[0], device
+    def __init__(self, path, members, device, owner=None):
+        first, self.device, self.owner = members[0], device, owner
         self.path, self.members, self.widths, self.steps = path, members, first.widths, first.steps
         self.step, self.elapsed, self.chunk = 0, 0.0, FIRST_CHUNK
         runs, dtype = len(members), first.params.dtype
@@ -218,7 +219,7 @@ class _BatchTraining:
         )
         self.intervals = sorted({*widths, first.checkpoint_every})
         if path.is_file():
-            self._restore(read_batch(path))
+            self._restore(read_batch(path, owner))
 
     def _load(self, params):
         self.params = layout.to_lanes(params, self.lanes)
@@ -234,6 +235,8 @@ class _BatchTraining:
     def _restore(self, batch):
         """Go on where the file ends."""
         document = batch.document
+        if [known["name"] for known in document["members"]] != [member.name for member in self.members]:
+            raise StoreError(f"{self.path} holds other runs than this batch; remove it, and they are made anew.")
         self.step, self.elapsed = document["step"], document["elapsed"]
         for member, known in zip(self.members, document["members"], strict=True):
             member.end(known["status"], known["detail"], known["step"])
@@ -330,5 +333,5 @@ class _BatchTraining:
         arrays.update(
             checkpoint_steps=np.array(list(self.checkpoints)), checkpoints=np.stack([*self.checkpoints.values()])
         )
-        write_batch(self.path, document, {LOSSES: self.losses, **arrays})
+        write_batch(self.path, document, {LOSSES: self.losses, **arrays}, self.owner)
         self.pause = max(SAVE_SECONDS, (time.monotonic() - started) / SAVE_SHARE)

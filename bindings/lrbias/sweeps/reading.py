@@ -5,13 +5,14 @@ import io
 
 import numpy as np
 
-from lrbias.batch_file import batch_path, member_at
+from lrbias.batch_file import batch_path, member_at, owner_in
 from lrbias.errors import InvalidInput, StoreError, require, shorten
+from lrbias.files import write_file
 from lrbias.observed import restore
 from lrbias.paths import as_path
 from lrbias.run import Run
 from lrbias.run import open as open_run
-from lrbias.store import read_json, write_file
+from lrbias.store import read_json
 from lrbias.sweeps.axes import varied_keys
 
 FORMAT = 1
@@ -30,7 +31,15 @@ def open_sweep(path):
     require((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
     document = read_json(path / "sweep.json")
     if document.get("format") != FORMAT:
-        raise StoreError(f"{path}/sweep.json has format {document.get('format')}; this version reads {FORMAT}.")
+        raise StoreError(
+            f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads {FORMAT}."
+        )
+    batches, runs = document.get("batches", {}), document.get("runs")
+    whole = all(isinstance(part, dict) for part in (runs, batches, document.get("base"), document.get("over")))
+    whole = whole and all(isinstance(settings, dict) for settings in runs.values())
+    whole = whole and all(isinstance(names, list) and set(names) <= set(runs) for names in batches.values())
+    if not whole or not isinstance(document.get("made_with"), dict):
+        raise StoreError(f"{path}/sweep.json is not what lrbias writes; restore it from a copy.")
     return Sweep(path, document)
 
 
@@ -45,6 +54,7 @@ class Sweep:
 
     def __init__(self, path, document, failures=None):
         self.path, self._document, self._failures = path, document, failures or {}
+        self._owners = {}  # of batches, by their numbers
         self._ended = {}  # rows of runs that have ended, and stay as they are
         self._batch_of = {name: number for number, names in document.get("batches", {}).items() for name in names}
 
@@ -82,8 +92,13 @@ class Sweep:
         number = self._batch_of.get(name)
         if number is None or not batch_path(self.path, number).is_file():
             return None
-        member = member_at(self.path, number, name)
+        member = member_at(self.path, number, name, self._owner(number))
         return member and Run(member, member.config(), restore(*member.data()))
+
+    def _owner(self, number):
+        if number not in self._owners:
+            self._owners[number] = owner_in(self._document, number)
+        return self._owners[number]
 
     def __len__(self):
         return len(self.names)
