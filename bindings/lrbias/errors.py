@@ -20,7 +20,10 @@ class RunsFailed(RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was interrupted (Ctrl-C or SIGTERM) after everything was saved; `.run` holds what was recorded."""
+    """Training was interrupted by a signal, number `.signal`, after everything was saved.
+
+    `.run` holds what was recorded; None where the work was of several runs, or a second signal ended it at once.
+    """
 
     def __init__(self, message, run, signal):
         super().__init__(message)

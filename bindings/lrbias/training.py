@@ -16,7 +16,7 @@ from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
-from lrbias.interrupts import collected
+from lrbias.interrupts import collected, resume_call, resume_command
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -38,7 +38,7 @@ PORTABLE = "portable for losses and parameters from the same start; machine for 
 EFFECTIVE_RANK = "product/effective_rank"
 KEPT = "memory/"  # before the names of what metrics keep, in a checkpoint
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
-FIRST_CHUNK = 8
+FIRST_CHUNK = 1
 
 
 def train(
@@ -184,7 +184,10 @@ def _continue(writer, config, problem, start, metrics, progress):
         params, kept = arrays.pop("params"), _taken(arrays)
         arrays.pop("scale", None)  # which the problem has
         first = functools.partial(writer.checkpoint, 0)
-        training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short, first)
+        known = config["quantities"]
+        training = _Training(
+            problem, config["widths"], params, method, record, stop, threads, device, short, first, known
+        )
         training.plan.memory.restore(kept)
         training.trainer.restore(params, arrays)
         writer.open_log(training.quantities, settings["steps"])
@@ -201,9 +204,12 @@ class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe.
 
     first: a function without arguments for the layers at step 0; None: `params` are these.
+    known: the quantities of a run that is resumed, as config.json has them.
     """
 
-    def __init__(self, problem, widths, params, method, record, stop, threads, device, short=None, first=None):
+    def __init__(
+        self, problem, widths, params, method, record, stop, threads, device, short=None, first=None, known=None
+    ):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.method, self.device = method, device
         self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
@@ -211,7 +217,7 @@ class _Training:
         self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
-        self.plan.probe(self.observation.at(self.params))
+        self.plan.probe(self.observation.at(self.params), known)
         self.own = self.trainer.quantities(record.every)
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
@@ -262,12 +268,14 @@ class _Training:
         except StoreError as error:  # what could be written is committed already
             if not sink.path.exists():  # then there is nothing to resume
                 raise
-            raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
+            raise StoreError(f"{error} When that is mended: {self._way_on(sink.path)}") from error
         except MeasureError as error:  # for one, in a function of the user's; training may be further by now
             self.step, self.params[:] = error.step, error.params
             self.trainer.restore(error.params, error.state)
             self.recorder.close()
             self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
+            if hasattr(sink, "path"):
+                error.__cause__.add_note(f"The run up to there is saved; continue with: {self._way_on(sink.path)}")
             raise error.__cause__ from None
         finally:
             self.recorder.close()
@@ -276,9 +284,21 @@ class _Training:
             self.sink.close()
         run = Run(self.sink, config, self.setup.problem)
         if ending == "interrupted":
-            where = f"; continue with: lrbias resume {run.path}" if run.path else ""
-            raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
+            raise Interrupted(f"interrupted at step {self.step}{self._kept(run.path)}", run, received[0])
         return run
+
+    def _kept(self, path):
+        """The rest of a sentence: what is there of an interrupted run, and how to go on with it."""
+        if path is None:
+            return "; what was recorded is the `.run` of this exception; a run with a store could be resumed"
+        return f", everything is saved; continue with: {self._way_on(path)}"
+
+    def _way_on(self, path):
+        """What to call in order to go on; functions of the user's are needed again."""
+        functions = self.record.functions()
+        if not functions:
+            return resume_command(path)
+        return resume_call("lb.resume", path, metrics="{" + ", ".join(f"{name!r}: …" for name in functions) + "}")
 
     def _loop(self, received):
         self.log.restore(self.step, self.sink.progress())
