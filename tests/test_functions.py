@@ -1,4 +1,4 @@
-"""Metrics that are functions of the user's: what they may return, and how a run ends when they return something else."""
+"""Metrics that are functions of the user's: what they may return, and what happens when they return something else."""
 
 import numpy as np
 import pytest

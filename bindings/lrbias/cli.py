@@ -44,7 +44,7 @@ def main(arguments=None):
             code = _command(arguments)
             output.flush()
             if output.lost:
-                complain(f"the output cannot be written ({output.lost}); what the command has stored is complete.")
+                complain(f"the output cannot be written ({output.lost}); what was stored is complete.")
                 code = code or EXIT_STORE
         finally:
             messages.flush()

@@ -38,7 +38,7 @@ class Careful:
 
     @property
     def lost(self):
-        """Why something was not written that somebody waits for, else None. Who closes a pipe, as `head`, has enough."""
+        """Why something was not written that somebody waits for, else None: who closes a pipe, as `head`, does not."""
         if self.error is None or isinstance(self.error, BrokenPipeError):
             return None
         return getattr(self.error, "strerror", None) or str(self.error)

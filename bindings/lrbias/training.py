@@ -183,11 +183,9 @@ def _continue(writer, config, problem, start, metrics, progress):
             short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method, device)
         params, kept = arrays.pop("params"), _taken(arrays)
         arrays.pop("scale", None)  # which the problem has
-        first = functools.partial(writer.checkpoint, 0)
-        known = config["quantities"]
-        training = _Training(
-            problem, config["widths"], params, method, record, stop, threads, device, short, first, known
-        )
+        before = {"first": functools.partial(writer.checkpoint, 0), "known": config["quantities"]}
+        parts = problem, config["widths"], params, method, record, stop, threads, device, short
+        training = _Training(*parts, **before)
         training.plan.memory.restore(kept)
         training.trainer.restore(params, arrays)
         writer.open_log(training.quantities, settings["steps"])
