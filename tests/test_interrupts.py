@@ -100,7 +100,7 @@ def test_work_in_parts_hands_its_signals_to_a_part(tmp_path):
 
 @pytest.mark.parametrize("name", ["run", "a run", "it's", "-dash", "$HOME"])
 def test_the_command_that_resumes_can_be_pasted_into_a_shell(name):
-    words = interrupts.resume_command(name)
+    words = interrupts.shell_command("resume", name)
     shown = subprocess.check_output(["sh", "-c", words.replace("lrbias resume", "printf %s")], text=True)
     assert os.path.normpath(shown) == name
 

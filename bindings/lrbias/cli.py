@@ -1,8 +1,8 @@
 """The console command.
 
-Exit codes: 0 done · 1 a run directory or the output cannot be read or written · 2 input that is not accepted · 3 the
-run diverged · 128 + n ended by signal n, after everything was saved: 130 by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1 and
-129 by SIGHUP.
+Exit codes: 0 done · 1 a run directory, a figure or the output cannot be read or written · 2 input that is not accepted
+· 3 the run diverged · 128 + n ended by signal n, after everything was saved: 130 by Ctrl-C, 143 by SIGTERM, 138 by
+SIGUSR1 and 129 by SIGHUP.
 """
 
 import contextlib
@@ -74,8 +74,8 @@ def _command(arguments):
 
 def _expected(error):
     """The exit code of our own errors, None for any other."""
-    from lrbias.errors import InvalidInput, RunsFailed, StoreError
+    from lrbias.errors import FigureError, InvalidInput, RunsFailed, StoreError
 
     if isinstance(error, InvalidInput) or (isinstance(error, ImportError) and error.name == "numba"):
         return EXIT_INPUT
-    return EXIT_STORE if isinstance(error, (StoreError, RunsFailed)) else None
+    return EXIT_STORE if isinstance(error, (StoreError, FigureError, RunsFailed)) else None

@@ -1,5 +1,6 @@
 """Runs side by side: over t = step size · iteration, and as paths that their products take."""
 
+import functools
 import os
 
 import numpy as np
@@ -226,14 +227,16 @@ class Comparison:
         recorded products, the distance from the reference's trajectory.
         """
         from lrbias.figures import plots
+        from lrbias.figures.drawing import save_each
 
         check_formats(formats)
-        paths = plots.save_figure(plots.comparison(self), folder, "comparison", formats)
+        drawn = {"comparison": plots.comparison}
         if self.order() is not None:
-            paths += plots.save_figure(plots.order_of_gd(self), folder, "order", formats)
+            drawn["order"] = plots.order_of_gd
         if self.followed:
-            paths += plots.save_figure(plots.trajectory_distance(self), folder, "trajectory-distance", formats)
-        return paths
+            drawn["trajectory-distance"] = plots.trajectory_distance
+        figures = [(name, functools.partial(draw, self), "") for name, draw in drawn.items()]
+        return save_each(figures, folder, formats)
 
     def __str__(self):
         heads = f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}"

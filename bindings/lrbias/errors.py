@@ -19,6 +19,14 @@ class RunsFailed(RuntimeError):
         self.sweep = sweep
 
 
+class FigureError(RuntimeError):
+    """A figure could not be drawn, for a fault of ours or of matplotlib's; `.paths` are those that were."""
+
+    def __init__(self, message, paths=()):
+        super().__init__(message)
+        self.paths = list(paths)
+
+
 class Interrupted(KeyboardInterrupt):
     """Training was interrupted by a signal, number `.signal`, after everything was saved.
 

@@ -91,11 +91,11 @@ def _handled_by(handler, previous):
             signal.signal(number, before)
 
 
-def resume_command(path):
-    """What to type in order to go on with a run: the path is quoted for the shell where it has to be."""
+def shell_command(name, path):
+    """The command `name` for the run at `path`, to be typed: the path is quoted for the shell where it has to be."""
     text = str(path)
     text = os.path.join(os.curdir, text) if text.startswith("-") else text
-    return f"lrbias resume {subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)}"
+    return f"lrbias {name} {subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)}"
 
 
 def resume_call(function, path, **given):

@@ -9,13 +9,11 @@ import io
 from math import isfinite
 from pathlib import Path
 
-import matplotlib
-
 from lrbias.batch_file import find_batched
 from lrbias.comparing import compare
 from lrbias.errors import InvalidInput, require
 from lrbias.figures import plots, sweep_plots
-from lrbias.figures.drawing import STYLE, caption
+from lrbias.figures.drawing import caption, our_style
 from lrbias.files import write_file
 from lrbias.nn.model_run import ModelRun
 from lrbias.progress import RunsDisplay, clock
@@ -277,7 +275,7 @@ def _figure(draw, text, dpi):
     from PIL import Image
 
     data, small = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with our_style():
         draw().savefig(data, format="png", dpi=dpi)
     image = Image.open(data).convert("RGB").quantize(COLOURS)
     image.save(small, format="png", optimize=True)

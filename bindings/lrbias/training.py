@@ -16,7 +16,7 @@ from lrbias.beside import MeasureError, Recorder, has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.forecasting import first_warnings
-from lrbias.interrupts import collected, resume_call, resume_command
+from lrbias.interrupts import collected, resume_call, shell_command
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -295,7 +295,7 @@ class _Training:
         """What to call in order to go on; functions of the user's are needed again."""
         functions = self.record.functions()
         if not functions:
-            return resume_command(path)
+            return shell_command("resume", path)
         return resume_call("lb.resume", path, metrics="{" + ", ".join(f"{name!r}: …" for name in functions) + "}")
 
     def _loop(self, received):

@@ -1,5 +1,8 @@
 """How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
 
+import contextlib
+import functools
+import io
 from pathlib import Path
 
 import matplotlib
@@ -7,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lrbias.errors import InvalidInput
+from lrbias.errors import FigureError, InvalidInput, StoreError
+from lrbias.files import write_file
 
 STYLE = {
     "font.size": 9,
@@ -41,15 +45,29 @@ def new_figure(rows=1, columns=1, height=2.6, **options):
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def styled(draw):
-    """Draw within our style, whatever the caller's matplotlib settings are."""
+@contextlib.contextmanager
+def our_style():
+    """STYLE on top of matplotlib's defaults, whatever the user's settings are; these are put back."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
 
+
+def styled(draw):
+    """Draw within our style."""
+
+    @functools.wraps(draw)
     def wrapper(*args, **options):
-        with matplotlib.rc_context(STYLE):
+        with our_style():
             return draw(*args, **options)
 
-    wrapper.__name__, wrapper.__doc__ = draw.__name__, draw.__doc__
     return wrapper
+
+
+def literal(name):
+    """A name of the user's as text of a figure, in which a dollar sign would begin a formula."""
+    return str(name).replace("$", r"\$")
 
 
 def dark_to_light(count):
@@ -59,7 +77,7 @@ def dark_to_light(count):
 
 def caption(draw):
     """The first paragraph of a drawing function's docstring, for a page that shows the figure."""
-    return " ".join(draw.__doc__.split("\n\n")[0].split())
+    return " ".join((draw.__doc__ or "").split("\n\n")[0].split())  # python -OO leaves out docstrings
 
 
 def thin(steps, values):
@@ -103,16 +121,39 @@ def plain_ticks(*axes):
 
 
 def save_figure(figure, folder, name, formats):
-    """Write one figure in each format; returns the paths."""
+    """Write one figure in each format, each file whole or not at all; returns the paths."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.{suffix}" for suffix in formats]
-        with matplotlib.rc_context(STYLE):
-            for path in paths:
-                figure.savefig(path)
     except OSError as error:
         raise InvalidInput(
             f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror})."
         ) from None
+    paths = []
+    for suffix in formats:
+        data = io.BytesIO()
+        with our_style():
+            figure.savefig(data, format=suffix)
+        paths.append(folder / f"{name}.{suffix}")
+        write_file(paths[-1], data.getvalue())
+    return paths
+
+
+def save_each(figures, folder, formats):
+    """Write the figures of [(name, function without arguments, caption)]; returns the paths.
+
+    One that cannot be drawn does not keep the others from it: then FigureError is raised at the end.
+    """
+    paths, failed = [], {}
+    for name, draw, _ in figures:
+        try:
+            paths += save_figure(draw(), folder, name, formats)
+        except (InvalidInput, StoreError):  # nor can the others be written there
+            raise
+        except Exception as error:  # of which the user hears, with the first as the cause
+            failed[name] = error
+    if failed:
+        first = next(iter(failed.values()))
+        names = "figure " + " and ".join(failed) if len(failed) < 3 else f"{len(failed)} figures"
+        raise FigureError(f"{names} cannot be drawn ({type(first).__name__}: {first})", paths) from first
     return paths

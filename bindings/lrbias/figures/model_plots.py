@@ -7,6 +7,7 @@ from lrbias.figures.drawing import (
     LINES,
     THEORY,
     dark_to_light,
+    literal,
     log_axes,
     new_figure,
     plain_ticks,
@@ -61,11 +62,12 @@ def overview(run):
     ranks.legend(**BELOW)
     for axes in grid[0]:
         time_axis(run, axes)
-    ranks.set_title(f"{run.label}: {run.status} at {run.unit} {run.step}")
+    ranks.set_title(f"{literal(run.label)}: {run.status} at {run.unit} {run.step}")
     for name, line, colour in zip(scalars, LINES * len(scalars), dark_to_light(len(scalars)), strict=False):
         times, values = series(run, name)
         known = np.isfinite(values)
-        grid[0, 1].plot(times[known], values[known], linestyle=line, color=colour, label=name.replace("_", " "))
+        label = literal(name.replace("_", " "))
+        grid[0, 1].plot(times[known], values[known], linestyle=line, color=colour, label=label)
     if scalars:
         grid[0, 1].set_ylim(bottom=0)
         grid[0, 1].legend(**BELOW)
@@ -83,7 +85,7 @@ def panels(run, layers=None):
         axes.set_visible(False)
     shapes = {layer.name: f"{layer.rows} × {layer.columns}" for layer in run.layers}
     for axes, name in zip(grid.flat, names, strict=False):
-        axes.set_title(f"{shorter(name)} ({shapes[name]})", fontsize=7)
+        axes.set_title(f"{literal(shorter(name))} ({shapes[name]})", fontsize=7)
     return figure, grid, names
 
 

@@ -21,11 +21,12 @@ from lrbias.figures.drawing import (
     WIDTH,
     caption,
     dark_to_light,
+    literal,
     log_axes,
     new_figure,
     plain_ticks,
     positive,
-    save_figure,
+    save_each,
     styled,
     thin,
 )
@@ -397,7 +398,7 @@ def overview(run):
 def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
-    runs, names = _with_one_time(compared.runs), names_of(compared.runs)
+    runs, names = _with_one_time(compared.runs), _literal_names(compared.runs)
     values = runs[0].target_values[: min(runs[0].target_rank, 5)]
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         _draw_over_time(run, grid, len(values), {"label": names[run], **look})
@@ -465,6 +466,10 @@ def names_of(runs):
     return found
 
 
+def _literal_names(runs):
+    return {run: literal(name) for run, name in names_of(runs).items()}
+
+
 def _columns(names):
     """How many of these there is room for side by side in a legend."""
     longest = max(map(len, names))
@@ -510,7 +515,7 @@ def trajectory_distance(compared, reference=None):
     told = compared.followed and reference in known
     require(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
     figure, grid = new_figure(height=3.2)
-    axes, names, largest = grid[0, 0], names_of(compared.runs), 0.0
+    axes, names, largest = grid[0, 0], _literal_names(compared.runs), 0.0
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         times, distances = thin(*compared.trajectory_distance(run, reference)[:2])
         distances = positive(distances / np.linalg.norm(run.target))
@@ -549,7 +554,7 @@ def save(run, folder, formats=("png", "pdf")):
     run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.figures.model_plots`).
     """
     check_formats(formats)
-    return [path for name, draw, _ in available(run) for path in save_figure(draw(), folder, name, formats)]
+    return save_each(available(run), folder, formats)
 
 
 def available(run):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
-from lrbias.interrupts import collected, resume_call, resume_command
+from lrbias.interrupts import collected, resume_call, shell_command
 from lrbias.log import MemorySink
 from lrbias.nn.augmentation import crops_and_flips
 from lrbias.nn.datasets import Images, load
@@ -184,7 +184,7 @@ def _load_weights(model, arrays):
 def _way_on(path, config):
     """What to call in order to go on; what `fit` was given is needed again."""
     given = dict.fromkeys(config["given"], "…")
-    return resume_call("lb.nn.resume", path, **given) if given else resume_command(path)
+    return resume_call("lb.nn.resume", path, **given) if given else shell_command("resume", path)
 
 
 class _Fitting:
