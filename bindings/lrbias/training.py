@@ -33,12 +33,14 @@ from lrbias.settings import Compress, Count, Threads, validate
 from lrbias.store import RunFolder, RunWriter, check_new
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
+from lrcore.adaptive import ENDLESS
 
 PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
 EFFECTIVE_RANK = "product/effective_rank"
 KEPT = "memory/"  # before the names of what metrics keep, in a checkpoint
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
 FIRST_CHUNK = 1
+FIRST_BUDGET = 64  # gradients of such a call where a step takes as many as its error asks for
 
 
 def train(
@@ -211,6 +213,7 @@ class _Training:
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.method, self.device = method, device
         self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
+        self.trainer.budget = FIRST_BUDGET
         first = first or params.copy
         self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
@@ -311,9 +314,11 @@ class _Training:
             due = (self.step % self.checkpoint_every == 0 or self.stage_over) and self.step > self.checkpoint
             if due and self._commit("running", "training goes on, or was killed") == "diverged":
                 return "diverged"
+            before = self.step
             if self._make_steps(self._chunk_length()) == status.DIVERGED:
                 return self._diverged()
-            self._measure()
+            if self.step > before:
+                self._measure()
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
 
     def _ending(self, received):
@@ -360,18 +365,19 @@ class _Training:
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
         losses = self.log.columns[LOSSES].view(self.step, count)
         before = self.trainer.snapshot(self.params) if self.stop.loss is not None else None
-        started = time.perf_counter()
-        code = self.trainer.advance(losses, self.step)
-        seconds = time.perf_counter() - started
-        if code != status.OK:
-            self.step += int(np.argmin(np.isfinite(losses)))
+        code, losses = self._timed_steps(losses)
+        if code == status.DIVERGED:
+            self.step += len(losses)
             with np.errstate(all="ignore"):  # the layers there, from whatever was trained in their place
                 self.trainer.expand(self.params)
             return code
         made = len(losses)
+        if made == 0:  # within a step that takes long
+            return code
         if before is not None and (losses <= self.stop.loss).any():
             made = int(np.argmax(losses <= self.stop.loss))
             self.trainer.restore(*before)
+            self.trainer.budget = ENDLESS
             self.trainer.advance(losses[:made], self.step)
             self.loss_reached = True
         self.trainer.expand(self.params)
@@ -380,9 +386,19 @@ class _Training:
         self.step += made
         self.stage_over = self.trainer.look(self.step)
         self.last_loss = float(losses[-1])
-        fitting = int(len(losses) * CHUNK_SECONDS / max(seconds, 1e-9))
-        self.chunk = max(1, min(fitting, 2 * self.chunk))
         return code
+
+    def _timed_steps(self, losses):
+        """One call of the trainer, which fits the next one to CHUNK_SECONDS: (status, the losses of steps made)."""
+        started = time.perf_counter()
+        code = self.trainer.advance(losses, self.step)
+        share = CHUNK_SECONDS / max(time.perf_counter() - started, 1e-9)
+        if code != status.OK:
+            losses = losses[: int(np.argmin(np.isfinite(losses)))]
+        if code == status.PAUSED:
+            self.trainer.budget = max(FIRST_BUDGET, int(self.trainer.budget * min(share, 2)))
+        self.chunk = max(1, min(int(len(losses) * share), 2 * self.chunk))
+        return code, losses
 
     def _measure(self):
         self.recorder.measure(self.params, self.step, self.trainer.state())
@@ -410,7 +426,8 @@ class _Training:
         loss = self._loss_here()
         self.log.set(LOSSES, self.step, loss)
         self.log.flush()
-        return self._progress("diverged", f"the loss at step {self.step} is {loss}: {status.MEANING[status.DIVERGED]}")
+        why = self.trainer.stuck(self.step) if np.isfinite(loss) else status.MEANING[status.DIVERGED]
+        return self._progress("diverged", f"the loss at step {self.step} is {loss}: {why}")
 
     def _loss_here(self):
         """The loss that belongs to this step: under a stochastic method that of the entries which it would draw."""

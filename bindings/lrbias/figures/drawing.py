@@ -93,6 +93,13 @@ def positive(values):
     return np.where((values > 0) & (values < LARGEST), values, np.nan)
 
 
+def largest(values, default=1.0):
+    """The largest finite number among `values`, for the end of an axis; `default` where there is none."""
+    values = np.asarray(values, float)
+    known = values[np.isfinite(values) & (values < LARGEST)]
+    return known.max() if known.size else default
+
+
 def log_axes(grid, x=False, y=False):
     """Logarithmic axes for all panels, unless none has anything to show: matplotlib refuses to draw those."""
     for wanted, k, scale in ((x, 0, "xscale"), (y, 1, "yscale")):
@@ -114,6 +121,8 @@ def shared_legend(figure, grid):
 def plain_ticks(*axes):
     """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
     for axis in axes:
+        if axis.get_scale() != "log":  # as where nothing can be shown on one
+            continue
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < CROWDED * low else (1,)))
         axis.set_major_formatter("{x:g}")

@@ -116,7 +116,9 @@ def singular_values(run, layers=None):
     for axes, name in zip(grid.flat, names, strict=False):
         rows = run[f"layer/{name}/{VALUES}"][[0, -1]]
         for values, colour, label in zip(rows, ("0.6", "black"), ("at the start", "at the end"), strict=True):
-            axes.plot(np.arange(1, len(values) + 1), positive(values / values[0]), color=colour, label=label)
+            with np.errstate(all="ignore"):  # a matrix of zeros
+                shares = positive(values / values[0])
+            axes.plot(np.arange(1, len(values) + 1), shares, color=colour, label=label)
         if run.settings["norm"] == "spectral":
             axes.axhline(run.settings["epsilon"], label=r"$\varepsilon$", **THEORY)
         axes.set_xlabel("index i")
@@ -156,7 +158,7 @@ def bound(run):
     bounds = np.array([list(run.bounds(epsilon).values()) for epsilon in epsilons])
     for place, name in enumerate(run.bounds()):
         values = run[f"layer/{name}/{VALUES}"][-1]
-        counts = (values / values[0] > epsilons[:, None]).sum(axis=1)
+        counts = (values > epsilons[:, None] * values[0]).sum(axis=1)
         axes.plot(epsilons, counts, color="black", linewidth=0.8, label="measured, each matrix" if not place else None)
     for place, each in enumerate(np.unique(bounds, axis=1).T):
         axes.plot(epsilons, each, label="bound, for each $m_l$" if not place else None, **{**THEORY, "zorder": 3})
