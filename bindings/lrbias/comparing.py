@@ -146,7 +146,8 @@ class Comparison:
         inside = times <= known_times[-1] * (1 + 1e-12)
         times, values = times[inside], values[inside]
         expected = np.stack([np.interp(times, known_times, column) for column in known.T], axis=1)
-        return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
+        with np.errstate(all="ignore"):  # relative to a target of 0 nothing is finite
+            return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
 
     def distance(self, run):
         """(t, ‖W(t) − W_ref(t)‖_F / ‖Ŵ‖_F) at the times at which both runs have a checkpoint, the start left out."""
@@ -161,7 +162,8 @@ class Comparison:
             run.checkpoint(step).product() - self.reference.checkpoint(known[round(t, 9)]).product()
             for step, t in zip(common, times, strict=True)
         ]
-        return times, np.array([np.linalg.norm(gap) / norm for gap in gaps])
+        with np.errstate(all="ignore"):
+            return times, np.array([np.linalg.norm(gap) for gap in gaps]) / norm
 
     @property
     def horizon(self):
@@ -220,7 +222,8 @@ class Comparison:
         return rows
 
     def _largest_from_path(self, run):
-        return _largest(self.trajectory_distance(run)[1] / np.linalg.norm(run.target))
+        with np.errstate(all="ignore"):
+            return _largest(self.trajectory_distance(run)[1] / np.linalg.norm(run.target))
 
     def save(self, folder, formats=("png", "pdf")):
         """Write the figures and return their paths: the runs side by side; with two learning rates, their order; with

@@ -265,8 +265,8 @@ def _legend_on_top(run):
 
 
 def _escapes(run, modes):
-    """The forecast from the run's own start; nothing when the first checkpoint is not at hand."""
-    if run.step == 0 or 0 not in run.checkpoints:
+    """The forecast from the run's own start; nothing when the first checkpoint is not at hand, or the run diverged."""
+    if run.step == 0 or 0 not in run.checkpoints or run.status == "diverged":
         return []
     with one_blas_thread():
         return [escape.step for escape in escapes(run.problem, run.checkpoint(0), run.step_size, run.step, modes)]
