@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+ENDLESS = 1 << 62
+
 
 class Flow(NamedTuple):
     """dW_i/dt = −∇_i L − 2λ W_i at the times 0, dt, 2dt, …
@@ -17,6 +19,7 @@ class Flow(NamedTuple):
     rtol   ≥ 0, float; an error of a step may have norm atol + rtol · (the norm of the parameters), norms being root
     atol   ≥ 0, float; mean squares over all of them. Not both 0
     first  the number of the first step of a call: it begins at time first · dt
+    budget > 2: a call that has made so many gradients returns PAUSED before the next step of the integrator
     """
 
     ridge: float
@@ -24,6 +27,7 @@ class Flow(NamedTuple):
     rtol: float
     atol: float
     first: int
+    budget: int = ENDLESS
 
 
 class State(NamedTuple):

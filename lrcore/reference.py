@@ -23,7 +23,7 @@ from lrcore.adaptive import (
 from lrcore.eigenpairs import Eigenpairs
 from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.random import MASK, SAMPLE, SHIFT, below, philox, uniform
-from lrcore.status import DIVERGED, OK
+from lrcore.status import DIVERGED, OK, PAUSED
 
 
 def multiply(a, b, out, work=None):
@@ -357,7 +357,7 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
         gradient = np.empty_like(point)
         return objective_loss_and_gradient(point, widths, objective, flow.ridge, gradient), -gradient
 
-    step = None
+    step, begun = None, state.clock[EVALUATIONS]
     for k in range(losses.size):
         losses[k], _ = evaluate(params)
         if not np.isfinite(losses[k]):
@@ -366,6 +366,9 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
             step = _taken_up(evaluate, flow, pair, state)
         goal = (flow.first + k + 1) * flow.dt
         while state.clock[TIME] + state.clock[STEP] < goal:
+            if state.clock[EVALUATIONS] - begun >= flow.budget:
+                losses[k] = np.nan
+                return PAUSED
             step = _next_step(evaluate, flow, pair, state, *step)
             if step is None:
                 losses[k] = np.nan

@@ -3,19 +3,23 @@
 import hashlib
 import itertools
 import json
+import signal
 
 import numpy as np
 import pytest
 from scipy.integrate import RK45, solve_ivp
 
+import lrbias as lb
 from backends import ALL, CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
-from lrbias import theory
+from lrbias import theory, training
+from lrbias.progress import Silent
 from lrbias.threads import together
 from lrcore import adaptive, cpu, layout, objective, reference, tableau, workspace
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, TIME, Flow
-from lrcore.status import DIVERGED, OK
+from lrcore.status import DIVERGED, OK, PAUSED
 from networks import WIDTHS, make, relative
+from runs import fingerprint, settings
 from test_objective import SMALL, goals
 from test_products import hash_with
 
@@ -291,6 +295,65 @@ def test_a_plateau_is_crossed_with_few_gradients(core):
         assert clock[EVALUATIONS] < 4000 * steps / 40
     assert losses[10] > 6.4  # of 6.5 at the start
     assert losses[-1] < 1e-9
+
+
+@everywhere
+def test_a_call_that_is_paused_goes_on_with_the_same_bits(core):
+    """It returns within a step of the grid, and between two; what is before the first NaN of the losses is made."""
+    params, widths, target, _ = make(core.pick((7, 3, 5), (2, 3)))
+    goal, pair, steps = goals(target)["entries"], DOPRI5.astype(float), core.pick(6, 2)
+    flow, made, codes = TIGHT._replace(dt=2.0, rtol=core.pick(1e-8, 1e-3), budget=8), 0, []
+    expected, expected_losses, expected_clock = integrate(params, widths, goal, flow._replace(budget=1000), steps, core)
+    found, state, work = params.copy(), adaptive.adaptive_state(params), core.workspace.allocate(widths, stages=7)
+    losses = np.full(steps, np.inf)
+    while made < steps:
+        part, now = losses[made:], flow._replace(first=made)
+        codes.append(core.adaptive_rk_steps(found, widths, goal, now, pair, part, state, work))
+        made = steps if codes[-1] == OK else made + int(np.argmin(np.isfinite(part)))
+    assert set(codes) == {OK, PAUSED}
+    assert len(codes) > 1 + (expected_clock[EVALUATIONS] - 2) // 18
+    assert np.array_equal(found, expected)
+    assert np.array_equal(losses, expected_losses)
+    assert np.array_equal(state.clock[:READY], expected_clock[:READY])
+
+
+class Ending(Silent):
+    """A display that sends a signal at one of its updates."""
+
+    def __init__(self, calls):
+        self.left = calls
+
+    def update(self, step, loss, rank):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+
+STIFF = lb.GradientFlow(dt=10.0, scheme="dopri5", ridge=1e3)  # tens of thousands of gradients in a step
+GREEDY = lb.GLRL(inner=lb.GradientFlow(dt=3e3, scheme="dopri5"), check_every=1)
+
+
+@pytest.mark.parametrize(("method", "updates", "reached"), [(STIFF, 3, 0), (STIFF, 14, None), (GREEDY, 3, 0)])
+def test_an_interrupt_within_a_long_step_is_served_and_changes_no_bits(tmp_path, monkeypatch, method, updates, reached):
+    network = None if method.name == "glrl" else settings()["network"]
+    record = lb.Record(every=1, metrics=("singular_values", "gradient_norm"))
+    arguments = settings(4, network=network, method=method, record=record)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "display", lambda progress: Ending(updates))
+        with pytest.raises(lb.Interrupted) as caught:
+            lb.train(**arguments, store=tmp_path / "run")
+    step = caught.value.run.step
+    assert step == reached if reached is not None else 0 < step < 4
+    assert fingerprint(lb.resume(tmp_path / "run")) == fingerprint(lb.train(**arguments))
+
+
+def test_a_step_that_cannot_be_made_is_told(tmp_path):
+    """The loss is finite there, the gradient is not."""
+    network = lb.Network.from_layers([np.full((1, 1), weight) for weight in (1e149, 1e-149, 1e149)])
+    method = lb.GradientFlow(dt=1.0, scheme="dopri5")
+    run = lb.train(lb.Factorization(np.ones((1, 1))), network, method, 3, forecast=False, store=tmp_path / "run")
+    assert (run.status, run.step) == ("diverged", 0)
+    assert "no step of the integrator keeps the tolerance at t = 0" in run.detail
 
 
 CANNOT = {"loss": ((np.nan, 1.0), 0.0), "gradient": ((1e300, 1e-200), 0.0), "time": ((1.0, 0.5), 1e21)}

@@ -21,14 +21,15 @@ def _blocks(name, language):
 
 
 def _run(code, folder):
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_readme_example_runs(tmp_path):
     code = _blocks("README.md", "python")[0]
     assert "steps=50_000" in code
-    _run(code.replace("steps=50_000", "steps=200"), tmp_path)
+    shown = _run(code.replace("steps=50_000", "steps=200"), tmp_path)
     assert (tmp_path / "overview.png").exists()
+    assert 4 <= shown.count("\n") <= 6
 
 
 def test_the_readme_example_of_many_trajectories_runs(tmp_path):

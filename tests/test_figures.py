@@ -76,7 +76,7 @@ def test_every_figure_has_labelled_axes_and_saves(run, completion, greedy, regim
     assert shown
     assert all(axes.get_xlabel() for axes in shown)
     assert any(axes.get_ylabel() for axes in shown)
-    for path in plots.save_figure(figure, tmp_path, name, ("png", "pdf")):
+    for path in drawing.save_figure(figure, tmp_path, name, ("png", "pdf")):
         assert path.stat().st_size > 5000
 
 

@@ -285,7 +285,7 @@ def test_signals_save_everything(tmp_path, number):
 
     interrupt.calls = 0
     record = lb.Record(every=7, metrics={"interrupt": interrupt, "singular_values": 1})
-    with pytest.raises(lb.Interrupted, match="lrbias resume") as caught:
+    with pytest.raises(lb.Interrupted, match="everything is saved; continue with: ") as caught:
         lb.train(**settings(record=record), store=tmp_path / "run")
     partial = caught.value.run
     assert caught.value.signal == number
@@ -293,7 +293,9 @@ def test_signals_save_everything(tmp_path, number):
     assert 0 < partial.step < 200
     assert partial.checkpoints[-1] == partial.step
     interrupt.calls = 100
-    resumed = lb.resume(tmp_path / "run", metrics={"interrupt": interrupt})
+    advice = str(caught.value).split("continue with: ")[1]
+    assert "'interrupt': …" in advice
+    resumed = eval(advice.replace("…", "interrupt"), {"lb": lb, "interrupt": interrupt})
     assert fingerprint(resumed) == fingerprint(lb.train(**settings(record=record)))
 
 

@@ -63,6 +63,7 @@ _HOME = {
     "Forecast": "forecasting",
     "InvalidInput": "errors",
     "StoreError": "errors",
+    "FigureError": "errors",
     "RunsFailed": "errors",
     "Interrupted": "errors",
     "ForecastWarning": "errors",

@@ -1,16 +1,19 @@
 """The console command.
 
-Exit codes: 0 done · 1 a run directory cannot be read or written · 2 input that is not accepted · 3 the run diverged ·
-130 and 143 interrupted by Ctrl-C and SIGTERM, after everything was saved.
+Exit codes: 0 done · 1 a run directory, a figure or the output cannot be read or written · 2 input that is not accepted
+· 3 the run diverged · 128 + n ended by signal n, after everything was saved: 130 by Ctrl-C, 143 by SIGTERM, 138 by
+SIGUSR1 and 129 by SIGHUP.
 """
 
-import os
+import contextlib
+import signal
 import sys
 
 from cyclopts import App, CycloptsError
 
 from lrbias.commands import runs, studies, warming
 from lrbias.commands.console import EXIT_INPUT, EXIT_STORE, complain
+from lrbias.streams import Careful
 
 app = App(
     name="lrbias",
@@ -35,30 +38,44 @@ for command in (
 
 def main(arguments=None):
     """The console command: one sentence on stderr and an exit code for everything that can go wrong."""
+    output, messages = Careful(sys.stdout), Careful(sys.stderr)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
+        try:
+            code = _command(arguments)
+            output.flush()
+            if output.lost:
+                complain(f"the output cannot be written ({output.lost}); what was stored is complete.")
+                code = code or EXIT_STORE
+        finally:
+            messages.flush()
+            for stream in (output, messages):
+                stream.discard()
+    sys.exit(code)
+
+
+def _command(arguments):
+    """Carry out a command; returns the exit code."""
     try:
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         ours = _expected(error.__cause__) is not None  # a converter of ours, wrapped by the parser
         complain(" ".join(str(error.__cause__ if ours else error).split()))
-        code = EXIT_INPUT
+        return EXIT_INPUT
     except KeyboardInterrupt as error:
         complain(str(error) or "interrupted")
-        code = 128 + getattr(error, "signal", 2)
-    except BrokenPipeError:  # who reads, as `head`, has what it wants; Python would complain once more when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except Exception as error:
         code = _expected(error)
         if code is None:
             raise
         complain(str(error))
-    sys.exit(code)
+        return code
 
 
 def _expected(error):
     """The exit code of our own errors, None for any other."""
-    from lrbias.errors import InvalidInput, RunsFailed, StoreError
+    from lrbias.errors import FigureError, InvalidInput, RunsFailed, StoreError
 
     if isinstance(error, InvalidInput) or (isinstance(error, ImportError) and error.name == "numba"):
         return EXIT_INPUT
-    return EXIT_STORE if isinstance(error, (StoreError, RunsFailed)) else None
+    return EXIT_STORE if isinstance(error, (StoreError, FigureError, RunsFailed)) else None

@@ -1,5 +1,6 @@
 """Runs side by side: over t = step size · iteration, and as paths that their products take."""
 
+import functools
 import os
 
 import numpy as np
@@ -148,7 +149,8 @@ class Comparison:
         inside = times <= known_times[-1] * (1 + 1e-12)
         times, values = times[inside], values[inside]
         expected = np.stack([np.interp(times, known_times, column) for column in known.T], axis=1)
-        return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
+        with np.errstate(all="ignore"):  # relative to a target of 0 nothing is finite
+            return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
 
     def distance(self, run):
         """(t, ‖W(t) − W_ref(t)‖_F / ‖Ŵ‖_F) at the times at which both runs have a checkpoint, the start left out."""
@@ -163,7 +165,8 @@ class Comparison:
             run.checkpoint(step).product() - self.reference.checkpoint(known[round(t, 9)]).product()
             for step, t in zip(common, times, strict=True)
         ]
-        return times, np.array([np.linalg.norm(gap) / norm for gap in gaps])
+        with np.errstate(all="ignore"):
+            return times, np.array([np.linalg.norm(gap) for gap in gaps]) / norm
 
     @property
     def horizon(self):
@@ -222,21 +225,24 @@ class Comparison:
         return rows
 
     def _largest_from_path(self, run):
-        return _largest(self.trajectory_distance(run)[1] / np.linalg.norm(run.target))
+        with np.errstate(all="ignore"):
+            return _largest(self.trajectory_distance(run)[1] / np.linalg.norm(run.target))
 
     def save(self, folder, formats=("png", "pdf")):
         """Write the figures and return their paths: the runs side by side; with two learning rates, their order; with
         recorded products, the distance from the reference's trajectory.
         """
         from lrbias.figures import plots
+        from lrbias.figures.drawing import save_each
 
         check_formats(formats)
-        paths = plots.save_figure(plots.comparison(self), folder, "comparison", formats)
+        drawn = {"comparison": plots.comparison}
         if self.order() is not None:
-            paths += plots.save_figure(plots.order_of_gd(self), folder, "order", formats)
+            drawn["order"] = plots.order_of_gd
         if self.followed:
-            paths += plots.save_figure(plots.trajectory_distance(self), folder, "trajectory-distance", formats)
-        return paths
+            drawn["trajectory-distance"] = plots.trajectory_distance
+        figures = [(name, functools.partial(draw, self), "") for name, draw in drawn.items()]
+        return save_each(figures, folder, formats)
 
     def __str__(self):
         heads = f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}"

@@ -6,6 +6,8 @@ Kernels are compiled when they are first called on a machine, for some 20 second
 import functools
 import sys
 
+from lrbias.streams import Careful
+
 SENTENCE = "compiling (once, about 20 s) …"
 
 
@@ -18,7 +20,7 @@ class _Announcement:
     def __call__(self):
         if self.wanted and not self._said:
             self._said = True
-            print(SENTENCE, file=sys.stderr, flush=True)
+            print(SENTENCE, file=Careful(sys.stderr), flush=True)
 
 
 @functools.cache
@@ -32,7 +34,7 @@ def _announcement():
 
 def announce(wanted: bool | None) -> None:
     """Whether to say from now on that kernels are compiled; None: where stderr is a terminal."""
-    _announcement().wanted = bool(sys.stderr) and (sys.stderr.isatty() if wanted is None else wanted)
+    _announcement().wanted = Careful(sys.stderr).isatty() if wanted is None else wanted
 
 
 def seconds() -> float:

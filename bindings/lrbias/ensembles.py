@@ -256,7 +256,9 @@ def _make(whole, folder, threads, progress, device):
             stop.append(True)
             shown.stop()
     if received:
-        kept = f"; {folder} holds {len(groups)} of {len(parts)} groups, and the same call goes on" if folder else ""
+        kept = "; nothing is kept: with a store the same call would go on"
+        if folder:
+            kept = f"; {folder} holds {len(groups)} of {len(parts)} groups, and the same call goes on"
         raise Interrupted(f"interrupted{kept}", None, received[0])
     return [groups[n] for n in range(len(parts))]
 

@@ -19,8 +19,19 @@ class RunsFailed(RuntimeError):
         self.sweep = sweep
 
 
+class FigureError(RuntimeError):
+    """A figure could not be drawn, for a fault of ours or of matplotlib's; `.paths` are those that were."""
+
+    def __init__(self, message, paths=()):
+        super().__init__(message)
+        self.paths = list(paths)
+
+
 class Interrupted(KeyboardInterrupt):
-    """Training was interrupted (Ctrl-C or SIGTERM) after everything was saved; `.run` holds what was recorded."""
+    """Training was interrupted by a signal, number `.signal`, after everything was saved.
+
+    `.run` holds what was recorded; None where the work was of several runs, or a second signal ended it at once.
+    """
 
     def __init__(self, message, run, signal):
         super().__init__(message)

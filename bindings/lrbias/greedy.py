@@ -15,7 +15,7 @@ from lrbias.errors import require
 from lrbias.metrics import Quantity
 from lrbias.problem import gaussian
 from lrbias.trainer import Trainer
-from lrcore import layout, random
+from lrcore import layout, random, status
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
 RESIDUAL = 1e-9  # ‖Av − λv‖ / λ that is accepted from Lanczos
@@ -137,7 +137,7 @@ class Greedy(Trainer):
     def __init__(self, problem, widths, params, method, threads=1, device=CPU):
         self.problem, self.method, self.threads, self.device = problem, method, threads, device
         self.widths, self.params = tuple(widths), params.copy()
-        self.phases = []
+        self.phases, self._before_unit = [], None
         nothing = np.zeros(problem.shape)
         self.direction, largest = self._leading(nothing), np.linalg.norm(problem.slope(nothing))
         self.steepest = self.direction.numbers[0]  # at W = 0, to which all tolerances refer
@@ -188,8 +188,16 @@ class Greedy(Trainer):
 
     def advance(self, losses, step):
         if self.direction is not None:
+            self._before_unit = self.state()
             self._add_unit(step)
-        return self.inner.advance(losses, step - self.phases[-1].start)
+        self.inner.budget = self.budget
+        code = self.inner.advance(losses, step - self.phases[-1].start)
+        if not (code == status.PAUSED and np.isnan(losses[0])):
+            self._before_unit = None
+        return code
+
+    def stuck(self, step):
+        return self.inner.stuck(step - self.phases[-1].start)
 
     def expand(self, params):
         self.inner.expand(self.small)
@@ -238,7 +246,12 @@ class Greedy(Trainer):
             self.ending = f"{learnt} were learnt, as many as max_rank allows"
 
     def state(self):
-        """Phases, the direction that waits, where to look for the next one, the state of the phase's own trainer."""
+        """Phases, the direction that waits, where to look for the next one, the state of the phase's own trainer.
+
+        Until the first step of a phase is made, the layers are without its unit: so is the state.
+        """
+        if self._before_unit is not None:
+            return self._before_unit
         waiting = self.direction
         if waiting is None:
             vectors = {"second": self._second}
@@ -248,7 +261,7 @@ class Greedy(Trainer):
         return {"phases": as_rows(self.phases), **vectors, **inner}
 
     def restore(self, params, state):
-        self.params[:] = params
+        self.params[:], self._before_unit = params, None
         self.phases, self.ending = [Phase.from_row(row) for row in state["phases"]], None
         self._second, waits = state["second"], "left" in state
         self.direction = Direction(*(state[name] for name in Direction._fields)) if waits else None

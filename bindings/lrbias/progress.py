@@ -1,9 +1,13 @@
-"""Progress of long work on stderr: a live line on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work on stderr: a live line on a terminal, a plain line now and then elsewhere.
+
+A display that cannot be written, since stderr is closed or full or missing, becomes silent; the work goes on.
+"""
 
 import sys
 import time
 
 from lrbias import compiling
+from lrbias.streams import Careful
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.25
@@ -28,7 +32,7 @@ class Plain(Silent):
     interval = PLAIN_INTERVAL
 
     def __init__(self, rank="effective rank"):
-        self._rank = rank
+        self._rank, self._stream = rank, Careful(sys.stderr)
 
     def start(self, step, steps):
         self._first_step, self._steps = step, steps
@@ -49,7 +53,7 @@ class Plain(Silent):
         return f"step {step} of {self._steps}  {speed:,.0f} steps/s  loss {loss:.3e}{shown_rank}  {clock(left)} left"
 
     def _show(self, text):
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=self._stream, flush=True)
 
 
 class Live(Plain):
@@ -62,7 +66,7 @@ class Live(Plain):
         from rich.progress import BarColumn, Progress, TextColumn
 
         super().start(step, steps)
-        console = Console(stderr=True)
+        console = Console(file=self._stream)
         self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console, transient=True)
         self._task = self._bar.add_task("starting …", total=steps, completed=step)
         self._bar.start()
@@ -94,17 +98,18 @@ def clock(seconds):
 def display(wanted, rank="effective rank"):
     """The display for `wanted`: None means a live line on a terminal and nothing elsewhere; True always shows one."""
     if wanted is None:
-        return Live(rank) if sys.stderr.isatty() else Silent()
+        return Live(rank) if Careful(sys.stderr).isatty() else Silent()
     if not wanted:
         return Silent()
-    return Live(rank) if sys.stderr.isatty() else Plain(rank)
+    return Live(rank) if Careful(sys.stderr).isatty() else Plain(rank)
 
 
 class RunsDisplay:
     """One line for all runs of a sweep, rewritten on a terminal; elsewhere a line now and then."""
 
     def __init__(self, wanted, runs, made):
-        self._live = sys.stderr.isatty()
+        self._stream = Careful(sys.stderr)
+        self._live = self._stream.isatty()
         self._wanted = self._live if wanted is None else wanted
         self._runs, self._before, self._made = runs, made, made
         self._counts = {}
@@ -126,8 +131,9 @@ class RunsDisplay:
         others = "".join(f"  {count} {status}" for status, count in self._counts.items() if status != "finished")
         left = clock((self._runs - self._made) / speed)
         text = f"run {self._made} of {self._runs}  {speed:.3g} runs/s{others}  {left} left  (last: {name})"
-        print(f"\r\x1b[2K{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
+        before, after = ("\r\x1b[2K", "") if self._live else ("", "\n")
+        print(f"{before}{text}", end=after, file=self._stream, flush=True)
 
     def stop(self):
         if self._wanted and self._live:
-            print(file=sys.stderr)
+            print(file=self._stream)

@@ -10,13 +10,11 @@ import os
 from math import isfinite
 from pathlib import Path
 
-import matplotlib
-
 from lrbias.batch_file import find_batched
 from lrbias.comparing import compare
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import FigureError, InvalidInput, require
 from lrbias.figures import plots, sweep_plots
-from lrbias.figures.drawing import STYLE, caption
+from lrbias.figures.drawing import caption, our_style
 from lrbias.files import write_file
 from lrbias.floating import usual_errors
 from lrbias.nn.model_run import ModelRun
@@ -282,8 +280,11 @@ def _figure(draw, text, dpi):
     from PIL import Image
 
     data, small = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        draw().savefig(data, format="png", dpi=dpi)
+    try:
+        with our_style():
+            draw().savefig(data, format="png", dpi=dpi)
+    except Exception as error:  # a page without one of its figures would not say that it is missing
+        raise FigureError(f"a figure of the page cannot be drawn ({type(error).__name__}: {error}): {text}") from error
     image = Image.open(data).convert("RGB").quantize(COLOURS)
     image.save(small, format="png", optimize=True)
     source = "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()

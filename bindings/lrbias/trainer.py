@@ -10,10 +10,11 @@ import numpy as np
 from lrbias.devices import CPU
 from lrbias.metrics import Quantity
 from lrbias.threads import together
-from lrcore import adaptive, layout
+from lrcore import adaptive, layout, status
 from lrcore.tableau import PAIRS
 
 ENDLESS = 1 << 62
+RECORDED = [adaptive.EVALUATIONS, adaptive.REJECTED, adaptive.STEP]
 COUNTS = [adaptive.EVALUATIONS, adaptive.REJECTED, adaptive.ACCEPTED]
 
 
@@ -23,13 +24,21 @@ class Trainer:
     reduced = None  # the name of a short form
     machine = False  # whether its bits depend on more than the start: on this machine's LAPACK
     ending = None  # a sentence when there is nothing more to do
+    budget = adaptive.ENDLESS  # gradients after which a call may return PAUSED, where steps take as many as they need
 
     def begin(self, network):
         """Called before the first step of a new run, with the network that `train` was handed."""
 
     def advance(self, losses, step):
-        """Make as many steps as `losses` is long, the first of which is number `step`; returns a status."""
+        """Make as many steps as `losses` is long, the first of which is number `step`; returns a status.
+
+        Unless that is OK, those before the first NaN of `losses` are made.
+        """
         raise NotImplementedError
+
+    def stuck(self, step):
+        """Why no step was made from `step`, where the loss is finite."""
+        return status.MEANING[status.DIVERGED]
 
     def expand(self, params):
         """Write the layers into the flat vector `params`."""
@@ -88,29 +97,44 @@ class Whole(Trainer):
 class Adaptive(Trainer):
     """A flow whose steps an error estimate chooses; `params` are interpolated at the multiples of dt.
 
-    The state is the point at which the integrator's current step began, and its clock (see `lrcore.adaptive`).
+    The state is the point at which the integrator's current step began, and its clock (see `lrcore.adaptive`). After a
+    call that was paused the clock is ahead of `params`; what it said there is kept for a record, which a resumed run
+    makes again.
     """
 
     def __init__(self, problem, widths, params, flow, threads=1, device=CPU):
         dtype, widths, made = params.dtype, layout.as_widths(widths), device.kernels.adaptive_rk_steps
-        self.params, self._state = params, adaptive.adaptive_state(params)
+        self.params, self._state, self._dt = params, adaptive.adaptive_state(params), flow.dt
+        self._noted = None  # what the clock said at `params`, after a pause
         pair, goal, state = PAIRS[flow.scheme], device.constant(problem.objective(dtype)), self._state
         arrays, ridge = pair.astype(dtype), dtype.type(flow.ridge)
 
         def kernel(params, losses, step, work):
-            numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step)
+            numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step, self.budget)
             return made(params, widths, goal, numbers, arrays, losses, state, work)
 
         self._steps_of = together(kernel, device.workspace.team(widths, dtype, pair.stages, threads))
 
     def advance(self, losses, step):
-        return self._steps_of(self.params, losses, step)
+        noted = self._now()
+        code = self._steps_of(self.params, losses, step)
+        paused_at_once = code == status.PAUSED and np.isnan(losses[0])
+        self._noted = noted if paused_at_once else None
+        return code
+
+    def stuck(self, step):
+        return f"no step of the integrator keeps the tolerance at t = {step * self._dt:g}, however small"
+
+    def _now(self):
+        """What the clock says at `params`."""
+        return self._state.clock[RECORDED].copy() if self._noted is None else self._noted
 
     def state(self):
-        return {"base": self._state.base, "clock": self._state.clock}
+        noted = {} if self._noted is None else {"noted": self._noted}
+        return {"base": self._state.base, "clock": self._state.clock, **noted}
 
     def restore(self, params, state):
-        self.params[:] = params
+        self.params[:], self._noted = params, state.get("noted")
         self._state.base[:], self._state.clock[:] = state["base"], state["clock"]
         self._state.clock[adaptive.READY] = 0  # the stages of the current step are made again
 
@@ -122,5 +146,5 @@ class Adaptive(Trainer):
         return [Quantity(f"flow/{name}", (), kind, every) for name, kind in numbers.items()]
 
     def values(self):
-        clock = self._state.clock
-        return [int(clock[adaptive.EVALUATIONS]), int(clock[adaptive.REJECTED]), clock[adaptive.STEP]]
+        evaluations, rejections, size = self._now()
+        return [int(evaluations), int(rejections), size]

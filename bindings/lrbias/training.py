@@ -17,7 +17,7 @@ from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.floating import usual_errors
 from lrbias.forecasting import first_warnings
-from lrbias.interrupts import collected
+from lrbias.interrupts import collected, resume_call, shell_command
 from lrbias.log import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.method import METHODS
 from lrbias.metrics import Observation, Plan, Setup
@@ -33,12 +33,14 @@ from lrbias.settings import Compress, Count, Threads, Whole, validate
 from lrbias.store import RunFolder, RunWriter, check_new, check_quantities
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
+from lrcore.adaptive import ENDLESS
 
 PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
 EFFECTIVE_RANK = "product/effective_rank"
 KEPT = "memory/"  # before the names of what metrics keep, in a checkpoint
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
-FIRST_CHUNK = 8
+FIRST_CHUNK = 1
+FIRST_BUDGET = 64  # gradients of such a call where a step takes as many as its error asks for
 
 
 @usual_errors
@@ -188,8 +190,9 @@ def _continue(writer, config, problem, start, metrics, progress):
             short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method, device)
         params, kept = arrays.pop("params"), _taken(arrays)
         arrays.pop("scale", None)  # which the problem has
-        first = functools.partial(writer.checkpoint, 0)
-        training = _Training(problem, config["widths"], params, method, record, stop, threads, device, short, first)
+        before = {"first": functools.partial(writer.checkpoint, 0), "known": config["quantities"]}
+        parts = problem, config["widths"], params, method, record, stop, threads, device, short
+        training = _Training(*parts, **before)
         try:
             training.plan.memory.restore(kept)
             training.trainer.restore(params, arrays)
@@ -211,17 +214,21 @@ class _Training:
     """A run in progress. `step` steps were made; everything up to the last commit is safe.
 
     first: a function without arguments for the layers at step 0; None: `params` are these.
+    known: the quantities of a run that is resumed, as config.json has them.
     """
 
-    def __init__(self, problem, widths, params, method, record, stop, threads, device, short=None, first=None):
+    def __init__(
+        self, problem, widths, params, method, record, stop, threads, device, short=None, first=None, known=None
+    ):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.method, self.device = method, device
         self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
+        self.trainer.budget = FIRST_BUDGET
         first = first or params.copy
         self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
         self.observation, self.plan = Observation(self.setup), Plan(self.setup)
         self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
-        self.plan.probe(self.observation.at(self.params))
+        self.plan.probe(self.observation.at(self.params), known)
         self.own = self.trainer.quantities(record.every)
         self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
@@ -284,12 +291,14 @@ class _Training:
         except StoreError as error:  # what could be written is committed already
             if not sink.path.exists():  # then there is nothing to resume
                 raise
-            raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
+            raise StoreError(f"{error} When that is mended: {self._way_on(sink.path)}") from error
         except MeasureError as error:  # for one, in a function of the user's; training may be further by now
             self.step, self.params[:] = error.step, error.params
             self.trainer.restore(error.params, error.state)
             self.recorder.close()
             self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
+            if hasattr(sink, "path"):
+                error.__cause__.add_note(f"The run up to there is saved; continue with: {self._way_on(sink.path)}")
             raise error.__cause__ from None
         finally:
             self.recorder.close()
@@ -298,9 +307,21 @@ class _Training:
             self.sink.close()
         run = Run(self.sink, config, self.setup.problem)
         if ending == "interrupted":
-            where = f"; continue with: lrbias resume {run.path}" if run.path else ""
-            raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
+            raise Interrupted(f"interrupted at step {self.step}{self._kept(run.path)}", run, received[0])
         return run
+
+    def _kept(self, path):
+        """The rest of a sentence: what is there of an interrupted run, and how to go on with it."""
+        if path is None:
+            return "; what was recorded is the `.run` of this exception; a run with a store could be resumed"
+        return f", everything is saved; continue with: {self._way_on(path)}"
+
+    def _way_on(self, path):
+        """What to call in order to go on; functions of the user's are needed again."""
+        functions = self.record.functions()
+        if not functions:
+            return shell_command("resume", path)
+        return resume_call("lb.resume", path, metrics="{" + ", ".join(f"{name!r}: …" for name in functions) + "}")
 
     def _loop(self, received):
         self.log.restore(self.step, self.sink.progress())
@@ -316,9 +337,11 @@ class _Training:
             due = (self.step % self.checkpoint_every == 0 or self.stage_over) and self.step > self.checkpoint
             if due and self._commit("running", "training goes on, or was killed") == "diverged":
                 return "diverged"
+            before = self.step
             if self._make_steps(self._chunk_length()) == status.DIVERGED:
                 return self._diverged()
-            self._measure()
+            if self.step > before:
+                self._measure()
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
 
     def _start_clock(self):
@@ -368,18 +391,19 @@ class _Training:
         """Up to `count` steps, and where a loss threshold is reached, exactly as many as that takes."""
         losses = self.log.columns[LOSSES].view(self.step, count)
         before = self.trainer.snapshot(self.params) if self.stop.loss is not None else None
-        started = time.perf_counter()
-        code = self.trainer.advance(losses, self.step)
-        seconds = time.perf_counter() - started
-        if code != status.OK:
-            self.step += int(np.argmin(np.isfinite(losses)))
+        code, losses = self._timed_steps(losses)
+        if code == status.DIVERGED:
+            self.step += len(losses)
             with np.errstate(all="ignore"):  # the layers there, from whatever was trained in their place
                 self.trainer.expand(self.params)
             return code
         made = len(losses)
+        if made == 0:  # within a step that takes long
+            return code
         if before is not None and (losses <= self.stop.loss).any():
             made = int(np.argmax(losses <= self.stop.loss))
             self.trainer.restore(*before)
+            self.trainer.budget = ENDLESS
             self.trainer.advance(losses[:made], self.step)
             self.loss_reached = True
         self.trainer.expand(self.params)
@@ -388,9 +412,19 @@ class _Training:
         self.step += made
         self.stage_over = self.trainer.look(self.step)
         self.last_loss = float(losses[-1])
-        fitting = int(len(losses) * CHUNK_SECONDS / max(seconds, 1e-9))
-        self.chunk = max(1, min(fitting, 2 * self.chunk))
         return code
+
+    def _timed_steps(self, losses):
+        """One call of the trainer, which fits the next one to CHUNK_SECONDS: (status, the losses of steps made)."""
+        started = time.perf_counter()
+        code = self.trainer.advance(losses, self.step)
+        share = CHUNK_SECONDS / max(time.perf_counter() - started, 1e-9)
+        if code != status.OK:
+            losses = losses[: int(np.argmin(np.isfinite(losses)))]
+        if code == status.PAUSED:
+            self.trainer.budget = max(FIRST_BUDGET, int(self.trainer.budget * min(share, 2)))
+        self.chunk = max(1, min(int(len(losses) * share), 2 * self.chunk))
+        return code, losses
 
     def _measure(self):
         self.recorder.measure(self.params, self.step, self.trainer.state())
@@ -418,7 +452,8 @@ class _Training:
         loss = self._loss_here()
         self.log.set(LOSSES, self.step, loss)
         self.log.flush()
-        return self._progress("diverged", f"the loss at step {self.step} is {loss}: {status.MEANING[status.DIVERGED]}")
+        why = self.trainer.stuck(self.step) if np.isfinite(loss) else status.MEANING[status.DIVERGED]
+        return self._progress("diverged", f"the loss at step {self.step} is {loss}: {why}")
 
     def _loss_here(self):
         """The loss that belongs to this step: under a stochastic method that of the entries which it would draw."""

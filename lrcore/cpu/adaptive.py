@@ -27,7 +27,7 @@ from lrcore.cpu._vector import stay_apart
 from lrcore.cpu.gemm import meet, places_of, share
 from lrcore.cpu.objective import _forward, _slope
 from lrcore.cpu.step import PIECE, _add_scaled, _copy, _stage_point
-from lrcore.status import DIVERGED, OK
+from lrcore.status import DIVERGED, OK, PAUSED
 
 step_factor = part(adaptive.step_factor)
 stable_size = part(adaptive.stable_size)
@@ -42,9 +42,11 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
     flow: an `adaptive.Flow`; state: the `adaptive.State` of this trajectory, on which `params` is at flow.first · dt.
     `params`, `losses` and `state` are written. Needs a workspace with as many stages as the pair, and the same one at
     each call, or clock[READY] = 0. DIVERGED also where no step both keeps the tolerance and moves time: then the loss
-    is NaN and `params` the last grid point that was reached.
+    is NaN and `params` the last grid point that was reached. PAUSED likewise, when flow.budget is spent: what is before
+    the first NaN of `losses` is made, and a call for the rest goes on with the same bits.
     """
     places, clock = places_of(work), state.clock
+    begun = clock[EVALUATIONS]
     for k in range(losses.size):
         loss = _forward(params, widths, objective, flow.ridge, work, places)
         losses[k] = loss
@@ -54,6 +56,9 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
             _take_up(widths, objective, flow, pair, state, work, places)
         goal = (flow.first + k + 1) * flow.dt
         while clock[TIME] + clock[STEP] < goal:
+            if clock[EVALUATIONS] - begun >= flow.budget:
+                losses[k] = np.nan
+                return PAUSED
             if not _advance(widths, objective, flow, pair, state, work, places):
                 losses[k] = np.nan
                 return DIVERGED

@@ -26,7 +26,7 @@ from lrcore.cuda.grid import on_grid as parts
 from lrcore.cuda.objective import as_goal
 from lrcore.cuda.passes import ADD, COPY, FILL, SCALE, inner_total
 from lrcore.cuda.programs import on_grid
-from lrcore.status import DIVERGED, OK
+from lrcore.status import DIVERGED, OK, PAUSED
 
 
 @kernel("xnnxnnx")
@@ -72,6 +72,7 @@ class _Flow:
         self.lost = None
 
     def go(self, losses):
+        begun = self.clock[EVALUATIONS]
         for k in range(losses.size):
             ridge, arguments = self.flow.ridge, self._arguments()
             on_grid.weigh(*arguments, self.goal, ridge, 0, self.there, k)
@@ -79,6 +80,9 @@ class _Flow:
                 self._take_up()
             goal = (self.flow.first + k + 1) * self.flow.dt
             while self.clock[TIME] + self.clock[STEP] < goal:
+                if self.clock[EVALUATIONS] - begun >= self.flow.budget:
+                    self.lost = k
+                    return self.work.status() or PAUSED
                 if not self._advance():
                     self.lost = k
                     return DIVERGED

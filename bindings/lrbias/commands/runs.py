@@ -18,6 +18,7 @@ from lrbias.commands.console import (
     Store,
     Whole,
     Words,
+    complain,
     show,
 )
 
@@ -496,12 +497,7 @@ def _finish(result, expected, figures, formats, as_json):
     if expected is not None:
         facts["forecast_escape_steps"] = expected.escape_steps
         facts["forecast_outcomes"] = expected.outcomes
-    written = []
-    if figures:
-        from lrbias.figures import plots
-
-        written = [str(path) for path in plots.save(result, figures, formats)]
-    facts["figures"] = written
+    written = facts["figures"] = _figures(result, figures, formats) if figures else []
     lines = [repr(result), *_escape_table(facts)]
     if written:
         lines.append(f"figures: {figures}")
@@ -510,6 +506,20 @@ def _finish(result, expected, figures, formats, as_json):
         print(f"lrbias: diverged: {result.detail}.", file=sys.stderr)
         return EXIT_DIVERGED
     return 0
+
+
+def _figures(run, folder, formats):
+    """Draw the figures of a run that has ended; returns the paths. Whatever goes wrong there, the run is complete."""
+    from lrbias.interrupts import shell_command
+
+    try:
+        from lrbias.figures import plots
+
+        return [str(path) for path in plots.save(run, folder, formats)]
+    except Exception as error:
+        reason = str(error).rstrip(".")
+        complain(f"warning: {reason}. The run is complete; to draw its figures: {shell_command('plot', run.path)}")
+        return [str(path) for path in getattr(error, "paths", [])]
 
 
 def _escape_table(facts):

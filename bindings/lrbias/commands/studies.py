@@ -174,8 +174,9 @@ def reproduce(
     quiet
         Show neither forecast nor progress.
     """
+    from lrbias.interrupts import goes_on_in
     from lrbias.settings import check_formats
-    from lrbias.studies.reproducing import forecast_study
+    from lrbias.studies.reproducing import folder_of, forecast_study
     from lrbias.studies.reproducing import reproduce as make_study
 
     formats = check_formats(format or ("png", "pdf"))
@@ -184,7 +185,8 @@ def reproduce(
     if dry_run:
         return 0
     of_scale = {"scale": scale, "folder": None if folder is None else str(folder)}
-    evidence = make_study(name, store, steps, seeds, workers, progress=not quiet, **of_scale)
-    written = [str(path) for path in evidence.save(formats)]
+    with goes_on_in(folder_of(name, store)):
+        evidence = make_study(name, store, steps, seeds, workers, progress=not quiet, **of_scale)
+        written = [str(path) for path in evidence.save(formats)]
     show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
     return 0

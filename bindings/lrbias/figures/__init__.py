@@ -1,1 +1,8 @@
 """Figures of runs and of sweeps, and how all of them look."""
+
+from lrbias.errors import FigureError
+
+try:
+    import matplotlib  # noqa: F401  where everything about figures is imported
+except (ValueError, ImportError) as error:  # for one an MPLBACKEND that is none
+    raise FigureError(f"figures cannot be drawn: matplotlib does not load ({error}).") from error

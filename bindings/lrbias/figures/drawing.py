@@ -1,11 +1,16 @@
 """How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
 
+import contextlib
+import functools
+import io
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lrbias.errors import InvalidInput
+from lrbias.errors import FigureError, InvalidInput, StoreError
+from lrbias.files import write_file
 from lrbias.floating import usual_errors
 from lrbias.paths import as_path
 
@@ -41,16 +46,30 @@ def new_figure(rows=1, columns=1, height=2.6, **options):
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+@contextlib.contextmanager
+def our_style():
+    """STYLE on top of matplotlib's defaults, whatever the user's settings are; these are put back."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def styled(draw):
     """Draw within our style, whatever the caller's settings of matplotlib and of floating-point errors are."""
 
     @usual_errors
+    @functools.wraps(draw)
     def wrapper(*args, **options):
-        with matplotlib.rc_context(STYLE):
+        with our_style():
             return draw(*args, **options)
 
-    wrapper.__name__, wrapper.__doc__ = draw.__name__, draw.__doc__
     return wrapper
+
+
+def literal(name):
+    """A name of the user's as text of a figure, in which a dollar sign would begin a formula."""
+    return str(name).replace("$", r"\$")
 
 
 def dark_to_light(count):
@@ -60,7 +79,7 @@ def dark_to_light(count):
 
 def caption(draw):
     """The first paragraph of a drawing function's docstring, for a page that shows the figure."""
-    return " ".join(draw.__doc__.split("\n\n")[0].split())
+    return " ".join((draw.__doc__ or "").split("\n\n")[0].split())  # python -OO leaves out docstrings
 
 
 def thin(steps, values):
@@ -74,6 +93,13 @@ def thin(steps, values):
 def positive(values):
     """`values` for a logarithmic axis: NaN, which leaves a gap, for what has no place there."""
     return np.where((values > 0) & (values < LARGEST), values, np.nan)
+
+
+def largest(values, default=1.0):
+    """The largest finite number among `values`, for the end of an axis; `default` where there is none."""
+    values = np.asarray(values, float)
+    known = values[np.isfinite(values) & (values < LARGEST)]
+    return known.max() if known.size else default
 
 
 def log_axes(grid, x=False, y=False):
@@ -97,6 +123,8 @@ def shared_legend(figure, grid):
 def plain_ticks(*axes):
     """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
     for axis in axes:
+        if axis.get_scale() != "log":  # as where nothing can be shown on one
+            continue
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < CROWDED * low else (1,)))
         axis.set_major_formatter("{x:g}")
@@ -104,16 +132,39 @@ def plain_ticks(*axes):
 
 
 def save_figure(figure, folder, name, formats):
-    """Write one figure in each format; returns the paths."""
+    """Write one figure in each format, each file whole or not at all; returns the paths."""
     folder = as_path("output", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.{suffix}" for suffix in formats]
-        with matplotlib.rc_context(STYLE):
-            for path in paths:
-                figure.savefig(path)
     except OSError as error:
         raise InvalidInput(
             f"output = {str(folder)!r} is not accepted: expected a folder that can be written ({error.strerror})."
         ) from None
+    paths = []
+    for suffix in formats:
+        data = io.BytesIO()
+        with our_style():
+            figure.savefig(data, format=suffix)
+        paths.append(folder / f"{name}.{suffix}")
+        write_file(paths[-1], data.getvalue())
+    return paths
+
+
+def save_each(figures, folder, formats):
+    """Write the figures of [(name, function without arguments, caption)]; returns the paths.
+
+    One that cannot be drawn does not keep the others from it: then FigureError is raised at the end.
+    """
+    paths, failed = [], {}
+    for name, draw, _ in figures:
+        try:
+            paths += save_figure(draw(), folder, name, formats)
+        except (InvalidInput, StoreError):  # nor can the others be written there
+            raise
+        except Exception as error:  # of which the user hears, with the first as the cause
+            failed[name] = error
+    if failed:
+        first = next(iter(failed.values()))
+        names = "figure " + " and ".join(failed) if len(failed) < 3 else f"{len(failed)} figures"
+        raise FigureError(f"{names} cannot be drawn ({type(first).__name__}: {first})", paths) from first
     return paths

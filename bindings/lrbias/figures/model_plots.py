@@ -7,6 +7,7 @@ from lrbias.figures.drawing import (
     LINES,
     THEORY,
     dark_to_light,
+    literal,
     log_axes,
     new_figure,
     plain_ticks,
@@ -61,11 +62,12 @@ def overview(run):
     ranks.legend(**BELOW)
     for axes in grid[0]:
         time_axis(run, axes)
-    ranks.set_title(f"{run.label}: {run.status} at {run.unit} {run.step}")
+    ranks.set_title(f"{literal(run.label)}: {run.status} at {run.unit} {run.step}")
     for name, line, colour in zip(scalars, LINES * len(scalars), dark_to_light(len(scalars)), strict=False):
         times, values = series(run, name)
         known = np.isfinite(values)
-        grid[0, 1].plot(times[known], values[known], linestyle=line, color=colour, label=name.replace("_", " "))
+        label = literal(name.replace("_", " "))
+        grid[0, 1].plot(times[known], values[known], linestyle=line, color=colour, label=label)
     if scalars:
         grid[0, 1].set_ylim(bottom=0)
         grid[0, 1].legend(**BELOW)
@@ -83,7 +85,7 @@ def panels(run, layers=None):
         axes.set_visible(False)
     shapes = {layer.name: f"{layer.rows} × {layer.columns}" for layer in run.layers}
     for axes, name in zip(grid.flat, names, strict=False):
-        axes.set_title(f"{shorter(name)} ({shapes[name]})", fontsize=7)
+        axes.set_title(f"{literal(shorter(name))} ({shapes[name]})", fontsize=7)
     return figure, grid, names
 
 
@@ -114,7 +116,9 @@ def singular_values(run, layers=None):
     for axes, name in zip(grid.flat, names, strict=False):
         rows = run[f"layer/{name}/{VALUES}"][[0, -1]]
         for values, colour, label in zip(rows, ("0.6", "black"), ("at the start", "at the end"), strict=True):
-            axes.plot(np.arange(1, len(values) + 1), positive(values / values[0]), color=colour, label=label)
+            with np.errstate(all="ignore"):  # a matrix of zeros
+                shares = positive(values / values[0])
+            axes.plot(np.arange(1, len(values) + 1), shares, color=colour, label=label)
         if run.settings["norm"] == "spectral":
             axes.axhline(run.settings["epsilon"], label=r"$\varepsilon$", **THEORY)
         axes.set_xlabel("index i")
@@ -154,7 +158,7 @@ def bound(run):
     bounds = np.array([list(run.bounds(epsilon).values()) for epsilon in epsilons])
     for place, name in enumerate(run.bounds()):
         values = run[f"layer/{name}/{VALUES}"][-1]
-        counts = (values / values[0] > epsilons[:, None]).sum(axis=1)
+        counts = (values > epsilons[:, None] * values[0]).sum(axis=1)
         axes.plot(epsilons, counts, color="black", linewidth=0.8, label="measured, each matrix" if not place else None)
     for place, each in enumerate(np.unique(bounds, axis=1).T):
         axes.plot(epsilons, each, label="bound, for each $m_l$" if not place else None, **{**THEORY, "zorder": 3})

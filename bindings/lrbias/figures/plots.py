@@ -21,11 +21,13 @@ from lrbias.figures.drawing import (
     WIDTH,
     caption,
     dark_to_light,
+    largest,
+    literal,
     log_axes,
     new_figure,
     plain_ticks,
     positive,
-    save_figure,
+    save_each,
     styled,
     thin,
 )
@@ -184,13 +186,14 @@ def _draw_effective_rank(run, axes):
     axes.plot(*_series(run, "product/effective_rank"), color="black", label=r"effective rank $\|W\|_*/\|W\|_2$")
     if "product/stable_rank" in run:
         axes.plot(*_series(run, "product/stable_rank"), color="0.55", label=r"stable rank $\|W\|_F^2/\|W\|_2^2$")
-    levels = np.cumsum(run.target_values[: min(run.target_rank, MODES)]) / run.target_values[0]
+    known = run.target_values[: min(run.target_rank, MODES)]
+    levels = np.cumsum(known) / known[:1]
     for k, level in enumerate(levels):
         axes.axhline(level, label=r"target's $k$ leading values" if k == 0 else None, **THEORY)
     _mark_phases(run, axes)
     axes.set_ylabel("rank of the product")
     last = run["product/effective_rank"][-1]
-    axes.set_ylim(0, 1.55 * np.nanmax([levels[-1], last, 2]))  # room for the legend above the curves
+    axes.set_ylim(0, 1.55 * largest([*levels[-1:], last, 2]))  # room for the legend above the curves
     axes.legend(loc="upper right", **_frame(run))
     _step_axis(run, axes)
 
@@ -249,11 +252,12 @@ def _value_limits(run, values):
     """From where the learnt values start, not from rounding level, up to a little above the target."""
     if not np.isfinite(values).any():
         return DEEPEST, 1
-    largest = max(np.nanmax(values), run.target_values[0])
+    highest = largest([np.nanmax(values), run.target_values[0]])
     least = DEEPEST * np.nanmax(values) if not _whole(run) else 0
     start = run.method.epsilon if _greedy(run) else max(np.nanmin(values), 3 * least)
     lowest = max(start / 3, LOWEST)
-    return lowest, largest * ((largest / lowest) ** 0.15 if _legend_on_top(run) else 3)
+    highest = max(highest, 10 * lowest)
+    return lowest, highest * ((highest / lowest) ** 0.15 if _legend_on_top(run) else 3)
 
 
 def _legend_on_top(run):
@@ -262,8 +266,8 @@ def _legend_on_top(run):
 
 
 def _escapes(run, modes):
-    """The forecast from the run's own start; nothing when the first checkpoint is not at hand."""
-    if run.step == 0 or 0 not in run.checkpoints:
+    """The forecast from the run's own start; nothing when the first checkpoint is not at hand, or the run diverged."""
+    if run.step == 0 or 0 not in run.checkpoints or run.status == "diverged":
         return []
     with one_blas_thread():
         return [escape.step for escape in escapes(run.problem, run.checkpoint(0), run.step_size, run.step, modes)]
@@ -306,6 +310,7 @@ def layer_ranks(run):
 def alignment(run):
     """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
     _needs(run, "product/alignment_left", "product/angles_left")
+    require(run["product/alignment_left"].shape[1] > 0, "run", run.label, "a run on a target that is not 0")
     figure, grid = new_figure(1, 3, height=3.0)
     panels = (
         ("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"),
@@ -398,7 +403,7 @@ def overview(run):
 def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
-    runs, names = _with_one_time(compared.runs), names_of(compared.runs)
+    runs, names = _with_one_time(compared.runs), _literal_names(compared.runs)
     values = runs[0].target_values[: min(runs[0].target_rank, 5)]
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         _draw_over_time(run, grid, len(values), {"label": names[run], **look})
@@ -466,6 +471,10 @@ def names_of(runs):
     return found
 
 
+def _literal_names(runs):
+    return {run: literal(name) for run, name in names_of(runs).items()}
+
+
 def _columns(names):
     """How many of these there is room for side by side in a legend."""
     longest = max(map(len, names))
@@ -511,16 +520,17 @@ def trajectory_distance(compared, reference=None):
     told = compared.followed and reference in known
     require(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
     figure, grid = new_figure(height=3.2)
-    axes, names, largest = grid[0, 0], names_of(compared.runs), 0.0
+    axes, names, farthest = grid[0, 0], _literal_names(compared.runs), 0.0
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         times, distances = thin(*compared.trajectory_distance(run, reference)[:2])
-        distances = positive(distances / np.linalg.norm(run.target))
-        largest = np.fmax(largest, np.fmax.reduce(distances))
+        with np.errstate(all="ignore"):  # a target of 0
+            distances = positive(distances / np.linalg.norm(run.target))
+        farthest = np.fmax(farthest, np.fmax.reduce(distances, initial=0))
         own = " (over a time of its own)" if _greedy(run) else ""
         axes.plot(times, distances, label=names[run] + own, **{**look, "linewidth": 1.3})
     log_axes(grid, y=True)
-    if largest > 0:
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], NEAREST * largest))
+    if farthest > 0:
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], NEAREST * farthest))
     axes.set_xlim(left=0)
     axes.set_xlabel(TIME)
     axes.set_ylabel(r"$\min_{t'}\,\|W(t) - W_{\mathrm{ref}}(t')\|_F\,/\,\|\hat W\|_F$")
@@ -551,7 +561,7 @@ def save(run, folder, formats=("png", "pdf")):
     run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.figures.model_plots`).
     """
     check_formats(formats)
-    return [path for name, draw, _ in available(run) for path in save_figure(draw(), folder, name, formats)]
+    return save_each(available(run), folder, formats)
 
 
 def available(run):
@@ -573,4 +583,4 @@ def _recorded(run, figure):
         "adaptive_steps": ("flow/step_size", "flow/evaluations"),
         **regime_plots.NEEDED,
     }
-    return all(name in run and len(run.steps_of(name)) for name in needed[figure])
+    return all(name in run and len(run.steps_of(name)) and run[name].size for name in needed[figure])

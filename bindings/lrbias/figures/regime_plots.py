@@ -7,6 +7,7 @@ from lrbias.figures.drawing import (
     LINES,
     THEORY,
     dark_to_light,
+    largest,
     log_axes,
     new_figure,
     plain_ticks,
@@ -49,14 +50,15 @@ def sharpness(run):
     if run.method.name == "gd":
         limits = 2 / run.method.rates(0, run.step + 1)[steps]
         above.plot(steps, limits, label=rf"$2/\eta$ = {limits[0]:.4g}", **{**THEORY, "linewidth": 1.2, "zorder": 3})
-        above.set_ylim(0, 1.5 * max(limits[0], min(np.nanmax(values), MOST * limits[0])))
+        above.set_ylim(0, 1.5 * max(limits[0], min(largest(values, 0.0), MOST * limits[0])))
     if "hessian/smallest" in run:
         steps, values = _series(run, "hessian/smallest")
         above.plot(steps, values[:, 0], color="0.6", linestyle=":", label="smallest eigenvalue")
-        above.set_ylim(bottom=min(0, 1.2 * np.nanmin(values)))
+        above.set_ylim(bottom=min(0, -1.2 * largest(-values, 0.0)))
     above.set_ylabel("eigenvalues of the Hessian")
     above.legend(loc="upper right")
-    below.semilogy(*thin(np.arange(len(run.losses)), positive(run.losses)), color="black")
+    below.plot(*thin(np.arange(len(run.losses)), positive(run.losses)), color="black")
+    log_axes(grid[:, 1:], y=True)
     below.set_ylabel("loss")
     for axes in (above, below):
         _iterations(run, axes)
@@ -110,7 +112,7 @@ def updates(run):
     rank_axes.plot(steps, ranks, color="0.5", linewidth=2.2, alpha=0.6, label="product", zorder=1.8)
     rank_axes.axhline(run.target_rank, label="rank of the target", **THEORY)
     rank_axes.set_ylabel(r"stable rank of the update")
-    rank_axes.set_yscale("log")
+    log_axes(grid[:, 1:], y=True)
     plain_ticks(rank_axes.yaxis)
     for axes in grid[0]:
         axes.set_xlabel("iteration")
@@ -171,8 +173,11 @@ def saddles(run, found=None):
 def draw_saddles(run, found, panels):
     """Gradient norm and loss in two panels, and where `found` is."""
     above, below = panels
-    above.semilogy(*_series(run, "gradient_norm"), color="black", label=r"$\|\nabla L\|$")
-    below.semilogy(*thin(np.arange(len(run.losses)), positive(run.losses)), color="black")
+    steps, norms = _series(run, "gradient_norm")
+    above.plot(steps, positive(norms), color="black", label=r"$\|\nabla L\|$")
+    below.plot(*thin(np.arange(len(run.losses)), positive(run.losses)), color="black")
+    for axes in panels:
+        log_axes(np.array([[axes]]), y=True)
     marks = {"marker": "o", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": ""}
     above.plot([s.step for s in found], [s.gradient_norm for s in found], **marks, label="saddles, with their rank")
     below.plot([s.step for s in found], [s.loss for s in found], **marks)

@@ -12,10 +12,11 @@ from lrbias.figures.drawing import (
     LINES,
     caption,
     dark_to_light,
+    literal,
     log_axes,
     new_figure,
     positive,
-    save_figure,
+    save_each,
     shared_legend,
     styled,
     thin,
@@ -41,7 +42,7 @@ LOGARITHMIC = ("loss", "last_loss", "last_escape_t")
 @usual_errors
 def save(sweep, folder, formats=("png", "pdf")):
     """Write every figure that the sweep has rows for; returns the paths."""
-    return [path for name, draw, _ in available(sweep) for path in save_figure(draw(), folder, name, formats)]
+    return save_each(available(sweep), folder, formats)
 
 
 def available(sweep):
@@ -142,9 +143,9 @@ def _draw_maps(figure, grid, fields, axes, names, others, value):
         panel.set_visible(False)
     for panel, (combination, field) in zip(grid.flat, fields.items(), strict=False):
         image = panel.imshow(field, norm=norm, cmap="cividis", origin="lower", aspect="auto")
-        panel.set_xticks(range(len(axes[x])), axes[x])
-        panel.set_yticks(range(len(axes[y])), axes[y])
-        panel.set(xlabel=x, ylabel=y)
+        panel.set_xticks(range(len(axes[x])), map(literal, axes[x]))
+        panel.set_yticks(range(len(axes[y])), map(literal, axes[y]))
+        panel.set(xlabel=literal(x), ylabel=literal(y))
         panel.grid(False)
         panel.set_title(", ".join(_label(n, v) for n, v in zip(others, combination, strict=True)), fontsize=7.5)
         for (i, j), number in np.ndenumerate(field):
@@ -168,7 +169,7 @@ def _key(row, name):
 
 
 def _label(name, value):
-    return f"{name} = {value}" if name else ""
+    return literal(f"{name} = {value}") if name else ""
 
 
 def _known(argument, name, names):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import require
+from lrbias.metrics.functions import fitting, user_value
 from lrbias.metrics.memory import Memory
 from lrbias.metrics.registry import METRICS, Metric, Quantity
 
@@ -29,13 +30,21 @@ class Plan:
         rows = [] if name in functions else chosen.quantities(self.setup)
         return chosen, interval, [Quantity(label, tuple(shape), kinds[kind], interval) for label, shape, kind in rows]
 
-    def probe(self, observation):
-        """Complete the quantities of the user's functions by calling each once, at the start of a run."""
+    def probe(self, observation, known=None):
+        """Complete the quantities of the user's functions by calling each once, before the first step.
+
+        known: of a run that is resumed {name: {shape, dtype, …}}, which the values are to keep to.
+        """
         for chosen, interval, quantities in self.entries:
-            if not quantities and chosen.name in self.setup.record.functions():
-                value = _user_value(chosen.name, chosen.measure(observation)[0])
-                quantities.append(Quantity(chosen.name, value.shape, value.dtype.str.lstrip("<=|"), interval))
-                self._check_apart(chosen.name)
+            if quantities or chosen.name not in self.setup.record.functions():
+                continue
+            value = user_value(chosen.name, chosen.measure(observation)[0], "at the start")
+            shape, dtype = value.shape, value.dtype.str.lstrip("<=|")
+            if known is not None:
+                shape, dtype = tuple(known[chosen.name]["shape"]), known[chosen.name]["dtype"]
+            quantities.append(Quantity(chosen.name, shape, dtype, interval))
+            fitting(quantities[0], value, "at the start")
+            self._check_apart(chosen.name)
 
     def _check_apart(self, name):
         """A quantity can be neither another one nor a folder of others, in the log as on disk."""
@@ -63,7 +72,9 @@ class Plan:
         observation.at(params, step, self._needs[names], self.memory)
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
             for chosen, interval, quantities in due:
+                own = chosen.name in self.setup.record.functions()
                 for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
+                    value = fitting(quantity, value, f"at step {step}") if own else value
                     write(quantity.name, step // interval, value)
 
     @staticmethod
@@ -78,10 +89,3 @@ class Plan:
 
 def _from_function(name, function):
     return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: {})
-
-
-def _user_value(name, value):
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise InvalidInput(f"metrics.{name} returned {shorten(value)}: expected a number or an array of numbers.")
-    return array if array.dtype.kind != "b" else array.astype("i1")

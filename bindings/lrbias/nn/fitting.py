@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
 from lrbias.floating import usual_errors
-from lrbias.interrupts import collected
+from lrbias.interrupts import collected, resume_call, shell_command
 from lrbias.log import Log, MemorySink
 from lrbias.nn.augmentation import crops_and_flips
 from lrbias.nn.datasets import Images, load
@@ -203,6 +203,12 @@ def _load_weights(model, arrays):
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
 
 
+def _way_on(path, config):
+    """What to call in order to go on; what `fit` was given is needed again."""
+    given = dict.fromkeys(config["given"], "…")
+    return resume_call("lb.nn.resume", path, **given) if given else shell_command("resume", path)
+
+
 class _Fitting:
     """A run in progress: model, optimizer, data and what is recorded."""
 
@@ -284,14 +290,16 @@ class _Fitting:
             with collected() as received:
                 ending = self._loop(shown, received)
         except StoreError as error:
-            raise StoreError(f"{error} When that is mended: lrbias resume {sink.path}") from error
+            raise StoreError(f"{error} When that is mended: {_way_on(sink.path, config)}") from error
         finally:
             shown.stop()
             self.tracking.end()
         run = ModelRun(sink, config)
         if ending == "interrupted":
-            where = f"; continue with: lrbias resume {run.path}" if run.path else ""
-            raise Interrupted(f"interrupted at step {self.step}, everything is saved{where}", run, received[0])
+            kept = "; what was recorded is the `.run` of this exception; a run with a store could be resumed"
+            if run.path:
+                kept = f", everything is saved; continue with: {_way_on(run.path, config)}"
+            raise Interrupted(f"interrupted at step {self.step}{kept}", run, received[0])
         return run
 
     def _loop(self, shown, received):

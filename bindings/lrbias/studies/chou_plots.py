@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from lrbias import theory
-from lrbias.figures.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_figure, styled
+from lrbias.figures.drawing import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_each, styled
 from lrbias.studies import chou
 
 EIGENVALUES = "product/eigenvalues_in_basis"
@@ -16,7 +16,7 @@ LAYER_VALUE = r"$\lceil T_N^{\mathrm{Id}}\rceil$"
 
 def save(recovery, folder, formats=("png", "pdf")):
     """Write every figure; returns the paths."""
-    return [path for name, draw, _ in available(recovery) for path in save_figure(draw(), folder, name, formats)]
+    return save_each(available(recovery), folder, formats)
 
 
 def available(recovery):

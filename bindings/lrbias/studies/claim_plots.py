@@ -11,7 +11,7 @@ from lrbias.figures.drawing import (
     dark_to_light,
     new_figure,
     plain_ticks,
-    save_figure,
+    save_each,
     shared_legend,
     styled,
 )
@@ -28,8 +28,7 @@ STYLES = {
 
 def save(runs, settings, folder, formats=("png", "pdf")):
     """Write every figure; returns the paths. runs: (part, target, Run); settings: what `claims.judge` made of them."""
-    figures = available(runs, settings)
-    return [path for name, draw, _ in figures for path in save_figure(draw(), folder, name, formats)]
+    return save_each(available(runs, settings), folder, formats)
 
 
 def available(runs, settings):

@@ -2,7 +2,7 @@
 
 import json
 
-from lrbias.figures.drawing import save_figure
+from lrbias.figures.drawing import save_each
 from lrbias.files import write_file
 from lrbias.settings import check_formats
 from lrbias.studies.tables import markdown
@@ -38,11 +38,7 @@ class Findings:
     def save(self, formats=("png", "pdf")):
         """Write NAME.md, the figures and, last of all, NAME.json into the store; returns the paths."""
         check_formats(formats)
-        drawn = [
-            path
-            for name, draw, _ in self.figures()
-            for path in save_figure(draw(), self.store / "figures", name, formats)
-        ]
+        drawn = save_each(self.figures(), self.store / "figures", formats)
         written = {f"{self.name}.md": str(self).encode() + b"\n", **self.more_files()}
         written[f"{self.name}.json"] = json.dumps(self.as_dict(), indent=1).encode()
         for name, data in written.items():

@@ -9,6 +9,7 @@ import numpy as np
 
 from lrbias.errors import require
 from lrbias.files import write_file
+from lrbias.interrupts import goes_on_in
 from lrbias.paths import as_path
 from lrbias.settings import Count, check_formats, validate
 from lrbias.studies import chou, claims, protocol
@@ -48,7 +49,17 @@ def reproduce(
     scale, folder  of galanti: "small", or "paper" for the paper's sizes, with CIFAR-10 in `folder` (days on a cluster)
     """
     steps, seeds = _check(name, steps, seeds, scale, folder)
-    store = Path("reproduced") / name if store is None else as_path("store", store)
+    store = folder_of(name, store)
+    with goes_on_in(store):
+        return _study(name, store, steps, seeds, workers, progress, scale or "small", folder)
+
+
+def folder_of(name, store=None):
+    """Where a study is made."""
+    return Path("reproduced") / name if store is None else as_path("store", store)
+
+
+def _study(name, store, steps, seeds, workers, progress, scale, folder):
     if name == "chou":
         return chou.study(store, progress)
     if name == "wang-jacot":
@@ -56,7 +67,7 @@ def reproduce(
     if name == "glrl":
         return glrl_study(store, progress)
     if name == "galanti":
-        return galanti_study(store, steps, seeds, workers, progress, scale or "small", folder)
+        return galanti_study(store, steps, seeds, workers, progress, scale, folder)
     if name == "regimes":
         return regimes_study(store, seeds, progress)
     for part, (base, over) in protocol.sweeps(steps, seeds).items():
