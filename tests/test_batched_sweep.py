@@ -97,8 +97,10 @@ def test_a_batch_that_was_killed_goes_on(tmp_path):
                 os._exit(9)
 
         batching.write_batch = last
-        made = lb.sweep(BASE, GD, tmp_path / "s", executor=_Here(), progress=False)
-        os._exit(1)
+        try:
+            lb.sweep(BASE, GD, tmp_path / "s", executor=_Here(), progress=False)
+        finally:  # whatever happens, the child must not go on with the tests of its parent
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     killed = lb.open_sweep(tmp_path / "s")
     assert killed.counts()["running"] > 1

@@ -92,7 +92,7 @@ def _here(task, jobs):
 
 def is_executor(value) -> bool:
     """Whether it hands jobs out as those of concurrent.futures do."""
-    return isinstance(value, Executor) or (hasattr(value, "submit") and hasattr(value, "shutdown"))
+    return hasattr(value, "submit")
 
 
 def is_client(value) -> bool:
