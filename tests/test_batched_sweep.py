@@ -57,7 +57,7 @@ def test_runs_of_a_batch_are_those_made_alone(base, over, tmp_path):
 
 def test_few_files_hold_many_runs(tmp_path):
     made = lb.sweep({**BASE, "steps": 5}, {"seed": range(130)}, tmp_path / "s", workers=2, progress=False)
-    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file() and not path.name.endswith("lock")]
     assert len(files) == 1 + -(-130 // 24)
     assert made.counts() == {"finished": 130}
     before = [path.stat().st_mtime_ns for path in files]

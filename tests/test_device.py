@@ -534,7 +534,9 @@ def test_what_is_made_elsewhere_is_not_looked_for_here(tmp_path, monkeypatch):
     from lrcore import cuda
 
     monkeypatch.setattr(cuda, "missing", lambda: REASONS[1])
-    made = lb.sweep(BASE, {"seed": range(8)}, tmp_path / "s", executor=Here(), progress=False, device="cuda")
+    with pytest.raises(lb.RunsFailed, match="device = 'cuda' is not accepted") as raised:
+        lb.sweep(BASE, {"seed": range(8)}, tmp_path / "s", executor=Here(), progress=False, device="cuda")
+    made = raised.value.sweep
     assert made.counts() == {"failed": 8}
     assert all("device = 'cuda' is not accepted" in row["detail"] for row in made.table())
     done = lb.sweep(BASE, {"seed": range(8)}, tmp_path / "s", executor=Here(), progress=False, device="cpu")

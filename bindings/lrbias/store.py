@@ -25,6 +25,7 @@ import re
 import uuid
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -495,6 +496,16 @@ class RunWriter(RunFolder):
     def close(self):
         if self._owner.here:
             self._lock.release()
+
+
+def as_recorded(quantities, known):
+    """`quantities` with counted ranks as integers where the run that is resumed has them so, from before they could be
+    NaN. Rows of a network that is not finite are not kept, so none of these is.
+
+    known: the quantities of that run, as config.json has them; None for a new run.
+    """
+    whole = {name for name, listed in (known or {}).items() if listed["dtype"] == "i4"}
+    return [replace(each, dtype="i4") if each.name in whole and each.dtype == "f8" else each for each in quantities]
 
 
 def check_quantities(path, config, quantities):

@@ -30,7 +30,7 @@ from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run, check_settings, parts_of, problem_of
 from lrbias.settings import Compress, Count, Threads, Whole, validate
-from lrbias.store import RunFolder, RunWriter, check_new, check_quantities
+from lrbias.store import RunFolder, RunWriter, as_recorded, check_new, check_quantities
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
 from lrcore.adaptive import ENDLESS
@@ -230,7 +230,7 @@ class _Training:
         self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
         self.plan.probe(self.observation.at(self.params), known)
         self.own = self.trainer.quantities(record.every)
-        self.quantities = [losses_quantity(params.dtype), *self.plan.quantities, *self.own]
+        self.quantities = as_recorded([losses_quantity(params.dtype), *self.plan.quantities, *self.own], known)
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
         self.watch = self._watch()
         self.chunk, self.step = FIRST_CHUNK, 0
