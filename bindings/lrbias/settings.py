@@ -1,5 +1,6 @@
 """Frozen, validated settings, and how a refused value is reported."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,14 +56,20 @@ class Settings(BaseModel):
 
 def validate(annotation, argument, value):
     """`value` as the annotated type, or InvalidInput naming `argument`."""
-    from pydantic import TypeAdapter
-
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return _adapter(annotation).validate_python(value)
     except ValidationError:
         raise InvalidInput(
             f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}."
         ) from None
+
+
+@functools.cache
+def _adapter(annotation):
+    """Its making takes milliseconds, a check microseconds."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation)
 
 
 def check_memory(argument, value, numbers):
