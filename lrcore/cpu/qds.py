@@ -45,7 +45,7 @@ UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
 EPS = float(np.finfo(np.float64).eps)
 NEGLIGIBLE = (16 * EPS) ** 2  # a coupling e is dropped below this times the largest value squared
 SMALLEST = 1e-300  # makes a shift of 0 a negative number, too
-MOST_SWEEPS = 30  # per value; about two pairs are made
+MOST_SWEEPS = 100  # per value; about two pairs are made, and up to 48 where a small value hides between equal ones
 
 # Rows of work.state, a number for each lane. Integers are exact in float64 and can be compared as vectors.
 #   START, END           rows of the block in work; END < 0 when the lane is done
