@@ -63,17 +63,21 @@ def unproven_values(sizes, tolerance, work):
     sizes (LANES,): 0 for a lane that is not used. The matrices are those that `bidiagonal_values` was given. The first
     half of work.q_new and work.e_new, and work.state, are overwritten.
     """
-    bits = np.int64(0)
+    bits, state, values, given = np.int64(0), work.state, work.values, work.q.shape[0]
+    q, e = work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size)
     for lane in range(LANES):
-        if sizes[lane] > 0 and not _proven(sizes[lane], tolerance, lane, work):
+        size = sizes[lane]
+        if size == 0:
+            continue
+        root = _scale(size, lane, work.q_new[given:], work.e_new[given:], q, e)
+        if not _proven(size, tolerance, root, lane, values, q, e, state):
             bits |= 1 << lane
     return bits
 
 
 @kernel
-def _proven(size, tolerance, lane, work):
-    values, state = work.values, work.state
-    root = _scale(size, lane, work)
+def _proven(size, tolerance, root, lane, values, q, e, state):
+    """Whether the values of a lane, times root, are those of the matrix whose squares are q and e."""
     if root == 0:
         return values[0, lane] == 0
     delta = tolerance * values[0, lane]
@@ -83,13 +87,13 @@ def _proven(size, tolerance, lane, work):
             state[BELOW, i] = (max(value - delta, 0.0) * root) ** 2
             state[ABOVE, i] = ((value + delta) * root) ** 2
         last = min(first + LANES, size)
-        if _apart(first, last, size, APART * delta, lane, work):
-            _change_sign(work.q.dtype, size, work)
+        if _apart(first, last, size, APART * delta, lane, values):
+            _change_sign(q.dtype, size, q, e, address(state))
             for i in range(LANES):
                 if state[CHANGES, i] != 1:
                     return False
             continue
-        _count_less(work.q.dtype, size, work)
+        _count_less(q.dtype, size, q, e, address(state))
         for i in range(first, last):
             if not (state[LESS_BELOW, i - first] <= size - 1 - i and state[LESS_ABOVE, i - first] >= size - i):
                 return False
@@ -97,9 +101,8 @@ def _proven(size, tolerance, lane, work):
 
 
 @kernel
-def _apart(first, last, size, gap, lane, work):
+def _apart(first, last, size, gap, lane, values):
     """Whether values first … last − 1 are further than `gap` from each other and from those beside them."""
-    values = work.values
     for i in range(max(first, 1), min(last + 1, size)):
         if not values[i - 1, lane] - values[i, lane] > gap:
             return False
@@ -107,16 +110,15 @@ def _apart(first, last, size, gap, lane, work):
 
 
 @kernel
-def _scale(size, lane, work):
-    """Row after row q and e in work.q_new and work.e_new, their largest in (1/4, 1]; the factor of the values, or 0."""
-    given, largest = work.q.shape[0], 0.0
-    q, e = work.q_new[given:], work.e_new[given:]
+def _scale(size, lane, q, e, to_q, to_e):
+    """Column `lane` of q and e to to_q and to_e, their largest in (1/4, 1]; the factor of the values, or 0."""
+    largest = 0.0
     for k in range(size):
         largest = max(largest, q[k, lane], e[k, lane])
     if not (largest > 0 and np.isfinite(largest)):
         return 0.0
     root = math.ldexp(1.0, -((math.frexp(largest)[1] + 1) // 2))
-    factor, to_q, to_e = root * root, work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size)
+    factor = root * root
     for k in range(size):
         to_q[k] = max(q[k, lane] * factor, FLOOR)
         to_e[k] = max(e[k, lane] * factor, FLOOR)
@@ -124,9 +126,8 @@ def _scale(size, lane, work):
 
 
 @kernel
-def _change_sign(dtype, size, work):
+def _change_sign(dtype, size, q, e, state):
     """Row CHANGES of the state: 1 where A_n has not the same sign at the rows BELOW and ABOVE, else 0."""
-    q, e, state = work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size), address(work.state)
     a = b = spread_lanes(dtype.type(1))
     minus_below = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + BELOW * UNIT))
     minus_above = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + ABOVE * UNIT))
@@ -144,9 +145,8 @@ def _change_sign(dtype, size, work):
 
 
 @kernel
-def _count_less(dtype, size, work):
+def _count_less(dtype, size, q, e, state):
     """Rows LESS_BELOW and LESS_ABOVE of the state, from the rows BELOW and ABOVE."""
-    q, e, state = work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size), address(work.state)
     below, above = load_lanes(dtype, state + BELOW * UNIT), load_lanes(dtype, state + ABOVE * UNIT)
     a = b = spread_lanes(dtype.type(1))
     minus_below, minus_above = subtract_lanes(zero_lanes(dtype), below), subtract_lanes(zero_lanes(dtype), above)
