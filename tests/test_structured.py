@@ -315,3 +315,15 @@ def test_cosines_near_one_do_not_need_lapack(calls):
         for matrix, (_, values, _) in zip(matrices, _spectra(matrices, [0] * 8), strict=True):
             assert _error(values, _exact(matrix)) <= SURE
     assert not calls
+
+
+def test_a_small_value_between_nearly_equal_ones_does_not_need_lapack(calls):
+    """It comes to the end late, and values before it cannot be taken off: up to 48 sweeps for each."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        matrices = [structured._cosines(rng, k, k).astype(np.float32) for k in (24, 28, 33, 36, 38, 20, 30, 26)]
+        for matrix in matrices:
+            matrix[-1] = 0
+        for matrix, (_, values, _) in zip(matrices, _spectra(matrices, [0] * 8), strict=True):
+            assert np.abs(values - _exact(matrix)).max() <= ROUNDED
+    assert not calls

@@ -103,10 +103,10 @@ def _proven(size, tolerance, root, lane, values, q, e, state):
 @kernel
 def _apart(first, last, size, gap, lane, values):
     """Whether values first … last − 1 are further than `gap` from each other and from those beside them."""
+    apart = True
     for i in range(max(first, 1), min(last + 1, size)):
-        if not values[i - 1, lane] - values[i, lane] > gap:
-            return False
-    return True
+        apart = apart and values[i - 1, lane] - values[i, lane] > gap
+    return apart
 
 
 @kernel
