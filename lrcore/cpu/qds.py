@@ -45,7 +45,7 @@ UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
 EPS = float(np.finfo(np.float64).eps)
 NEGLIGIBLE = (16 * EPS) ** 2  # a coupling e is dropped below this times the largest value squared
 SMALLEST = 1e-300  # makes a shift of 0 a negative number, too
-MOST_SWEEPS = 30  # per value; about two pairs are made
+MOST_SWEEPS = 100  # per value; about two pairs are made, and up to 48 where a small value hides between equal ones
 
 # Rows of work.state, a number for each lane. Integers are exact in float64 and can be compared as vectors.
 #   START, END           rows of the block in work; END < 0 when the lane is done
@@ -115,7 +115,7 @@ def _prepare(size, lane, work):
     for i in range(size):
         largest = max(largest, q[i, lane], e[i, lane])
     state[TINY, lane] = NEGLIGIBLE * largest
-    state[START, lane] = _start_of_block(lane, size - 1, 0.0, work)
+    state[START, lane] = _start_of_block(lane, size - 1, 0.0, state[TINY, lane], e)
 
 
 @kernel
@@ -129,7 +129,7 @@ def _deflate(work):
             tiny, split = state[TINY, lane], state[SPLIT, lane]
             ends = _ends(q[end, lane], e[end - 1, lane], state[TOTAL, lane], tiny)
             if ends or end - start < 2 or e[end - 2, lane] <= tiny or split >= 0:
-                start, end = _take_off(lane, start, end, work)
+                start, end = _take_off(lane, start, end, q, e, state, work.values)
             if end >= 0:
                 state[A_, lane], state[B_, lane] = q[end - 1, lane], e[end - 1, lane]
                 state[C_, lane], state[D_, lane] = q[end, lane], e[end - 2, lane]
@@ -139,9 +139,8 @@ def _deflate(work):
 
 
 @kernel
-def _take_off(lane, start, end, work):
+def _take_off(lane, start, end, q, e, state, values):
     """The values at the end of a lane's block that stand alone or in a pair; then another block, when one is done."""
-    q, e, state, values = work.q, work.e, work.state, work.values
     total, tiny, split = state[TOTAL, lane], state[TINY, lane], np.int64(state[SPLIT, lane])
     while end >= 0:
         if end == start:
@@ -150,7 +149,10 @@ def _take_off(lane, start, end, work):
         elif _ends(q[end, lane], e[end - 1, lane], total, tiny):
             values[end, lane] = math.sqrt(total + q[end, lane])
             end -= 1
-            _give_back(lane, start, end, 4 * EPS * total, work)
+            if e[end, lane] <= tiny:
+                q[end, lane] += e[end, lane]
+            else:
+                _give_back(lane, start, end, 4 * EPS * total, tiny, q, e)
         elif end - 1 == start or e[end - 2, lane] <= tiny:
             small, large = _two(q[end - 1, lane], e[end - 1, lane], q[end, lane])
             values[end, lane], values[end - 1, lane] = math.sqrt(total + small), math.sqrt(total + large)
@@ -160,7 +162,7 @@ def _take_off(lane, start, end, work):
         if end < start and end >= 0:
             total = -e[end, lane] - SMALLEST
             e[end, lane] = 0
-            start = _start_of_block(lane, end, total, work)
+            start = _start_of_block(lane, end, total, tiny, e)
             state[LOWEST, lane] = 0
     if start <= split < end - 2:  # what is before it becomes another block; its shifts are kept at the coupling
         start = split + 1
@@ -172,9 +174,9 @@ def _take_off(lane, start, end, work):
 
 
 @kernel
-def _start_of_block(lane, end, total, work):
+def _start_of_block(lane, end, total, tiny, e):
     """The first row of the block that ends at `end`; total: of the shifts of this block, kept at its coupling."""
-    e, tiny, start = work.e, work.state[TINY, lane], end
+    start = end
     while start > 0 and e[start - 1, lane] > tiny:
         start -= 1
     if start > 0 and e[start - 1, lane] >= 0:  # negligible, but not yet split
@@ -183,7 +185,7 @@ def _start_of_block(lane, end, total, work):
 
 
 @kernel
-def _give_back(lane, start, end, bound, work):
+def _give_back(lane, start, end, bound, tiny, q, e):
     """The row after `end` was taken off; give its e, which stays part of BBᵀ, to the rows before it.
 
     The diagonal of BBᵀ is q_i + e_i, and the square beside it q_{i+1} e_i. Both are kept without e_end: q_end grows by
@@ -191,7 +193,6 @@ def _give_back(lane, start, end, bound, work):
     the bound, for then it is missing in one element of the diagonal alone; and where it is negligible: added to q alone
     it changes B by no more than its root, and small values stay accurate.
     """
-    q, e, tiny = work.q, work.e, work.state[TINY, lane]
     rest = e[end, lane]
     for i in range(end, start, -1):
         if rest <= tiny:
@@ -323,7 +324,8 @@ def _accept(dtype, first, last, work):
         if state[TRIES, lane] == 1:  # when only the last d is negative, this is from below
             shift = max(shift, (state[SHIFT, lane] + state[FAILED, lane]) * (1 - 2 * EPS))
         elif state[TRIES, lane] == 2:
-            shift = max(shift, _lower_bound(lane, work))
+            start, end = np.int64(state[START, lane]), np.int64(state[END, lane])
+            shift = max(shift, _lower_bound(lane, start, end, work.q, work.e))
         state[SHIFT, lane] = shift if state[TRIES, lane] < 4 else 0.0
     q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
     for at in range(first * UNIT, (last + 1) * UNIT, UNIT):
@@ -332,10 +334,9 @@ def _accept(dtype, first, last, work):
 
 
 @kernel
-def _lower_bound(lane, work):
+def _lower_bound(lane, start, end, q, e):
     """Gershgorin's lower bound of the eigenvalues of BBᵀ: sharp where equal values are all but uncoupled."""
-    q, e, before, bound = work.q, work.e, 0.0, np.inf
-    start, end = np.int64(work.state[START, lane]), np.int64(work.state[END, lane])
+    before, bound = 0.0, np.inf
     for i in range(start, end):
         beside = math.sqrt(q[i + 1, lane] * e[i, lane])
         bound = min(bound, q[i, lane] + e[i, lane] - before - beside)

@@ -84,10 +84,12 @@ def weight_values(matrices, work):
     sixteen times as fast as LAPACK on the matrix itself in float32 (benchmarks/weight_values.md), and more accurate.
 
     G and its reduction are off by ε σ_1² in norm, hence (Weyl) |σ̂² − σ²| ≤ ε σ_1². Divided by σ̂ + σ, which is at
-    least σ and at least |σ̂ − σ|, that is |σ̂ − σ| ≤ min(ε σ_1/σ, √ε) σ_1. Measured, ε < 2e-14 for k ≤ 2048 and
-    longer sides up to 1e6 (`gram` adds section by section): values that a relative rank counts (1e-3 σ_1) are within
-    2e-11 σ_1, those above 1e-6 σ_1 within 2e-8 σ_1, and what should be 0 is below 1.5e-7 σ_1, about what rounding a
-    matrix to float32 does to it. LAPACK itself, in float64, is off by 1e-11 σ_1² for 16 × 1e6 equal numbers.
+    least σ and at least |σ̂ − σ|, that is |σ̂ − σ| ≤ min(ε σ_1/σ, √ε) σ_1. ε < 8e-14: the values of B are proven
+    within PROVEN σ_1, which is 6e-14 of σ_1², and G and its reduction were measured to be off by less than 2e-14 for
+    k ≤ 2048 and longer sides up to 1e6 (`gram` adds section by section). So values that a relative rank counts
+    (1e-3 σ_1) are within 8e-11 σ_1, those above 1e-6 σ_1 within 8e-8 σ_1, and what should be 0 is below 3e-7 σ_1,
+    about what rounding a matrix to float32 does to it. Mostly ε < 2e-14; it is 2.2e-14 for an orthogonal 35 × 35
+    matrix. LAPACK itself, in float64, is off by 1e-11 σ_1² for 16 × 1e6 equal numbers.
     """
     results = [None] * len(matrices)
     double = [i for i, matrix in enumerate(matrices) if matrix.dtype == np.float64]

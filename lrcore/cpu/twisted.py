@@ -49,7 +49,8 @@ def bidiagonal_vectors(diagonal, above, values, left, right, work):
     """Rows of left and right (count, ≥ n): the singular vectors of B for values[:count], each of length 1.
 
     diagonal, above, values: (n,). Returns the largest error of these vectors, relative to the largest value: what
-    B v − σ u, Bᵀ u − σ v and the products of different vectors differ from 0 by; NaN if one could not be made.
+    B v − σ u, Bᵀ u − σ v and the products of different vectors differ from 0 by, and squared lengths from 1; NaN if a
+    vector could not be made. A vector of zeros, left where squares overflow, has no residual, but also no length.
     """
     count, n = left.shape[0], diagonal.size
     for first in range(0, count, LANES):
@@ -59,8 +60,8 @@ def bidiagonal_vectors(diagonal, above, values, left, right, work):
     error = 0.0
     for i in range(count):
         error = max(error, _join(diagonal, above, values[i], left[i], right[i]) / values[0])
-        for j in range(i):
-            inner_left, inner_right = 0.0, 0.0
+        for j in range(i + 1):
+            inner_left = inner_right = -1.0 if j == i else 0.0
             for k in range(n):
                 inner_left += left[i, k] * left[j, k]
                 inner_right += right[i, k] * right[j, k]
