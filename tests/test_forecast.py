@@ -252,3 +252,12 @@ def test_the_error_of_the_forecast_over_random_settings():
     print(f"{every.size} escapes of {len(errors)} runs: median error {np.median(every):.1%}, largest {every.max():.0%}")
     print("first modes: largest", f"{max(each[0] for each in errors if each.size):.1%}")
     assert np.median(every) < 0.1
+
+
+def test_a_step_that_takes_any_number_of_gradients_is_timed_in_part(small):
+    """A ridge of 1e5 over dt = 1000 is some 10⁸ gradients a step: the forecast makes a few hundred of them."""
+    problem, network, _ = small
+    stiff = lb.GradientFlow(dt=1000.0, scheme="dopri5", ridge=1e5)
+    assert lb.forecast(problem, network, stiff, steps=10).seconds > 60
+    usual = lb.GradientFlow(dt=0.1, scheme="dopri5")
+    assert 0 < lb.forecast(problem, network, usual, steps=10).seconds < 60

@@ -1,7 +1,6 @@
 """What a run will cost and show, before it starts: time, size, stability (`lrbias.stability`), escapes of modes
 (`lrbias.escapes`)."""
 
-import itertools
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -24,10 +23,13 @@ from lrbias.settings import Compress, Count, validate
 from lrbias.stability import Limits, limits
 from lrbias.store import capacity
 from lrbias.threads import one_blas_thread
+from lrcore import status
 
 MODES = 20
 TIMING_SECONDS = 0.1
 COMMIT_SECONDS = 0.01
+TIMED_GRADIENTS = 64  # of a timed call, where a step takes as many as its error asks for
+LEAST_PART = 1e-9  # of a step, for its time to be a number
 CALL = 100  # steps that a timed call makes where calls cost more than steps
 
 
@@ -250,8 +252,30 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
         return seconds_of(lambda: short.advance(several, 0)) / several.size
     trainer = method.trainer(problem, network.widths, network.params.copy(), device=device)
     trainer.begin(given)
-    losses, steps = np.empty(call, network.dtype), itertools.count(step=call)
-    return seconds_of(lambda: trainer.advance(losses, next(steps))) / call
+    timed = _TimedSteps(trainer, np.empty(call, network.dtype))
+    seconds = seconds_of(timed.call)
+    return seconds * timed.calls / timed.steps
+
+
+class _TimedSteps:
+    """Calls that go on where the one before has stopped: a step of a grid can take any number of gradients."""
+
+    def __init__(self, trainer, losses):
+        self._trainer, self._losses = trainer, losses
+        self.calls, self._whole, self._part = 0, 0, 0.0
+        trainer.budget = TIMED_GRADIENTS
+
+    def call(self):
+        code = self._trainer.advance(self._losses, self._whole)
+        self.calls += 1
+        paused = code == status.PAUSED
+        self._whole += int(np.isfinite(self._losses).sum()) if paused else len(self._losses)
+        self._part = self._trainer.part_of_step(self._whole) if paused else 0.0
+
+    @property
+    def steps(self):
+        """How many were made, the last one in part; a little more than 0."""
+        return self._whole + max(self._part, LEAST_PART)
 
 
 def seconds_of(action):

@@ -58,6 +58,10 @@ class Trainer:
     def follow(self, other):
         """Go on counting where another trainer of the run has stopped."""
 
+    def part_of_step(self, step):
+        """How much of the step after `step` was made when a call was paused."""
+        return 0.0
+
     def most(self, step):
         """How many steps one call may make from `step` on."""
         return ENDLESS
@@ -121,6 +125,9 @@ class Adaptive(Trainer):
         paused_at_once = code == status.PAUSED and np.isnan(losses[0])
         self._noted = noted if paused_at_once else None
         return code
+
+    def part_of_step(self, step):
+        return max(0.0, self._state.clock[adaptive.TIME] / self._dt - step)
 
     def stuck(self, step):
         return f"no step of the integrator keeps the tolerance at t = {step * self._dt:g}, however small"
