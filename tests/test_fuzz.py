@@ -43,7 +43,7 @@ def _calls(folder, count, seed):
 
 @pytest.mark.filterwarnings("ignore")  # what commands warn of is for their user
 def test_a_sample_of_command_lines(folder):
-    _commands(folder, 40, seed=11, apart=0)
+    _commands(folder, 15, seed=11, apart=0)
 
 
 def test_a_sample_of_calls(folder):
