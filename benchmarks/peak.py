@@ -43,12 +43,12 @@ def _chains(typingctx, turns):
 
 
 @kernel
-def _run(turns):
+def run_chains(turns):
     return _chains(turns)
 
 
 def gigaflops(turns=200_000):
     """Gigaflops of one short run; the largest of many is the peak."""
     started = time.perf_counter()
-    _run(turns)
+    run_chains(turns)
     return turns * CHAINS * (VECTOR_BITS // 64) * 2 / (time.perf_counter() - started) / 1e9
