@@ -403,3 +403,10 @@ def test_settings_are_frozen():
     method = lb.GD(lr=0.1)
     with pytest.raises(ValueError, match="frozen"):
         method.lr = 0.2
+
+
+@pytest.mark.parametrize("argument", ["progress", "forecast"])
+def test_a_switch_that_is_an_array_is_refused_before_anything_is_made(small, tmp_path, argument):
+    with pytest.raises(lb.InvalidInput, match=f"{argument} = .* is not accepted: expected True, False or None"):
+        lb.train(*small, 2, store=tmp_path / "run", **{argument: np.ones((2, 2))})
+    assert not (tmp_path / "run").exists()

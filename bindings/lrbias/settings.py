@@ -86,6 +86,12 @@ def _memory():
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def check_switches(**switches):
+    """InvalidInput unless each of them is True, False or None."""
+    for argument, value in switches.items():
+        require(value is None or isinstance(value, (bool, np.bool_, int)), argument, value, "True, False or None")
+
+
 def check_formats(formats):
     """InvalidInput unless every figure format is one of png, pdf, svg. Here, so that checking imports no matplotlib."""
     for name in formats:

@@ -29,7 +29,7 @@ from lrbias.progress import display
 from lrbias.record import Record, Stop
 from lrbias.reduced import reduce
 from lrbias.run import Run, check_settings, parts_of, problem_of
-from lrbias.settings import Compress, Count, Threads, Whole, validate
+from lrbias.settings import Compress, Count, Threads, Whole, check_switches, validate
 from lrbias.store import RunFolder, RunWriter, as_recorded, check_new, check_quantities
 from lrbias.threads import Owner, one_blas_thread
 from lrcore import layout, status
@@ -83,6 +83,7 @@ def train(
     SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
     that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
     """
+    check_switches(progress=progress, forecast=forecast)
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
     accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
     require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
@@ -136,6 +137,7 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
     The result is bit for bit that of a run which was never interrupted. A finished run is returned as it is. A run of
     `lb.nn.fit` is continued likewise (`lb.nn.resume`).
     """
+    check_switches(progress=progress)
     refuse_writing(path)
     if is_model(RunFolder.existing(path).config()):
         others = (("metrics", metrics), ("from_checkpoint", from_checkpoint), ("threads", threads), ("device", device))
