@@ -410,3 +410,18 @@ def test_a_switch_that_is_an_array_is_refused_before_anything_is_made(small, tmp
     with pytest.raises(lb.InvalidInput, match=f"{argument} = .* is not accepted: expected True, False or None"):
         lb.train(*small, 2, store=tmp_path / "run", **{argument: np.ones((2, 2))})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_switch_is_checked_wherever_runs_are_made(tmp_path):
+    """Also by what makes many runs; nothing is there afterwards."""
+    array, store = np.ones((2, 2)), tmp_path / "s"
+    problem = lb.Completion(lb.spectrum((4, 4), [1.0], seed=0), entries=8)
+    start = lb.Network.gaussian((4, 4, 4), seed=1)
+    for call in (
+        lambda: lb.sweep({"shape": [4, 4], "rank": 1, "steps": 2}, {"seed": [1]}, store, progress=array),
+        lambda: lb.ensemble(problem, start, lb.SGD(lr=0.1), 2, runs=2, every=1, store=store, progress=array),
+        lambda: lb.reproduce("chou", store=store, progress=array),
+    ):
+        with pytest.raises(lb.InvalidInput, match="progress = .* is not accepted: expected True, False or None"):
+            call()
+    assert not store.exists()

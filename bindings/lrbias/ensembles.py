@@ -38,7 +38,7 @@ from lrbias.method import SGD
 from lrbias.network import Network
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
-from lrbias.settings import Count, Threads, validate
+from lrbias.settings import Count, Threads, check_switches, validate
 from lrbias.store import check_new, write_json
 from lrbias.threads import cores, one_blas_thread
 from lrbias.training import made_with
@@ -86,6 +86,7 @@ def ensemble(
     and SIGTERM raise Interrupted; what `store` holds by then is not made again. Raises InvalidInput, and StoreError for
     a folder that is damaged or in use.
     """
+    check_switches(progress=progress)
     whole, place = _Plan(problem, network, method, runs), resolve(device)
     whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")

@@ -25,7 +25,18 @@ from lrbias.nn.passes import unchanged
 from lrbias.nn.tracker import configuration
 from lrbias.nn.tracking import TRAINING, Tracked, Tracking
 from lrbias.progress import display
-from lrbias.settings import Count, File, Fraction, NotNegative, Number, Positive, Seed, Settings, validate
+from lrbias.settings import (
+    Count,
+    File,
+    Fraction,
+    NotNegative,
+    Number,
+    Positive,
+    Seed,
+    Settings,
+    check_switches,
+    validate,
+)
 from lrbias.store import RunWriter, check_new, check_quantities
 
 SCALARS = ("loss", "train_accuracy", "test_accuracy")
@@ -103,6 +114,7 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
     left as it was. A loss that is no longer finite ends the run with status "diverged". Ctrl-C and SIGTERM save
     everything and raise Interrupted. Raises InvalidInput for what is not accepted, before anything is created.
     """
+    check_switches(progress=progress)
     require(isinstance(training, Training), "training", training, "a lb.nn.Training")
     if store is not None:
         check_new(store)
@@ -128,6 +140,7 @@ def resume(path, steps=None, model=None, images=None, progress=None):
     model, images: again, where `fit` was given them. Bit for bit that of a run which was never interrupted, on the same
     machine with the same number of threads. A finished run is returned as it is.
     """
+    check_switches(progress=progress)
     writer = RunWriter.reopen(path)
     try:
         config, known = writer.config(), writer.progress()

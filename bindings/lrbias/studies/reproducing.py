@@ -11,7 +11,7 @@ from lrbias.errors import require
 from lrbias.files import write_file
 from lrbias.interrupts import goes_on_in
 from lrbias.paths import as_path
-from lrbias.settings import Count, check_formats, validate
+from lrbias.settings import Count, check_formats, check_switches, validate
 from lrbias.studies import chou, claims, protocol
 from lrbias.studies.claims import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
 from lrbias.studies.tables import markdown
@@ -48,6 +48,7 @@ def reproduce(
              of each setting (3); of regimes: starts of each width and γ (3)
     scale, folder  of galanti: "small", or "paper" for the paper's sizes, with CIFAR-10 in `folder` (days on a cluster)
     """
+    check_switches(progress=progress)
     steps, seeds = _check(name, steps, seeds, scale, folder)
     store = folder_of(name, store)
     with goes_on_in(store):

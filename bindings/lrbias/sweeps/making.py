@@ -24,7 +24,7 @@ from lrbias.floating import usual_errors
 from lrbias.interrupts import terminable
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay
-from lrbias.settings import Count, validate
+from lrbias.settings import Count, check_switches, validate
 from lrbias.store import check_new, read_json, write_json
 from lrbias.sweeps.axes import expand, plain_axes, plain_settings
 from lrbias.sweeps.batching import make_batch, plan_batches
@@ -62,6 +62,7 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     something else. What only making a run can show, as a target file that is not there, is a row of the table; where
     not one run could be made, RunsFailed says why.
     """
+    check_switches(progress=progress)
     base, over, runs = _expanded(base, over, device)
     accepted = "one of concurrent.futures, a Dask Client, or None"
     require(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
