@@ -422,6 +422,6 @@ def test_a_switch_is_checked_wherever_runs_are_made(tmp_path):
         lambda: lb.ensemble(problem, start, lb.SGD(lr=0.1), 2, runs=2, every=1, store=store, progress=array),
         lambda: lb.reproduce("chou", store=store, progress=array),
     ):
-        with pytest.raises(lb.InvalidInput, match="progress = .* is not accepted: expected True, False or None"):
+        with pytest.raises(lb.InvalidInput, match=r"progress = .* is not accepted: expected True, False or None"):
             call()
     assert not store.exists()
