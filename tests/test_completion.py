@@ -388,3 +388,20 @@ def test_masks_are_read_from_files(tmp_path):
     np.savez(tmp_path / "mask.npz", mask=mask)
     for name in ("mask.npy", "mask.csv", "mask.npz"):
         assert np.array_equal(load_observed(tmp_path / name)["mask"] != 0, mask), name
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_in_a_file_of_masks_changes_nothing_unseen(save, tmp_path):
+    mask, path = _mask(4), tmp_path / "mask.npz"
+    save(path, mask=mask)
+    data, refused = path.read_bytes(), 0
+    for place in range(0, len(data), 3):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            found = load_observed(path)
+        except lb.InvalidInput:
+            refused += 1
+        else:
+            assert found.keys() == {"mask"}
+            assert np.array_equal(found["mask"], mask), place
+    assert refused > len(data) // 6

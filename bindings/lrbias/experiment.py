@@ -329,14 +329,6 @@ def _from_checkpoint(path, problem):
     return network
 
 
-def _archive(path):
-    """{name: array} of a .npz file."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        return {name: archive[name] for name in archive.files}
-
-
 def describe(*parts, **others):
     """The settings of problem, network, method, record and stop, and others, as flat keys of an `Experiment`."""
     settings = {}

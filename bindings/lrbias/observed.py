@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from lrbias.archives import Damaged, read_any_archive
 from lrbias.completion import Completion, Sensing
 from lrbias.errors import DataWarning, InvalidInput, require, shorten
 from lrbias.matrix_files import read_matrix
@@ -33,13 +34,10 @@ def load_observed(path):
     path = as_path("observed", path)
     if path.suffix.lower() != ".npz" or not path.is_file():
         return {"mask": read_matrix("observed", path)}
-    from lrbias.store import DAMAGE
-
     accepted = "a file with a mask, or with matrices and values, or with the moments of a regression"
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except DAMAGE as error:
+        found = read_any_archive(path)
+    except Damaged as error:
         raise InvalidInput(
             f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
         ) from None

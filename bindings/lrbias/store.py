@@ -23,7 +23,6 @@ import json
 import os
 import re
 import uuid
-import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +41,6 @@ from lrbias.threads import Owner
 from lrcore import layout
 
 FORMAT = 2
-# what NumPy and zipfile raise for a file that is not what was written
-DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 CHUNK_BYTES = 1 << 18
 LOSSES = "losses"  # the loss of every step: row = step
 BESIDE = ("widths", "step")  # what a checkpoint says beside the arrays of a run
