@@ -18,7 +18,7 @@ test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 ## cuda-check: every kernel for GPUs compiled and assembled for three generations of them; needs no GPU
 cuda-check: .venv/cuda-check

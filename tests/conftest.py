@@ -24,6 +24,8 @@ def coarse_figures():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(drawing.STYLE, "savefig.dpi", 60)
+        patch.setitem(drawing.STYLE, "pdf.fonttype", 3)
+        patch.setattr(drawing, "LAYOUT", "none")
         for name in ("WHOLE_PAGE_DPI", "SMALL_DPI"):
             patch.setattr(reporting, name, 60)
         yield

@@ -21,7 +21,6 @@ from lrcore.status import DIVERGED, OK, PAUSED
 from networks import WIDTHS, make, relative
 from runs import fingerprint, settings
 from test_objective import SMALL, goals
-from test_products import hash_with
 
 DOPRI5 = tableau.DOPRI5
 TIGHT = Flow(ridge=0.0, dt=0.1, rtol=1e-8, atol=1e-11, first=0)
@@ -391,7 +390,7 @@ def test_a_trial_that_went_astray_says_nothing_about_stability(core, start):
     assert 0 < clock[ACCEPTED] < 3000
 
 
-@cases("proposed", [5.0, 10.0, 1e28, 1e60], [10.0, 1e60], ALL)
+@cases("proposed", [5.0, 10.0, 1e28, 1e60], [10.0], ALL)
 def test_a_trial_that_is_far_too_long_is_made_shorter(core, proposed):
     """w' = 1 − w from 3. Of the longer trials the numbers are finite and their squares are not, or neither is."""
     start, widths = layout.flatten([np.full((1, 1), 3.0)])
@@ -448,13 +447,6 @@ def flow_hash(core=CPU):
             found, losses, clock = integrate(params, sizes, goal, TIGHT._replace(ridge=0.01), 60, core)
             digest.update(found.tobytes() + losses.tobytes() + clock.tobytes())
     return digest.hexdigest()
-
-
-@pytest.mark.evidence
-@pytest.mark.parametrize("bits", ["128", "256"])
-def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
-    """Slow to compile; the products and sums that it is made of are held to this in tests/test_products.py."""
-    assert hash_with(tmp_path, "test_adaptive", "flow_hash", LRBIAS_VECTOR_BITS=bits) == flow_hash()
 
 
 @at_full_size

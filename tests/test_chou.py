@@ -13,7 +13,9 @@ from lrbias.studies import chou
 
 @pytest.fixture(scope="module")
 def recovery(tmp_path_factory):
-    return chou.study(tmp_path_factory.mktemp("study") / "chou", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chou, "RECORDS", 1000)
+        yield chou.study(tmp_path_factory.mktemp("study") / "chou", progress=False)
 
 
 def test_the_examples_are_those_of_the_report():

@@ -99,6 +99,8 @@ def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys, monkeypatch):
         "2",
         "--format",
         "png",
+        "--workers",
+        "1",
     ]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--json"])
@@ -130,7 +132,7 @@ def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys, monkeypatch):
 
 def test_a_study_too_short_to_learn_anything_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "sweeps", _small_study)
-    evidence = lb.reproduce("protocol", tmp_path / "study", steps=25, seeds=1, progress=False)
+    evidence = lb.reproduce("protocol", tmp_path / "study", steps=25, seeds=1, workers=1, progress=False)
     assert {row["verdict"] for row in evidence.table()} == {"not judged"}
     assert len(evidence.save(("png",))) == 7
     assert "**not judged**" in str(evidence)

@@ -6,6 +6,7 @@ In Numba's simulator, or on a GPU where there is one: see `gpu` in conftest.py.
 import numpy as np
 import pytest
 
+from backends import SIMULATED
 from lrcore import adaptive, cpu, layout, objective, tableau, workspace
 from lrcore.objective import Entries, Sampling
 from lrcore.status import DIVERGED, OK
@@ -14,6 +15,8 @@ from networks import make
 FORMS = ["chip", "block", "grid"]
 WIDTHS = [(4, 4), (5, 3, 6), (1, 5, 2, 4), (3, 5, 1, 4, 2, 6), (1, 1)]
 DTYPES = [np.float64, np.float32]
+# of what the simulator is slow at; `make evidence` runs both there
+FEW_DTYPES = [np.float64, pytest.param(np.float32, marks=pytest.mark.evidence)] if SIMULATED else DTYPES
 
 
 def _work(gpu, form, widths, dtype, stages=0):
@@ -72,7 +75,7 @@ def _objectives(widths, dtype, kind, rng):
     return objective.measured(matrices, rng.normal(size=3), 0.5, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FEW_DTYPES)
 @pytest.mark.parametrize("form", ["block", "grid"])
 @pytest.mark.parametrize("kind", ["entries", "measurements", "regression"])
 @pytest.mark.parametrize("widths", [(5, 3, 6), (4, 3), (6, 3, 2, 7)], ids=str)
@@ -136,7 +139,7 @@ def test_diagonal_steps_have_the_bits_of_the_cpu(gpu, name, dtype, rng):
     assert np.array_equal(losses, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FEW_DTYPES)
 @pytest.mark.parametrize("chip", [True, False])
 @pytest.mark.parametrize("name", ["gd", "rk4"])
 def test_batches_have_the_bits_of_the_cpu(gpu, name, chip, dtype, rng, monkeypatch):
@@ -194,7 +197,7 @@ def test_sgd_has_the_bits_of_the_cpu(gpu, widths, batch, replacement, chip, dtyp
     assert np.array_equal(ours, params)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FEW_DTYPES)
 @pytest.mark.parametrize(("batch", "replacement"), [(1, True), (4, False)])
 def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng):
     """Runs with entries, rates and seeds of their own; one has ended before, one diverges."""

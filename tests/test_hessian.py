@@ -8,7 +8,6 @@ import pytest
 from lrbias import theory
 from lrcore import cpu, layout, objective, reference, workspace
 from networks import make, relative
-from test_products import hash_with
 
 SHAPES = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (3, 5, 1, 4, 2, 6), (1, 1), (12, 20, 8, 10)]
 KINDS = ["entries", "measurements", "regression"]
@@ -169,10 +168,3 @@ def curvature_hash():
             loss, out = times(params, sizes, goal, 0.01, np.cos(np.arange(params.size)))
             digest.update(np.float64(loss).tobytes() + out.tobytes())
     return digest.hexdigest()
-
-
-@pytest.mark.evidence
-@pytest.mark.parametrize("bits", ["128", "256"])
-def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
-    """Slow to compile; the products and sums that it is made of are held to this in tests/test_products.py."""
-    assert hash_with(tmp_path, "test_hessian", "curvature_hash", LRBIAS_VECTOR_BITS=bits) == curvature_hash()

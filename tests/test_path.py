@@ -17,7 +17,6 @@ from lrbias import comparing
 from lrbias.figures import plots
 from lrcore import cpu, reference
 from runs import call, settings
-from test_products import hash_with
 
 NAME = "product/matrix"
 
@@ -173,15 +172,6 @@ def path_hash():
     """A hash of squared distances and places of random walks."""
     found = [_nearest(*_walks(50, 200, size)) for size in (5, 64, 131)]
     return hashlib.sha256(np.concatenate(found).tobytes()).hexdigest()
-
-
-def test_bits_do_not_depend_on_the_cpu_model(tmp_path):
-    import llvmlite.binding
-
-    if "x86_64" not in llvmlite.binding.get_process_triple() or not llvmlite.binding.get_host_cpu_features()["fma"]:
-        pytest.skip("the older CPU that is named here is an x86 one with an FMA unit")
-    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
-    assert hash_with(tmp_path, "test_path", "path_hash", **older) == path_hash()
 
 
 METRICS = ("singular_values", "effective_rank", "product")

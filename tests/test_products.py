@@ -3,9 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -27,7 +24,8 @@ def _check(core, name, m, n, k, dtype, rng, work):
     out = memory[GUARD:-GUARD].reshape(m, n)
     getattr(core, name)(a, b, out, work)
     left, right = (a.T if name == "multiply_at" else a), (b.T if name == "multiply_bt" else b)
-    exact = left.astype(np.longdouble) @ right.astype(np.longdouble)
+    wider = np.longdouble if dtype == np.float64 else np.float64
+    exact = left.astype(wider, order="C") @ right.astype(wider, order="F")  # NumPy's loop of long doubles runs along k
     bound = k * np.finfo(dtype).eps * (np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64))
     assert (np.abs(out - exact) <= bound).all(), (name, m, n, k)
     assert (memory[:GUARD] == 7).all(), (name, m, n, k)
@@ -65,7 +63,7 @@ def test_large_shapes(core, name, dtype):
     """Across the limits of the blocks of k and of rows; on a GPU across those of its tiles."""
     rng, work = np.random.default_rng(2), _workspace(core, core.pick(700, 20), dtype)
     edges = [1, 50, gemm.BLOCK_K - 1, gemm.BLOCK_K, gemm.BLOCK_K + 1, gemm.BLOCK_ROWS + 1, 2 * gemm.BLOCK_ROWS, 643]
-    shapes = [tuple(rng.choice(edges, 3)) for _ in range(25)] + [(643, 97, 641), (300, 1, 500), (1, 643, 643)]
+    shapes = [tuple(rng.choice(edges, 3)) for _ in range(8)] + [(643, 97, 641), (300, 1, 500), (1, 643, 643)]
     for m, n, k in core.pick(shapes, [(17, 13, 4), (9, 20, 7), (19, 1, 3), (1, 13, 30)]):
         _check(core, name, int(m), int(n), int(k), dtype, rng, work)
 
@@ -105,39 +103,6 @@ def training_hash(core=CPU):
             core.rk_steps(params, sizes, target, h, *tableau.RK4.astype(dtype), losses, work)
             digest.update(losses.tobytes() + params.tobytes())
     return digest.hexdigest()
-
-
-def hash_with(tmp_path, module, name, **environment):
-    """What the function `name` of a test module returns in a process with these environment variables."""
-    code = f"import sys; sys.path.insert(0, 'tests'); from {module} import {name}; print({name}())"
-    environment["NUMBA_CACHE_DIR"] = str(tmp_path)
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
-
-
-@pytest.mark.parametrize("bits", ["128", pytest.param("256", marks=pytest.mark.evidence)])
-def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
-    """Vectors of 2 and 4 doubles against what this CPU has (8 on AVX-512)."""
-    assert hash_with(tmp_path, "test_products", "training_hash", LRBIAS_VECTOR_BITS=bits) == training_hash()
-
-
-def test_bits_do_not_depend_on_the_cpu_model(tmp_path):
-    import llvmlite.binding
-
-    if "x86_64" not in llvmlite.binding.get_process_triple():
-        pytest.skip("the older CPU with FMA that is named here is an x86 one")
-    if not llvmlite.binding.get_host_cpu_features().get("fma"):
-        pytest.skip("this CPU has no FMA unit, so code for one that has cannot run")
-    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
-    assert hash_with(tmp_path, "test_products", "training_hash", **older) == training_hash()
 
 
 @at_full_size

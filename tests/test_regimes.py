@@ -115,7 +115,7 @@ def test_rows_are_the_same_beside_the_training_and_in_it(monkeypatch):
     found = []
     for beside in (True, False):
         monkeypatch.setattr(training, "has_another_core", lambda *_, beside=beside: beside)
-        found.append(fingerprint(lb.train(**_arguments(steps=200, record=lb.Record(every=1, metrics=METRICS)))))
+        found.append(fingerprint(lb.train(**_arguments(steps=60, record=lb.Record(every=1, metrics=METRICS)))))
     assert found[0] == found[1]
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import lrbias as lb
+from lrbias import reporting
 from lrbias.cli import main
 from lrbias.studies import protocol
 from runs import settings
@@ -147,7 +148,7 @@ def test_a_study_on_one_page(tmp_path, monkeypatch):
         for method, step in protocol.STEP_KEY.items()
     }
     monkeypatch.setattr(protocol, "sweeps", lambda steps, seeds: sweeps)
-    evidence = lb.reproduce("protocol", tmp_path / "study", progress=False)
+    evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False)
     page = _page(lb.report(tmp_path / "study", tmp_path / "r.html"))
     assert len(page.images) == 4
     rows = [row for rows in page.tables for row in rows if row[0] == "τ_b of value and time"]
@@ -172,12 +173,13 @@ def test_a_folder_of_sweeps_and_equal_names_on_one_page(made, tmp_path):
     assert page.ids.index("part1-run2") < page.ids.index("part2")
 
 
-def test_many_runs_have_a_table_only(tmp_path):
+def test_many_runs_have_a_table_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "MOST_ROWS", 50)
     small = {**BASE, "shape": [5, 5], "steps": 4}
-    made = lb.sweep(small, {"seed": range(1010)}, tmp_path / "s", workers=2, progress=False)
+    made = lb.sweep(small, {"seed": range(reporting.MOST_RUNS + 1)}, tmp_path / "s", workers=1, progress=False)
     page = _page(lb.report(made.path, tmp_path / "r.html"))
-    assert "first 1000 runs" in page.text
-    assert len(next(rows for rows in page.tables if rows[0][0] == "run")) == 1001
+    assert "first 50 runs" in page.text
+    assert len(next(rows for rows in page.tables if rows[0][0] == "run")) == 51
     assert (tmp_path / "r.html").stat().st_size < 5e6
 
 

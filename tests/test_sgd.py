@@ -13,7 +13,6 @@ from lrcore import cpu, layout, objective, random, reference, tableau
 from lrcore.objective import Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
-from test_products import hash_with
 
 SMALL = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (10, 10, 10, 10), (3, 5, 1, 4, 2, 6), (1, 1), (20, 18, 35, 9)]
 SAMPLINGS = [(1, True), (1, False), (3, True), (5, False)]  # (batch, replacement)
@@ -185,11 +184,6 @@ def sgd_hash(core=CPU):
         core.objective_rk_steps(params, sizes, goal, 0.1, 0.02, pair, losses, work)
         digest.update(losses.tobytes() + params.tobytes())
     return digest.hexdigest()
-
-
-@pytest.mark.evidence
-def test_bits_do_not_depend_on_the_vector_width(tmp_path):
-    assert hash_with(tmp_path, "test_sgd", "sgd_hash", LRBIAS_VECTOR_BITS="128") == sgd_hash()
 
 
 @at_full_size

@@ -13,7 +13,6 @@ from conftest import ROOT
 from lrcore import cpu, reference, workspace
 from lrcore.cpu import svd
 from lrcore.cpu.qds import LANES
-from test_products import hash_with
 
 
 def _spectra(matrices, counts):
@@ -192,11 +191,6 @@ def values_hash():
     for _, values, _ in _spectra(matrices, [0] * len(shapes)):
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-@pytest.mark.parametrize("bits", ["128", "256"])
-def test_bits_of_values_do_not_depend_on_the_vector_width(bits, tmp_path):
-    assert hash_with(tmp_path, "test_spectra", "values_hash", LRBIAS_VECTOR_BITS=bits) == values_hash()
 
 
 def test_the_golden_hash_of_values():

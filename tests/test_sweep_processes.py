@@ -32,7 +32,7 @@ def _readme_block(smaller):
     return "import lrbias as lb\n" + block
 
 
-@pytest.mark.parametrize("kind", ["file", "stdin", "command"])
+@pytest.mark.parametrize("kind", ["file", "stdin", pytest.param("command", marks=pytest.mark.evidence)])
 def test_a_script_without_a_main_guard_makes_a_sweep(kind, tmp_path):
     script = f"import lrbias as lb\nprint(lb.sweep({BASE}, {OVER}, 's', workers=2).counts())\n"
     if kind == "file":
@@ -146,7 +146,9 @@ def test_a_run_that_always_kills_its_worker_takes_no_other_with_it(monkeypatch):
     assert "no memory" in str(found["bad"][1])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.evidence)]
+)
 def test_a_sweep_that_is_told_to_end_keeps_every_run_that_was_begun(number, code, tmp_path):
     """The signal reaches the parent alone; each worker saves its run at the step that it has reached."""
     lines = ["shape = [20, 20]", "rank = 2", "steps = 100000000", "every = 1000", "[sweep]", "seed = [1, 2, 3, 4]"]

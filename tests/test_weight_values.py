@@ -14,7 +14,6 @@ from lrcore import cpu, reference, workspace
 from lrcore.cpu import gram, svd
 from lrcore.cpu.qds import LANES
 from lrcore.cpu.tridiagonal import tridiagonalize
-from test_products import hash_with
 
 EPSILON = 2e-14  # of the docstring: |σ̂² − σ²| / σ_1²
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 3), (64, 9), (10, 128), (40, 40), (77, 31), (31, 300), (300, 140)]
@@ -258,9 +257,3 @@ def weight_values_hash():
     for values in _values([_single(rng.integers(-999, 999, s) * 0.7 ** np.arange(s[1])) for s in shapes]):
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-@pytest.mark.parametrize("bits", ["128", pytest.param("256", marks=pytest.mark.evidence)])
-def test_bits_do_not_depend_on_the_vector_width(bits, tmp_path):
-    found = hash_with(tmp_path, "test_weight_values", "weight_values_hash", LRBIAS_VECTOR_BITS=bits)
-    assert found == weight_values_hash()

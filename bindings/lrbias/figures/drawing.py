@@ -39,11 +39,18 @@ MOST_POINTS, FIRST_POINTS = 2000, 500
 LARGEST = 1e100  # on a logarithmic axis: ticks around numbers near the end of their range overflow
 CROWDED = 150  # from this ratio of its ends on a logarithmic axis has numbers at powers of ten only
 WIDTH = 6.8  # inches, a text width
+LAYOUT = "constrained"  # matplotlib's engine that keeps labels apart
 
 
 def new_figure(rows=1, columns=1, height=2.6, **options):
-    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height * rows), layout=LAYOUT)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def new_mosaic(rows, height, **options):
+    """A figure and {name: axes}; rows: lists of names, as for `Figure.subplot_mosaic`."""
+    figure = Figure(figsize=(WIDTH, height), layout=LAYOUT)
+    return figure, figure.subplot_mosaic(rows, **options)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import functools
 import textwrap
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
@@ -18,13 +17,13 @@ from lrbias.figures.drawing import (
     LINES,
     PHASE,
     THEORY,
-    WIDTH,
     caption,
     dark_to_light,
     largest,
     literal,
     log_axes,
     new_figure,
+    new_mosaic,
     plain_ticks,
     positive,
     save_each,
@@ -385,8 +384,7 @@ def _draw_stable_steps(run, axes):
 def overview(run):
     """Singular values, effective rank and loss (or errors) of one run on one page."""
     _needs(run, "product/singular_values", "product/effective_rank")
-    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    axes = figure.subplot_mosaic([["values", "values"], ["rank", "loss"]], height_ratios=[1.35, 1])
+    figure, axes = new_mosaic([["values", "values"], ["rank", "loss"]], 5.6, height_ratios=[1.35, 1])
     _draw_singular_values(run, axes["values"])
     _draw_effective_rank(run, axes["rank"])
     if "train_error" in run:

@@ -29,6 +29,7 @@ DEPTH, LR, ALPHA, BETA = 3, 1e-3, 0.1, 0.05
 STEPS = {(1, "identical"): 40_000, (1, "perturbed"): 20_000, (2, "identical"): 200_000, (2, "perturbed"): 50_000}
 DEPTH_STEPS = {1: 10_000, 2: 10_000, 3: 10_000, 4: 30_000, 5: 200_000}
 TRACED = 7.0  # the eigenvalue of Figure 5.3
+RECORDS = 5000  # of the longer runs
 SKEW = 0.1  # size of the skew part that is added for a target that is not symmetric
 METRICS = ("eigenvalues_in_basis", "effective_rank", "singular_values")
 
@@ -67,7 +68,7 @@ def _arguments(matrix, network, steps):
         "network": network,
         "method": GD(lr=LR),
         "steps": steps,
-        "record": Record(every=max(10, steps // 5000), metrics=METRICS),
+        "record": Record(every=max(10, steps // RECORDS), metrics=METRICS),
         "checkpoint_every": steps,
     }
 
