@@ -9,7 +9,9 @@ from numba.extending import intrinsic
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import VECTOR_BITS
 
-CHAINS = 16  # two FMA units times four cycles, twice
+# Two FMA units times four cycles need 8. With the factor and the summand 12 fit into the 16 registers of AVX2; with 16
+# chains some were spilled there, and steps of training seemed to exceed the peak.
+CHAINS = 12
 
 
 @intrinsic

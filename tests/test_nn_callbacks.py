@@ -342,7 +342,7 @@ def test_the_last_record_is_not_that_of_the_best_weights_which_the_trainer_loads
     np.testing.assert_allclose(run["layers/norm"][1:], seen, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("unit", "every"), [("step", 2), ("epoch", 1)])
+@pytest.mark.parametrize(("unit", "every"), [("step", 2), pytest.param("epoch", 1, marks=pytest.mark.evidence)])
 def test_the_trainer_of_transformers_goes_on_from_its_own_checkpoint(tmp_path, transformers, unit, every):
     settings = {"unit": unit, "every": every, "scalars": ("loss", "eval_loss")}
     saving = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": STEPS}

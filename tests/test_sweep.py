@@ -294,6 +294,7 @@ lr = [0.01, 3.0]
 """
 
 
+@pytest.mark.evidence
 def test_the_command_survives_the_death_of_its_process(tmp_path):
     """Killed when some runs are begun; its workers end with it, and the same command makes what is missing."""
     (tmp_path / "small.toml").write_text(TOML)
