@@ -36,6 +36,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "bool.toml").write_text("steps = true")
     (tmp_path / "metric.toml").write_text("[metrics]\nstable_rank = 0")
     (tmp_path / "shape.toml").write_text("shape = 5")
+    (tmp_path / "nan.toml").write_text("method = nan")
     (tmp_path / "fake.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", something=np.ones(3))
     np.savez(tmp_path / "measured.npz", matrices=np.ones((3, 2, 2)), values=np.ones(3))
@@ -135,6 +136,7 @@ CLI = {
     "toml boolean": ("run bool.toml", "steps = True", "integer"),
     "toml metric interval": ("run metric.toml", "metrics.stable_rank = 0", "at least 1"),
     "toml shape": ("run shape.toml", "shape = 5", "two integers"),
+    "toml nan": ("run nan.toml", "method = nan", "gd or flow"),
     "store exists": ("run -o taken", "store = 'taken'", "does not exist"),
     "store is a file": ("run -o good.csv", "store = 'good.csv'", "does not exist"),
     "store below a file": ("run -o good.csv/run", "store = 'good.csv/run'", "can be written"),

@@ -469,7 +469,7 @@ def _merge(keys, flags):
     entries = ("observed", "fraction", "entries")
     replaced.update({key: [other for other in entries if other != key] for key in entries})
     replaced["observed"] += ["mask_seed", "pairs"]
-    if flags.get("method", keys.get("method")) != keys.get("method"):
+    if "method" in flags and flags["method"] != keys.get("method"):
         own = OWN.get(flags["method"], ())
         replaced["method"] = sorted({key for keys in OWN.values() for key in keys} - set(own))
     dropped = {key for flag, others in replaced.items() if flag in flags for key in others}
