@@ -423,6 +423,8 @@ def test_a_switch_is_checked_wherever_runs_are_made(tmp_path):
         lambda: lb.sweep({"shape": [4, 4], "rank": 1, "steps": 2}, {"seed": [1]}, store, progress=array),
         lambda: lb.ensemble(problem, start, lb.SGD(lr=0.1), 2, runs=2, every=1, store=store, progress=array),
         lambda: lb.reproduce("chou", store=store, progress=array),
+        lambda: lb.report(tmp_path, tmp_path / "s", progress=array),
+        lambda: lb.sweep({"shape": [4, 4], "rank": 1, "steps": 2}, {"seed": [1]}, store, progress=7),
     ):
         with pytest.raises(lb.InvalidInput, match=r"progress = .* is not accepted: expected True, False or None"):
             call()

@@ -15,8 +15,10 @@ from networks import make
 FORMS = ["chip", "block", "grid"]
 WIDTHS = [(4, 4), (5, 3, 6), (1, 5, 2, 4), (3, 5, 1, 4, 2, 6), (1, 1)]
 DTYPES = [np.float64, np.float32]
-# of what the simulator is slow at; `make evidence` runs both there
-FEW_DTYPES = [np.float64, pytest.param(np.float32, marks=pytest.mark.evidence)] if SIMULATED else DTYPES
+# of what the simulator is slow at; `make evidence` runs all of it there
+SLOW = [pytest.mark.evidence] if SIMULATED else []
+FEW_DTYPES = [np.float64, pytest.param(np.float32, marks=SLOW)]
+FEW_WIDTHS = [(4, 3), (6, 3, 2, 7), pytest.param((5, 3, 6), marks=SLOW)]
 
 
 def _work(gpu, form, widths, dtype, stages=0):
@@ -78,7 +80,7 @@ def _objectives(widths, dtype, kind, rng):
 @pytest.mark.parametrize("dtype", FEW_DTYPES)
 @pytest.mark.parametrize("form", ["block", "grid"])
 @pytest.mark.parametrize("kind", ["entries", "measurements", "regression"])
-@pytest.mark.parametrize("widths", [(4, 3), (6, 3, 2, 7)], ids=str)
+@pytest.mark.parametrize("widths", FEW_WIDTHS, ids=str)
 def test_objectives_have_the_bits_of_the_cpu(gpu, widths, kind, form, dtype, rng):
     params, widths, _, work = make(widths, dtype, stages=4)
     goal, ours = _objectives(widths, dtype, kind, rng), params.copy()

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import lrbias as lb
@@ -161,6 +162,19 @@ def test_correlations_and_verdicts():
     assert low < 0 < high
     assert verdict("lr", low, high) == "not shown"
     assert correlation(values, [[5, 5]] * 4) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 3, 3), (5, 1, 4, 2)])
+def test_the_correlation_is_that_of_scipy(counts, rng):
+    """Of few different numbers, so that many are tied."""
+    values, ranks = np.arange(len(counts)), [rng.integers(0, 4, count) + 0.5 for count in counts]
+    ranks[0][0] = 9
+    expected = scipy.stats.spearmanr(np.repeat(values, counts), np.concatenate(ranks)).statistic
+    assert correlation(values, ranks)[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_rank_that_is_not_a_number_is_no_correlation_of_zero():
+    assert np.isnan(correlation((1, 2), [[1.0, np.nan], [2.0, 3.0]])).all()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from lrbias.nn.model_run import ModelRun
 from lrbias.paths import as_path
 from lrbias.progress import RunsDisplay, clock
 from lrbias.run import open as open_run
+from lrbias.settings import check_switches
 from lrbias.studies import claim_plots
 from lrbias.studies.reproducing import is_findings, is_study, read_evidence, read_findings
 from lrbias.sweeps.reading import open_sweep
@@ -61,6 +62,7 @@ def report(paths, output, progress=None):
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
     of these or `output` cannot be written.
     """
+    check_switches(progress=progress)
     require(isinstance(paths, (str, os.PathLike, list, tuple)), "paths", paths, "a path, or a list of them")
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")

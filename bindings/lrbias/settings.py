@@ -89,7 +89,7 @@ def _memory():
 def check_switches(**switches):
     """InvalidInput unless each of them is True, False or None."""
     for argument, value in switches.items():
-        require(value is None or isinstance(value, (bool, np.bool_, int)), argument, value, "True, False or None")
+        require(value is None or isinstance(value, (bool, np.bool_)), argument, value, "True, False or None")
 
 
 def check_formats(formats):

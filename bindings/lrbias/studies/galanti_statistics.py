@@ -35,11 +35,11 @@ def correlation(values, ranks, seed=0):
 
 
 def _spearman(values, rows):
-    """Spearman's ρ of every row with the values: the correlation of places; 0 where a row is constant."""
+    """Spearman's ρ of every row with the values: the correlation of places; 0 where a row is constant, NaN of NaN."""
     places = rankdata(values) - (len(values) + 1) / 2
     theirs = rankdata(rows, axis=1) - (len(values) + 1) / 2
     norms = np.sqrt((theirs**2).sum(axis=1) * (places**2).sum())
-    return np.divide(theirs @ places, norms, out=np.zeros(len(rows)), where=norms > 0)
+    return np.divide(theirs @ places, norms, out=np.zeros(len(rows)), where=norms != 0)
 
 
 def verdict(varied, low, high):
