@@ -27,8 +27,10 @@ def peak_megabytes(steps, folder):
 def test_memory_does_not_grow_with_steps(benchmark, tmp_path, capsys):
     peak_megabytes(20, tmp_path / "first")  # compiles where the cache is empty, which takes memory of its own
     # 8192 records fill a block of every quantity: from there on only what the closing summary reads back can grow
-    short = peak_megabytes(SHORT, tmp_path / "short")
-    long = benchmark.pedantic(peak_megabytes, (LONG, tmp_path / "long"), rounds=1)
+    # a peak also depends on how many rows happened to wait for the disk: the lower of two
+    short = min(peak_megabytes(SHORT, tmp_path / f"short {number}") for number in range(2))
+    first = benchmark.pedantic(peak_megabytes, (LONG, tmp_path / "long 1"), rounds=1)
+    long = min(first, peak_megabytes(LONG, tmp_path / "long 2"))
     benchmark.extra_info.update({f"peak_{SHORT}_steps": short, f"peak_{LONG}_steps": long})
     with capsys.disabled():
         print(f"\npeak memory: {short:.1f} MB at {SHORT} steps, {long:.1f} MB at {LONG} steps")
