@@ -47,7 +47,7 @@ def test_scratch_is_asked_for_in_the_same_way_on_both(gpu):
 
 
 FOLDERS = ("lrcore", "bindings", "benchmarks", "tests", "examples")
-CUDA = {"lrcore/cuda/_target.py"}
+CUDA = {"lrcore/cuda/_target.py", "lrcore/cuda/_simulator.py"}
 NUMBA = CUDA | {
     f"lrcore/cpu/{name}.py"
     for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_vector", "compilation")
@@ -76,7 +76,7 @@ def _importing(package):
     return found
 
 
-def test_cuda_is_imported_in_one_file():
+def test_cuda_is_imported_where_kernels_are_decorated_or_simulated():
     assert _importing("numba.cuda") | _importing("numba_cuda") == CUDA
 
 

@@ -4,18 +4,13 @@ bits        no `fastmath`. A product and a sum that are rounded one after the ot
             the compiler would fuse `a * b + c`; what is to be fused is written `fma(a, b, c)`.
 types       kernels take flat arrays and scalars, told by a string: x an array of numbers, i of int64, s a number, n an
             int64. So they can be compiled without a GPU, for float64 and float32 (`make cuda-check`).
-simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python, a thread for each of the GPU's: blocks are
-            small there, and `fma` is that of the C library, so that bits are those of a GPU.
+simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python (_simulator.py), a coroutine for each thread
+            of the GPU: blocks are small there, and `fma` is that of the C library, so that bits are those of a GPU.
 
 Compilation is lazy: importing a kernel costs nothing.
 """
 
-import contextlib
-import ctypes
-import ctypes.util
 import functools
-import sys
-import threading
 import warnings
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -34,10 +29,7 @@ INSTALL = "pip install 'lrbias[cuda]'"
 SIMULATED = bool(config.ENABLE_CUDASIM)
 OLDEST = (7, 5)  # compute capability: what `make cuda-check` compiles for
 
-QUICKLY = 1e-5  # seconds
-
 KERNELS = []  # every kernel, for `make cuda-check`
-_launching = threading.Lock()  # the simulator runs one kernel at a time
 
 
 def on_gpu(here, simulated):
@@ -56,24 +48,10 @@ class Kernel:
 
     def __call__(self, blocks, threads, *arguments):
         if SIMULATED:
-            with _simulation():
+            with simulation():
                 self._compiled[blocks, threads](*arguments)
         else:
             _configured(self._compiled, blocks, threads)(*arguments)
-
-
-@contextlib.contextmanager
-def _simulation():
-    """One kernel at a time, whose threads take turns quickly: they wait for each other at every barrier."""
-    interval = sys.getswitchinterval()
-    # overflow is a result here, and warnings of other threads can only be silenced for all
-    with _launching, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        sys.setswitchinterval(QUICKLY)
-        try:
-            yield
-        finally:
-            sys.setswitchinterval(interval)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -94,38 +72,7 @@ def kernel(types, name=None, products=False, registers=None):
 
 
 if SIMULATED:
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    _allocating = threading.Lock()
-
-    def _shared_array(self, shape, dtype):
-        """One array for each line of source, as the simulator has it; its own lets two threads make two of them."""
-        caller = sys._getframe(1)
-        place = caller.f_code.co_filename, caller.f_lineno
-        with _allocating:
-            return self._allocations.setdefault(place, np.empty(shape, dtype))
-
-    FakeCUDAShared.array = _shared_array
-
-    _c = ctypes.CDLL(ctypes.util.find_library("m"))
-    _c.fma.restype, _c.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
-    _c.fmaf.restype, _c.fmaf.argtypes = ctypes.c_float, [ctypes.c_float] * 3
-
-    def device(function):
-        """A function for kernels; only what asks CUDA for something has to be known to the simulator."""
-        return cuda.jit(device=True)(function) if "cuda" in function.__code__.co_names else function
-
-    def fma(a, b, c):
-        return np.float32(_c.fmaf(a, b, c)) if type(c) is np.float32 else np.float64(_c.fma(a, b, c))
-
-    def times(a, b):
-        return a * b
-
-    def read(array, index):
-        return array[index]
-
-    def write(array, index, value):
-        array[index] = value
+    from lrcore.cuda._simulator import device, fma, read, simulation, times, write
 
 else:
     from llvmlite import ir

@@ -1,0 +1,82 @@
+"""The simulated GPU: its threads wait for each other at barriers, and at no other place; what fails is told."""
+
+import numpy as np
+import pytest
+
+THREADS = 5
+
+
+@pytest.fixture
+def target(gpu, monkeypatch):
+    """`lrcore.cuda._target`, and `cuda` for the kernels of this file."""
+    from lrcore.cuda import _target
+
+    if not _target.SIMULATED:
+        pytest.skip("a GPU is no simulator")
+    monkeypatch.setitem(globals(), "cuda", _target.cuda)
+    return _target
+
+
+def _pass_left(shared, out, barriers):
+    """out[phase, thread] = what the thread to the right wrote in this phase."""
+    thread = cuda.threadIdx.x  # noqa: F821
+    for phase in range(4):
+        shared[thread] = 10 * phase + thread
+        if barriers:
+            cuda.syncthreads()  # noqa: F821
+        out[phase * THREADS + thread] = shared[(thread + 1) % THREADS]
+        cuda.syncthreads()  # noqa: F821
+
+
+def _pass_right(shared, out, barriers):
+    """The same from the thread to the left."""
+    thread = cuda.threadIdx.x  # noqa: F821
+    for phase in range(4):
+        shared[thread] = 10 * phase + thread
+        if barriers:
+            cuda.syncthreads()  # noqa: F821
+        out[phase * THREADS + thread] = shared[(thread - 1) % THREADS]
+        cuda.syncthreads()  # noqa: F821
+
+
+def _leave_early(shared, out, barriers):
+    """Threads that have ended are waited for no longer."""
+    thread = cuda.threadIdx.x  # noqa: F821
+    for round_ in range(thread):
+        cuda.syncthreads()  # noqa: F821
+        out[round_] += 1
+
+
+def _fail(shared, out, barriers):
+    """The last thread fails while the others wait."""
+    thread = cuda.threadIdx.x  # noqa: F821
+    if thread == THREADS - 1:
+        raise ZeroDivisionError(f"thread {thread}")
+    cuda.syncthreads()  # noqa: F821
+
+
+def _made(target, function, barriers=True):
+    shared, out = np.zeros(THREADS), np.zeros(4 * THREADS)
+    try:
+        target.Kernel(function, "a kernel of a test", "xxn", False, None)(1, THREADS, shared, out, barriers)
+    finally:
+        target.KERNELS.pop()
+    return out.reshape(4, THREADS)
+
+
+@pytest.mark.parametrize(("function", "shift"), [(_pass_left, -1), (_pass_right, 1)])
+def test_a_barrier_that_is_missing_shows(target, function, shift):
+    expected = 10 * np.arange(4)[:, None] + np.roll(np.arange(THREADS), shift)
+    assert np.array_equal(_made(target, function), expected)
+    without = _made(target, function, barriers=False)
+    assert not np.array_equal(without[:2, 1:-1], expected[:2, 1:-1]), "whatever happens at the ends of the row"
+
+
+def test_threads_that_have_ended_are_not_waited_for(target):
+    assert _made(target, _leave_early)[0, :4].tolist() == [4, 3, 2, 1]
+
+
+def test_a_thread_that_fails_ends_the_kernel(target):
+    with pytest.raises(ZeroDivisionError, match="thread 4"):
+        _made(target, _fail)
+    assert _made(target, _leave_early)[0, 0] == 4, "and the next one runs"
