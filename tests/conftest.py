@@ -31,6 +31,16 @@ def coarse_figures():
         yield
 
 
+@pytest.fixture(scope="module")
+def sweeps_here():
+    """Sweeps of these tests make their runs in this process: others take seconds to start (test_sweep_processes.py)."""
+    from lrbias.sweeps import workers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_in_processes", lambda task, jobs, *others: workers._here(task, jobs))
+        yield
+
+
 @pytest.fixture(scope="session")
 def gpu():
     """`lrcore.cuda`: in the simulator, or with NUMBA_ENABLE_CUDASIM=0 on the GPU."""

@@ -14,6 +14,7 @@ from lrbias.sweeps import batching
 from lrbias.sweeps.making import forecast_sweep
 from runs import fingerprint
 
+pytestmark = pytest.mark.usefixtures("sweeps_here")
 PLAIN = {"shape": [6, 5], "scale": 3.0, "gamma": 0.8, "steps": 230, "every": 20, "checkpoint_every": 50}
 BASE = {**PLAIN, "rank": 2}
 GD = {"lr": [0.01, 0.02, 3.0], "seed": range(6)}
@@ -53,17 +54,6 @@ def test_runs_of_a_batch_are_those_made_alone(base, over, tmp_path):
         _same(made[name], _alone(made.settings(name)))
     statuses = set(made.counts())
     assert statuses == ({"finished", "diverged"} if 3.0 in over.get("lr", over.get("dt", [])) else {"finished"})
-
-
-def test_few_files_hold_many_runs(tmp_path):
-    made = lb.sweep({**BASE, "steps": 5}, {"seed": range(130)}, tmp_path / "s", workers=2, progress=False)
-    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file() and not path.name.endswith("lock")]
-    assert len(files) == 1 + -(-130 // 24)
-    assert made.counts() == {"finished": 130}
-    before = [path.stat().st_mtime_ns for path in files]
-    again = lb.sweep({**BASE, "steps": 5}, {"seed": range(130)}, tmp_path / "s", workers=2, progress=False)
-    assert [path.stat().st_mtime_ns for path in files] == before
-    assert again.table() == made.table()
 
 
 def test_only_small_plain_runs_share_a_batch():

@@ -13,8 +13,9 @@ from conftest import ROOT
 
 OLDER = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
 OTHERS = {"128": {"LRBIAS_VECTOR_BITS": "128"}, "256": {"LRBIAS_VECTOR_BITS": "256"}, "older": OLDER}
-QUICK = ("test_products.training_hash", "test_spectra.values_hash")
+QUICK = ("test_products.training_hash",)
 SLOW = (
+    "test_spectra.values_hash",
     "test_weight_values.weight_values_hash",
     "test_path.path_hash",
     "test_sgd.sgd_hash",

@@ -12,6 +12,7 @@ from lrbias.experiment import Experiment
 from lrbias.studies import claims, protocol
 from lrbias.studies.reproducing import read_evidence
 
+pytestmark = pytest.mark.usefixtures("sweeps_here")
 METRICS = protocol.BASE["metrics"]
 
 

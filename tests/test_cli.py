@@ -82,8 +82,7 @@ def test_divergence_has_its_exit_code(work, capsys):
         "-o",
         "run",
         "--quiet",
-        "--format",
-        "png",
+        "--no-figures",
     ]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 3

@@ -13,6 +13,7 @@ from lrbias import cli, experiment
 from lrbias.sweeps.reading import as_csv
 from runs import call, settings
 
+pytestmark = pytest.mark.usefixtures("sweeps_here")
 BASE = {"shape": [4, 3], "rank": 1, "steps": 2, "every": 1, "metrics": "singular_values"}
 TARGET = np.arange(1.0, 13.0).reshape(4, 3)
 

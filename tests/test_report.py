@@ -15,6 +15,7 @@ from lrbias.cli import main
 from lrbias.studies import protocol
 from runs import settings
 
+pytestmark = pytest.mark.usefixtures("sweeps_here")
 BASE = {"shape": [20, 18], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}
 VOID = ("meta", "link", "img", "br")
 

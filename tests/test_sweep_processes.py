@@ -47,6 +47,17 @@ def test_a_script_without_a_main_guard_makes_a_sweep(kind, tmp_path):
     assert answer.stdout.strip().splitlines()[-1] == f"{{'finished': {6 if kind == 'file' else 3}}}"
 
 
+def test_few_files_hold_many_runs(tmp_path):
+    made = lb.sweep({**BASE, "steps": 5}, {"seed": range(130)}, tmp_path / "s", workers=2, progress=False)
+    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file() and not path.name.endswith("lock")]
+    assert len(files) == 1 + -(-130 // 24)
+    assert made.counts() == {"finished": 130}
+    before = [path.stat().st_mtime_ns for path in files]
+    again = lb.sweep({**BASE, "steps": 5}, {"seed": range(130)}, tmp_path / "s", workers=2, progress=False)
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert again.table() == made.table()
+
+
 def test_a_sweep_of_which_every_run_fails_raises_its_first_reason(tmp_path, capsys, monkeypatch):
     base = {"steps": 10, "target": str(tmp_path / "none.npy")}
     with ThreadPoolExecutor(1) as executor, pytest.raises(lb.RunsFailed, match=r"2 in all.*expected") as failed:
