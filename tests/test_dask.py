@@ -12,6 +12,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.cli import main
+from lrbias.sweeps import workers
 from runs import fingerprint
 
 BASE = {"shape": [20, 20], "rank": 2, "scale": 3.0, "steps": 2000, "every": 10, "checkpoint_every": 100}
@@ -53,18 +54,18 @@ def _cluster(folder):
 def test_a_cluster_that_loses_a_worker_gives_the_same_sweep(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         expected = lb.sweep(BASE, OVER, tmp_path / "here", executor=executor, progress=False)
-    with _cluster(tmp_path) as (address, workers):
+    with _cluster(tmp_path) as (address, started):
         runs = tmp_path / "there/runs"
 
         def kill():
             _until(lambda: any(runs.glob("*/checkpoints/step-00000100.npz")))
-            os.kill(workers[0].pid, signal.SIGKILL)
+            os.kill(started[0].pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()
         made = lb.sweep(BASE, OVER, tmp_path / "there", scheduler=address, progress=False)
         killer.join()
-        assert workers[0].wait() == -signal.SIGKILL
+        assert started[0].wait() == -signal.SIGKILL
         assert made.counts() == {"finished": 4}
         assert [fingerprint(made[name]) for name in made.names] == [fingerprint(expected[name]) for name in made.names]
         batched = lb.sweep(SMALL, {"seed": range(10)}, tmp_path / "small", scheduler=address, progress=False)
@@ -73,6 +74,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_sweep(tmp_path):
 
 def test_a_scheduler_that_is_not_there_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     (tmp_path / "small.toml").write_text("steps = 10\n[sweep]\nseed = [1, 2]\n")
     for address in ("tcp://127.0.0.1:9", "nonsense://a"):
         with pytest.raises(SystemExit) as ended:

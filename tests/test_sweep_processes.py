@@ -32,11 +32,14 @@ def _readme_block(smaller):
     return "import lrbias as lb\n" + block
 
 
-@pytest.mark.parametrize("kind", ["file", "stdin", pytest.param("command", marks=pytest.mark.evidence)])
+SLOW = pytest.mark.evidence  # what differs is how the script is told
+
+
+@pytest.mark.parametrize("kind", ["file", pytest.param("stdin", marks=SLOW), pytest.param("command", marks=SLOW)])
 def test_a_script_without_a_main_guard_makes_a_sweep(kind, tmp_path):
     script = f"import lrbias as lb\nprint(lb.sweep({BASE}, {OVER}, 's', workers=2).counts())\n"
     if kind == "file":
-        script = _readme_block({"20_000": "20", "range(3)": "[0]"})
+        script = _readme_block({"20_000": "20", "range(3)": "[0]", '"figures")': '"figures", ("png",))'})
         script += "print(made.counts())\n"
         (tmp_path / "script.py").write_text(script)
     words, given = {"file": (["script.py"], None), "stdin": (["-"], script), "command": (["-c", script], None)}[kind]
