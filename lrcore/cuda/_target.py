@@ -33,7 +33,7 @@ KERNELS = []  # every kernel, for `make cuda-check`
 
 
 def on_gpu(here, simulated):
-    """A constant that is smaller in the simulator, where every thread is one of Python's."""
+    """A constant that is smaller in the simulator, where all threads share one core."""
     return simulated if SIMULATED else here
 
 
