@@ -1,5 +1,10 @@
 """The simulated GPU: its threads wait for each other at barriers, and at no other place; what fails is told."""
 
+import itertools
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -80,3 +85,35 @@ def test_a_thread_that_fails_ends_the_kernel(target):
     with pytest.raises(ZeroDivisionError, match="thread 4"):
         _made(target, _fail)
     assert _made(target, _leave_early)[0, 0] == 4, "and the next one runs"
+
+
+@pytest.mark.parametrize("barriers", [0, 1, 5])
+def test_a_kernel_that_failed_leaves_nothing_to_the_next_one(target, gpu, rng, monkeypatch, barriers):
+    """Threads that wait within a function of another file must not keep the block that this file knew."""
+    from lrcore.cuda import _simulator, gemm
+
+    a, b, c = rng.normal(size=(14, 14)), rng.normal(size=(14, 14)), np.empty((14, 14))
+    barrier, reached = _simulator.FakeCUDAModule.syncthreads, itertools.count()
+
+    def fail(module):
+        if next(reached) == barriers:
+            raise TimeoutError
+        barrier(module)
+
+    work = gpu.workspace.allocate((14, 14), np.float64)
+    monkeypatch.setattr(_simulator.FakeCUDAModule, "syncthreads", fail)
+    with pytest.raises(TimeoutError) as kept:
+        gpu.multiply(a, b, c, work)
+    assert gemm.cuda is target.cuda, kept
+
+
+def test_without_greenlets_the_sentence_says_how_to_install_them(work):
+    code = "import sys; sys.modules['greenlet'] = None; from lrbias.cli import main; main(sys.argv[1:])"
+    words = ["run", "--shape", "3", "3", "--rank", "1", "--steps", "2", "--device", "cuda", "-o", "runs/a"]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert "NUMBA_ENABLE_CUDASIM=1 needs greenlet: pip install greenlet ('cpu' makes the same bits)" in answer.stderr
+    assert list(work.iterdir()) == []

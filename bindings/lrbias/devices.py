@@ -13,7 +13,6 @@ from lrbias.errors import InvalidInput, require
 from lrbias.settings import validate
 
 DeviceName = Annotated[Literal["cpu", "cuda", "auto"], Field(description="cpu, cuda or auto")]
-INSTALL = "pip install 'lrbias[cuda]'"
 WIDE = 256  # widest layer from which on a single pass over a network costs more than launching it and copying weights
 
 
@@ -128,7 +127,7 @@ def _missing():
     try:
         from lrcore import cuda
     except ImportError as error:
-        return f"{error}: {INSTALL}"
+        return str(error)
     return cuda.missing()
 
 

@@ -3,7 +3,7 @@
 NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those
 in `lrcore.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's.
 So are curvature, the tangent kernel and training by it: they run on this side, with arrays and scratch of it.
-Importing this needs the extra `cuda` (else it is an ImportError; INSTALL is the way out), but no GPU: `missing` says
+Importing this needs the extra `cuda` (else it is an ImportError that says so), but no GPU: `missing` says
 what keeps kernels from running.
 """
 
@@ -31,7 +31,7 @@ from lrcore.cpu import (
     weight_values,
 )
 from lrcore.cuda import workspace
-from lrcore.cuda._target import INSTALL, card, free_memory, missing
+from lrcore.cuda._target import card, free_memory, missing
 from lrcore.cuda.adaptive import adaptive_rk_steps
 from lrcore.cuda.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cuda.diagonal import diagonal_gd_steps, diagonal_rk_steps
@@ -99,4 +99,4 @@ __all__ = [
     "weight_values",
 ]
 
-__all__ += ["INSTALL", "DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"]
+__all__ += ["DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"]

@@ -39,10 +39,14 @@ class _Block(kernel.BlockManager):
             self._f(*arguments)
 
         threads = [_Thread(function, grid_point, index) for index in np.ndindex(*self._block_dim)]
-        while threads:
-            for thread in threads:
-                thread.switch()
-            threads = [thread for thread in reversed(threads) if not thread.dead]
+        try:
+            while threads:
+                for thread in threads:
+                    thread.switch()
+                threads = [thread for thread in reversed(threads) if not thread.dead]
+        finally:
+            for thread in threads:  # after an error; one that is left at a barrier would keep its `cuda` in use
+                thread.throw()
 
 
 def _barrier(module):

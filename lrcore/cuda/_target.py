@@ -20,12 +20,11 @@ import numpy as np
 try:
     import numba_cuda  # noqa: F401  else Numba's own, older target would be found in its place
 except ImportError:
-    raise ImportError("numba-cuda is not installed") from None
+    raise ImportError("numba-cuda is not installed: pip install 'lrbias[cuda]'") from None
 from numba import cuda
 from numba.cuda import types
 from numba.cuda.core import config
 
-INSTALL = "pip install 'lrbias[cuda]'"
 SIMULATED = bool(config.ENABLE_CUDASIM)
 OLDEST = (7, 5)  # compute capability: what `make cuda-check` compiles for
 
@@ -72,6 +71,10 @@ def kernel(types, name=None, products=False, registers=None):
 
 
 if SIMULATED:
+    try:
+        import greenlet  # noqa: F401
+    except ImportError:
+        raise ImportError("NUMBA_ENABLE_CUDASIM=1 needs greenlet: pip install greenlet") from None
     from lrcore.cuda._simulator import device, fma, read, simulation, times, write
 
 else:
