@@ -22,7 +22,7 @@ import jobs
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrbias.experiment import read_toml
+from lrbias.experiments._experiment import read_toml
 
 HERE = Path(__file__).parent
 DEPTHS, STARTS = sized([2, 3, 4, 5], [2]), [1, 2]

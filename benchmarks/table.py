@@ -24,7 +24,7 @@ from peak import gigaflops
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrbias.reduced import reduce
+from lrbias.steppers._reduction import reduce
 
 RUNS = sized(10_000, 32)
 HERE = Path(__file__).parent

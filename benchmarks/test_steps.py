@@ -7,7 +7,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.metrics import Observation, Plan, Setup
-from lrbias.threads import one_blas_thread
+from lrbias.system._threads import one_blas_thread
 
 STEPS = sized(50, 2)
 SIDES = {"numpy": peers.with_numpy, "lrcore": peers.ours}

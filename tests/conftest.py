@@ -19,8 +19,8 @@ if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is ask
 @pytest.fixture(autouse=True, scope="session")
 def coarse_figures():
     """Pictures take most of the time of what draws many, and nobody looks at these."""
-    from lrbias import reporting
-    from lrbias.figures import drawing
+    from lrbias.reports import _report as reporting
+    from lrbias.plots import _drawing as drawing
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(drawing.STYLE, "savefig.dpi", 60)
@@ -34,7 +34,7 @@ def coarse_figures():
 @pytest.fixture(scope="module")
 def sweeps_here():
     """Sweeps of these tests make their runs in this process: others take seconds to start (test_sweep_processes.py)."""
-    from lrbias.sweeps import workers
+    from lrbias.sweeps import _workers as workers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "_in_processes", lambda task, jobs, *others: workers._here(task, jobs))

@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import lrbias as lb
-from lrbias import store
+from lrbias.storage import _directory as store
 from runs import settings
 
 REFUSED = (lb.StoreError, lb.InvalidInput)

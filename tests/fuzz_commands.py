@@ -394,7 +394,7 @@ def watched(seconds=HANG_SECONDS):
 
 def run_here(folder, words):
     """The Outcome of a command in this process."""
-    from lrbias import cli
+    from lrbias.cli import _app as cli
 
     out, err, code, raised = io.StringIO(), io.StringIO(), None, None
     before, started = folder.listing(), time.perf_counter()

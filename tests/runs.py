@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli
-from lrbias.nn.model_run import ModelRun
+from lrbias.cli import _app as cli
+from lrbias.runs._tracked import ModelRun
 
 
 def settings(steps=200, **changes):

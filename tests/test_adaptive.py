@@ -12,9 +12,10 @@ from scipy.integrate import RK45, solve_ivp
 import lrbias as lb
 from backends import ALL, CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
-from lrbias import theory, training
-from lrbias.progress import Silent
-from lrbias.threads import together
+from lrbias import theory
+from lrbias.training import _training as training
+from lrbias.system._progress import Silent
+from lrbias.system._threads import together
 from lrcore import adaptive, cpu, layout, objective, reference, tableau, workspace
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, TIME, Flow
 from lrcore.status import DIVERGED, OK, PAUSED

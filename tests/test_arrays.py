@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.arrays import as_array
+from lrbias.settings._arrays import as_array
 
 TARGET = np.arange(1.0, 7.0).reshape(2, 3)
 MASKED = np.ma.array(np.where(TARGET == 2, -999, TARGET), mask=TARGET == 2)
@@ -89,7 +89,7 @@ def test_two_sequences_that_could_be_pairs_or_rows_and_columns_are_refused(entri
 
 
 def test_a_sweep_keeps_the_meaning_of_its_positions():
-    from lrbias.sweeps.axes import plain_settings
+    from lrbias.sweeps._axes import plain_settings
 
     rows, columns = np.array([0, 1]), np.array([2, 0])
     assert plain_settings({"entries": (rows, columns), "rank": 2}) == {"entries": [[0, 2], [1, 0]], "rank": 2}

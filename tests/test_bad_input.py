@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli
-from lrbias.experiment import Experiment
+from lrbias.cli import _app as cli
+from lrbias.experiments._experiment import Experiment
 from runs import settings
 
 NAN, INF = float("nan"), float("inf")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.batch_file import read_batch
-from lrbias.cli import main
-from lrbias.experiment import Experiment
-from lrbias.sweeps import batching
-from lrbias.sweeps.making import forecast_sweep
+from lrbias.storage._batch import read_batch
+from lrbias.cli._app import main
+from lrbias.experiments._experiment import Experiment
+from lrbias.sweeps import _batches as batching
+from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")

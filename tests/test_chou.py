@@ -7,8 +7,8 @@ import pytest
 
 import lrbias as lb
 from lrbias import theory
-from lrbias.cli import main
-from lrbias.studies import chou
+from lrbias.cli._app import main
+from lrbias.studies.chou import _study as chou
 
 
 @pytest.fixture(scope="module")

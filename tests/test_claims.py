@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.cli import main
-from lrbias.experiment import Experiment
-from lrbias.studies import claims, protocol
-from lrbias.studies.reproducing import read_evidence
+from lrbias.cli._app import main
+from lrbias.experiments._experiment import Experiment
+from lrbias.studies.protocol import _claims as claims, _runs as protocol
+from lrbias.studies._reproduce import read_evidence
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
 METRICS = protocol.BASE["metrics"]

@@ -12,7 +12,8 @@ from numba.core.caching import NullCache
 
 import lrbias as lb
 from conftest import ROOT
-from lrbias import cli, compiling, progress
+from lrbias.cli import _app as cli
+from lrbias.system import _compilation as compiling, _progress as progress
 from lrcore.cpu import compilation
 from lrcore.cpu._target import kernel
 
@@ -100,7 +101,7 @@ def _shell(code, *arguments, **environment):
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-MAIN = "import sys, lrbias.cli; lrbias.cli.main(sys.argv[1:])"
+MAIN = "import sys, lrbias.cli._app; lrbias.cli._app.main(sys.argv[1:])"
 
 
 def test_kernels_that_must_not_be_compiled_are_one_sentence():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import lrbias as lb
-from lrbias.experiment import Experiment, read_toml
-from lrbias.observed import load_observed, restore
+from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.problems._observed import load_observed, restore
 from lrbias.theory import representation_cost
 from runs import fingerprint, settings
 

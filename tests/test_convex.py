@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from lrbias import convex
+from lrbias.analysis import _convex as convex
 from lrbias.errors import InvalidInput
 
 cvxpy = pytest.importorskip("cvxpy")

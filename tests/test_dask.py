@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lrbias as lb
-from lrbias.cli import main
-from lrbias.sweeps import workers
+from lrbias.cli._app import main
+from lrbias.sweeps import _workers as workers
 from runs import fingerprint
 
 BASE = {"shape": [20, 20], "rank": 2, "scale": 3.0, "steps": 2000, "every": 10, "checkpoint_every": 100}

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import devices, ensembles, training
-from lrbias.experiment import Experiment
-from lrbias.store import progress_document, read_json, write_json
-from lrbias.sweeps import batching
-from lrbias.sweeps.making import forecast_sweep
+from lrbias import devices
+from lrbias.sweeps import _ensembles as ensembles
+from lrbias.training import _training as training
+from lrbias.experiments._experiment import Experiment
+from lrbias.storage._directory import progress_document, read_json, write_json
+from lrbias.sweeps import _batches as batching
+from lrbias.sweeps._sweep import forecast_sweep
 from runs import call, fingerprint
 
 NO_EXTRA = "" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed: pip install 'lrbias[cuda]'"
@@ -407,7 +409,7 @@ def test_a_run_that_needs_a_gpu_is_left_as_it_is(work, monkeypatch):
 
 def _command(words, work, start=""):
     """(exit code, stdout, stderr) of a command in a process without simulator and GPU, which begins with `start`."""
-    code = f"{start}\nimport sys\nfrom lrbias.cli import main\nmain(sys.argv[1:])"
+    code = f"{start}\nimport sys\nfrom lrbias.cli._app import main\nmain(sys.argv[1:])"
     free = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     free.pop("NUMBA_ENABLE_CUDASIM", None)
     words = [sys.executable, "-c", code, *words.split()]

@@ -10,8 +10,8 @@ import pytest
 
 import lrbias as lb
 from conftest import ROOT
-from lrbias import cli
-from lrbias.studies import protocol as protocol_study
+from lrbias.cli import _app as cli
+from lrbias.studies.protocol import _runs as protocol_study
 
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -93,7 +93,7 @@ def test_no_module_hides_a_function():
 
 
 def test_the_protocol_file_is_what_the_command_does_without_one():
-    from lrbias import experiment
+    from lrbias.experiments import _experiment as experiment
 
     _assert_same(_written("protocol.toml"), experiment.Experiment().arguments())
 
@@ -120,7 +120,7 @@ def test_the_other_start_differs_in_its_size_and_length_only():
 
 def _written(name):
     """Arguments of `train` from a file in examples/."""
-    from lrbias import experiment
+    from lrbias.experiments import _experiment as experiment
 
     return experiment.Experiment(**experiment.read_toml(ROOT / "examples" / name)).arguments()
 

@@ -6,7 +6,7 @@ import pytest
 
 import faults
 import lrbias as lb
-from lrbias.cli import _expected
+from lrbias.cli._app import _expected
 from runs import fingerprint, settings
 
 SMALL = {"shape": [4, 4], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 20, "checkpoint_every": 10}

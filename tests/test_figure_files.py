@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.figures import drawing, plots
+from lrbias.plots import _drawing as drawing, _figures as plots
 from runs import call, settings
 
 FACTORIZATION = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0]))
@@ -126,8 +126,8 @@ def test_a_figure_that_fails_costs_neither_the_facts_nor_the_others(work, capsys
 
 def test_a_matplotlib_that_does_not_load_costs_no_run(work, capsys, monkeypatch):
     """As with an MPLBACKEND that is none."""
-    monkeypatch.setitem(sys.modules, "lrbias.figures.plots", None)
-    monkeypatch.delattr("lrbias.figures.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "lrbias.plots._figures", None)
+    monkeypatch.delattr("lrbias.plots._figures", raising=False)
     code, out, err = call(capsys, f"{WORDS} -o run")
     assert (code, "finished at step 50" in out) == (0, True)
     assert "lrbias plot run" in err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.figures import drawing, plots
+from lrbias.plots import _drawing as drawing, _figures as plots
 from runs import settings
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import stability, theory
-from lrbias.escapes import Escape, escapes
-from lrbias.hessian import Hessian
+from lrbias.forecasts import _stability as stability
+from lrbias import theory
+from lrbias.forecasts._escapes import Escape, escapes
+from lrbias.metrics._hessian import Hessian
 from runs import settings
 
 
@@ -207,7 +208,7 @@ def test_what_leaves_floating_point_is_not_known():
 
 
 def test_a_flow_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr("lrbias.escapes.MOST", 20)
+    monkeypatch.setattr("lrbias.forecasts._escapes.MOST", 20)
     problem, network = lb.Factorization(np.eye(5)), lb.Network.gaussian((5,) * 4, gamma=2, seed=1)
     assert {escape.outcome for escape in escapes(problem, network, 0.01, 1000, 5)} == {"unknown"}
 

@@ -11,10 +11,10 @@ import torch
 
 import lrbias as lb
 from lrbias.nn import Training
-from lrbias.nn.fitting import _Fitting
-from lrbias.studies import galanti
-from lrbias.studies.galanti import Map, Scale, Study
-from lrbias.studies.galanti_statistics import correlation, last_rank, verdict
+from lrbias.nn._fit import _Fitting
+from lrbias.studies.galanti import _study as galanti
+from lrbias.studies.galanti._study import Map, Scale, Study
+from lrbias.studies.galanti._statistics import correlation, last_rank, verdict
 from runs import call
 
 torch.set_num_threads(1)

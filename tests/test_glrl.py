@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli
+from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
-from lrbias.studies import glrl, glrl_paths, glrl_tables, making
-from lrbias.studies.glrl import GRAPHS, Study, counterexample, graph
-from lrbias.studies.reproducing import is_findings, read_findings
+from lrbias.studies.glrl import _study as glrl, _paths as glrl_paths, _tables as glrl_tables
+from lrbias.studies import _runs as making
+from lrbias.studies.glrl._study import GRAPHS, Study, counterexample, graph
+from lrbias.studies._reproduce import is_findings, read_findings
 
 SMALL = {
     glrl: {"LARGE_SCALES": (1e-2, 1e-8), "FRACTIONS": (0.8,), "INSTANCES": 1, "COMPLETION_STEPS": 500},
@@ -34,7 +35,7 @@ def findings(tmp_path_factory):
             for name, value in settings.items():
                 patch.setattr(module, name, value)
         patch.setattr(glrl_tables, "LEVELS", (0.1, 0.05))
-        from lrbias.studies import glrl_plots
+        from lrbias.studies.glrl import _plots as glrl_plots
 
         patch.setattr(glrl_plots, "LARGE_SCALES", (1e-2, 1e-8))
         store = tmp_path_factory.mktemp("study") / "study"

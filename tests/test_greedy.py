@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import training
+from lrbias.training import _training as training
 from lrbias.errors import InvalidInput
-from lrbias.greedy import SMALL, leading_direction
+from lrbias.steppers._greedy import SMALL, leading_direction
 from lrcore import layout
 from runs import call, fingerprint
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import interrupts
-from lrbias.studies import reproducing
-from lrbias.studies.making import made
+from lrbias.system import _interrupts as interrupts
+from lrbias.studies import _reproduce as reproducing
+from lrbias.studies._runs import made
 from runs import call, fingerprint, settings
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
@@ -136,7 +136,7 @@ def test_a_study_that_is_interrupted_goes_on_with_the_same_command(work, capsys,
     before = (work / "study/first/progress.json").stat().st_mtime_ns
     assert [lb.open(f"study/{name}").status for name in ("first", "second")] == ["finished", "interrupted"]
     again = {"sent": sent()}
-    monkeypatch.setattr("lrbias.studies.making.resume", lambda path, progress: lb.resume(path, metrics=again))
+    monkeypatch.setattr("lrbias.studies._runs.resume", lambda path, progress: lb.resume(path, metrics=again))
     assert call(capsys, "reproduce chou -o study --quiet")[0] == 0
     assert lb.open("study/second").status == "finished"
     assert (work / "study/first/progress.json").stat().st_mtime_ns == before

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 import lrbias as lb
-from lrbias.intervals import rate_interval, share_interval
+from lrbias.analysis._intervals import rate_interval, share_interval
 
 # Events, trials, bounds of 95 %, as tables of Clopper and Pearson have them.
 SHARES = [(0, 10, 0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (10, 10, 0.6915, 1), (0, 1, 0, 0.975)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrbias as lb
-from lrbias.jumping import first_rank, next_rank
+from lrbias.events._jumps import first_rank, next_rank
 
 NAN = float("nan")
 

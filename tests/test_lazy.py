@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.experiment import Experiment, read_toml
+from lrbias.experiments._experiment import Experiment, read_toml
 from lrcore import cpu, layout, reference, workspace
 from runs import call, fingerprint, settings
 

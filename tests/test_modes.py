@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import modes
+from lrbias.problems import _modes as modes
 
 EVERY = 10
 

@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 
 from lrbias.errors import InvalidInput
-from lrbias.nn import datasets
-from lrbias.nn.datasets import load
+from lrbias.nn import _datasets as datasets
+from lrbias.nn._datasets import load
 
 BATCH = 20
 BOMB = zlib.compress(bytes(1_000_000))  # grows to more than a file of a tiny CIFAR-10 could hold

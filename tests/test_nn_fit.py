@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import lrbias as lb
 from lrbias.nn import Images, Training, fit
-from lrbias.nn.fitting import trained
+from lrbias.nn._fit import trained
 from runs import call, fingerprint
 
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lrbias.errors import InvalidInput
-from lrbias.nn.gradients import Probe, gradient_ranks, ranks
-from lrbias.nn.matrices import weight_matrices
+from lrbias.nn._gradients import Probe, gradient_ranks, ranks
+from lrbias.nn._matrices import weight_matrices
 
 torch.set_num_threads(1)
 entropy = nn.functional.cross_entropy

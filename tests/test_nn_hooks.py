@@ -10,7 +10,7 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 
 import lrbias as lb
 from lrbias.errors import InvalidInput
-from lrbias.nn.matrices import weight_matrices
+from lrbias.nn._matrices import weight_matrices
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lrbias.errors import InvalidInput
-from lrbias.nn.matrices import patches, weight_matrices
+from lrbias.nn._matrices import patches, weight_matrices
 from lrcore import cpu
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lrbias.errors import InvalidInput
-from lrbias.nn.networks import NETWORKS, build
+from lrbias.nn._networks import NETWORKS, build
 
 NEEDED = {"resnet-18": ("monai",), "vit": ("monai", "einops")}
 SMALL = {

@@ -12,7 +12,7 @@ from torch import nn
 
 import lrbias as lb
 from lrbias.metrics import RANKS
-from lrbias.nn.model_run import ModelRun
+from lrbias.runs._tracked import ModelRun
 from runs import call
 
 torch.set_num_threads(1)

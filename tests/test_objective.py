@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backends import cases, everywhere
-from lrbias.threads import together
+from lrbias.system._threads import together
 from lrcore import cpu, layout, objective, reference, tableau, workspace
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative

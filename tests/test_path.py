@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lrbias as lb
 from lrbias import comparing
-from lrbias.figures import plots
+from lrbias.plots import _figures as plots
 from lrcore import cpu, reference
 from runs import call, settings
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli, experiment
-from lrbias.sweeps.reading import as_csv
+from lrbias.cli import _app as cli
+from lrbias.experiments import _experiment as experiment
+from lrbias.sweeps._table import as_csv
 from runs import call, settings
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")

@@ -12,7 +12,7 @@ import filelock
 import pytest
 
 import lrbias as lb
-from lrbias import files, threads
+from lrbias.system import _files as files, _threads as threads
 from runs import fingerprint, settings
 
 HERE = Path(__file__).resolve().parent

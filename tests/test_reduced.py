@@ -7,7 +7,7 @@ import pytest
 
 import lrbias as lb
 from backends import REFERENCE, cases
-from lrbias.reduced import Compressed, Diagonal, reduce
+from lrbias.steppers._reduction import Compressed, Diagonal, reduce
 from lrcore import cpu, layout, tableau, workspace
 from lrcore.status import DIVERGED, OK
 from runs import fingerprint

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import training
+from lrbias.training import _training as training
 from lrcore import cpu, layout, workspace
 from runs import fingerprint, settings
 

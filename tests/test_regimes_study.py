@@ -5,8 +5,13 @@ import json
 import pytest
 
 import lrbias as lb
-from lrbias.studies import regimes, regimes_numbers, regimes_plots, regimes_tables
-from lrbias.studies.reproducing import is_findings, read_findings
+from lrbias.studies.regimes import (
+    _study as regimes,
+    _numbers as regimes_numbers,
+    _plots as regimes_plots,
+    _tables as regimes_tables,
+)
+from lrbias.studies._reproduce import is_findings, read_findings
 from runs import call
 
 SHARED = {

@@ -9,8 +9,8 @@ import pytest
 
 import lrbias as lb
 from lrbias import theory
-from lrbias.experiment import Experiment, read_toml
-from lrbias.observed import load_observed, restore
+from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.problems._observed import load_observed, restore
 from lrcore import cpu, layout, workspace
 from runs import call, fingerprint, quiet_train, settings
 

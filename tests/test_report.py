@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import lrbias as lb
-from lrbias import reporting
-from lrbias.cli import main
-from lrbias.studies import protocol
+from lrbias.reports import _report as reporting
+from lrbias.cli._app import main
+from lrbias.studies.protocol import _runs as protocol
 from runs import settings
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrbias as lb
-from lrbias import schedule
+from lrbias.methods import _schedules as schedule
 from runs import settings
 
 STEPS = lb.Steps(factor=0.1, at=[50, 120])

@@ -55,7 +55,7 @@ def test_a_flow_from_a_small_start_comes_by_a_saddle_of_every_rank(path):
 
 def test_large_networks_have_no_dense_hessian(path, monkeypatch):
     """Both ends of the spectrum are found all the same, by Lanczos."""
-    from lrbias import stationary
+    from lrbias.analysis import _saddles as stationary
 
     dense = lb.saddles(path)
     monkeypatch.setattr(stationary, "LARGEST", 10)

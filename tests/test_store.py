@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 import lrbias as lb
-from lrbias import store
+from lrbias.storage import _directory as store
 from runs import fingerprint, quiet_train, settings
 
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import lrbias as lb
-from lrbias import cli
-from lrbias.progress import Live, Plain, RunsDisplay, Silent, display
-from lrbias.streams import Careful
+from lrbias.cli import _app as cli
+from lrbias.system._progress import Live, Plain, RunsDisplay, Silent, display
+from lrbias.system._streams import Careful
 from runs import settings
 
 SMALL = "run --shape 6 5 --rank 2 --depth 2 --lr 0.02 --gamma 1 --steps 50 --metrics none --no-figures -o run"

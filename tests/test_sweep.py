@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import experiment
-from lrbias.batch_file import read_batch
-from lrbias.cli import main
-from lrbias.figures import sweep_plots
-from lrbias.store import RunWriter
-from lrbias.sweeps.axes import expand
-from lrbias.sweeps.making import forecast_sweep
+from lrbias.experiments import _experiment as experiment
+from lrbias.storage._batch import read_batch
+from lrbias.cli._app import main
+from lrbias.plots import sweep_plots
+from lrbias.storage._directory import RunWriter
+from lrbias.sweeps._axes import expand
+from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint
 
 BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}

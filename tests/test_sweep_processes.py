@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.cli import main
-from lrbias.sweeps import workers
+from lrbias.cli._app import main
+from lrbias.sweeps import _workers as workers
 
 BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 20}
 OVER = {"seed": [0, 1, 2]}
@@ -139,7 +139,7 @@ def test_workers_keep_the_affinity_of_their_parent(tmp_path):
 
 
 def _affinity(job):
-    from lrbias.threads import cores
+    from lrbias.system._threads import cores
 
     return sorted(os.sched_getaffinity(0)), cores(), os.environ["OPENBLAS_NUM_THREADS"]
 
@@ -190,7 +190,7 @@ def test_a_sweep_that_was_removed_is_not_made_again_in_part(tmp_path, monkeypatc
     """The folder goes while the second run is made: every run left says so, and nothing comes back."""
     from shutil import rmtree
 
-    from lrbias.sweeps import making
+    from lrbias.sweeps import _sweep as making
 
     def removing(job):
         if job[1].endswith("seed=1"):
@@ -207,7 +207,7 @@ def test_a_sweep_that_was_removed_is_not_made_again_in_part(tmp_path, monkeypatc
 
 def test_drafts_of_a_sweep_that_was_killed_are_removed(tmp_path):
     """Only those that nobody makes any more."""
-    from lrbias import files
+    from lrbias.system import _files as files
 
     for name in (".s.aa.new", ".s.bb.new", ".t.cc.new"):
         (tmp_path / name / "runs").mkdir(parents=True)

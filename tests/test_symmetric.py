@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.experiment import Experiment, read_toml
-from lrbias.observed import restore
-from lrbias.problem import gaussian
-from lrbias.sweeps.batching import plan_batches
+from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.problems._observed import restore
+from lrbias.problems._factorization import gaussian
+from lrbias.sweeps._batches import plan_batches
 from lrcore import random
 from runs import call, fingerprint, settings
 

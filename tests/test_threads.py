@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import lrbias as lb
-from lrbias.threads import one_blas_thread
+from lrbias.system._threads import one_blas_thread
 from runs import settings
 
 

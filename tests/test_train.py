@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import metrics, training
+from lrbias import metrics
+from lrbias.training import _training as training
 from lrcore import layout, reference
 from runs import fingerprint, settings
 
@@ -341,7 +342,7 @@ def test_divergence_keeps_what_was_recorded(tmp_path):
 
 
 def test_progress_goes_to_stderr(capsys, monkeypatch):
-    from lrbias.progress import Plain
+    from lrbias.system._progress import Plain
 
     monkeypatch.setattr(Plain, "interval", 0.0)
     lb.train(**settings(), progress=True)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias import cli
+from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
-from lrbias.studies import wang_jacot, wang_jacot_tables
-from lrbias.studies.wang_jacot import NOISE, SETS, Study, least_curvature, problem, truth
+from lrbias.studies.wang_jacot import _study as wang_jacot, _tables as wang_jacot_tables
+from lrbias.studies.wang_jacot._study import NOISE, SETS, Study, least_curvature, problem, truth
 
 SMALL = {
     "INSTANCES": 2,

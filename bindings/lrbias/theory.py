@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
-from lrbias.arrays import as_real
+from lrbias.settings import as_real
 from lrbias.errors import require
 from lrbias.settings import Count, Depth, Finite, NotNegative, Number, Positive, Share, validate
 

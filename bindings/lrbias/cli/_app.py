@@ -1,0 +1,81 @@
+"""The console command.
+
+Exit codes: 0 done · 1 a run directory, a figure or the output cannot be read or written · 2 input that is not accepted
+· 3 the run diverged · 128 + n ended by signal n, after everything was saved: 130 by Ctrl-C, 143 by SIGTERM, 138 by
+SIGUSR1 and 129 by SIGHUP.
+"""
+
+import contextlib
+import signal
+import sys
+
+from cyclopts import App, CycloptsError
+
+from lrbias.cli import _runs as runs, _studies as studies, _warmup as warming
+from lrbias.cli._console import EXIT_INPUT, EXIT_STORE, complain
+from lrbias.system import Careful
+
+app = App(
+    name="lrbias",
+    help="Watch gradient descent learn low-rank solutions.",
+    version=lambda: __import__("lrbias").__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # ours says what was saved
+)
+for command in (
+    runs.run,
+    runs.resume,
+    studies.sweep,
+    studies.reproduce,
+    runs.plot,
+    runs.info,
+    runs.compare,
+    studies.report,
+    warming.warmup,
+):
+    app.command(command)
+
+
+def main(arguments=None):
+    """The console command: one sentence on stderr and an exit code for everything that can go wrong."""
+    output, messages = Careful(sys.stdout), Careful(sys.stderr)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
+        try:
+            code = _command(arguments)
+            output.flush()
+            if output.lost:
+                complain(f"the output cannot be written ({output.lost}); what was stored is complete.")
+                code = code or EXIT_STORE
+        finally:
+            messages.flush()
+            for stream in (output, messages):
+                stream.discard()
+    sys.exit(code)
+
+
+def _command(arguments):
+    """Carry out a command; returns the exit code."""
+    try:
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        ours = _expected(error.__cause__) is not None  # a converter of ours, wrapped by the parser
+        complain(" ".join(str(error.__cause__ if ours else error).split()))
+        return EXIT_INPUT
+    except KeyboardInterrupt as error:
+        complain(str(error) or "interrupted")
+        return 128 + getattr(error, "signal", signal.SIGINT)
+    except Exception as error:
+        code = _expected(error)
+        if code is None:
+            raise
+        complain(str(error))
+        return code
+
+
+def _expected(error):
+    """The exit code of our own errors, None for any other."""
+    from lrbias.errors import FigureError, InvalidInput, RunsFailed, StoreError
+
+    if isinstance(error, InvalidInput) or (isinstance(error, ImportError) and error.name == "numba"):
+        return EXIT_INPUT
+    return EXIT_STORE if isinstance(error, (StoreError, FigureError, RunsFailed)) else None

@@ -1,0 +1,91 @@
+"""Which metrics of a run are due at a step, and where their values go."""
+
+import numpy as np
+
+from lrbias.errors import require
+from lrbias.metrics._functions import fitting, user_value
+from lrbias.metrics._memory import Memory
+from lrbias.metrics._registry import METRICS, Metric, Quantity
+
+
+class Plan:
+    """Which metrics are due at a step, and the quantities they write."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
+        self.intervals = sorted({interval for _, interval, _ in self.entries})
+        self.memory, self._needs = Memory(), {}
+
+    @property
+    def ordered(self):
+        """Whether a record enters the next one, so that they have to be made one after the other."""
+        return any(chosen.remembers for chosen, _, _ in self.entries)
+
+    def _entry(self, name, interval):
+        functions = self.setup.record.functions()
+        chosen = _from_function(name, functions[name]) if name in functions else METRICS[name]
+        floats = self.setup.dtype.str.lstrip("<=")
+        kinds = {"float": floats, "int": "i4"}
+        rows = [] if name in functions else chosen.quantities(self.setup)
+        return chosen, interval, [Quantity(label, tuple(shape), kinds[kind], interval) for label, shape, kind in rows]
+
+    def probe(self, observation, known=None):
+        """Complete the quantities of the user's functions by calling each once, before the first step.
+
+        known: of a run that is resumed {name: {shape, dtype, …}}, which the values are to keep to.
+        """
+        for chosen, interval, quantities in self.entries:
+            if quantities or chosen.name not in self.setup.record.functions():
+                continue
+            value = user_value(chosen.name, chosen.measure(observation)[0], "at the start")
+            shape, dtype = value.shape, value.dtype.str.lstrip("<=|")
+            if known is not None:
+                shape, dtype = tuple(known[chosen.name]["shape"]), known[chosen.name]["dtype"]
+            quantities.append(Quantity(chosen.name, shape, dtype, interval))
+            fitting(quantities[0], value, "at the start")
+            self._check_apart(chosen.name)
+
+    def _check_apart(self, name):
+        """A quantity can be neither another one nor a folder of others, in the log as on disk."""
+        others = ["loss", "losses", *(quantity.name for quantity in self.quantities)]
+        others.remove(name)
+        clashes = [other for other in others if f"{other}/".startswith(f"{name}/") or name.startswith(f"{other}/")]
+        require(not clashes, "metrics", name, f"a name apart from those of {', '.join(clashes[:3])}")
+
+    @property
+    def quantities(self):
+        return [quantity for _, _, quantities in self.entries for quantity in quantities]
+
+    def due(self, step):
+        """The entries that are measured at `step`."""
+        return [entry for entry in self.entries if step % entry[1] == 0]
+
+    def measure(self, observation, params, step, write):
+        """Call write(quantity name, row, value) for everything that is due at `step`."""
+        due = self.due(step)
+        names = tuple(entry[0].name for entry in due)
+        if names not in self._needs:
+            self._needs[names] = self._merge(entry[0].needs(self.setup) for entry in due)
+        if due:
+            self.memory.turn_to(step)
+        observation.at(params, step, self._needs[names], self.memory)
+        with np.errstate(all="ignore"):  # what is not finite is recorded as such
+            for chosen, interval, quantities in due:
+                own = chosen.name in self.setup.record.functions()
+                for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
+                    value = fitting(quantity, value, f"at step {step}") if own else value
+                    write(quantity.name, step // interval, value)
+
+    @staticmethod
+    def _merge(needs):
+        """The most vectors of each matrix that any of the metrics needs."""
+        merged = {}
+        for each in needs:
+            for key, count in each.items():
+                merged[key] = max(count, merged.get(key, 0))
+        return merged
+
+
+def _from_function(name, function):
+    return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: {})

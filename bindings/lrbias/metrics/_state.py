@@ -1,0 +1,227 @@
+"""The network at one step, and what stays the same during a run: what all metrics are measured on."""
+
+import functools
+
+import numpy as np
+
+from lrbias.devices import CPU
+from lrbias.problems import MOST
+from lrbias.network import Network
+from lrcore import cpu, layout, workspace
+
+PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"
+RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
+
+
+def ranks_of(values: np.ndarray, numerical_threshold: float, relative_threshold: float) -> np.ndarray:
+    """The six ranks of RANKS from singular values, largest first. All are NaN where a value is not finite: counts of
+    what is above a threshold, too, which would be 0 there, the rank of a zero matrix."""
+    out = np.full(len(RANKS), np.nan)
+    if np.isfinite(values).all():
+        cpu.rank_metrics(values, numerical_threshold, relative_threshold, out)
+    return out
+
+
+class Setup:
+    """What stays the same during a run: shapes, the target's directions, thresholds, where networks are looked at.
+
+    start: a function without arguments for the flat vector of the layers at step 0.
+    """
+
+    def __init__(self, problem, widths, dtype, record, method, device=CPU, start=None):
+        self.problem, self.widths, self.dtype, self.record = problem, tuple(widths), np.dtype(dtype), record
+        self.method, self.device, self._start = method, device.for_one_pass(widths), start
+        self.depth = layout.depth(widths)
+        self.layers = range(1, self.depth + 1)
+        self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
+
+    @functools.cached_property
+    def clusters(self):
+        """Rows (first, last) of the target's nearly equal values, one per compared direction."""
+        spectrum = self.problem.spectrum
+        count = self.record.directions or min(spectrum.rank, MOST)
+        return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
+
+    @functools.cached_property
+    def mode_clusters(self):
+        """Likewise of the modes of the problem, which are other directions for a Regression."""
+        return self.problem.mode_clusters(self.record.directions, self.record.degenerate)
+
+    @functools.cached_property
+    def modes(self):
+        """(left, right): the leading directions in which the problem is learnt, as columns, one per followed mode."""
+        count = len(self.mode_clusters)
+        return tuple(np.ascontiguousarray(vectors[:, :count]) for vectors in self.problem.mode_directions)
+
+    @property
+    def has_basis(self):
+        """Whether entries in the target's eigenvectors are measured: a symmetric target, or a square one on request."""
+        square = len(set(self.problem.shape)) == 1
+        return self.problem.symmetric or (self.names("eigenvalues_in_basis") and square)
+
+    @functools.cached_property
+    def errors(self):
+        """Names of the errors that the problem knows: "train", "hidden"."""
+        return list(self.problem.errors(self.problem.target))
+
+    @functools.cached_property
+    def start(self):
+        """The layers at step 0, as a flat vector."""
+        return self._start()
+
+    def names(self, metric):
+        """Whether a metric was asked for by its name."""
+        asked = self.record.metrics
+        return not isinstance(asked, str) and metric in asked
+
+    def key_name(self, key):
+        return "product" if key == PRODUCT else f"layer/{key}"
+
+
+class Observation:
+    """The network at one step. What metrics share (SVDs, product, gradient) is computed once, when asked for.
+
+    Products are made on the device of the run where the network is large; singular values always on the CPU.
+    """
+
+    def __init__(self, setup):
+        self.setup, device = setup, setup.device
+        self.widths, self._kernels = layout.as_widths(setup.widths), device.kernels
+        self._work = device.workspace.allocate(self.widths, setup.dtype)
+        self._whole = setup.problem.plain and setup.method.ridge == 0
+        self._target = setup.problem.target.astype(setup.dtype)
+        self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
+        self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
+        self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
+        self._spectra_work, self._angles_work, self._scratch = {}, None, {}
+        self._known, self._needs = {}, {}
+
+    def at(self, params, step=0, needs=None, memory=None):
+        """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors.
+
+        The loss and the gradient have the ridge of that step. memory: what metrics kept at earlier records, a Memory.
+        """
+        self.params, self.step, self._needs, self.memory = params, step, needs or {}, memory
+        self._known = {}
+        return self
+
+    def scratch(self, name, make):
+        """What a metric needs at every record, made once."""
+        if name not in self._scratch:
+            self._scratch[name] = make()
+        return self._scratch[name]
+
+    def once(self, key, compute):
+        """What metrics share at one record, computed once."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    @property
+    def network(self):
+        """A copy for the user's own functions."""
+        scale = self.setup.problem.output_scale
+        return self.once("network", lambda: Network(self.params.copy(), self.setup.widths, scale=scale))
+
+    def matrix(self, key):
+        """The product, a layer, or the gradient with respect to one of them, as a view or a fresh array."""
+        if key == PRODUCT:
+            return self.once("product", self._form_product)
+        if key == ("gradient", PRODUCT):
+            return self.once("slope", self._form_slope)
+        if isinstance(key, tuple) and key[0] == "update":
+            return self._update(key[1])
+        if isinstance(key, tuple):
+            return self.once("slopes", lambda: layout.layers(self.gradient, self.setup.widths))[key[1] - 1]
+        return self.once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
+
+    def _form_product(self):
+        return self._product_of(self.params, self._product)
+
+    def _product_of(self, params, out):
+        self._kernels.product(params, self.widths, out, self._work)
+        if self.setup.problem.output_scale != 1:
+            out *= self.setup.dtype.type(self.setup.problem.output_scale)
+        return out
+
+    def _update(self, key):
+        """What a matrix has changed by since `memory` has kept the layers; nothing at first."""
+        before = self.memory.before("layers")
+        if before is None:
+            return np.zeros(self.setup.shapes[key], self.setup.dtype)
+        if key != PRODUCT:
+            return self.matrix(key) - layout.layers(before, self.setup.widths)[key - 1]
+        return self.matrix(PRODUCT) - self._product_of(before, np.empty_like(self._product))
+
+    @property
+    def loss(self):
+        """The loss; computes the gradient with it."""
+        return self.once("loss", self._form_gradient)
+
+    def _form_slope(self):
+        product = self.matrix(PRODUCT)
+        return product - self._target if self._whole else self.setup.problem.slope(product).astype(self.setup.dtype)
+
+    def _form_gradient(self):
+        if self._whole:
+            arguments = self.params, self.widths, self._goal, self._gradient, self._work
+            return self._kernels.loss_and_gradient(*arguments)
+        ridge = self.setup.dtype.type(self.setup.method.ridges(self.step, 1)[0])
+        arguments = self.params, self.widths, self._goal, ridge, self._gradient, self._work
+        return self._kernels.objective_loss_and_gradient(*arguments)
+
+    @property
+    def gradient(self):
+        """The gradient, laid out like the parameters."""
+        self.loss  # noqa: B018  computed on first use
+        return self._gradient
+
+    @property
+    def gradient_norm(self):
+        return float(np.linalg.norm(self.gradient))
+
+    def triplets(self, key):
+        """(left vectors, values, right vectors) of a matrix: all values, as many vectors as were said to be needed."""
+        return self.once("spectra", self._decompose)[key]
+
+    def _decompose(self):
+        """Of all matrices at once, which is faster than one after the other."""
+        keys, counts = tuple(self._needs), tuple(self._needs.values())
+        matrices = [self.matrix(key) for key in keys]
+        if (keys, counts) not in self._spectra_work:
+            self._spectra_work[keys, counts] = workspace.allocate_spectra([m.shape for m in matrices], counts)
+        return dict(zip(keys, cpu.spectra(matrices, counts, self._spectra_work[keys, counts]), strict=True))
+
+    def values(self, key):
+        """Singular values of a matrix, largest first."""
+        return self.triplets(key)[1]
+
+    def angles(self, pairs):
+        """Principal angles of pairs of orthonormal columns, the same shapes at every call."""
+        if self._angles_work is None:
+            shapes = [shape for _, b in pairs for shape in ((b.shape[1], b.shape[1]), b.shape)]
+            self._angles_work = workspace.allocate_spectra(shapes, [0] * len(shapes))
+        return cpu.principal_angles(pairs, self._angles_work)
+
+    def ranks(self, key):
+        """The six ranks of RANKS."""
+        return self.once(("ranks", key), lambda: self._measure_ranks(key))
+
+    def _measure_ranks(self, key):
+        record = self.setup.record
+        return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
+
+    def balancedness(self):
+        out = np.empty(self.setup.depth - 1)
+        self._kernels.balancedness(self.params, self.widths, out, self._work)
+        return out
+
+    def directions(self):
+        """Rows per layer: gradient norm, weight-gradient alignment, change of the normalised weights in one step."""
+        return self.once("directions", self._measure_directions)
+
+    def _measure_directions(self):
+        out = np.empty((self.setup.depth, 3))
+        rate = self.setup.method.rates(self.step, 1)[0]
+        self._kernels.directions(self.params, self.gradient, self.widths, rate, out)
+        return out

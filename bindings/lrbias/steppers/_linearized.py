@@ -1,0 +1,42 @@
+"""Training of the linearised network, by the tangent kernel K of its start: W ← W − η K(∂L/∂W)."""
+
+import numpy as np
+
+from lrbias.steppers._stepper import Trainer
+from lrcore import cpu, layout, workspace
+
+
+class Tangent(Trainer):
+    """`output` (n_N·n_0,) is trained in place; the kernel is that of the network given to `begin`.
+
+    A checkpoint holds that network, from which the factors of the kernel are made again with the same bits.
+    """
+
+    def __init__(self, problem, output, method):
+        self._output, self._method = output, method
+        self._goal, self._origin = problem.objective(output.dtype), {}
+
+    def begin(self, network):
+        self._take({"origin_params": network.params, "origin_widths": network.widths, "origin_scale": network.scale})
+
+    def _take(self, origin):
+        self._origin = {name: np.asarray(value) for name, value in origin.items()}
+        params, dtype = self._origin["origin_params"], self._output.dtype
+        self._widths = layout.as_widths(self._origin["origin_widths"])
+        depth, sides = len(self._widths) - 1, (self._widths[-1], self._widths[0])
+        self._left, self._right = (np.empty((depth, n, n), dtype) for n in sides)
+        self._work = workspace.allocate_ntk(self._widths, dtype)
+        cpu.ntk_factors(params, self._widths, self._left, self._right, self._work)
+        self._left *= dtype.type(self._origin["origin_scale"] ** 2)
+
+    def advance(self, losses, step):
+        rates = self._method.rates(step, losses.size).astype(losses.dtype)
+        factors = self._left, self._right
+        return cpu.tangent_gd_steps(self._output, factors, self._goal, rates, losses, self._work)
+
+    def state(self):
+        return self._origin
+
+    def restore(self, params, state):
+        self._output[:] = params
+        self._take(state)

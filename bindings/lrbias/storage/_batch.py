@@ -1,0 +1,265 @@
+"""A file of runs that were trained in lock-step, and each of them read as if it had a directory of its own.
+
+A small run would leave a hundred small files behind, ten thousand of them a million. So a batch keeps all that its runs
+recorded in one file, NUMBER.npz, which is replaced as a whole:
+
+    document           JSON: step, elapsed, made_with, steps, widths, layouts of rows, and every run's name, settings,
+                       status, detail and last step
+    losses             (runs, steps + 1)
+    rows/INTERVAL      (runs, records, columns): what is recorded every INTERVAL steps, one quantity after the other as
+                       the run's layout says; integers as floats, which is exact
+    params, targets    (runs, parameters), (runs, n_N, n_0)
+    checkpoint_steps, checkpoints   (k,), (k, runs, parameters)
+
+The file says whose it is (see `archives`): its owner is a hash of the names and settings of its runs, as the sweep
+lists them, so that a batch of another sweep, or one under another number, is not taken for this one.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lrbias.system import Damaged, check_seal, expect, pack, parsing, read_bytes, unpack
+from lrbias.errors import InvalidInput, StoreError
+from lrbias.experiments import PATHS
+from lrbias.system import write_file
+from lrbias.storage._log import LOSSES
+from lrbias.system import as_path
+from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
+from lrbias.storage._directory import progress_document, read_json
+from lrcore import layout
+
+FORMAT = 2  # 1: without an owner
+ROWS = "rows/"
+WHAT = "batch"
+PLACE = ("device", "threads", *PATHS)  # settings that may be others when a batch is finished
+
+
+def columns_of(quantities):
+    """({name: its columns}, {interval: number of columns}) of {name: {interval, shape, …}}, without the losses."""
+    columns, widths = {}, {}
+    for name, quantity in quantities.items():
+        if name != LOSSES:
+            first = widths.get(quantity["interval"], 0)
+            last = first + int(np.prod(quantity["shape"], dtype=np.int64))
+            columns[name], widths[quantity["interval"]] = slice(first, last), last
+    return columns, widths
+
+
+def batch_owner(settings):
+    """Whose a batch of the runs {name: settings} is."""
+    kept = {name: {key: own[key] for key in own if key not in PLACE} for name, own in settings.items()}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def owner_in(document, number):
+    """Whose batch `number` of the sweep is that sweep.json describes."""
+    return batch_owner({name: document["runs"][name] for name in document["batches"][number]})
+
+
+def write_batch(path, document, arrays, owner):
+    """Replace the batch at `path`."""
+    text = np.array(json.dumps({**document, "format": FORMAT}))
+    write_file(path, pack({"document": text, **arrays}, owner, WHAT))
+
+
+def read_batch(path, owner=None):
+    """The Batch at `path` as it is now; StoreError when it is damaged, or not that of `owner` (None: of whomever).
+
+    The last one that was read stays in memory.
+    """
+    try:
+        now = os.stat(path)
+        return _read(Path(path), owner, (now.st_ino, now.st_mtime_ns, now.st_size))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; the same sweep started again makes its runs anew.") from None
+    except (Damaged, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(
+            f"{path} is damaged ({reason}); without it the same sweep, started again, makes its runs anew."
+        ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path, owner, now):
+    return Batch(path, read_bytes(path), owner)
+
+
+class _Member(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: Text
+    settings: dict[Text, object]
+    status: Text
+    detail: Text
+    step: Whole
+    layout: Whole
+
+
+class _BatchDocument(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    format: Count
+    step: Whole
+    steps: Count
+    elapsed: float
+    widths: list[Count] = Field(min_length=2)
+    layouts: list[dict[Name, Quantity]] = Field(min_length=1)
+    members: list[_Member] = Field(min_length=1)
+    made_with: dict[Text, object]
+
+
+class Batch:
+    """What a batch file holds, all of it verified: `document`, and arrays by their names."""
+
+    def __init__(self, path, data, owner):
+        self.path, self._arrays = path, unpack(data)
+        self.document = _parsed(self._arrays)
+        if self.document["format"] > FORMAT:
+            raise StoreError(f"{path} has format {self.document['format']}; this version reads {FORMAT}.")
+        if self.document["format"] >= 2 and owner is not None:
+            check_seal(data, owner, WHAT)
+        self.index = {member["name"]: i for i, member in enumerate(self.document["members"])}
+        with parsing():
+            self.intervals = [int(name[len(ROWS) :]) for name in self._arrays if name.startswith(ROWS)]
+            self._check()
+
+    def _check(self):
+        """Damaged unless the arrays have the shapes that the document says."""
+        arrays, document = self._arrays, self.document
+        runs, steps, widths = len(document["members"]), document["steps"], document["widths"]
+        size, dtype = (
+            layout.size(widths),
+            document["layouts"][0][LOSSES]["dtype"],
+        )
+        kept = len(expect(arrays, "checkpoint_steps", (None,), "i8"))
+        expect(arrays, LOSSES, (runs, steps + 1), dtype)
+        expect(arrays, "params", (runs, size), dtype)
+        expect(arrays, "checkpoints", (kept, runs, size), dtype)
+        expect(arrays, "targets", (runs, widths[-1], widths[0]), arrays["targets"].dtype)
+        for listed in document["layouts"]:
+            for interval, columns in columns_of(listed)[1].items():
+                rows = expect(arrays, f"{ROWS}{interval}", (runs, steps // interval + 1, None), "f8")
+                if rows.shape[2] < columns:
+                    raise Damaged(f"{ROWS}{interval} has {rows.shape[2]} columns, not {columns}")
+        places = {member["layout"] for member in document["members"]}
+        if len(self.index) != runs or max(places) >= len(document["layouts"]) or document["step"] > steps:
+            raise Damaged("its document contradicts itself")
+
+    def __getitem__(self, name):
+        return self._arrays[name]
+
+
+def _parsed(arrays):
+    """The document of a batch; Damaged unless it is one."""
+    text = expect(arrays, "document", (), arrays["document"].dtype if "document" in arrays else "U1")
+    try:
+        document = json.loads(str(text))
+        _BatchDocument.model_validate(document)
+    except (ValueError, RecursionError, ValidationError) as error:
+        raise Damaged(f"its document is none: {' '.join(str(error).split())[:200]}") from None
+    return document
+
+
+def find_batched(path):
+    """The MemberFolder for the path SWEEP/runs/NAME of a run that a sweep keeps in a batch, or None."""
+    path = as_path("path", path)
+    sweep = path.parent.parent
+    if path.parent.name != "runs" or (path / "config.json").exists() or not (sweep / "batches").is_dir():
+        return None
+    document = read_json(sweep / "sweep.json")
+    for number, names in document.get("batches", {}).items():
+        if path.name in names and batch_path(sweep, number).is_file():
+            return member_at(sweep, number, path.name, owner_in(document, number))
+    return None
+
+
+def batch_path(sweep, number):
+    return Path(sweep) / "batches" / f"{number}.npz"
+
+
+def member_at(sweep, number, name, owner):
+    """The MemberFolder of a run in batch `number`, or None where that has no such run."""
+    file = batch_path(sweep, number)
+    return MemberFolder(file, Path(sweep) / "runs" / name, owner) if name in read_batch(file, owner).index else None
+
+
+class MemberFolder:
+    """One run of a batch, with the methods for reading that a run directory has."""
+
+    def __init__(self, file, path, owner):
+        self._file, self.path, self._owner = file, path, owner
+
+    @property
+    def _batch(self):
+        return read_batch(self._file, self._owner)
+
+    @property
+    def _place(self):
+        return self._batch.index[self.path.name]
+
+    @property
+    def _member(self):
+        return self._batch.document["members"][self._place]
+
+    def config(self):
+        document, member = self._batch.document, self._member
+        return {
+            "settings": {**member["settings"], "steps": document["steps"]},
+            "widths": document["widths"],
+            "quantities": document["layouts"][member["layout"]],
+            "functions": [],
+            "reduced": None,
+            "made_with": document["made_with"],
+        }
+
+    def data(self):
+        return self._batch["targets"][self._place], {}
+
+    def progress(self):
+        document, member = self._batch.document, self._member
+        elapsed = document["elapsed"] / len(document["members"])
+        reached = self.checkpoint_steps()[-1]
+        progress = member["step"], reached, member["status"], member["detail"]
+        return progress_document(*progress, self._batch.intervals, elapsed)
+
+    def read(self, name, start, stop):
+        if name == LOSSES:
+            return self._batch[LOSSES][self._place, start:stop]
+        quantities = self.config()["quantities"]
+        quantity, (columns, _) = quantities[name], columns_of(quantities)
+        rows = self._batch[f"{ROWS}{quantity['interval']}"][self._place, start : max(start, stop), columns[name]]
+        return rows.reshape(len(rows), *quantity["shape"]).astype(quantity["dtype"])
+
+    def checkpoint_steps(self):
+        """A run that diverged has those from before that."""
+        member, steps = self._member, self._batch["checkpoint_steps"].tolist()
+        diverged = member["status"] == "diverged"
+        return [step for step in steps if step < member["step"] or (step == member["step"] and not diverged)]
+
+    def checkpoint(self, step):
+        place = self._batch["checkpoint_steps"].tolist().index(step)
+        return self._batch["checkpoints"][place, self._place].copy()
+
+    def checkpoint_arrays(self, step):
+        return {"params": self.checkpoint(step)}
+
+    def rows_at_once(self, name):
+        """All of them: the file is read, and verified, as a whole."""
+        return self._batch.document["steps"] + 1
+
+    def problems(self):
+        """None: a file that was read is intact."""
+        return []
+
+
+def refuse_writing(path):
+    """InvalidInput for a run that is kept in a batch: it has no directory to be continued in."""
+    if find_batched(path) is not None:
+        raise InvalidInput(
+            f"path = {str(path)!r} is not accepted: expected a run directory, but this run is kept in a batch of its "
+            "sweep; the sweep finishes it, and `lrbias run` with its settings and more steps takes it further."
+        )

@@ -1,0 +1,158 @@
+"""Measuring beside the training: on another core, written in order, with bounded memory."""
+
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lrbias.devices import CPU
+from lrbias.errors import StoreError
+from lrbias.system import Owner, cores
+
+SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
+
+
+def has_another_core(threads, record, device=CPU):
+    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
+
+    A device apart leaves even the core free from which it was called.
+    """
+    return (device.apart or cores() > threads) and not record.functions()
+
+
+class MeasureError(Exception):
+    """A metric failed at `step`, where the parameters were `params` and the trainer's state `state`.
+
+    The cause is the metric's own exception.
+    """
+
+    def __init__(self, step, params, state):
+        super().__init__(f"a metric failed at step {step}")
+        self.step, self.params, self.state = step, params, state
+
+
+@dataclass
+class _Snapshot:
+    """The parameters at a step, and the rows that were measured there once it is done."""
+
+    params: np.ndarray
+    state: dict
+    step: int
+    rows: list = field(default_factory=list)
+    error: Exception | None = None
+    done: bool = False
+
+
+class Recorder:
+    """Measures what is due, in the calling thread or beside it.
+
+    A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
+    both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
+    written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
+    that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
+    most: how many snapshots may wait. ordered: a record enters the next one, so the other thread makes them all.
+    """
+
+    def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False):
+        self._plan, self._write, self._observation, self._most = plan, write, here, min(most, SNAPSHOTS)
+        self._ordered = ordered
+        self._waiting = deque()  # not written yet, in order
+        self._ready = queue.SimpleQueue()  # not begun
+        self._written = threading.Condition()
+        self._failure = None
+        self._thread, self._owner = None, Owner()
+        if beside is not None:
+            self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
+            self._thread.start()
+
+    def measure(self, params, step, state):
+        """Measure, or queue a snapshot of `params` (and of the trainer's `state`, for a failure).
+
+        Raises MeasureError or StoreError, also for earlier steps.
+        """
+        if not self._plan.due(step):
+            return
+        if self._thread is None:
+            self._waiting.append(_Snapshot(params, state, step))
+            self._take(self._waiting[0], self._observation)
+        else:
+            copies = {name: array.copy() for name, array in state.items()}
+            snapshot = _Snapshot(params.copy(), copies, step)
+            self._waiting.append(snapshot)
+            self._ready.put(snapshot)
+            while len(self._waiting) > self._most and self._failure is None:
+                self._help(self._most)
+        self._raise()
+
+    def drain(self):
+        """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""
+        while self._waiting and self._failure is None:
+            self._help(0)
+        self._raise()
+
+    def close(self):
+        """End the thread; what is still queued is dropped. Nothing in a forked child, which has no such thread."""
+        if not self._owner.here:
+            return
+        if self._thread is not None:
+            self._discard()
+            self._ready.put(None)
+            self._thread.join()
+        self._waiting.clear()
+
+    def _discard(self):
+        while self._next() is not None:
+            pass
+
+    def _work(self, observation):
+        while (snapshot := self._ready.get()) is not None:
+            self._take(snapshot, observation)
+
+    def _help(self, enough):
+        """Measure one snapshot here; where there is none to take, wait until at most `enough` are not written."""
+        snapshot = None if self._ordered else self._next()
+        if snapshot is not None:
+            self._take(snapshot, self._observation)
+            return
+        with self._written:
+            self._written.wait_for(lambda: len(self._waiting) <= enough or self._failure is not None)
+
+    def _next(self):
+        """A snapshot that nobody has begun, or None."""
+        try:
+            return self._ready.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _take(self, snapshot, observation):
+        try:
+            self._plan.measure(observation, snapshot.params, snapshot.step, lambda *row: snapshot.rows.append(row))
+        except Exception as error:  # raised again, with its step, in the thread that trains
+            snapshot.error = error
+        snapshot.done = True
+        with self._written:
+            self._write_what_is_done()
+            self._written.notify_all()
+
+    def _write_what_is_done(self):
+        while self._waiting and self._waiting[0].done and self._failure is None:
+            snapshot = self._waiting[0]
+            if snapshot.error is not None:
+                self._failure = MeasureError(snapshot.step, snapshot.params.copy(), snapshot.state)
+                self._failure.__cause__ = snapshot.error
+                return
+            try:
+                for row in snapshot.rows:
+                    self._write(*row)
+            except StoreError as error:  # a full block could not be written: no fault of a metric's
+                self._failure = error
+                return
+            self._waiting.popleft()
+
+    def _raise(self):
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            self._waiting.clear()
+            raise failure
