@@ -14,7 +14,7 @@ RUN = "--shape 20 20 --rank 3 --depth 3 --gamma 1 --lr 1e-3 --every 10 --checkpo
 def peak_megabytes(steps, folder):
     """Peak resident memory of one run, in MB: VmHWM, since ru_maxrss remembers the process that started this one."""
     code = (
-        "import re, sys; from lrbias.cli._app import main\n"
+        "import re, sys; from lrbias.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print('peak', re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )

@@ -8,7 +8,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.storage._batch import read_batch
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.experiments._experiment import Experiment
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps._sweep import forecast_sweep

@@ -7,7 +7,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import theory
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.studies.chou import _study as chou
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.experiments._experiment import Experiment
 from lrbias.studies.protocol import _claims as claims, _runs as protocol
 from lrbias.studies._reproduce import read_evidence

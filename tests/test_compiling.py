@@ -40,7 +40,7 @@ def announcement(monkeypatch):
 
 
 def test_compilation_is_said_once_and_counted(announcement, capsys):
-    compiling.announce(True)
+    compiling.announce_compilation(True)
     before = len(compilation.compiled())
     for _ in range(2):
         assert _fresh_kernel()(1) == 2
@@ -51,7 +51,7 @@ def test_compilation_is_said_once_and_counted(announcement, capsys):
 
 @pytest.mark.parametrize("wanted", [False, None])
 def test_compilation_is_not_said_where_nothing_is_shown(announcement, capsys, wanted):
-    compiling.announce(wanted)
+    compiling.announce_compilation(wanted)
     _fresh_kernel()(1)
     assert capsys.readouterr().err == ""
 

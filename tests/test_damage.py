@@ -18,7 +18,7 @@ import damage
 import lrbias as lb
 from lrbias.storage import _directory as store
 from lrbias.system._archives import Damaged, pack, parse_array, read_archive, unpack
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.storage._directory import read_json, write_json
 from runs import fingerprint, settings
 

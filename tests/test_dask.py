@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lrbias as lb
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.sweeps import _workers as workers
 from runs import fingerprint
 

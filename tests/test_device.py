@@ -409,7 +409,7 @@ def test_a_run_that_needs_a_gpu_is_left_as_it_is(work, monkeypatch):
 
 def _command(words, work, start=""):
     """(exit code, stdout, stderr) of a command in a process without simulator and GPU, which begins with `start`."""
-    code = f"{start}\nimport sys\nfrom lrbias.cli._app import main\nmain(sys.argv[1:])"
+    code = f"{start}\nimport sys\nfrom lrbias.cli import main\nmain(sys.argv[1:])"
     free = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     free.pop("NUMBA_ENABLE_CUDASIM", None)
     words = [sys.executable, "-c", code, *words.split()]

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import lrbias as lb
-from lrbias import comparing
+from lrbias.analysis import _paths
 from lrbias.plots import _figures as plots
 from lrcore import cpu, reference
 from runs import call, settings
@@ -256,7 +256,7 @@ def test_runs_are_read_in_pieces_from_folders_too(work, monkeypatch):
     whole = lb.trajectory_distance(run, other)
     assert whole[1][1:].min() > 0
     for rows in (1, 4, 11):
-        monkeypatch.setattr(comparing, "PIECE_BYTES", rows * 30 * 8)
+        monkeypatch.setattr(_paths, "PIECE_BYTES", rows * 30 * 8)
         assert np.array_equal(lb.trajectory_distance("a", work / "b"), whole)
 
 

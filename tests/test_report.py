@@ -11,7 +11,7 @@ from PIL import Image
 
 import lrbias as lb
 from lrbias.reports import _report as reporting
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.studies.protocol import _runs as protocol
 from runs import settings
 

@@ -108,7 +108,7 @@ def test_a_kernel_that_failed_leaves_nothing_to_the_next_one(target, gpu, rng, m
 
 
 def test_without_greenlets_the_sentence_says_how_to_install_them(work):
-    code = "import sys; sys.modules['greenlet'] = None; from lrbias.cli._app import main; main(sys.argv[1:])"
+    code = "import sys; sys.modules['greenlet'] = None; from lrbias.cli import main; main(sys.argv[1:])"
     words = ["run", "--shape", "3", "3", "--rank", "1", "--steps", "2", "--device", "cuda", "-o", "runs/a"]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     answer = subprocess.run(

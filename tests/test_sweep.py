@@ -19,7 +19,7 @@ import pytest
 import lrbias as lb
 from lrbias.experiments import _experiment as experiment
 from lrbias.storage._batch import read_batch
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.plots import sweep_plots
 from lrbias.storage._directory import RunWriter
 from lrbias.sweeps._axes import expand

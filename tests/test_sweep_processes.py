@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.cli._app import main
+from lrbias.cli import main
 from lrbias.sweeps import _workers as workers
 
 BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 20}

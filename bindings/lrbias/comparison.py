@@ -1,20 +1,16 @@
 """Runs side by side: over t = step size · iteration, and as paths that their products take."""
 
 import functools
-import os
 
 import numpy as np
 
+from lrbias.analysis import has_products, trajectory_distance
 from lrbias.errors import InvalidInput, require
 from lrbias.system import usual_errors
 from lrbias.runs import Recording
 from lrbias.runs import Run
 from lrbias.runs import open as open_run
 from lrbias.settings import check_formats
-from lrcore import cpu
-
-MATRIX = "product/matrix"
-PIECE_BYTES = 1 << 25  # of each of two runs that is in memory at a time
 
 
 @usual_errors
@@ -44,62 +40,6 @@ def compare(runs):
 def _seen(run):
     """What of the target a run sees, as bytes."""
     return {name: array.tobytes() for name, array in run.problem.observed.items()}
-
-
-@usual_errors
-def trajectory_distance(run, reference):
-    """(t, distances, nearest t'): at each record of `run`, how far its product is from the trajectory of `reference`.
-
-    run, reference   Runs or their paths, which recorded product/matrix: `Record(metrics={"product": 10, …})`
-    t                (A,) step size · iteration at the records of `run`
-    distances        (A,) min_t' ‖W(t) − W_ref(t')‖_F, t' up to the last record of the reference, whose products are
-                     joined linearly from record to record; NaN where W is not finite
-    nearest t'       (A,) where that is, in the time of the reference; of equally near times the earliest
-
-    Nothing is taken at equal times, so runs are compared that go the same way, one faster than the other. Raises
-    InvalidInput where a run has no record of product/matrix, or their targets differ in shape.
-    """
-    run, reference = _with_products(run, "run"), _with_products(reference, "reference")
-    accepted = f"a run with a target of shape {run.target.shape}, as the other one has"
-    require(run.target.shape == reference.target.shape, "reference", _shown(reference), accepted)
-    distances, places = _nearest(run, reference)
-    times = reference.steps_of(MATRIX) * reference.step_size
-    return run.steps_of(MATRIX) * run.step_size, distances, np.interp(places, np.arange(len(times)), times)
-
-
-def _with_products(run, argument):
-    require(isinstance(run, (Run, str, os.PathLike)), argument, run, "a Run or the path of one")
-    run = run if isinstance(run, Run) else open_run(run)
-    require(_has_products(run), argument, _shown(run), f"a run that recorded {MATRIX}, the metric product")
-    return run
-
-
-def _has_products(run):
-    return MATRIX in run and run.rows(MATRIX, 0, 1).shape == (1, *run.target.shape)
-
-
-def _nearest(run, reference):
-    """(distances, places in rows of the reference) of all products of `run`."""
-    count = len(run.steps_of(MATRIX))
-    squares, places = np.full(count, np.inf), np.zeros(count)
-    for first, points in _pieces(run, shared=0):
-        part = slice(first, first + len(points))
-        for offset, path in _pieces(reference, shared=1):
-            cpu.nearest_on_path(points, path, offset, squares[part], places[part], np.empty(len(path)))
-    return np.sqrt(squares), places
-
-
-def _pieces(run, shared):
-    """(number of the first row, products as vectors) of pieces that share so many rows with the one before."""
-    count = len(run.steps_of(MATRIX))
-    size = max(PIECE_BYTES // (8 * run.target.size), 2)
-    for first in range(0, max(count - shared, 1), size - shared):
-        rows = run.rows(MATRIX, first, first + size)
-        yield first, np.ascontiguousarray(rows.reshape(len(rows), -1), np.float64)
-
-
-def _shown(run):
-    return str(run.path or run.label)
 
 
 def _has_own_time(run):
@@ -133,9 +73,9 @@ class Comparison:
     @property
     def followed(self):
         """The runs whose distance from the reference's trajectory can be told: it and they recorded product/matrix."""
-        if not _has_products(self.reference):
+        if not has_products(self.reference):
             return []
-        return [run for run in self.runs if run is not self.reference and _has_products(run)]
+        return [run for run in self.runs if run is not self.reference and has_products(run)]
 
     def difference(self, run):
         """(t, max_i |σ_i(t) − σ_i^ref(t)| / σ̂_1) at the records of `run` that lie within the reference's time.
@@ -232,8 +172,8 @@ class Comparison:
         """Write the figures and return their paths: the runs side by side; with two learning rates, their order; with
         recorded products, the distance from the reference's trajectory.
         """
-        from lrbias.plots import _figures as plots
-        from lrbias.plots import save_each
+
+        from lrbias import plots  # which import matplotlib
 
         check_formats(formats)
         drawn = {"comparison": plots.comparison}
@@ -242,7 +182,7 @@ class Comparison:
         if self.followed:
             drawn["trajectory-distance"] = plots.trajectory_distance
         figures = [(name, functools.partial(draw, self), "") for name, draw in drawn.items()]
-        return save_each(figures, folder, formats)
+        return plots.save_each(figures, folder, formats)
 
     def __str__(self):
         heads = f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}"

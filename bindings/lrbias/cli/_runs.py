@@ -268,8 +268,8 @@ def run(
         Show neither forecast nor progress.
     """
     flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
-    from lrbias.experiments import _experiment as experiment
-    from lrbias.system import announce
+    from lrbias.experiments import Experiment, read_toml
+    from lrbias.system import announce_compilation
     from lrbias.forecasts import forecast
     from lrbias.settings import check_formats
     from lrbias.storage import check_new
@@ -278,7 +278,7 @@ def run(
     formats = check_formats(format or ("png", "pdf"))
     if metrics is not None:
         flags["metrics"] = _parse_metrics(metrics)
-    settings = experiment.Experiment(**_merge(experiment.read_toml(file) if file else {}, flags))
+    settings = Experiment(**_merge(read_toml(file) if file else {}, flags))
     with warnings.catch_warnings():
         warnings.showwarning = lambda sentence, *_: print(f"warning: {sentence}", file=sys.stderr)
         arguments = settings.arguments()
@@ -286,7 +286,7 @@ def run(
         store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
     check_new(store)
     expected = None
-    announce(not quiet)
+    announce_compilation(not quiet)
     if dry_run or not quiet:
         expected = forecast(**{key: arguments[key] for key in FORECAST_ARGUMENTS})
         print(expected, file=sys.stderr)
@@ -365,7 +365,7 @@ def plot(
         Figure formats: png, pdf, svg.
     """
     import lrbias as lb
-    from lrbias.plots import _figures as plots
+    from lrbias import plots
     from lrbias.settings import check_formats
 
     formats = check_formats(format or ("png", "pdf"))
@@ -513,7 +513,7 @@ def _figures(run, folder, formats):
     from lrbias.system import shell_command
 
     try:
-        from lrbias.plots import _figures as plots
+        from lrbias import plots
 
         return [str(path) for path in plots.save(run, folder, formats)]
     except Exception as error:

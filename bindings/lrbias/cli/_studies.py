@@ -57,7 +57,7 @@ def sweep(
     quiet
         Show neither forecast nor progress.
     """
-    from lrbias.experiments import _experiment as experiment
+    from lrbias.experiments import read_toml
     from lrbias.errors import RunsFailed
     from lrbias.sweeps import forecast_sweep
     from lrbias.sweeps import sweep as make_sweep
@@ -65,7 +65,7 @@ def sweep(
 
     if table:
         check_table(table)
-    base = experiment.read_toml(file)
+    base = read_toml(file)
     over = base.pop("sweep", {})
     part = None if shard is None else _parse_shard(shard)
     if dry_run or not quiet:

@@ -16,11 +16,12 @@ from lrbias.network import Network
 from lrbias.problems import load_observed, restore
 from lrbias.system import as_path
 from lrbias.problems import Factorization, load_matrix, spectrum, symmetric, teacher
-from lrbias.metrics import Record, Stop
+from lrbias.experiments._stop import Stop
+from lrbias.metrics import Record
+from lrbias.storage import PATHS
 from lrbias.problems import load_regression
 from lrbias.settings import Compress, Count, Depth, Finite, Fraction, Positive, Scale, Seed, Settings, Threads
 
-PATHS = ("target", "network", "observed", "inputs", "outputs")  # keys that name a file
 STEP_SIZE = 1e-3
 VALUES = {"values": "singular values", "eigenvalues": "eigenvalues"}  # that a target can be given
 TEACHER = ("shape", "rank", "teacher_depth", "teacher_seed", *VALUES)

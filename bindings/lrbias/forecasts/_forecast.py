@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from lrbias import theory
-from lrbias.training import has_another_core
+from lrbias.metrics import has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import require
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
@@ -18,7 +18,7 @@ from lrbias.metrics import Observation, Plan, Setup
 from lrbias.problems import Problem
 from lrbias.system import clock
 from lrbias.metrics import Record
-from lrbias.steppers import reduce
+from lrbias.steppers import reduce, trainer_of
 from lrbias.settings import Compress, Count, validate
 from lrbias.forecasts._stability import Limits, limits
 from lrbias.storage import capacity
@@ -250,7 +250,7 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
     if short is not None:
         several = np.empty(CALL)
         return seconds_of(lambda: short.advance(several, 0)) / several.size
-    trainer = method.trainer(problem, network.widths, network.params.copy(), device=device)
+    trainer = trainer_of(method, problem, network.widths, network.params.copy(), device=device)
     trainer.begin(given)
     timed = _TimedSteps(trainer, np.empty(call, network.dtype))
     seconds = seconds_of(timed.call)

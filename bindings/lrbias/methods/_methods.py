@@ -1,8 +1,7 @@
 """How the network is trained: methods as frozen settings that know their kernel.
 
 `stepper(problem, widths, dtype, threads, device)` gives steps(params, losses, step=0) -> status: as many steps as
-`losses` is long, the first of which has the number `step`, made by the kernels of a `Device`. A run is made by the
-`Trainer` that `trainer(…)` gives. With a ridge λ every method minimises the loss + λ Σ ‖W_i‖².
+`losses` is long, the first of which has the number `step`, made by the kernels of a `Device`. With a ridge λ every method minimises the loss + λ Σ ‖W_i‖².
 """
 
 from typing import Annotated, Any, ClassVar
@@ -23,7 +22,6 @@ from lrcore.tableau import PAIRS, TABLEAUS
 RIDGE = "a finite number of at least 0"
 SCHEMES = (*TABLEAUS, *PAIRS)
 RTOL = 1e-6
-ROUNDING = 100  # units in the last place: smaller errors than these cannot be told from rounding
 
 
 def _known_scheme(name):
@@ -76,12 +74,6 @@ class Method(Settings):
 
     def check_record(self, record):
         """InvalidInput when `record` (a Record) asks for what has no meaning under this method."""
-
-    def trainer(self, problem, widths, params, threads=1, device=CPU):
-        """The Trainer of a run whose layers are the flat vector `params`, which it may change in place."""
-        from lrbias.steppers import Whole
-
-        return Whole(params, self.stepper(problem, widths, params.dtype, threads, device))
 
     def rates(self, first, count):
         """Time t of the steps first … first + count − 1."""
@@ -232,16 +224,6 @@ class GradientFlow(Method):
     def caption(self):
         chosen = f"dt = {self.dt:g}" if self.fixed else f"rtol = {self.tolerances[0]:g}"
         return self._with_ridge(f"gradient flow ({self.scheme}), {chosen}")
-
-    def trainer(self, problem, widths, params, threads=1, device=CPU):
-        if self.fixed:
-            return super().trainer(problem, widths, params, threads, device)
-        from lrbias.steppers import Adaptive
-
-        least = ROUNDING * np.finfo(params.dtype).eps
-        accepted = f"at least {least:.2g} in {params.dtype}, where smaller errors are those of rounding"
-        require(self.tolerances[0] >= least, "rtol", self.tolerances[0], accepted)
-        return Adaptive(problem, widths, params, self, threads, device)
 
     def stepper(self, problem, widths, dtype, threads=1, device=CPU):
         kernels, tableau, widths = device.kernels, TABLEAUS[self.scheme], layout.as_widths(widths)
@@ -423,11 +405,6 @@ class GLRL(Method):
         widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
         return Network(np.zeros(layout.size(widths)), widths)
 
-    def trainer(self, problem, widths, params, threads=1, device=CPU):
-        from lrbias.steppers import Greedy
-
-        return Greedy(problem, widths, params, self, threads, device)
-
     def settings(self):
         own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}
         inner = self.inner.settings()
@@ -493,12 +470,6 @@ class Linearized(Method):
         for name in ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues"):
             accepted = "metrics of a linear model, whose curvature and kernel are those of its start"
             require(name not in record.intervals(), "metrics", name, accepted)
-
-    def trainer(self, problem, widths, params, threads=1, device=CPU):
-        from lrbias.steppers import Tangent
-
-        require(not device.apart, "device", device.name, "cpu for a linearised network")
-        return Tangent(problem, params, self)
 
 
 METHODS = {method.name: method for method in (GD, GradientFlow, SGD, GLRL, Linearized)}

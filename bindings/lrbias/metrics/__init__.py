@@ -1,12 +1,32 @@
-"""What is measured of a network while it is trained.
+"""What is measured of a network while it is trained, and when.
 
 A metric is a row of `METRICS`. To add one: write a function of an `Observation` that returns its values in the order
 of its quantities, and register it with `@metric`.
 """
 
-from lrbias.metrics import _matrices as matrices, _regimes as regimes  # noqa: F401  which register their metrics
+from lrbias.metrics import _matrices, _regimes  # noqa: F401  which register their metrics
+from lrbias.metrics._absorbing import NONE, AbsorbingSets
+from lrbias.metrics._hessian import Hessian
+from lrbias.metrics._plan import Plan, has_another_core
+from lrbias.metrics._record import Record
+from lrbias.metrics._registry import METRICS, Metric, metric
 from lrbias.metrics._state import PRODUCT, RANKS, Observation, Setup, ranks_of
-from lrbias.metrics._plan import Plan
-from lrbias.metrics._registry import METRICS, Metric, Quantity, metric
+from lrbias.storage import Quantity
 
-__all__ = ["METRICS", "PRODUCT", "RANKS", "Metric", "Observation", "Plan", "Quantity", "Setup", "metric", "ranks_of"]
+__all__ = [
+    "METRICS",
+    "NONE",
+    "PRODUCT",
+    "RANKS",
+    "AbsorbingSets",
+    "Hessian",
+    "Metric",
+    "Observation",
+    "Plan",
+    "Quantity",
+    "Record",
+    "Setup",
+    "has_another_core",
+    "metric",
+    "ranks_of",
+]

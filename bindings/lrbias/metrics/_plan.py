@@ -5,7 +5,18 @@ import numpy as np
 from lrbias.errors import require
 from lrbias.metrics._functions import fitting, user_value
 from lrbias.metrics._memory import Memory
-from lrbias.metrics._registry import METRICS, Metric, Quantity
+from lrbias.metrics._registry import METRICS, Metric
+from lrbias.storage import Quantity
+from lrbias.system import cores
+from lrbias.devices import CPU
+
+
+def has_another_core(threads, record, device=CPU):
+    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
+
+    A device apart leaves even the core free from which it was called.
+    """
+    return (device.apart or cores() > threads) and not record.functions()
 
 
 class Plan:

@@ -5,16 +5,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One logged series: its name in the run, the shape of one row, its dtype and its interval in steps."""
-
-    name: str
-    shape: tuple
-    dtype: str
-    interval: int = 1
-
-
-@dataclass(frozen=True)
 class Metric:
     """A named group of quantities that are measured together.
 

@@ -9,34 +9,36 @@ Names are imported when they are first used: reading a run needs no PyTorch.
 import importlib
 
 from lrbias.errors import InvalidInput
+from lrbias.runs import ModelRun
 
 _HOME = {
-    "RankTracker": "tracker",
-    "Probe": "gradients",
-    "GradientRanks": "gradients",
-    "gradient_ranks": "gradients",
-    "WeightMatrix": "matrices",
-    "weight_matrices": "matrices",
-    "patches": "matrices",
-    "Training": "fitting",
-    "fit": "fitting",
-    "resume": "fitting",
-    "write_scalars": "callbacks",
-    "build": "networks",
-    "NETWORKS": "networks",
-    "load": "datasets",
-    "Images": "datasets",
-    "DATASETS": "datasets",
-    "ModelRun": "model_run",
+    "RankTracker": "_tracker",
+    "Probe": "_gradients",
+    "GradientRanks": "_gradients",
+    "gradient_ranks": "_gradients",
+    "WeightMatrix": "_matrices",
+    "weight_matrices": "_matrices",
+    "patches": "_matrices",
+    "Training": "_fit",
+    "fit": "_fit",
+    "resume": "_fit",
+    "write_scalars": "_callbacks",
+    "build": "_networks",
+    "NETWORKS": "_networks",
+    "load": "_datasets",
+    "Images": "_datasets",
+    "DATASETS": "_datasets",
 }
-__all__ = list(_HOME)
+_SHARED = {"trained": "_fit"}  # with studies
+__all__ = [*_HOME, "ModelRun"]
 
 
 def __getattr__(name):
-    if name not in _HOME:
+    home = (_HOME | _SHARED).get(name)
+    if home is None:
         raise AttributeError(f"module 'lrbias.nn' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(f"lrbias.nn.{_HOME[name]}"), name)
+        value = getattr(importlib.import_module(f"lrbias.nn.{home}"), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

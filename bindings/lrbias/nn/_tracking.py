@@ -10,7 +10,8 @@ from pydantic import Field
 from lrbias.training import MeasureError, Recorder
 from lrbias.errors import require
 from lrbias.storage import Log, MemorySink
-from lrbias.metrics import RANKS, Quantity, ranks_of
+from lrbias.metrics import RANKS, ranks_of
+from lrbias.storage import Quantity
 from lrbias.runs import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
 from lrbias.system import cores

@@ -13,7 +13,8 @@ from pathlib import Path
 from lrbias.storage import find_batched
 from lrbias.comparison import compare
 from lrbias.errors import FigureError, InvalidInput, require
-from lrbias.plots import _figures as plots, sweep_plots
+from lrbias import plots
+from lrbias.plots import sweep_plots
 from lrbias.plots import caption, our_style
 from lrbias.system import write_file
 from lrbias.system import usual_errors
@@ -22,7 +23,7 @@ from lrbias.system import as_path
 from lrbias.system import RunsDisplay, clock
 from lrbias.runs import open as open_run
 from lrbias.settings import check_switches
-from lrbias.studies.protocol import _plots as claim_plots
+from lrbias.studies.protocol import available as evidence_figures
 from lrbias.studies import is_findings, is_study, read_evidence, read_findings
 from lrbias.sweeps import open_sweep
 
@@ -224,7 +225,7 @@ def _of_study(path, evidence, anchor):
         for row, cell in zip(rows, cells, strict=True):
             row.append(_cell(cell[-1], cell[-1].replace(" ", "-")))
         tables.append({"title": sentence, "text": definition, "heads": heads, "rows": rows})
-    figures = claim_plots.available(evidence.runs, evidence.settings)
+    figures = evidence_figures(evidence.runs, evidence.settings)
     return {
         "id": anchor,
         "title": f"Study {_name(path)}",
@@ -297,7 +298,7 @@ def _render(sections):
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("lrbias", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("lrbias.reports", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     tops = [section for section in sections if section.get("level") != 3]
     return environment.get_template("report.html.j2").render(sections=sections, tops=tops)

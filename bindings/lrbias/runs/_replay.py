@@ -4,7 +4,7 @@ import numpy as np
 
 from lrbias.errors import require
 from lrbias.network import Network
-from lrbias.steppers import reduce
+from lrbias.steppers import reduce, trainer_of
 from lrbias.settings import Whole, validate
 from lrbias.system import one_blas_thread
 from lrcore import layout
@@ -23,7 +23,7 @@ def network_at(run, source, step):
         arrays = source.checkpoint_arrays(at)
         params = layout.aligned_copy(arrays["params"], arrays["params"].dtype)
         short = reduce(problem, run.checkpoint(0), run.method) if run.reduced else None
-        trainer = short or run.method.trainer(problem, run.widths, params)
+        trainer = short or trainer_of(run.method, problem, run.widths, params)
         trainer.restore(params, arrays)
         while at < step:
             count = min(step - at, CALL, trainer.most(at))

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lrbias.problems import _modes as modes
 from lrbias.storage import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
 from lrbias.experiments import parts
@@ -13,7 +12,7 @@ from lrbias.events import jumps
 from lrbias.storage import LOSSES
 from lrbias.network import Network
 from lrbias.runs._tracked import ModelRun, is_model
-from lrbias.problems import restore
+from lrbias.problems import restore, strengths
 from lrbias.events import plateaus
 from lrbias.runs._recording import Recording
 from lrbias.runs._replay import network_at
@@ -227,7 +226,7 @@ class Run(Recording):
         clusters = self.problem.mode_clusters(directions or record.directions, record.degenerate)
         sides = [vectors[:, : len(clusters)] for vectors in self.problem.mode_directions]
         with np.errstate(all="ignore"):  # what is not finite has no strengths
-            return modes.strengths(products, *sides, clusters)[..., : directions or len(self.problem.mode_values)]
+            return strengths(products, *sides, clusters)[..., : directions or len(self.problem.mode_values)]
 
     def _strengths_of_products(self):
         """(A, k), read in pieces, since all products at once may not fit into memory."""

@@ -9,13 +9,14 @@ from lrbias import theory
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.runs._recording import Recording
 
+MODEL = "model"  # the kind in config.json
 VALUES = "singular_values"
 RANK = {"spectral": "relative_rank", "frobenius": "relative_rank_frobenius"}  # by what a matrix is divided
 
 
 def is_model(config):
     """Whether config.json is that of a model that was tracked or trained."""
-    return config.get("kind") == "model"
+    return config.get("kind") == MODEL
 
 
 @dataclass(frozen=True)

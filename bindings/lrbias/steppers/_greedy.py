@@ -12,9 +12,10 @@ import numpy as np
 
 from lrbias.devices import CPU
 from lrbias.errors import require
-from lrbias.metrics import Quantity
+from lrbias.storage import Quantity
 from lrbias.problems import gaussian
-from lrbias.steppers._stepper import Trainer
+from lrbias.methods import GLRL
+from lrbias.steppers._stepper import Trainer, trainer_of
 from lrcore import layout, random, status
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
@@ -166,7 +167,7 @@ class Greedy(Trainer):
         """Make ready to train `units` units, which start from the wide network `params`."""
         self.small, self.small_widths = self._small(params, units)
         place = self.threads, self.device
-        self.inner = self.method.inner.trainer(self.problem, self._inner_widths(units), self.small, *place)
+        self.inner = trainer_of(self.method.inner, self.problem, self._inner_widths(units), self.small, *place)
         looking = self.device.for_one_pass(self.small_widths)
         self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
         self._goal = looking.constant(self.problem.objective(np.float64))
@@ -276,3 +277,8 @@ class Greedy(Trainer):
 
     def values(self):
         return [self._units, *self.inner.values()]
+
+
+@trainer_of.register
+def _(method: GLRL, problem, widths, params, threads=1, device=CPU):
+    return Greedy(problem, widths, params, method, threads, device)

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from lrbias.steppers._stepper import Trainer
+from lrbias.devices import CPU
+from lrbias.errors import require
+from lrbias.methods import Linearized
+from lrbias.steppers._stepper import Trainer, trainer_of
 from lrcore import cpu, layout, workspace
 
 
@@ -40,3 +43,9 @@ class Tangent(Trainer):
     def restore(self, params, state):
         self._output[:] = params
         self._take(state)
+
+
+@trainer_of.register
+def _(method: Linearized, problem, widths, params, threads=1, device=CPU):
+    require(not device.apart, "device", device.name, "cpu for a linearised network")
+    return Tangent(problem, params, method)

@@ -5,16 +5,21 @@ layers are trained in that vector itself; others train fewer numbers (`lrbias.st
 records (`Adaptive`), or let the network grow (`lrbias.steppers._greedy`).
 """
 
+import functools
+
 import numpy as np
 
 from lrbias.devices import CPU
-from lrbias.metrics import Quantity
+from lrbias.errors import require
+from lrbias.methods import GradientFlow, Method
+from lrbias.storage import Quantity
 from lrbias.system import together
 from lrcore import adaptive, layout, status
 from lrcore.tableau import PAIRS
 
 ENDLESS = 1 << 62
 RECORDED = [adaptive.EVALUATIONS, adaptive.REJECTED, adaptive.STEP]
+ROUNDING = 100  # units in the last place: smaller errors than these cannot be told from rounding
 COUNTS = [adaptive.EVALUATIONS, adaptive.REJECTED, adaptive.ACCEPTED]
 
 
@@ -155,3 +160,22 @@ class Adaptive(Trainer):
     def values(self):
         evaluations, rejections, size = self._now()
         return [int(evaluations), int(rejections), size]
+
+
+@functools.singledispatch
+def trainer_of(method, problem, widths, params, threads=1, device=CPU):
+    """The Trainer of a run by `method`, whose layers are the flat vector `params`, which it may change in place.
+
+    A method with steps of its own registers what makes them: `@trainer_of.register` for its class.
+    """
+    return Whole(params, method.stepper(problem, widths, params.dtype, threads, device))
+
+
+@trainer_of.register
+def _(method: GradientFlow, problem, widths, params, threads=1, device=CPU):
+    if method.fixed:
+        return trainer_of.dispatch(Method)(method, problem, widths, params, threads, device)
+    least = ROUNDING * np.finfo(params.dtype).eps
+    accepted = f"at least {least:.2g} in {params.dtype}, where smaller errors are those of rounding"
+    require(method.tolerances[0] >= least, "rtol", method.tolerances[0], accepted)
+    return Adaptive(problem, widths, params, method, threads, device)

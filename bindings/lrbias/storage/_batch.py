@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.system import Damaged, check_seal, expect, pack, parsing, read_bytes, unpack
 from lrbias.errors import InvalidInput, StoreError
-from lrbias.experiments import PATHS
+from lrbias.storage._documents import PATHS
 from lrbias.system import write_file
 from lrbias.storage._log import LOSSES
 from lrbias.system import as_path

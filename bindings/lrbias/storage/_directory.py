@@ -34,7 +34,7 @@ from lrbias.storage import _zarr_log as zarr_log
 from lrbias.system import Damaged, expect, pack, parse_array, read_archive, read_bytes, unpack
 from lrbias.errors import InvalidInput, StoreError, require, shorten
 from lrbias.system import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
-from lrbias.metrics import Quantity
+from lrbias.storage._quantity import Quantity
 from lrbias.system import as_path
 from lrbias.storage._documents import check_config, check_progress
 from lrbias.system import Owner

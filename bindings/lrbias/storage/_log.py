@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.metrics import Quantity
+from lrbias.storage._quantity import Quantity
 from lrbias.storage._directory import LOSSES, chunk_rows, progress_document, shortened
 
 

@@ -1,1 +1,5 @@
-"""Studies that are reproduced: their runs, the claims that they test, and the evidence."""
+"""Studies of the literature's claims, one folder each."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

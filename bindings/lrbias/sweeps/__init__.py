@@ -1,1 +1,5 @@
-"""Many runs: what varies, where they are made, how small ones are trained side by side, and reading them."""
+"""Many runs: sweeps and ensembles, their executors, batches and tables."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lrbias.problems import as_positions, is_number
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.experiments import PATHS, Experiment
+from lrbias.experiments import Experiment
+from lrbias.storage import PATHS
 from lrbias.system import as_path
 
 PLAIN = re.compile(r"[^A-Za-z0-9.+-]+")

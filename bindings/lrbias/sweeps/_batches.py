@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.experiments import _experiment as experiment
 from lrbias.storage import ROWS, batch_owner, columns_of, read_batch, write_batch
 from lrbias.devices import CPU, resolve
 from lrbias.errors import Interrupted, StoreError
-from lrbias.experiments import Experiment
+from lrbias.experiments import Experiment, describe
 from lrbias.system import lock
 from lrbias.forecasts import seconds_of
 from lrbias.system import collected
@@ -141,7 +140,7 @@ class Member:
         self.params, self.widths, self.record = network.params, network.widths, arguments["record"]
         self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
         parts = self.problem, network, self.method, self.record
-        self.settings = experiment.describe(*parts, **{key: arguments[key] for key in others})
+        self.settings = describe(*parts, **{key: arguments[key] for key in others})
         setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method)
         self.observation, self.plan = Observation(setup), Plan(setup)
         self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])

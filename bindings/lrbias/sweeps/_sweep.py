@@ -18,7 +18,8 @@ from pathlib import Path
 from lrbias.storage import batch_path
 from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
-from lrbias.experiments import PATHS, Experiment
+from lrbias.experiments import Experiment
+from lrbias.storage import PATHS
 from lrbias.system import drafted, remove_stale
 from lrbias.system import usual_errors
 from lrbias.system import terminable

@@ -32,12 +32,12 @@ def _announcement():
     return made
 
 
-def announce(wanted: bool | None) -> None:
+def announce_compilation(wanted: bool | None) -> None:
     """Whether to say from now on that kernels are compiled; None: where stderr is a terminal."""
     _announcement().wanted = Careful(sys.stderr).isatty() if wanted is None else wanted
 
 
-def seconds() -> float:
+def compile_seconds() -> float:
     """How long this thread has spent compiling so far."""
     from lrcore.cpu import compilation
 

@@ -6,7 +6,7 @@ A display that cannot be written, since stderr is closed or full or missing, bec
 import sys
 import time
 
-from lrbias.system import _compilation as compiling
+from lrbias.system._compilation import compile_seconds
 from lrbias.system._streams import Careful
 
 PLAIN_INTERVAL = 10.0
@@ -37,7 +37,7 @@ class Plain(Silent):
     def start(self, step, steps):
         self._first_step, self._steps = step, steps
         self._first_time = self._last_time = time.monotonic()
-        self._compiled = compiling.seconds()
+        self._compiled = compile_seconds()
 
     def update(self, step, loss, rank):
         now = time.monotonic()
@@ -46,7 +46,7 @@ class Plain(Silent):
             self._show(self._text(step, loss, rank, now))
 
     def _text(self, step, loss, rank, now):
-        training = now - self._first_time - (compiling.seconds() - self._compiled)
+        training = now - self._first_time - (compile_seconds() - self._compiled)
         speed = (step - self._first_step) / max(training, 1e-9)
         left = (self._steps - step) / speed if speed else float("inf")
         shown_rank = "" if rank is None else f"  {self._rank} {rank:.2f}"

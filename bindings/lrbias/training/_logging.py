@@ -14,14 +14,6 @@ from lrbias.system import Owner, cores
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
 
-def has_another_core(threads, record, device=CPU):
-    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
-
-    A device apart leaves even the core free from which it was called.
-    """
-    return (device.apart or cores() > threads) and not record.functions()
-
-
 class MeasureError(Exception):
     """A metric failed at `step`, where the parameters were `params` and the trainer's state `state`.
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.system import _compilation as compiling
-from lrbias.experiments import _experiment as experiment
+from lrbias.system import announce_compilation, compile_seconds
 from lrbias.storage import refuse_writing
-from lrbias.training._logging import MeasureError, Recorder, has_another_core
+from lrbias.training._logging import MeasureError, Recorder
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
 from lrbias.system import usual_errors
@@ -23,12 +22,13 @@ from lrbias.storage import LOSSES, Log, MemorySink, losses_quantity
 from lrbias.methods import METHODS
 from lrbias.metrics import Observation, Plan, Setup
 from lrbias.network import Network
-from lrbias.runs import is_model
+from lrbias.runs import MODEL, is_model, resumer
 from lrbias.events import PlateauWatch
 from lrbias.problems import Problem
 from lrbias.system import display
-from lrbias.metrics import Record, Stop
-from lrbias.steppers import reduce
+from lrbias.metrics import Record, has_another_core
+from lrbias.experiments import Stop, describe, to_toml
+from lrbias.steppers import reduce, trainer_of
 from lrbias.runs import Run, check_settings, parts_of, problem_of
 from lrbias.settings import Compress, Count, Threads, Whole, check_switches, validate
 from lrbias.storage import RunFolder, RunWriter, as_recorded, check_new, check_quantities
@@ -102,7 +102,7 @@ def train(
     stop.check_method(method)
     if store is not None:
         check_new(store)
-    compiling.announce(progress)
+    announce_compilation(progress)
     if forecast:
         for sentence in first_warnings(problem, network, given, method, steps):
             warnings.warn(sentence, ForecastWarning, stacklevel=3)
@@ -114,13 +114,13 @@ def train(
         others.update(device=device, compress=compress)
         start = [] if given is None else [given]
         training.trainer.begin(given)
-        settings = experiment.describe(problem, *start, method, record, stop, **others)
+        settings = describe(problem, *start, method, record, stop, **others)
         config = training.config(settings)
         if store is None:
             sink = MemorySink()
             sink.write_checkpoint(0, training.arrays(), network.widths)
         else:
-            toml = {"experiment.toml": experiment.to_toml(settings)}
+            toml = {"experiment.toml": to_toml(settings)}
             data = problem.target, problem.observed
             sink = RunWriter.create(store, config, toml, data, training.arrays(), training.quantities, steps)
         return training.go(sink, config, 0, progress)
@@ -144,10 +144,8 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
         others = (("metrics", metrics), ("from_checkpoint", from_checkpoint), ("threads", threads), ("device", device))
         for name, value in others:
             require(value is None, name, value, "nothing for a run of a model")
-        from lrbias.nn import resume as resume_model
-
-        return resume_model(path, steps, progress=progress)
-    compiling.announce(progress)
+        return resumer(MODEL)(path, steps, progress=progress)
+    announce_compilation(progress)
     writer = RunWriter.reopen(path)
     try:
         config = writer.config()
@@ -225,7 +223,7 @@ class _Training:
     ):
         self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
         self.method, self.device = method, device
-        self.trainer = short or method.trainer(problem, tuple(widths), self.params, threads, device)
+        self.trainer = short or trainer_of(method, problem, tuple(widths), self.params, threads, device)
         self.trainer.budget = FIRST_BUDGET
         first = first or params.copy
         self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
@@ -348,7 +346,7 @@ class _Training:
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
 
     def _start_clock(self):
-        self.start_time, self.compiled_before = time.perf_counter(), compiling.seconds()
+        self.start_time, self.compiled_before = time.perf_counter(), compile_seconds()
 
     def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""
@@ -466,7 +464,7 @@ class _Training:
             return self.trainer.drawn_loss(self.step)
 
     def _progress(self, ending, detail):
-        compiled = compiling.seconds() - self.compiled_before
+        compiled = compile_seconds() - self.compiled_before
         elapsed = self.elapsed_before + time.perf_counter() - self.start_time - compiled
         self.sink.commit(self.step, self.checkpoint, ending, detail, self.intervals, elapsed)
         return ending
@@ -502,7 +500,7 @@ def made_with(promise=PORTABLE, device=CPU):
 
 def _commit_id():
     """The commit of a source checkout, None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
     try:

@@ -5,7 +5,7 @@ The products of a run are many numbers, so runs are made in memory, and what is 
 
 import numpy as np
 
-from lrbias.comparison import trajectory_distance
+from lrbias.analysis import trajectory_distance
 from lrbias.problems import Completion
 from lrbias.methods import GLRL, GradientFlow
 from lrbias.network import Network

@@ -22,7 +22,8 @@ from lrbias.methods import GLRL, GradientFlow
 from lrbias.network import Network
 from lrbias.problems import Factorization, spectrum, symmetric
 from lrbias.system import RunsDisplay
-from lrbias.metrics import Record, Stop
+from lrbias.experiments import Stop
+from lrbias.metrics import Record
 from lrbias.storage import read_json, write_json
 from lrbias.studies.glrl._paths import DEPTHS, RANDOM_SCALES, RTOL, SCALES, SEED, SIZE, compare_paths
 from lrbias.studies import made, make_store

@@ -5,12 +5,12 @@ import functools
 import numpy as np
 
 from lrbias import theory
-from lrbias.plots import _curvature as regime_plots
 from lrbias.plots import (
     LINES,
     THEORY,
     caption,
     dark_to_light,
+    draw_saddles,
     new_figure,
     plain_ticks,
     positive,
@@ -161,7 +161,7 @@ def saddle_to_saddle(findings):
     """Gradient norm and loss along the flow from a small start; circles: the saddles it came by, with their ranks."""
     figure, grid = new_figure(2, len(findings.paths), height=2.3, sharex="col", sharey="row")
     for column, (depth, run) in zip(grid.T, findings.paths.items(), strict=True):
-        regime_plots.draw_saddles(run, findings.saddles[depth], column)
+        draw_saddles(run, findings.saddles[depth], column)
         column[0].set_title(f"depth {depth}")
         column[1].set_xlabel(f"iteration (t = {run.step_size:g} · iteration)")
         column[1].xaxis.get_major_locator().set_params(nbins=5)

@@ -18,7 +18,8 @@ from lrbias.methods import GD, GradientFlow, Linearized
 from lrbias.network import Network
 from lrbias.problems import Factorization, spectrum, teacher
 from lrbias.system import RunsDisplay
-from lrbias.metrics import Record, Stop
+from lrbias.experiments import Stop
+from lrbias.metrics import Record
 from lrbias.problems import Regression
 from lrbias.runs import open as open_run
 from lrbias.storage import read_json

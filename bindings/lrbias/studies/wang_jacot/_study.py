@@ -22,7 +22,8 @@ from lrbias.forecasts import seconds_of
 from lrbias.methods import GD, SGD
 from lrbias.network import Network
 from lrbias.problems import gaussian, spectrum
-from lrbias.metrics import Record, Stop
+from lrbias.experiments import Stop
+from lrbias.metrics import Record
 from lrbias.methods import Anneal, Periodic
 from lrbias.settings import Threads, validate
 from lrbias.storage import read_json, write_json

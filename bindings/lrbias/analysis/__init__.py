@@ -1,0 +1,5 @@
+"""What can be said of finished runs: saddles, directions that converge, distances of paths, nuclear norms, intervals."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from ._convex import check_installed as check_installed
+from ._convex import least_squares_nuclear as least_squares_nuclear
+from ._convex import nuclear_norm as nuclear_norm
+from ._intervals import rate_interval as rate_interval
+from ._intervals import share_interval as share_interval
+from ._paths import has_products as has_products
+from ._paths import trajectory_distance as trajectory_distance
+from ._saddles import Saddle as Saddle
+from ._saddles import directional_convergence as directional_convergence
+from ._saddles import saddles as saddles

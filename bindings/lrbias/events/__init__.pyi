@@ -1,0 +1,10 @@
+from ._jumps import FLOOR as FLOOR
+from ._jumps import LOWER as LOWER
+from ._jumps import UPPER as UPPER
+from ._jumps import check_thresholds as check_thresholds
+from ._jumps import first_rank as first_rank
+from ._jumps import jumps as jumps
+from ._jumps import next_rank as next_rank
+from ._plateaus import Plateau as Plateau
+from ._plateaus import PlateauWatch as PlateauWatch
+from ._plateaus import plateaus as plateaus

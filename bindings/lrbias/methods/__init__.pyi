@@ -1,0 +1,12 @@
+from ._methods import GD as GD
+from ._methods import GLRL as GLRL
+from ._methods import GradientFlow as GradientFlow
+from ._methods import INNER as INNER
+from ._methods import Linearized as Linearized
+from ._methods import METHODS as METHODS
+from ._methods import Method as Method
+from ._methods import OWN as OWN
+from ._methods import SGD as SGD
+from ._schedules import Anneal as Anneal
+from ._schedules import Periodic as Periodic
+from ._schedules import Steps as Steps

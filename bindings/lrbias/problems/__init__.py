@@ -1,0 +1,5 @@
+"""What is fitted (all of a target, part of it, measurements, data), and where targets come from."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

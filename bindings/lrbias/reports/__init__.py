@@ -1,0 +1,5 @@
+"""One self-contained page about runs, sweeps and studies."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from ._findings import Findings as Findings
+from ._reproduce import folder_of as folder_of
+from ._reproduce import forecast_study as forecast_study
+from ._reproduce import is_findings as is_findings
+from ._reproduce import is_study as is_study
+from ._reproduce import read_evidence as read_evidence
+from ._reproduce import read_findings as read_findings
+from ._reproduce import reproduce as reproduce
+from ._runs import ENDED as ENDED
+from ._runs import made as made
+from ._runs import make_store as make_store
+from ._tables import markdown as markdown

@@ -1,0 +1,5 @@
+"""Gradient flow from small starts beside greedy low-rank learning (Li, Luo and Lyu)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

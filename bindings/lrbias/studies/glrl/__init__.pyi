@@ -1,0 +1,2 @@
+from ._study import Study as Study
+from ._tables import GreedyFindings as GreedyFindings

@@ -1,0 +1,5 @@
+"""Jumps of SGD to lower rank (Wang and Jacot)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

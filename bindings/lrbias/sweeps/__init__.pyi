@@ -1,0 +1,10 @@
+from ._ensemble_data import Ensemble as Ensemble
+from ._ensemble_data import open_ensemble as open_ensemble
+from ._ensembles import ensemble as ensemble
+from ._sweep import forecast_sweep as forecast_sweep
+from ._sweep import sweep as sweep
+from ._table import Sweep as Sweep
+from ._table import as_csv as as_csv
+from ._table import check_table as check_table
+from ._table import open_sweep as open_sweep
+from ._workers import run_all as run_all

@@ -1,0 +1,11 @@
+from ._logging import MeasureError as MeasureError
+from ._logging import Recorder as Recorder
+from ._training import CHUNK_SECONDS as CHUNK_SECONDS
+from ._training import FIRST_CHUNK as FIRST_CHUNK
+from ._training import listed_quantities as listed_quantities
+from ._training import made_with as made_with
+from ._training import resume as resume
+from ._training import train as train
+from ._warmup import DTYPES as DTYPES
+from ._warmup import METHODS as METHODS
+from ._warmup import warm_up as warm_up
