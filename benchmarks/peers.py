@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 import lrbias as lb
+from lrbias.steppers import steps_of
 from lrcore import cpu, layout, workspace
 
 DEPTH, LR = 3, 1e-5
@@ -26,7 +27,7 @@ def ours(n, steps, method=None, dtype=np.float64, depth=DEPTH, threads=1):
     layers, target = problem(n, dtype, depth)
     params, widths = layout.flatten(layers, dtype)
     params, losses = layout.aligned_copy(params, dtype), np.empty(steps, dtype)
-    advance = (method or lb.GD(lr=LR)).stepper(lb.Factorization(target), widths, dtype, threads)
+    advance = steps_of(method or lb.GD(lr=LR), lb.Factorization(target), widths, dtype, threads)
     return lambda: advance(params, losses)
 
 

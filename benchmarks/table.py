@@ -24,6 +24,7 @@ from peak import gigaflops
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
+from lrbias.steppers import steps_of
 from lrbias.steppers._reduction import reduce
 
 RUNS = sized(10_000, 32)
@@ -148,7 +149,11 @@ def short_forms():
     for name, (target, network) in cases.items():
         problem, method = lb.Factorization(target), lb.GD(lr=1e-4)
         short, several = reduce(problem, network, method), np.empty(steps)
-        dense, one, params = method.stepper(problem, network.widths, np.float64), np.empty(whole), network.params.copy()
+        dense, one, params = (
+            steps_of(method, problem, network.widths, np.float64),
+            np.empty(whole),
+            network.params.copy(),
+        )
         sides = {
             "short": functools.partial(short.advance, several, 0),
             "whole": lambda d=dense, p=params, o=one: d(p, o),

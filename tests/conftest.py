@@ -19,8 +19,8 @@ if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is ask
 @pytest.fixture(autouse=True, scope="session")
 def coarse_figures():
     """Pictures take most of the time of what draws many, and nobody looks at these."""
-    from lrbias.reports import _report as reporting
     from lrbias.plots import _drawing as drawing
+    from lrbias.reports import _report as reporting
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(drawing.STYLE, "savefig.dpi", 60)

@@ -13,9 +13,9 @@ import lrbias as lb
 from backends import ALL, CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
 from lrbias import theory
-from lrbias.training import _training as training
 from lrbias.system._progress import Silent
 from lrbias.system._threads import together
+from lrbias.training import _training as training
 from lrcore import adaptive, cpu, layout, objective, reference, tableau, workspace
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, TIME, Flow
 from lrcore.status import DIVERGED, OK, PAUSED

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.storage._batch import read_batch
 from lrbias.cli import main
 from lrbias.experiments._experiment import Experiment
+from lrbias.storage._batch import read_batch
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint

@@ -9,8 +9,9 @@ import pytest
 import lrbias as lb
 from lrbias.cli import main
 from lrbias.experiments._experiment import Experiment
-from lrbias.studies.protocol import _claims as claims, _runs as protocol
 from lrbias.studies._reproduce import read_evidence
+from lrbias.studies.protocol import _claims as claims
+from lrbias.studies.protocol import _runs as protocol
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
 METRICS = protocol.BASE["metrics"]

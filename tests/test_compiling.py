@@ -13,7 +13,8 @@ from numba.core.caching import NullCache
 import lrbias as lb
 from conftest import ROOT
 from lrbias.cli import _app as cli
-from lrbias.system import _compilation as compiling, _progress as progress
+from lrbias.system import _compilation as compiling
+from lrbias.system import _progress as progress
 from lrcore.cpu import compilation
 from lrcore.cpu._target import kernel
 

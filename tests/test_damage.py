@@ -16,10 +16,10 @@ import zarr
 
 import damage
 import lrbias as lb
-from lrbias.storage import _directory as store
-from lrbias.system._archives import Damaged, pack, parse_array, read_archive, unpack
 from lrbias.cli import main
+from lrbias.storage import _directory as store
 from lrbias.storage._directory import read_json, write_json
+from lrbias.system._archives import Damaged, pack, parse_array, read_archive, unpack
 from runs import fingerprint, settings
 
 OLD = Path(__file__).with_name("run_without_owner.zip")  # made by lrbias before files said whose they are

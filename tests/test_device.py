@@ -18,12 +18,12 @@ import pytest
 
 import lrbias as lb
 from lrbias import devices
-from lrbias.sweeps import _ensembles as ensembles
-from lrbias.training import _training as training
 from lrbias.experiments._experiment import Experiment
 from lrbias.storage._directory import progress_document, read_json, write_json
 from lrbias.sweeps import _batches as batching
+from lrbias.sweeps import _ensembles as ensembles
 from lrbias.sweeps._sweep import forecast_sweep
+from lrbias.training import _training as training
 from runs import call, fingerprint
 
 NO_EXTRA = "" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed: pip install 'lrbias[cuda]'"

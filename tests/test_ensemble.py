@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias.analysis._intervals import rate_interval, share_interval
 from lrbias.sweeps import _ensembles as ensembles
 from lrbias.system._files import lock
-from lrbias.analysis._intervals import rate_interval, share_interval
 
 ARRAYS = ("ranks", "absorbing", "train_error", "hidden_error", "diverged", "ended", "values", "lr", "ridge")
 LOWER, UPPER = 0.2, 0.3  # with these the ranks of short runs change

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.plots import _drawing as drawing, _figures as plots
+from lrbias.plots import _drawing as drawing
+from lrbias.plots import _figures as plots
 from runs import call, settings
 
 FACTORIZATION = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0]))

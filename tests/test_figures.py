@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.plots import _drawing as drawing, _figures as plots
+from lrbias.plots import _drawing as drawing
+from lrbias.plots import _figures as plots
 from runs import settings
 
 

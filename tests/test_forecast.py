@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.forecasts import _stability as stability
 from lrbias import theory
+from lrbias.forecasts import _stability as stability
 from lrbias.forecasts._escapes import Escape, escapes
 from lrbias.metrics._hessian import Hessian
 from runs import settings

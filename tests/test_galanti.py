@@ -13,8 +13,8 @@ import lrbias as lb
 from lrbias.nn import Training
 from lrbias.nn._fit import _Fitting
 from lrbias.studies.galanti import _study as galanti
-from lrbias.studies.galanti._study import Map, Scale, Study
 from lrbias.studies.galanti._statistics import correlation, last_rank, verdict
+from lrbias.studies.galanti._study import Map, Scale, Study
 from runs import call
 
 torch.set_num_threads(1)

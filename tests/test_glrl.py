@@ -9,10 +9,12 @@ import pytest
 import lrbias as lb
 from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
-from lrbias.studies.glrl import _study as glrl, _paths as glrl_paths, _tables as glrl_tables
 from lrbias.studies import _runs as making
-from lrbias.studies.glrl._study import GRAPHS, Study, counterexample, graph
 from lrbias.studies._reproduce import is_findings, read_findings
+from lrbias.studies.glrl import _paths as glrl_paths
+from lrbias.studies.glrl import _study as glrl
+from lrbias.studies.glrl import _tables as glrl_tables
+from lrbias.studies.glrl._study import GRAPHS, Study, counterexample, graph
 
 SMALL = {
     glrl: {"LARGE_SCALES": (1e-2, 1e-8), "FRACTIONS": (0.8,), "INSTANCES": 1, "COMPLETION_STEPS": 500},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.training import _training as training
 from lrbias.errors import InvalidInput
 from lrbias.steppers._greedy import SMALL, leading_direction
+from lrbias.training import _training as training
 from lrcore import layout
 from runs import call, fingerprint
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.system import _interrupts as interrupts
 from lrbias.studies import _reproduce as reproducing
 from lrbias.studies._runs import made
+from lrbias.system import _interrupts as interrupts
 from runs import call, fingerprint, settings
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]

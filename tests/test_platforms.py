@@ -12,7 +12,8 @@ import filelock
 import pytest
 
 import lrbias as lb
-from lrbias.system import _files as files, _threads as threads
+from lrbias.system import _files as files
+from lrbias.system import _threads as threads
 from runs import fingerprint, settings
 
 HERE = Path(__file__).resolve().parent

@@ -5,13 +5,19 @@ import json
 import pytest
 
 import lrbias as lb
+from lrbias.studies._reproduce import is_findings, read_findings
+from lrbias.studies.regimes import (
+    _numbers as regimes_numbers,
+)
+from lrbias.studies.regimes import (
+    _plots as regimes_plots,
+)
 from lrbias.studies.regimes import (
     _study as regimes,
-    _numbers as regimes_numbers,
-    _plots as regimes_plots,
+)
+from lrbias.studies.regimes import (
     _tables as regimes_tables,
 )
-from lrbias.studies._reproduce import is_findings, read_findings
 from runs import call
 
 SHARED = {

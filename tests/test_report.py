@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import lrbias as lb
-from lrbias.reports import _report as reporting
 from lrbias.cli import main
+from lrbias.reports import _report as reporting
 from lrbias.studies.protocol import _runs as protocol
 from runs import settings
 

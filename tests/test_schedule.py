@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import lrbias as lb
 from lrbias.methods import _schedules as schedule
+from lrbias.steppers import steps_of
 from runs import settings
 
 STEPS = lb.Steps(factor=0.1, at=[50, 120])
@@ -178,9 +179,9 @@ def test_sgd_with_steps_is_two_methods_one_after_the_other(replacement):
     halves = lb.SGD(lr=0.02, ridge=0.01, **own), lb.SGD(lr=0.01, ridge=0.005, **own)
     problem, network = _problem(), settings()["network"]
     found, params, losses = network.params.copy(), network.params.copy(), np.empty((2, 200))
-    whole.stepper(problem, network.widths, network.dtype)(found, losses[0], 0)
+    steps_of(whole, problem, network.widths, network.dtype)(found, losses[0], 0)
     for half, part in zip(halves, (slice(0, 120), slice(120, 200)), strict=True):
-        half.stepper(problem, network.widths, network.dtype)(params, losses[1][part], part.start)
+        steps_of(half, problem, network.widths, network.dtype)(params, losses[1][part], part.start)
     assert np.array_equal(found, params)
     assert np.array_equal(*losses)
 

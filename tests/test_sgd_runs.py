@@ -11,9 +11,9 @@ import pytest
 
 import crash
 import lrbias as lb
-from lrbias.training import _training as training
 from lrbias.experiments._experiment import Experiment, read_toml
 from lrbias.theory import representation_cost
+from lrbias.training import _training as training
 from lrcore import cpu, random
 from runs import call, fingerprint, quiet_train, settings
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.experiments import _experiment as experiment
-from lrbias.storage._batch import read_batch
 from lrbias.cli import main
+from lrbias.experiments import _experiment as experiment
 from lrbias.plots import sweep_plots
+from lrbias.storage._batch import read_batch
 from lrbias.storage._directory import RunWriter
 from lrbias.sweeps._axes import expand
 from lrbias.sweeps._sweep import forecast_sweep

@@ -8,8 +8,9 @@ import pytest
 
 import lrbias as lb
 from lrbias.experiments._experiment import Experiment, read_toml
-from lrbias.problems._observed import restore
 from lrbias.problems._factorization import gaussian
+from lrbias.problems._observed import restore
+from lrbias.steppers import steps_of
 from lrbias.sweeps._batches import plan_batches
 from lrcore import random
 from runs import call, fingerprint, settings
@@ -49,7 +50,7 @@ QUIET = {"record": lb.Record(metrics=()), "forecast": False}
 def _trained(problem, network, method, steps, threads=1):
     """(layers, losses) after so many steps of the kernel."""
     params, losses = network.params.copy(), np.empty(steps, network.dtype)
-    method.stepper(problem, network.widths, network.dtype, threads)(params, losses)
+    steps_of(method, problem, network.widths, network.dtype, threads)(params, losses)
     return lb.Network(params, network.widths).layers, losses
 
 

@@ -9,7 +9,8 @@ import pytest
 import lrbias as lb
 from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
-from lrbias.studies.wang_jacot import _study as wang_jacot, _tables as wang_jacot_tables
+from lrbias.studies.wang_jacot import _study as wang_jacot
+from lrbias.studies.wang_jacot import _tables as wang_jacot_tables
 from lrbias.studies.wang_jacot._study import NOISE, SETS, Study, least_curvature, problem, truth
 
 SMALL = {

@@ -23,13 +23,13 @@ from .events import plateaus as plateaus
 from .experiments import Stop as Stop
 from .forecasts import Forecast as Forecast
 from .forecasts import forecast as forecast
-from .methods import Anneal as Anneal
 from .methods import GD as GD
 from .methods import GLRL as GLRL
+from .methods import SGD as SGD
+from .methods import Anneal as Anneal
 from .methods import GradientFlow as GradientFlow
 from .methods import Linearized as Linearized
 from .methods import Periodic as Periodic
-from .methods import SGD as SGD
 from .methods import Steps as Steps
 from .metrics import AbsorbingSets as AbsorbingSets
 from .metrics import Record as Record

@@ -6,11 +6,10 @@ import numpy as np
 
 from lrbias.analysis import has_products, trajectory_distance
 from lrbias.errors import InvalidInput, require
-from lrbias.system import usual_errors
-from lrbias.runs import Recording
-from lrbias.runs import Run
+from lrbias.runs import Recording, Run
 from lrbias.runs import open as open_run
 from lrbias.settings import check_formats
+from lrbias.system import usual_errors
 
 
 @usual_errors

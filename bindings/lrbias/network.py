@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.settings import as_array, as_matrix
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.problems import gaussian, orthonormal
-from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, check_memory, validate
+from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, as_array, as_matrix, check_memory, validate
 from lrcore import layout, random
 
 PARAMETRIZATIONS = ("standard", "ntk")

@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from lrcore.adaptive import ACCEPTED, EVALUATIONS, FACTORS, NEXT, NOISE, REJECTED, STEP, TIME, first_step, first_trial, stable_size, step_factor
+from lrcore.adaptive import (
+    ACCEPTED,
+    EVALUATIONS,
+    FACTORS,
+    NEXT,
+    NOISE,
+    REJECTED,
+    STEP,
+    TIME,
+    first_step,
+    first_trial,
+    stable_size,
+    step_factor,
+)
 from lrcore.reference.objective import objective_loss_and_gradient
 from lrcore.status import DIVERGED, OK, PAUSED
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from lrcore import layout
-from lrcore.random import below
 from lrcore.reference.objective import grad_product, grad_product_change, objective_loss_and_gradient
 from lrcore.reference.products import chain
 

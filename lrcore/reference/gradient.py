@@ -3,7 +3,6 @@
 import numpy as np
 
 from lrcore import layout
-from lrcore.random import below
 from lrcore.reference.products import chain, product
 
 

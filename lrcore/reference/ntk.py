@@ -3,7 +3,6 @@
 import numpy as np
 
 from lrcore import layout
-from lrcore.random import below
 from lrcore.reference.objective import objective_loss_and_gradient
 from lrcore.reference.products import chain
 from lrcore.status import DIVERGED, OK

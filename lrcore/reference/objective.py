@@ -63,6 +63,7 @@ def objective_gd_steps(params, widths, objective, rates, ridges, losses, work=No
 
 def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, work=None):
     """A Runge–Kutta method, tableau = (a, b), on the flow of an Objective with ridge λ."""
+
     def evaluate(point):
         gradient = np.empty_like(point)
         return objective_loss_and_gradient(point, widths, objective, ridge, gradient), gradient

@@ -19,6 +19,7 @@ def gd_steps(params, widths, target, lr, losses, work=None):
 
 def rk_steps(params, widths, target, dt, a, b, losses, work=None):
     """An explicit Runge–Kutta method (a, b) with steps dt on the gradient flow; losses[k] is L before step k."""
+
     def evaluate(point):
         gradient = np.empty_like(point)
         return loss_and_gradient(point, widths, target, gradient), gradient

@@ -9,9 +9,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from lrbias.settings import as_array, as_matrix
 from lrbias.errors import InvalidInput, require
-from lrbias.settings import Positive, validate
+from lrbias.settings import Positive, as_array, as_matrix, validate
 from lrbias.system import one_blas_thread
 
 ITERATIONS = 100_000  # at most; small problems take some hundred

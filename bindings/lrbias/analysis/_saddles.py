@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lrbias.errors import require
-from lrbias.system import usual_errors
 from lrbias.metrics import Hessian
 from lrbias.runs import Run
 from lrbias.settings import Positive, validate
+from lrbias.system import usual_errors
 
 LARGEST = 2500  # parameters of a network whose Hessian is written down
 ROUNDING = 1e-10

@@ -11,7 +11,9 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from lrbias.cli import _runs as runs, _studies as studies, _warmup as warming
+from lrbias.cli import _runs as runs
+from lrbias.cli import _studies as studies
+from lrbias.cli import _warmup as warming
 from lrbias.cli._console import EXIT_INPUT, EXIT_STORE, complain
 from lrbias.system import Careful
 

@@ -269,10 +269,10 @@ def run(
     """
     flags = {key: value for key, value in locals().items() if value is not None and key not in _NOT_SETTINGS}
     from lrbias.experiments import Experiment, read_toml
-    from lrbias.system import announce_compilation
     from lrbias.forecasts import forecast
     from lrbias.settings import check_formats
     from lrbias.storage import check_new
+    from lrbias.system import announce_compilation
     from lrbias.training import train
 
     formats = check_formats(format or ("png", "pdf"))

@@ -57,11 +57,10 @@ def sweep(
     quiet
         Show neither forecast nor progress.
     """
-    from lrbias.experiments import read_toml
     from lrbias.errors import RunsFailed
-    from lrbias.sweeps import forecast_sweep
+    from lrbias.experiments import read_toml
+    from lrbias.sweeps import check_table, forecast_sweep
     from lrbias.sweeps import sweep as make_sweep
-    from lrbias.sweeps import check_table
 
     if table:
         check_table(table)
@@ -174,10 +173,10 @@ def reproduce(
     quiet
         Show neither forecast nor progress.
     """
-    from lrbias.system import goes_on_in
     from lrbias.settings import check_formats
     from lrbias.studies import folder_of, forecast_study
     from lrbias.studies import reproduce as make_study
+    from lrbias.system import goes_on_in
 
     formats = check_formats(format or ("png", "pdf"))
     if dry_run or not quiet:

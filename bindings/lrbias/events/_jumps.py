@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrbias.settings import as_numbers
 from lrbias.errors import require
-from lrbias.settings import NotNegative, Positive, validate
+from lrbias.settings import NotNegative, Positive, as_numbers, validate
 
 LOWER, UPPER = 0.01, 0.02
 FLOOR = 1e-4  # of the largest value: the target's, or the largest that was recorded

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrbias.settings import as_numbers, as_real
 from lrbias.errors import require
-from lrbias.settings import NotNegative, validate
+from lrbias.settings import NotNegative, as_numbers, as_real, validate
 
 FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
 LEARNT, SETTLED = 0.99, 1e-3  # of the first loss

@@ -7,20 +7,27 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.system import Damaged, read_archive
-from lrbias.problems import Completion, Sensing
 from lrbias.devices import DeviceName, check_threads
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.methods import INNER, METHODS, OWN
-from lrbias.network import Network
-from lrbias.problems import load_observed, restore
-from lrbias.system import as_path
-from lrbias.problems import Factorization, load_matrix, spectrum, symmetric, teacher
 from lrbias.experiments._stop import Stop
+from lrbias.methods import INNER, METHODS, OWN
 from lrbias.metrics import Record
-from lrbias.storage import PATHS
-from lrbias.problems import load_regression
+from lrbias.network import Network
+from lrbias.problems import (
+    Completion,
+    Factorization,
+    Sensing,
+    load_matrix,
+    load_observed,
+    load_regression,
+    restore,
+    spectrum,
+    symmetric,
+    teacher,
+)
 from lrbias.settings import Compress, Count, Depth, Finite, Fraction, Positive, Scale, Seed, Settings, Threads
+from lrbias.storage import PATHS
+from lrbias.system import Damaged, as_path, read_archive
 
 STEP_SIZE = 1e-3
 VALUES = {"values": "singular values", "eigenvalues": "eigenvalues"}  # that a target can be given

@@ -17,9 +17,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from lrbias.problems import cluster_rows
 from lrbias.network import Network
-from lrbias.problems import Problem
+from lrbias.problems import Problem, cluster_rows
 from lrcore import layout
 
 HORIZON = 50  # how many times `steps` to look ahead for an escape

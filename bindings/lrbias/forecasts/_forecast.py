@@ -7,22 +7,17 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from lrbias import theory
-from lrbias.metrics import has_another_core
 from lrbias.devices import CPU, resolve
 from lrbias.errors import require
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
-from lrbias.system import usual_errors
-from lrbias.storage import losses_quantity
-from lrbias.methods import METHODS
-from lrbias.metrics import Observation, Plan, Setup
-from lrbias.problems import Problem
-from lrbias.system import clock
-from lrbias.metrics import Record
-from lrbias.steppers import reduce, trainer_of
-from lrbias.settings import Compress, Count, validate
 from lrbias.forecasts._stability import Limits, limits
-from lrbias.storage import capacity
-from lrbias.system import one_blas_thread
+from lrbias.methods import METHODS
+from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
+from lrbias.problems import Problem
+from lrbias.settings import Compress, Count, validate
+from lrbias.steppers import reduce, trainer_of
+from lrbias.storage import capacity, losses_quantity
+from lrbias.system import clock, one_blas_thread, usual_errors
 from lrcore import status
 
 MODES = 20

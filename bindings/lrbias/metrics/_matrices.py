@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from lrbias import theory
-from lrbias.metrics._state import PRODUCT, RANKS
 from lrbias.metrics._registry import metric
+from lrbias.metrics._state import PRODUCT, RANKS
 from lrbias.problems import settle_clusters
 from lrcore import cpu
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.metrics._functions import fitting, user_value
 from lrbias.metrics._memory import Memory
 from lrbias.metrics._registry import METRICS, Metric
 from lrbias.storage import Quantity
 from lrbias.system import cores
-from lrbias.devices import CPU
 
 
 def has_another_core(threads, record, device=CPU):

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from lrbias.errors import InvalidInput, require, shorten
 from lrbias.metrics._absorbing import AbsorbingSets
 from lrbias.metrics._registry import METRICS
-from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings import Count, Positive, Settings, Share, validate
 
 ALL = "all"

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from lrbias.devices import CPU
-from lrbias.problems import MOST
 from lrbias.network import Network
+from lrbias.problems import MOST
 from lrcore import cpu, layout, workspace
 
 PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"

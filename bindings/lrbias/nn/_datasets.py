@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import Field
 
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.system import as_path
 from lrbias.settings import Count, Seed, validate
+from lrbias.system import as_path
 
 Folder = Annotated[Path, Field(description="the path of a folder")]
 

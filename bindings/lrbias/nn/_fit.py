@@ -13,18 +13,14 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
-from lrbias.system import usual_errors
-from lrbias.system import collected, resume_call, shell_command
-from lrbias.storage import Log, MemorySink
 from lrbias.nn._augmentation import crops_and_flips
 from lrbias.nn._datasets import Images, load
 from lrbias.nn._matrices import patches, weight_matrices
-from lrbias.runs import ModelRun
 from lrbias.nn._networks import build
 from lrbias.nn._passes import unchanged
 from lrbias.nn._tracker import configuration
 from lrbias.nn._tracking import TRAINING, Tracked, Tracking
-from lrbias.system import display
+from lrbias.runs import ModelRun
 from lrbias.settings import (
     Count,
     File,
@@ -37,7 +33,8 @@ from lrbias.settings import (
     check_switches,
     validate,
 )
-from lrbias.storage import RunWriter, check_new, check_quantities
+from lrbias.storage import Log, MemorySink, RunWriter, check_new, check_quantities
+from lrbias.system import collected, display, resume_call, shell_command, usual_errors
 
 SCALARS = ("loss", "train_accuracy", "test_accuracy")
 TESTED = 500  # images at a time, where no gradient is needed

@@ -4,13 +4,11 @@ import weakref
 from importlib.metadata import version
 
 from lrbias.errors import InvalidInput, require
-from lrbias.storage import Log, MemorySink
 from lrbias.nn._matrices import weight_matrices
-from lrbias.runs import ModelRun
 from lrbias.nn._tracking import TRAINING, Tracked, Tracking
-from lrbias.system import as_path
-from lrbias.storage import RunWriter, check_new
-from lrbias.system import Owner
+from lrbias.runs import ModelRun
+from lrbias.storage import Log, MemorySink, RunWriter, check_new
+from lrbias.system import Owner, as_path
 from lrbias.training import listed_quantities, made_with
 
 COMMIT_SECONDS = 1.0  # what is measured counts at the latest so long after the commit before

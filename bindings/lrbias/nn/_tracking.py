@@ -7,14 +7,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lrbias.training import MeasureError, Recorder
 from lrbias.errors import require
-from lrbias.storage import Log, MemorySink
 from lrbias.metrics import RANKS, ranks_of
-from lrbias.storage import Quantity
 from lrbias.runs import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
+from lrbias.storage import Log, MemorySink, Quantity
 from lrbias.system import cores
+from lrbias.training import MeasureError, Recorder
 from lrcore import cpu, workspace
 
 NUMERICAL = 1e-6  # numerical_rank counts σ_i above it, as in the runs of deep linear networks

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbias.errors import FigureError, InvalidInput, StoreError
-from lrbias.system import write_file
-from lrbias.system import usual_errors
-from lrbias.system import as_path
+from lrbias.system import as_path, usual_errors, write_file
 
 STYLE = {
     "font.size": 9,

@@ -10,9 +10,10 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
-from lrbias.forecasts import escapes
 from lrbias.experiments import INITIAL
-from lrbias.plots import _tracked as model_plots, _curvature as regime_plots
+from lrbias.forecasts import MODES, escapes
+from lrbias.plots import _curvature as regime_plots
+from lrbias.plots import _tracked as model_plots
 from lrbias.plots._drawing import (
     LINES,
     PHASE,
@@ -31,11 +32,9 @@ from lrbias.plots._drawing import (
     styled,
     thin,
 )
-from lrbias.system import usual_errors
-from lrbias.forecasts import MODES
 from lrbias.runs import ModelRun
 from lrbias.settings import check_formats
-from lrbias.system import one_blas_thread
+from lrbias.system import one_blas_thread, usual_errors
 from lrcore.adaptive import STABLE
 
 EARLY = 0.05  # of a run

@@ -5,10 +5,9 @@ import warnings
 
 import numpy as np
 
-from lrbias.settings import as_array, as_matrix, as_partly_known, as_vector
 from lrbias.errors import DataWarning, InvalidInput, require
 from lrbias.problems._factorization import Problem
-from lrbias.settings import Count, Fraction, Seed, validate
+from lrbias.settings import Count, Fraction, Seed, as_array, as_matrix, as_partly_known, as_vector, validate
 from lrcore import objective, random
 
 

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.settings import as_matrix, as_vector
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.problems._matrix_files import read_matrix
 from lrbias.problems._modes import MOST, cluster_rows
-from lrbias.settings import Count, Depth, Positive, Scale, Seed, check_memory, validate
+from lrbias.settings import Count, Depth, Positive, Scale, Seed, as_matrix, as_vector, check_memory, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.settings import as_matrix
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings import as_matrix
 from lrbias.system import as_path
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm")

@@ -4,13 +4,12 @@ import warnings
 
 import numpy as np
 
-from lrbias.system import Damaged, read_any_archive
-from lrbias.problems._completion import Completion, Sensing
 from lrbias.errors import DataWarning, InvalidInput, require, shorten
-from lrbias.problems._matrix_files import read_matrix
-from lrbias.system import as_path
+from lrbias.problems._completion import Completion, Sensing
 from lrbias.problems._factorization import Factorization
+from lrbias.problems._matrix_files import read_matrix
 from lrbias.problems._regression import MOMENTS, Regression
+from lrbias.system import Damaged, as_path, read_any_archive
 
 
 def restore(target, observed, mean=False, source=None):

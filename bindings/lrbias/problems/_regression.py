@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.settings import as_matrix
 from lrbias.errors import InvalidInput, require
-from lrbias.problems._matrix_files import read_matrix
 from lrbias.problems._factorization import SYMMETRIC, Problem
-from lrbias.settings import Count, NotNegative, validate
+from lrbias.problems._matrix_files import read_matrix
+from lrbias.settings import Count, NotNegative, as_matrix, validate
 from lrcore import objective
 
 MOMENTS = ("covariance", "correlation", "floor", "samples")  # what a run keeps of the data

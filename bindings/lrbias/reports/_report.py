@@ -10,22 +10,18 @@ import os
 from math import isfinite
 from pathlib import Path
 
-from lrbias.storage import find_batched
+from lrbias import plots
 from lrbias.comparison import compare
 from lrbias.errors import FigureError, InvalidInput, require
-from lrbias import plots
-from lrbias.plots import sweep_plots
-from lrbias.plots import caption, our_style
-from lrbias.system import write_file
-from lrbias.system import usual_errors
+from lrbias.plots import caption, our_style, sweep_plots
 from lrbias.runs import ModelRun
-from lrbias.system import as_path
-from lrbias.system import RunsDisplay, clock
 from lrbias.runs import open as open_run
 from lrbias.settings import check_switches
-from lrbias.studies.protocol import available as evidence_figures
+from lrbias.storage import find_batched
 from lrbias.studies import is_findings, is_study, read_evidence, read_findings
+from lrbias.studies.protocol import available as evidence_figures
 from lrbias.sweeps import open_sweep
+from lrbias.system import RunsDisplay, as_path, clock, usual_errors, write_file
 
 COMPARED = {
     "t": "t",

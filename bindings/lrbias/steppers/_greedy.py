@@ -12,10 +12,10 @@ import numpy as np
 
 from lrbias.devices import CPU
 from lrbias.errors import require
-from lrbias.storage import Quantity
-from lrbias.problems import gaussian
 from lrbias.methods import GLRL
+from lrbias.problems import gaussian
 from lrbias.steppers._stepper import Trainer, trainer_of
+from lrbias.storage import Quantity
 from lrcore import layout, random, status
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick

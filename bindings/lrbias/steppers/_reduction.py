@@ -20,6 +20,7 @@ import numpy as np
 from lrbias.devices import CPU
 from lrbias.problems import Factorization
 from lrbias.steppers._stepper import Trainer
+from lrbias.steppers._steps import chain_steps, steps_of
 from lrcore import layout
 from lrcore.status import DIVERGED, OK
 
@@ -94,7 +95,7 @@ class Compressed(Short):
         self._small = numbers[: layout.size(widths)]
         self._outside = numbers[layout.size(widths) :].reshape(depth, -1)
         self._widths = widths
-        self._inside = method.stepper(Factorization(target), tuple(widths), np.float64, device=device)
+        self._inside = steps_of(method, Factorization(target), tuple(widths), np.float64, device=device)
         weights = np.array([float(self._rest)])
         self._around = _chains(self._outside, np.zeros(1), weights, method, device)
         self._losses = np.empty(0)
@@ -155,4 +156,4 @@ def _padded(array):
 
 def _chains(modes, target, weights, method, device):
     """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
-    return method.chain_stepper(modes, _padded(target), _padded(weights), device)
+    return chain_steps(method, modes, _padded(target), _padded(weights), device)

@@ -12,6 +12,7 @@ import numpy as np
 from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.methods import GradientFlow, Method
+from lrbias.steppers._steps import steps_of
 from lrbias.storage import Quantity
 from lrbias.system import together
 from lrcore import adaptive, layout, status
@@ -168,7 +169,7 @@ def trainer_of(method, problem, widths, params, threads=1, device=CPU):
 
     A method with steps of its own registers what makes them: `@trainer_of.register` for its class.
     """
-    return Whole(params, method.stepper(problem, widths, params.dtype, threads, device))
+    return Whole(params, steps_of(method, problem, widths, params.dtype, threads, device))
 
 
 @trainer_of.register

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 
-from lrbias.metrics import NONE
 from lrbias.devices import CPU
 from lrbias.events import FLOOR, first_rank, next_rank
-from lrbias.methods import SGD
+from lrbias.metrics import NONE
+from lrbias.steppers._steps import many_steps
 from lrcore import layout, status
 
 
@@ -26,7 +26,7 @@ class Group:
         self.lanes = layout.lanes(dtype)
         self.params = layout.to_lanes(np.stack([network.params for network in networks]), self.lanes)
         self.statuses = np.full((len(self.params), self.lanes), status.OK, np.int64)
-        self.steps = SGD.many_stepper(methods, self.problems, self.widths, dtype, device)
+        self.steps = many_steps(methods, self.problems, self.widths, dtype, device)
         rows = whole.steps // whole.every + 1
         self.ranks, self.absorbing = (np.zeros((self.runs, rows), np.int16) for _ in range(2))
         self.errors = {name: np.full((self.runs, rows), np.nan, np.float32) for name in ("train", "hidden")}

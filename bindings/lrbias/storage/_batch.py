@@ -24,14 +24,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lrbias.system import Damaged, check_seal, expect, pack, parsing, read_bytes, unpack
 from lrbias.errors import InvalidInput, StoreError
-from lrbias.storage._documents import PATHS
-from lrbias.system import write_file
-from lrbias.storage._log import LOSSES
-from lrbias.system import as_path
-from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
 from lrbias.storage._directory import progress_document, read_json
+from lrbias.storage._documents import PATHS, Count, Name, Quantity, Text, Whole
+from lrbias.storage._log import LOSSES
+from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout
 
 FORMAT = 2  # 1: without an owner

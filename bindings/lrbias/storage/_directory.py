@@ -30,14 +30,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.storage import _zarr_log as zarr_log
-from lrbias.system import Damaged, expect, pack, parse_array, read_archive, read_bytes, unpack
 from lrbias.errors import InvalidInput, StoreError, require, shorten
-from lrbias.system import LOCK, drafted, lock, make_folder, not_writable, not_written, remove_file, write_file
-from lrbias.storage._quantity import Quantity
-from lrbias.system import as_path
+from lrbias.storage import _zarr_log as zarr_log
 from lrbias.storage._documents import check_config, check_progress
-from lrbias.system import Owner
+from lrbias.storage._quantity import Quantity
+from lrbias.system import (
+    LOCK,
+    Damaged,
+    Owner,
+    as_path,
+    drafted,
+    expect,
+    lock,
+    make_folder,
+    not_writable,
+    not_written,
+    pack,
+    parse_array,
+    read_archive,
+    read_bytes,
+    remove_file,
+    unpack,
+    write_file,
+)
 from lrcore import layout
 
 FORMAT = 2

@@ -9,8 +9,8 @@ import contextlib
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.storage._quantity import Quantity
 from lrbias.storage._directory import LOSSES, chunk_rows, progress_document, shortened
+from lrbias.storage._quantity import Quantity
 
 
 def losses_quantity(dtype):

@@ -3,9 +3,9 @@
 import json
 
 from lrbias.plots import save_each
-from lrbias.system import write_file
 from lrbias.settings import check_formats
 from lrbias.studies._tables import markdown
+from lrbias.system import write_file
 
 
 class Findings:

@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from lrbias.errors import require
-from lrbias.system import write_file
-from lrbias.system import goes_on_in
-from lrbias.system import as_path
 from lrbias.settings import Count, check_formats, check_switches, validate
-from lrbias.studies.chou import _study as chou
-from lrbias.studies.protocol import _claims as claims, _runs as protocol
-from lrbias.studies.protocol import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
 from lrbias.studies._tables import markdown
-from lrbias.sweeps import forecast_sweep, sweep
-from lrbias.sweeps import as_csv, open_sweep
+from lrbias.studies.chou import _study as chou
+from lrbias.studies.protocol import CLAIMS, DEFINITIONS, count_verdicts, judge, overall
+from lrbias.studies.protocol import _claims as claims
+from lrbias.studies.protocol import _runs as protocol
+from lrbias.sweeps import as_csv, forecast_sweep, open_sweep, sweep
+from lrbias.system import as_path, goes_on_in, write_file
 
 STUDIES = ("protocol", "chou", "wang-jacot", "glrl", "galanti", "regimes")
 DEFAULTS = {  # steps and seeds; None where there is no such choice
@@ -91,8 +89,7 @@ def _check(name, steps, seeds, scale=None, folder=None):
 
 def wang_jacot_study(store, steps, seeds, workers, progress):
     from lrbias.analysis import check_installed
-    from lrbias.studies.wang_jacot import Study
-    from lrbias.studies.wang_jacot import JumpFindings
+    from lrbias.studies.wang_jacot import JumpFindings, Study
 
     check_installed("the study wang-jacot")  # of which only the last part needs them, minutes later
     return JumpFindings(Study(store, steps, seeds, workers, progress))
@@ -100,23 +97,20 @@ def wang_jacot_study(store, steps, seeds, workers, progress):
 
 def glrl_study(store, progress):
     from lrbias.analysis import check_installed
-    from lrbias.studies.glrl import Study
-    from lrbias.studies.glrl import GreedyFindings
+    from lrbias.studies.glrl import GreedyFindings, Study
 
     check_installed("the study glrl")
     return GreedyFindings(Study(store, progress))
 
 
 def galanti_study(store, steps, seeds, workers, progress, scale, folder):
-    from lrbias.studies.galanti import Study
-    from lrbias.studies.galanti import RankFindings
+    from lrbias.studies.galanti import RankFindings, Study
 
     return RankFindings(Study(store, seeds, steps, workers, progress, scale, folder))
 
 
 def regimes_study(store, seeds, progress):
-    from lrbias.studies.regimes import Study
-    from lrbias.studies.regimes import RegimeFindings
+    from lrbias.studies.regimes import RegimeFindings, Study
 
     return RegimeFindings(Study(store, seeds, progress))
 

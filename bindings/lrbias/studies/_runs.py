@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lrbias.system import drafted
 from lrbias.runs import open as open_run
 from lrbias.storage import check_new, write_json
+from lrbias.system import drafted
 from lrbias.training import resume, train
 
 ENDED = ("finished", "stopped", "diverged")

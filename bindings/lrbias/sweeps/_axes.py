@@ -6,9 +6,9 @@ import re
 import zlib
 from pathlib import Path
 
-from lrbias.problems import as_positions, is_number
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.experiments import Experiment
+from lrbias.problems import as_positions, is_number
 from lrbias.storage import PATHS
 from lrbias.system import as_path
 

@@ -10,16 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.storage import ROWS, batch_owner, columns_of, read_batch, write_batch
 from lrbias.devices import CPU, resolve
 from lrbias.errors import Interrupted, StoreError
 from lrbias.experiments import Experiment, describe
-from lrbias.system import lock
 from lrbias.forecasts import seconds_of
-from lrbias.system import collected
-from lrbias.storage import LOSSES, losses_quantity
 from lrbias.metrics import Observation, Plan, Setup
-from lrbias.system import one_blas_thread
+from lrbias.steppers import batch_steps
+from lrbias.storage import LOSSES, ROWS, batch_owner, columns_of, losses_quantity, read_batch, write_batch
+from lrbias.system import collected, lock, one_blas_thread
 from lrbias.training import CHUNK_SECONDS, FIRST_CHUNK, listed_quantities, made_with
 from lrcore import layout, status
 
@@ -213,9 +211,7 @@ class _BatchTraining:
         self._load(self.checkpoints[0])
         targets = np.stack([member.problem.target.ravel() for member in members]).astype(dtype)
         methods = [member.method for member in members]
-        self.advance = type(first.method).batch_stepper(
-            methods, layout.to_lanes(targets, self.lanes), self.widths, dtype, device
-        )
+        self.advance = batch_steps(methods, layout.to_lanes(targets, self.lanes), self.widths, dtype, device)
         self.intervals = sorted({*widths, first.checkpoint_every})
         if path.is_file():
             self._restore(read_batch(path, owner))

@@ -6,14 +6,11 @@ import re
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lrbias.system import OVERHEAD, Damaged, check_seal, expect, pack, read_bytes, seal_of, unpack
-from lrbias.errors import StoreError, require, shorten
-from lrbias.system import write_file
 from lrbias.analysis import rate_interval, share_interval
+from lrbias.errors import StoreError, require, shorten
 from lrbias.network import Network
-from lrbias.system import as_path
-from lrbias.storage import Count, Text, Whole
-from lrbias.storage import read_json
+from lrbias.storage import Count, Text, Whole, read_json
+from lrbias.system import OVERHEAD, Damaged, as_path, check_seal, expect, pack, read_bytes, seal_of, unpack, write_file
 from lrcore import layout
 
 FORMAT = 1

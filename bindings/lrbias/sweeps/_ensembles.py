@@ -18,24 +18,19 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
-from lrbias.metrics import AbsorbingSets
-from lrbias.problems import Completion
 from lrbias.devices import resolve
-from lrbias.sweeps._ensemble_data import FORMAT, Ensemble, data_problem, read_ensemble_json, read_group, write_group
 from lrbias.errors import Interrupted, InvalidInput, StoreError, require
-from lrbias.system import LOCK, drafted, lock
-from lrbias.system import usual_errors
-from lrbias.system import collected
 from lrbias.events import LOWER, UPPER, check_thresholds
 from lrbias.methods import SGD
+from lrbias.metrics import AbsorbingSets
 from lrbias.network import Network
-from lrbias.system import as_path
-from lrbias.system import RunsDisplay
+from lrbias.problems import Completion
 from lrbias.settings import Count, Threads, check_switches, validate
-from lrbias.storage import check_new, write_json
-from lrbias.system import cores, one_blas_thread
-from lrbias.training import made_with
 from lrbias.steppers import Group
+from lrbias.storage import check_new, write_json
+from lrbias.sweeps._ensemble_data import FORMAT, Ensemble, data_problem, read_ensemble_json, read_group, write_group
+from lrbias.system import LOCK, RunsDisplay, as_path, collected, cores, drafted, lock, one_blas_thread, usual_errors
+from lrbias.training import made_with
 
 GROUP = 64  # runs that are kept together, and trained together on the CPU, eight to a vector
 SIDE_BY_SIDE = 64  # groups that are trained together on a device apart

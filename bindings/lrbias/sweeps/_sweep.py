@@ -15,23 +15,16 @@ import uuid
 from contextlib import nullcontext
 from pathlib import Path
 
-from lrbias.storage import batch_path
 from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
 from lrbias.experiments import Experiment
-from lrbias.storage import PATHS
-from lrbias.system import drafted, remove_stale
-from lrbias.system import usual_errors
-from lrbias.system import terminable
-from lrbias.system import as_path
-from lrbias.system import RunsDisplay
 from lrbias.settings import Count, check_switches, validate
-from lrbias.storage import check_new, read_json, write_json
+from lrbias.storage import PATHS, batch_path, check_new, read_json, write_json
 from lrbias.sweeps._axes import expand, plain_axes, plain_settings
 from lrbias.sweeps._batches import make_batch, plan_batches
 from lrbias.sweeps._table import ENDED, FORMAT, Sweep
 from lrbias.sweeps._workers import dask_executor, is_client, is_executor, run_all
-from lrbias.system import cores
+from lrbias.system import RunsDisplay, as_path, cores, drafted, remove_stale, terminable, usual_errors
 from lrbias.training import made_with, train
 from lrbias.training import resume as resume_run
 

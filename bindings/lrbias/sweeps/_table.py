@@ -5,15 +5,13 @@ import io
 
 import numpy as np
 
-from lrbias.storage import batch_path, member_at, owner_in
 from lrbias.errors import InvalidInput, StoreError, require, shorten
-from lrbias.system import write_file
 from lrbias.problems import restore
-from lrbias.system import as_path
 from lrbias.runs import Run
 from lrbias.runs import open as open_run
-from lrbias.storage import read_json
+from lrbias.storage import batch_path, member_at, owner_in, read_json
 from lrbias.sweeps._axes import varied_keys
+from lrbias.system import as_path, write_file
 
 FORMAT = 1
 FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table

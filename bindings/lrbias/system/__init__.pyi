@@ -1,5 +1,5 @@
-from ._archives import Damaged as Damaged
 from ._archives import OVERHEAD as OVERHEAD
+from ._archives import Damaged as Damaged
 from ._archives import check_seal as check_seal
 from ._archives import expect as expect
 from ._archives import pack as pack

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lrbias.devices import CPU
 from lrbias.errors import StoreError
-from lrbias.system import Owner, cores
+from lrbias.system import Owner
 
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 

@@ -10,29 +10,42 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.system import announce_compilation, compile_seconds
-from lrbias.storage import refuse_writing
-from lrbias.training._logging import MeasureError, Recorder
 from lrbias.devices import CPU, resolve
 from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError, require
-from lrbias.system import usual_errors
-from lrbias.forecasts import first_warnings
-from lrbias.system import collected, resume_call, shell_command
-from lrbias.storage import LOSSES, Log, MemorySink, losses_quantity
-from lrbias.methods import METHODS
-from lrbias.metrics import Observation, Plan, Setup
-from lrbias.network import Network
-from lrbias.runs import MODEL, is_model, resumer
 from lrbias.events import PlateauWatch
-from lrbias.problems import Problem
-from lrbias.system import display
-from lrbias.metrics import Record, has_another_core
 from lrbias.experiments import Stop, describe, to_toml
-from lrbias.steppers import reduce, trainer_of
-from lrbias.runs import Run, check_settings, parts_of, problem_of
+from lrbias.forecasts import first_warnings
+from lrbias.methods import METHODS
+from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
+from lrbias.network import Network
+from lrbias.problems import Problem
+from lrbias.runs import MODEL, Run, check_settings, is_model, parts_of, problem_of, resumer
 from lrbias.settings import Compress, Count, Threads, Whole, check_switches, validate
-from lrbias.storage import RunFolder, RunWriter, as_recorded, check_new, check_quantities
-from lrbias.system import Owner, one_blas_thread
+from lrbias.steppers import reduce, trainer_of
+from lrbias.storage import (
+    LOSSES,
+    Log,
+    MemorySink,
+    RunFolder,
+    RunWriter,
+    as_recorded,
+    check_new,
+    check_quantities,
+    losses_quantity,
+    refuse_writing,
+)
+from lrbias.system import (
+    Owner,
+    announce_compilation,
+    collected,
+    compile_seconds,
+    display,
+    one_blas_thread,
+    resume_call,
+    shell_command,
+    usual_errors,
+)
+from lrbias.training._logging import MeasureError, Recorder
 from lrcore import layout, status
 from lrcore.adaptive import ENDLESS
 

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from lrbias import theory
-from lrbias.system import write_file
 from lrbias.forecasts import cost
 from lrbias.methods import GD
+from lrbias.metrics import Record
 from lrbias.network import Network
 from lrbias.problems import Factorization
-from lrbias.metrics import Record
 from lrbias.settings import check_formats
-from lrbias.studies import made
-from lrbias.studies import markdown
+from lrbias.studies import made, markdown
+from lrbias.system import write_file
 
 VECTORS = np.array([[0, 1, 1, 1], [1, 0, 1, -1], [1, -1, 0, 1], [1, 1, -1, 0]]) / np.sqrt(3)
 EXAMPLES = {1: (10.0, 7.0, 5.0, -5.0), 2: (5.0, 3.0, -1.0, -5.0)}

@@ -5,8 +5,18 @@ import functools
 import numpy as np
 
 from lrbias import theory
-from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, positive, shared_legend, styled
-from lrbias.plots import rank_label, shorter
+from lrbias.plots import (
+    LINES,
+    THEORY,
+    caption,
+    dark_to_light,
+    new_figure,
+    positive,
+    rank_label,
+    shared_legend,
+    shorter,
+    styled,
+)
 from lrbias.runs import VALUES
 from lrbias.studies.galanti._statistics import last_rank, learnt
 

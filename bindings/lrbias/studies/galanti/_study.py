@@ -22,13 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from lrbias.errors import InvalidInput, require
-from lrbias.system import RunsDisplay
 from lrbias.runs import open as open_run
 from lrbias.settings import Count, validate
 from lrbias.storage import read_json, write_json
 from lrbias.studies import ENDED, make_store
 from lrbias.sweeps import run_all
-from lrbias.system import cores
+from lrbias.system import RunsDisplay, cores
 
 KEYS = ("batch", "lr", "weight_decay")
 SMALL_IMAGES = {"data": "fashion-mnist", "pool": 2, "samples": 10_000, "test_samples": 2_000}
@@ -339,8 +338,7 @@ def gradient_rows(run):
     import torch
     from torch.nn.functional import cross_entropy
 
-    from lrbias.nn import gradient_ranks
-    from lrbias.nn import trained
+    from lrbias.nn import gradient_ranks, trained
 
     model, images = trained(run)
     inputs, labels = (torch.from_numpy(a[:PROBED]) for a in (images.train_inputs, images.train_labels))

@@ -8,9 +8,8 @@ from lrbias import theory
 from lrbias.errors import require
 from lrbias.runs import VALUES
 from lrbias.storage import read_json
-from lrbias.studies.galanti import _study as galanti
 from lrbias.studies import Findings
-from lrbias.studies.galanti._study import KEYS, Study
+from lrbias.studies.galanti import _study as galanti
 from lrbias.studies.galanti._statistics import (
     CHANCE,
     EXPECTED,
@@ -23,6 +22,7 @@ from lrbias.studies.galanti._statistics import (
     learnt,
     spread,
 )
+from lrbias.studies.galanti._study import KEYS, Study
 from lrbias.sweeps import as_csv
 
 WORDS = {"batch": "B", "lr": "μ", "weight_decay": "λ"}

@@ -6,11 +6,10 @@ The products of a run are many numbers, so runs are made in memory, and what is 
 import numpy as np
 
 from lrbias.analysis import trajectory_distance
-from lrbias.problems import Completion
 from lrbias.methods import GLRL, GradientFlow
-from lrbias.network import Network
-from lrbias.problems import symmetric
 from lrbias.metrics import Record
+from lrbias.network import Network
+from lrbias.problems import Completion, symmetric
 from lrbias.training import train
 
 SIZE, EIGENVALUES, SHARE, SEED = 10, (10.0, 3.0, 1.0), 0.7, 5

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, positive, styled
-from lrbias.studies.glrl._study import COMPLETIONS, LARGE_SCALES, NUCLEAR
 from lrbias.studies.glrl._paths import DEPTHS, GAUSSIAN, IDENTITY, predicted_power
+from lrbias.studies.glrl._study import COMPLETIONS, LARGE_SCALES, NUCLEAR
 
 SHOWN = 1e-6  # α of the flow that is drawn beside greedy learning
 MARKERS = ("o", "s", "^", "D", "v", "x")

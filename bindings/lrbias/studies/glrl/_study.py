@@ -16,17 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.problems import Completion
 from lrbias.errors import DataWarning, require
-from lrbias.methods import GLRL, GradientFlow
-from lrbias.network import Network
-from lrbias.problems import Factorization, spectrum, symmetric
-from lrbias.system import RunsDisplay
 from lrbias.experiments import Stop
+from lrbias.methods import GLRL, GradientFlow
 from lrbias.metrics import Record
+from lrbias.network import Network
+from lrbias.problems import Completion, Factorization, spectrum, symmetric
 from lrbias.storage import read_json, write_json
-from lrbias.studies.glrl._paths import DEPTHS, RANDOM_SCALES, RTOL, SCALES, SEED, SIZE, compare_paths
 from lrbias.studies import made, make_store
+from lrbias.studies.glrl._paths import DEPTHS, RANDOM_SCALES, RTOL, SCALES, SEED, SIZE, compare_paths
+from lrbias.system import RunsDisplay
 from lrbias.training import train
 
 WATCHED = ("product", "singular_values", "effective_rank")

@@ -3,10 +3,10 @@
 import numpy as np
 
 from lrbias.errors import require
-from lrbias.studies.glrl import _study as glrl
 from lrbias.studies import Findings
-from lrbias.studies.glrl._study import COMPLETIONS, GRAPHS, LARGE, LARGE_SCALES, NUCLEAR, Study
+from lrbias.studies.glrl import _study as glrl
 from lrbias.studies.glrl._paths import DEPTHS, EIGENVALUES, GAUSSIAN, IDENTITY, measured_power, predicted_power
+from lrbias.studies.glrl._study import COMPLETIONS, GRAPHS, LARGE, LARGE_SCALES, NUCLEAR, Study
 
 RECOVERED = 1e-2  # error over hidden entries, whose own root mean square is about 1.1
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # distances for which the necessary start is told

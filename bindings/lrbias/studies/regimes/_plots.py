@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from lrbias import theory
+from lrbias.analysis import directional_convergence
 from lrbias.plots import (
     LINES,
     THEORY,
@@ -18,7 +19,6 @@ from lrbias.plots import (
     styled,
     thin,
 )
-from lrbias.analysis import directional_convergence
 from lrbias.studies.regimes._study import (
     BIAS_RATE,
     BIAS_START,

@@ -13,17 +13,15 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.errors import require
-from lrbias.metrics import Hessian
-from lrbias.methods import GD, GradientFlow, Linearized
-from lrbias.network import Network
-from lrbias.problems import Factorization, spectrum, teacher
-from lrbias.system import RunsDisplay
 from lrbias.experiments import Stop
-from lrbias.metrics import Record
-from lrbias.problems import Regression
+from lrbias.methods import GD, GradientFlow, Linearized
+from lrbias.metrics import Hessian, Record
+from lrbias.network import Network
+from lrbias.problems import Factorization, Regression, spectrum, teacher
 from lrbias.runs import open as open_run
 from lrbias.storage import read_json
 from lrbias.studies import made, make_store
+from lrbias.system import RunsDisplay
 from lrbias.training import train
 
 DEPTH = 3

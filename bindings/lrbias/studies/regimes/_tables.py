@@ -1,13 +1,13 @@
 """What the study of regimes found, as sentences and tables."""
 
 from lrbias import theory
-from lrbias.errors import require
 from lrbias.analysis import directional_convergence
+from lrbias.errors import require
 from lrbias.storage import read_json
-from lrbias.studies.regimes import _study as regimes
 from lrbias.studies import Findings
-from lrbias.studies.regimes._study import DRIFT_RATES, GAMMAS, WIDTHS, Study
+from lrbias.studies.regimes import _study as regimes
 from lrbias.studies.regimes._numbers import LEARNING, RISE, SHARE, RegimeNumbers
+from lrbias.studies.regimes._study import DRIFT_RATES, GAMMAS, WIDTHS, Study
 
 LAZY, RICH = 0.01, 0.5  # kernel distances
 SETTLED = 0.1  # how near to 2/η a sharpness has settled there, relatively

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
-from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, positive, styled
 from lrbias.events import LOWER
+from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, positive, styled
 from lrbias.studies.wang_jacot import _study as wang_jacot
 from lrbias.studies.wang_jacot._tables import OUTCOMES, outcomes
 

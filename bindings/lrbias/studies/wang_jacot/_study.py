@@ -14,20 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.metrics import AbsorbingSets
-from lrbias.problems import Completion
-from lrbias.sweeps import ensemble
 from lrbias.errors import require
-from lrbias.forecasts import seconds_of
-from lrbias.methods import GD, SGD
-from lrbias.network import Network
-from lrbias.problems import gaussian, spectrum
 from lrbias.experiments import Stop
-from lrbias.metrics import Record
-from lrbias.methods import Anneal, Periodic
+from lrbias.forecasts import seconds_of
+from lrbias.methods import GD, SGD, Anneal, Periodic
+from lrbias.metrics import AbsorbingSets, Record
+from lrbias.network import Network
+from lrbias.problems import Completion, gaussian, spectrum
 from lrbias.settings import Threads, validate
 from lrbias.storage import read_json, write_json
 from lrbias.studies import made, make_store
+from lrbias.sweeps import ensemble
 from lrbias.system import cores
 from lrcore import cpu, layout, random, workspace
 

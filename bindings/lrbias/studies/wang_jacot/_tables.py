@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lrbias.errors import require
 from lrbias.analysis import rate_interval
+from lrbias.errors import require
 from lrbias.storage import read_json
-from lrbias.studies.wang_jacot import _study as wang_jacot
 from lrbias.studies import Findings
+from lrbias.studies.wang_jacot import _study as wang_jacot
 from lrbias.studies.wang_jacot._study import INSTANCES, NOISE, Study, least_curvature
 from lrbias.sweeps import as_csv
 

@@ -1,0 +1,106 @@
+"""What all methods have."""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+
+from lrbias.errors import require
+from lrbias.methods._schedules import as_schedule, as_settings
+from lrbias.network import Network
+from lrbias.settings import NotNegative, Positive, Settings
+
+RIDGE = "a finite number of at least 0"
+
+
+def schedule_field(argument):
+    """The annotation of a schedule: see `lrbias.methods._schedules`."""
+    return Annotated[Any, BeforeValidator(lambda value: as_schedule(argument, value))]
+
+
+def factors_of(schedule, first, count):
+    """What the steps first … first + count − 1 are multiplied by; 1 without a schedule."""
+    return np.ones(count) if schedule is None else schedule.factors(first, count)
+
+
+class Method(Settings):
+    """What all methods have: a ridge, and a name for files and for people.
+
+    Each one has a step_size beside it, the time t per step; the first one where a schedule changes it.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    stochastic: ClassVar[bool] = False  # whether a step, and so the loss of it, sees only part of the data
+    most_steps: ClassVar[int | None] = None  # of a run that is not told how many, where a method knows its end
+    ridge: NotNegative = Field(0.0, description=RIDGE)
+
+    @property
+    def plain(self):
+        """Whether only the loss is minimised, with steps of one size: that has the fastest kernels and short cuts."""
+        return self.ridge == 0
+
+    @property
+    def fixed(self):
+        """Whether every step is the same map of the layers: short forms and kernels for many runs need that."""
+        return True
+
+    def start(self, problem, network):
+        """The Network that a run starts from, given the one it was handed. Raises InvalidInput."""
+        require(isinstance(network, Network), "network", network, "a Network")
+        return network
+
+    def check_record(self, record):
+        """InvalidInput when `record` (a Record) asks for what has no meaning under this method."""
+
+    def rates(self, first, count):
+        """Time t of the steps first … first + count − 1."""
+        return np.full(count, self.step_size)
+
+    def ridges(self, first, count):
+        """λ of these steps."""
+        return np.full(count, self.ridge)
+
+    def settings(self):
+        """Keys of an experiment file; what has its default is left out, apart from the method's own numbers."""
+        own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"lr_schedule", "ridge_schedule"})}
+        schedules = {key: getattr(self, key, None) for key in ("lr_schedule", "ridge_schedule")}
+        return {**own, **{key: as_settings(value) for key, value in schedules.items() if value is not None}}
+
+    def _with_ridge(self, text):
+        return f"{text}, ridge = {self.ridge:g}" if self.ridge else text
+
+
+class Descent(Method):
+    """Methods with a learning rate: it and the ridge may follow a schedule, of which they are the largest values."""
+
+    lr: Positive
+    lr_schedule: schedule_field("lr_schedule") = None
+    ridge_schedule: schedule_field("ridge_schedule") = None
+
+    @model_validator(mode="after")
+    def _check_decay(self):
+        """Weights are multiplied by 1 − 2ηλ in a step, which has to stay positive."""
+        require(2 * self.lr * self.ridge < 1, "ridge", self.ridge, f"less than 1/(2 lr) = {0.5 / self.lr:g}")
+        scheduled = self.ridge_schedule is None or self.ridge > 0
+        require(scheduled, "ridge", self.ridge, "a number greater than 0, which ridge_schedule multiplies")
+        return self
+
+    @property
+    def step_size(self):
+        return self.lr
+
+    @property
+    def plain(self):
+        return self.ridge == 0 and self.lr_schedule is None
+
+    def rates(self, first, count):
+        """η of the steps first … first + count − 1."""
+        return self.lr * factors_of(self.lr_schedule, first, count)
+
+    def ridges(self, first, count):
+        return self.ridge * factors_of(self.ridge_schedule, first, count)
+
+    def factors(self, first, count, dtype):
+        """(2, count): what `lr` and `ridge` are multiplied by in these steps."""
+        return np.stack([factors_of(s, first, count) for s in (self.lr_schedule, self.ridge_schedule)]).astype(dtype)

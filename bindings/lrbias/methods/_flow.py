@@ -1,0 +1,68 @@
+"""Gradient flow, by Runge–Kutta methods."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lrbias.errors import require
+from lrbias.methods._base import Method
+from lrbias.settings import NotNegative, Positive
+from lrcore.tableau import PAIRS, TABLEAUS
+
+SCHEMES = (*TABLEAUS, *PAIRS)
+RTOL = 1e-6
+
+
+def _known_scheme(name):
+    if name not in SCHEMES:
+        raise ValueError("unknown scheme")
+    return name
+
+
+class GradientFlow(Method):
+    """Gradient flow dW_i/dt = −∂L/∂W_i − 2λ W_i.
+
+    dt: time step, > 0; to compare with GD, t = lr · iteration.
+    scheme: rk4 (order 4, four gradients a step), heun (order 2) or euler (which is GD) make steps of dt. dopri5
+        (Dormand and Prince, order 5) chooses its own, whatever dt is: its layers at multiples of dt are interpolated to
+        order 4. A plateau then takes few gradients; a small dt takes a forward pass for each of its losses.
+    ridge: λ ≥ 0.
+    rtol, atol: of dopri5, 1e-6 and 0 unless given: the error of a step, as root mean square over all weights, is at
+        most atol + rtol · root mean square of the weights. (Ours: one norm for all weights, so the steps do not depend
+        on the basis. Modes that are small beside others are followed as well as their own time scale lets them.)
+    """
+
+    name: ClassVar[str] = "flow"
+    label: ClassVar[str] = "gradient flow"
+    dt: Positive
+    scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(SCHEMES))
+    rtol: Positive | None = Field(None, description="a finite number greater than 0")
+    atol: NotNegative | None = Field(None, description="a finite number of at least 0")
+
+    @model_validator(mode="after")
+    def _check_tolerances(self):
+        for name in ("rtol", "atol"):
+            value, accepted = getattr(self, name), f"nothing for {self.scheme}, whose steps are all dt long"
+            require(value is None or not self.fixed, name, value, accepted)
+        return self
+
+    @property
+    def step_size(self):
+        return self.dt
+
+    @property
+    def fixed(self):
+        return self.scheme in TABLEAUS
+
+    @property
+    def tolerances(self):
+        """(rtol, atol) of dopri5."""
+        return RTOL if self.rtol is None else self.rtol, 0.0 if self.atol is None else self.atol
+
+    @property
+    def caption(self):
+        chosen = f"dt = {self.dt:g}" if self.fixed else f"rtol = {self.tolerances[0]:g}"
+        return self._with_ridge(f"gradient flow ({self.scheme}), {chosen}")
+
+    def settings(self):
+        return {**super().settings(), "scheme": self.scheme}

@@ -1,0 +1,64 @@
+"""The lazy limit: gradient descent on the linearised network."""
+
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from lrbias.errors import require
+from lrbias.methods._base import Method, factors_of, schedule_field
+from lrbias.network import Network
+from lrbias.settings import Positive
+
+
+class Linearized(Method):
+    """Gradient descent on the network linearised at its start, f(θ) = W(θ_0) + J (θ − θ_0): the lazy limit.
+
+    It is made in the space of outputs, W ← W − η K_0(∂L/∂W) with the tangent kernel K_0 = J Jᵀ of the start (Jacot et
+    al. 2018; the same steps as in the space of weights). So its run is that of a network with one layer, which is the
+    linear model itself: product, ranks, alignment and loss are those of the model, there are no other layers, and its
+    own kernel and curvature never change. `lb.compare` draws it beside the run of the full network.
+
+    lr: learning rate η, > 0, of the weights.
+    lr_schedule: as for GD.
+    """
+
+    name: ClassVar[str] = "linearized"
+    label: ClassVar[str] = "linearised gradient descent"
+    lr: Positive
+    lr_schedule: schedule_field("lr_schedule") = None
+
+    @model_validator(mode="after")
+    def _check_ridge(self):
+        require(self.ridge == 0, "ridge", self.ridge, "0 for a linearised network, whose weights are not kept")
+        return self
+
+    @property
+    def plain(self):
+        return False
+
+    @property
+    def fixed(self):
+        return False
+
+    @property
+    def step_size(self):
+        return self.lr
+
+    @property
+    def caption(self):
+        return f"linearised, lr = {self.lr:g}"
+
+    def rates(self, first, count):
+        return self.lr * factors_of(self.lr_schedule, first, count)
+
+    def start(self, problem, network):
+        """The linear model at its start: a network of one layer, the output of the given one."""
+        super().start(problem, network)
+        problem.check(network)
+        network.check_method(self)
+        return Network(network.product().ravel(), (network.widths[0], network.widths[-1]))
+
+    def check_record(self, record):
+        for name in ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues"):
+            accepted = "metrics of a linear model, whose curvature and kernel are those of its start"
+            require(name not in record.intervals(), "metrics", name, accepted)

@@ -1,0 +1,49 @@
+"""Stochastic gradient descent on single entries."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from lrbias.errors import require
+from lrbias.methods._base import Descent
+from lrbias.settings import Count, Seed
+
+
+class SGD(Descent):
+    """Stochastic gradient descent on single entries of a Completion (or of a whole target).
+
+    A step draws `batch` entries (r, c): W_i ← (1 − 2ηλ) W_i − η · mean of (W_rc − Ŵ_rc) ∂W_rc/∂W_i, all layers from
+    the old point. That is the step of Wang and Jacot when the loss is a mean, `Completion(…, mean=True)`; for a loss
+    that is a sum the gradient is multiplied by the number of entries, so that its expectation always is that of GD.
+    `losses` hold what the drawn entries say: ½ of the mean square of their residuals, times that number, no ridge.
+
+    Weights below 1e-30 become 0 at every 1024th step (see `lrcore.objective`).
+
+    lr: learning rate η, > 0.
+    ridge: λ ≥ 0, with 2ηλ < 1.
+    batch: entries of a step.
+    replacement: False draws a fresh permutation for each epoch; its last batch may be smaller.
+    sampling_seed: the draws of a step depend on it and on the number of the step alone.
+    lr_schedule, ridge_schedule: as for GD.
+    """
+
+    name: ClassVar[str] = "sgd"
+    label: ClassVar[str] = "stochastic gradient descent"
+    stochastic: ClassVar[bool] = True
+    batch: Count = Field(1, description="an integer of at least 1")
+    replacement: bool = Field(True, strict=True, description="True or False")
+    sampling_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
+
+    @property
+    def plain(self):
+        return False
+
+    @property
+    def caption(self):
+        kind = "" if self.replacement else ", without replacement"
+        several = f", batch {self.batch}" if self.batch > 1 else ""
+        return self._with_ridge(f"SGD, lr = {self.lr:g}{several}{kind}")
+
+    def check_batch(self, entries):
+        count = entries.rows.shape[0]
+        require(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")

@@ -1,0 +1,146 @@
+"""The kernels of methods: what makes steps on given arrays.
+
+A function `steps(params, losses, step=0) -> status` makes as many steps as `losses` is long, the first of which has the
+number `step`, by the kernels of a `Device`. With a ridge λ every method minimises the loss + λ Σ ‖W_i‖². A method of
+somebody else registers its own: `@steps_of.register` for its class.
+"""
+
+import functools
+
+import numpy as np
+
+from lrbias.devices import CPU
+from lrbias.methods import GD, SGD, GradientFlow
+from lrbias.system import together
+from lrcore import layout
+from lrcore.objective import Entries, Sampling
+from lrcore.tableau import TABLEAUS
+
+
+@functools.singledispatch
+def steps_of(method, problem, widths, dtype, threads=1, device=CPU):
+    """steps(params, losses, step=0) -> status of a method on whole layers."""
+    raise NotImplementedError(f"{type(method).__name__} makes no steps on whole layers")
+
+
+@steps_of.register
+def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
+    kernels, widths = device.kernels, layout.as_widths(widths)
+    works = device.workspace.team(widths, dtype, 0, threads)
+    if method.plain and problem.plain:
+        target, lr = device.constant(layout.aligned_copy(problem.target, dtype)), np.dtype(dtype).type(method.lr)
+        return together(
+            lambda params, losses, _, work: kernels.gd_steps(params, widths, target, lr, losses, work), works
+        )
+    goal = device.constant(problem.objective(dtype))
+
+    def steps(params, losses, step, work):
+        rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
+        return kernels.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)
+
+    return together(steps, works)
+
+
+@steps_of.register
+def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
+    kernels, tableau, widths = device.kernels, TABLEAUS[method.scheme], layout.as_widths(widths)
+    dt, ridge = (np.dtype(dtype).type(number) for number in (method.dt, method.ridge))
+    (a, b), works = tableau.astype(dtype), device.workspace.team(widths, dtype, tableau.stages, threads)
+    if method.plain and problem.plain:
+        made, numbers, goal = kernels.rk_steps, (dt, a, b), layout.aligned_copy(problem.target, dtype)
+    else:
+        made, numbers, goal = kernels.objective_rk_steps, (ridge, dt, (a, b)), problem.objective(dtype)
+    goal = device.constant(goal)
+    return together(lambda params, losses, _, work: made(params, widths, goal, *numbers, losses, work), works)
+
+
+@steps_of.register
+def _(method: SGD, problem, widths, dtype, threads=1, device=CPU):
+    """One thread makes all steps."""
+    made, entries, widths = device.kernels.sgd_steps, problem.entries(dtype), layout.as_widths(widths)
+    method.check_batch(entries)
+    work = device.workspace.allocate_sgd(widths, entries.rows.size, method.batch, dtype)
+    entries, seed = device.constant(entries), np.uint64(method.sampling_seed)
+
+    def steps(params, losses, step=0):
+        rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
+        sampling = Sampling(seed, step, method.batch, method.replacement)
+        return made(params, widths, entries, rates, ridges, sampling, losses, work)
+
+    return steps
+
+
+@functools.singledispatch
+def chain_steps(method, modes, target, weights, device=CPU):
+    """steps(losses) -> status for independent chains of numbers, changing `modes` (see `lrcore.cpu.diagonal`)."""
+    raise NotImplementedError(f"{type(method).__name__} makes no steps on chains of numbers")
+
+
+@chain_steps.register
+def _(method: GD, modes, target, weights, device=CPU):
+    made, work = device.kernels.diagonal_gd_steps, device.workspace.allocate_diagonal(*modes.shape)
+    target, weights = device.constant(target), device.constant(weights)
+    return lambda losses: made(modes, target, weights, method.lr, losses, work)
+
+
+@chain_steps.register
+def _(method: GradientFlow, modes, target, weights, device=CPU):
+    made, tableau = device.kernels.diagonal_rk_steps, TABLEAUS[method.scheme]
+    work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
+    (a, b), target, weights = tableau.astype(modes.dtype), device.constant(target), device.constant(weights)
+    return lambda losses: made(modes, target, weights, method.dt, a, b, losses, work)
+
+
+def batch_steps(methods, targets, widths, dtype, device=CPU):
+    """steps(params, losses, statuses) for many runs, a method for each; arrays as `layout.to_lanes` makes them.
+
+    All methods are GD, or GradientFlow with the same scheme.
+    """
+    made = _batch_of_flows if isinstance(methods[0], GradientFlow) else _batch_of_gd
+    return made(methods, targets, widths, dtype, device)
+
+
+def _batch_of_gd(methods, targets, widths, dtype, device):
+    made, widths = device.kernels.batch_gd_steps, layout.as_widths(widths)
+    work, targets = device.workspace.allocate_batch(widths, dtype), device.constant(targets)
+    lr = _in_lanes([method.lr for method in methods], dtype)
+    return lambda params, losses, statuses: made(params, widths, targets, lr, losses, statuses, work)
+
+
+def _batch_of_flows(methods, targets, widths, dtype, device):
+    made, tableau, widths = device.kernels.batch_rk_steps, TABLEAUS[methods[0].scheme], layout.as_widths(widths)
+    work, targets = device.workspace.allocate_batch(widths, dtype, tableau.stages), device.constant(targets)
+    dt, (a, b) = _in_lanes([method.dt for method in methods], dtype), tableau.astype(dtype)
+    return lambda params, losses, statuses: made(params, widths, targets, dt, a, b, losses, statuses, work)
+
+
+def many_steps(methods, problems, widths, dtype, device=CPU):
+    """steps(params, count, statuses, step) -> mean losses, for many runs of SGD with a method and a problem each.
+
+    params (blocks, P, lanes), as `layout.to_lanes` makes it; statuses (blocks, lanes), read and written; losses
+    likewise. Batch, sampling and schedules of all methods are those of the first, the numbers of entries are equal.
+    """
+    first, lanes, widths = methods[0], layout.lanes(dtype), layout.as_widths(widths)
+    own = {id(problem): problem.entries(dtype) for problem in problems}
+    every = [own[id(problem)] for problem in problems]
+    first.check_batch(every[0])
+    blocked = [
+        layout.to_lanes(np.stack([getattr(entries, name) for entries in every]).astype(kind), lanes)
+        for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", dtype))
+    ]
+    made, entries = device.kernels.batch_sgd_steps, device.constant(Entries(*blocked, every[0].weight))
+    lr, ridge = (_in_lanes([getattr(m, key) for m in methods], dtype) for key in ("lr", "ridge"))
+    seeds = layout.to_lanes(np.array([m.sampling_seed for m in methods], np.uint64), lanes)
+    work = device.workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)
+
+    def steps(params, count, statuses, step):
+        losses, factors = np.empty(statuses.shape, dtype), first.factors(step, count, dtype)
+        sampling = Sampling(seeds, step, first.batch, first.replacement)
+        made(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work)
+        return losses
+
+    return steps
+
+
+def _in_lanes(numbers, dtype):
+    return layout.to_lanes(np.array(numbers, dtype), layout.lanes(dtype))
