@@ -52,7 +52,7 @@ class Saddle:
 
 @usual_errors
 def saddles(run, prominence=3.0):
-    """The Saddles that a run came by, in order: see `lrbias.analysis._saddles`.
+    """The Saddles that a run came by, in order: see `lrbias.analysis`.
 
     run: has recorded gradient_norm. prominence: a factor above 1. Networks between checkpoints are trained again from
     the one before, which gives the bits that the run had. Raises InvalidInput.

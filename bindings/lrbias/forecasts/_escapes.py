@@ -60,7 +60,7 @@ def _at(time, step_size):
 
 def _directions(problem, network, modes):
     """û_i and v̂_i as columns. Of equal values their basis is free: that in which the start has no symmetric part
-    between them, the largest strength first, as strengths are recorded (`lrbias.problems._modes`)."""
+    between them, the largest strength first, as strengths are recorded (`lrbias.problems`)."""
     left, right = (vectors.copy() for vectors in problem.spectrum[::2])
     clusters = np.unique(cluster_rows(problem.spectrum.values, modes, TOGETHER), axis=0)
     if (clusters[:, 1] - clusters[:, 0] == 1).all():

@@ -1,5 +1,5 @@
-"""What a run will cost and show, before it starts: time, size, stability (`lrbias.forecasts._stability`), escapes of modes
-(`lrbias.forecasts._escapes`)."""
+"""What a run will cost and show, before it starts: time, size, stability (`lrbias.forecasts`), escapes of modes
+(`lrbias.forecasts`)."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ class Forecast:
 
     seconds, bytes      of training, and on disk; at_most: the method may end before its last step
     step_size_limit     the smaller one of limit_at_start and limit_at_minimum, below which `step_size` is stable: see
-                        `lrbias.forecasts._stability`. None where it is not known, or the method chooses its own steps
+                        `lrbias.forecasts`. None where it is not known, or the method chooses its own steps
     values              of the target's modes, as far as they are followed
     escape_steps        per mode the step at which it passes half its value; None: see outcomes
     outcomes            per mode "expected", "later" than 50 times the steps, "never" from this start, or "unknown"

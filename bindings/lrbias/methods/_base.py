@@ -14,7 +14,7 @@ RIDGE = "a finite number of at least 0"
 
 
 def schedule_field(argument):
-    """The annotation of a schedule: see `lrbias.methods._schedules`."""
+    """The annotation of a schedule: see `lrbias.methods`."""
     return Annotated[Any, BeforeValidator(lambda value: as_schedule(argument, value))]
 
 

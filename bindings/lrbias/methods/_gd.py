@@ -10,7 +10,7 @@ class GD(Descent):
 
     lr: learning rate η, > 0. One step advances the time t by lr.
     ridge: λ ≥ 0, with 2ηλ < 1.
-    lr_schedule, ridge_schedule: how they change, as a schedule, a dictionary or text; see `lrbias.methods._schedules`.
+    lr_schedule, ridge_schedule: how they change, as a schedule, a dictionary or text; see `lrbias.methods`.
     """
 
     name: ClassVar[str] = "gd"

@@ -73,7 +73,7 @@ def _alignment(observation):
 @metric("mode_strengths", lambda setup: [("product/mode_strengths", (len(setup.mode_clusters),), "float")])
 def _mode_strengths(observation):
     """û_iᵀ W v̂_i: how far the product has come along each of the target's directions (of a Regression, those of its
-    modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.problems._modes`."""
+    modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.problems`."""
     setup, product = observation.setup, observation.matrix(PRODUCT)
     out = np.empty((2, len(setup.mode_clusters)))
     cpu.mode_strengths(product, *setup.modes, out)
@@ -166,7 +166,7 @@ def _representation_cost(observation):
     on_request=True,
 )
 def _absorbing_rank(observation):
-    """The smallest r with the network in B_r (see `lrbias.metrics._absorbing`), −1 for none."""
+    """The smallest r with the network in B_r (see `lrbias.metrics`), −1 for none."""
     setup = observation.setup
     sets = setup.record.absorbing_sets()
     return [sets.rank([observation.values(i) for i in setup.layers], observation.balancedness())]

@@ -46,7 +46,7 @@ class Record(Settings):
     every: interval in steps for every metric that names none.
     metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
         () records the loss alone. Some metrics are not among "all", and recorded where they are named: those of
-        `lrbias.metrics._regimes` (curvature, tangent kernel, updates, movement), which can cost as much as many steps
+        `lrbias.metrics` (curvature, tangent kernel, updates, movement), which can cost as much as many steps
         and deserve an interval of their own (benchmarks/monitors.md); absorbing_rank; and product, all of W, as large
         as the target at every record, which is what `lb.trajectory_distance` follows.
     numerical_threshold: numerical_rank counts σ_i above it.
@@ -54,7 +54,7 @@ class Record(Settings):
     directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
     degenerate: target values closer than this (relatively) share one subspace in the alignment. Our choice.
     absorbing_balance, _slack, _alpha, _bound: ε_1, ε_2, α and C of the sets B_r of absorbing_rank, which is recorded
-        only when it is named. Our choices, see `lrbias.metrics._absorbing`.
+        only when it is named. Our choices, see `lrbias.metrics`.
     leading: how many eigenvalues sharpness, negative_curvature and ntk_eigenvalues record.
     eigen_tolerance: residuals ‖Hv − λv‖ of these are at most so large, relative to the largest |λ|.
     """

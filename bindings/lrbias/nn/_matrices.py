@@ -41,7 +41,7 @@ class WeightMatrix:
     holder, attribute   where the tensor stands that has its numbers
     layout, rows        what makes a matrix of that tensor, and which of its rows are this one
     vectors    the argument of the module's forward with the vectors to which it is applied
-    fault      (what is there, what is accepted) where the tensor is not the weight as numbers: see `lrbias.nn._hooks`
+    fault      (what is there, what is accepted) where the tensor is not the weight as numbers: see `lrbias.nn`
     """
 
     name: str

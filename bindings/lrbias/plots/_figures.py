@@ -559,7 +559,7 @@ updates, directions, saddles = regime_plots.updates, regime_plots.directions, re
 def save(run, folder, formats=("png", "pdf")):
     """Write every figure for which the run has the data; returns the paths. The folder is made when missing.
 
-    run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.plots._tracked`).
+    run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.plots`).
     """
     check_formats(formats)
     return save_each(available(run), folder, formats)

@@ -131,7 +131,7 @@ class Spectrum(NamedTuple):
     rank: int
 
     def clusters(self, count, tolerance):
-        """`lrbias.problems._modes.cluster_rows` of these values: singular vectors of equal ones are fixed up to a rotation."""
+        """`lrbias.problems.cluster_rows` of these values: singular vectors of equal ones are fixed up to a rotation."""
         return cluster_rows(self.values, count, tolerance)
 
 

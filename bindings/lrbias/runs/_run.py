@@ -168,7 +168,7 @@ class Run(Recording):
 
     @property
     def phases(self):
-        """The phases of greedy low-rank learning up to the last checkpoint (see `lrbias.steppers._greedy.Phase`); else none."""
+        """The phases of greedy low-rank learning up to the last checkpoint (see `lrbias.steppers.Phase`); else none."""
         if self.method.name != "glrl":
             return []
         rows = self._source.checkpoint_arrays(self._progress["checkpoint"])["phases"]
@@ -194,7 +194,7 @@ class Run(Recording):
 
     def mode_strengths(self) -> tuple[np.ndarray, np.ndarray]:
         """(steps (A,), strengths (A, k)): û_iᵀ W v̂_i at the records, of the followed modes whose target value is not 0
-        (of a Regression u_aᵀ W v_a, strongest mode first). Equal target values: see `lrbias.problems._modes`.
+        (of a Regression u_aᵀ W v_a, strongest mode first). Equal target values: see `lrbias.problems`.
 
         They are the metric mode_strengths, or made from recorded products. Raises InvalidInput where neither was
         recorded, and where the target is not known.

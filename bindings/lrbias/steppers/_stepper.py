@@ -1,8 +1,8 @@
 """What makes the steps of a run, and knows what a checkpoint has to hold so that they go on with the same bits.
 
 A `Trainer` belongs to one run. Between its calls the flat vector of all layers is what `expand` last wrote. Whole
-layers are trained in that vector itself; others train fewer numbers (`lrbias.steppers._reduction`), keep a point between two
-records (`Adaptive`), or let the network grow (`lrbias.steppers._greedy`).
+layers are trained in that vector itself; others train fewer numbers (`lrbias.steppers`), keep a point between two
+records (`Adaptive`), or let the network grow (`lrbias.steppers`).
 """
 
 import functools

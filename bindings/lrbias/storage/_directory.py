@@ -169,7 +169,7 @@ class RunFolder:
         return progress
 
     def data(self):
-        """What the loss is made of: (target, observed, mean, source), as `lrbias.problems._observed.restore` takes it."""
+        """What the loss is made of: (target, observed, mean, source), as `lrbias.problems.restore` takes it."""
         config = self.config()
         target = self._parsed("target.npy", parse_array, config)
         observed = self._parsed("observed.npz", unpack, config) if "observed_crc32" in config else {}

@@ -1,7 +1,7 @@
 """Many trajectories of SGD on small networks, trained side by side and watched: which ranks do they visit?
 
 A run of its own records everything; here thousands of runs record a few numbers each: the rank of the product with the
-hysteresis of `lrbias.events._jumps`, the errors over observed and hidden entries, and in which of the sets B_r they are.
+hysteresis of `lrbias.events`, the errors over observed and hidden entries, and in which of the sets B_r they are.
 
     ensemble.json       settings, and a fingerprint of everything that decides the numbers; checksummed
     data.npz            targets, masks and starts, and which of them each run has
