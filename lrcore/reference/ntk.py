@@ -9,8 +9,9 @@ from lrcore.status import DIVERGED, OK
 
 
 def ntk_factors(params, widths, left, right, work=None):
-    """left[i] = A Aᵀ and right[i] = Pᵀ P, A the product of the layers above layer i, P of those below: the tangent kernel
-    maps a matrix S to Σ_i left_i · S · right_i.
+    """left[i] = A Aᵀ and right[i] = Pᵀ P, A the product of the layers above layer i, P of those below.
+
+    The tangent kernel maps a matrix S to Σ_i left_i · S · right_i.
     """
     matrices = layout.layers(params, widths)
     for i in range(len(matrices)):

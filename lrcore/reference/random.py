@@ -17,8 +17,8 @@ def normals(seed, stream, domain, out):
 
 
 def draws(seed, domain, first, replacement, order, out):
-    """Draws number first, first + 1, … of 0 … count − 1, with count = order.size − 2: independent ones (replacement), or a
-    fresh permutation for every `count` of them.
+    """Draws number first, first + 1, … of 0 … count − 1, with count = order.size − 2: independent ones
+    (replacement), or a fresh permutation for every `count` of them.
     """
     count, seed, domain = order.size - 2, np.uint64(seed), np.uint64(domain)
     numbers = first + np.arange(out.size)

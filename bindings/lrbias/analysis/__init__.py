@@ -1,4 +1,4 @@
-"""What can be said of finished runs: saddles, directions that converge, distances of paths, nuclear norms, intervals."""
+"""What can be said of finished runs: saddles, converging directions, distances of paths, nuclear norms, intervals."""
 
 import lazy_loader
 
