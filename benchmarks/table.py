@@ -149,11 +149,8 @@ def short_forms():
     for name, (target, network) in cases.items():
         problem, method = lb.Factorization(target), lb.GD(lr=1e-4)
         short, several = reduce(problem, network, method), np.empty(steps)
-        dense, one, params = (
-            steps_of(method, problem, network.widths, np.float64),
-            np.empty(whole),
-            network.params.copy(),
-        )
+        dense = steps_of(method, problem, network.widths, np.float64)
+        one, params = np.empty(whole), network.params.copy()
         sides = {
             "short": functools.partial(short.advance, several, 0),
             "whole": lambda d=dense, p=params, o=one: d(p, o),
