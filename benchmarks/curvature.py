@@ -20,7 +20,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrcore import cpu, layout, objective, workspace
+from lrcore import cpu, layout, objective
+from lrcore.cpu import workspace
 
 HERE = Path(__file__).parent
 LANCZOS = importlib.import_module("lrcore.cpu.krylov")

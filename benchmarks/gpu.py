@@ -30,7 +30,8 @@ from gpu_model import Job
 from gpu_peak import multiply_adds
 from threadpoolctl import threadpool_limits
 
-from lrcore import cpu, cuda, layout, workspace
+from lrcore import cpu, cuda, layout
+from lrcore.cpu import workspace
 from lrcore.cuda._target import SIMULATED
 from lrcore.objective import Entries
 from lrcore.status import OK

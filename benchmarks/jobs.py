@@ -11,7 +11,8 @@ import numpy as np
 from peers import numpy_gradients
 
 import lrbias as lb
-from lrcore import cpu, workspace
+from lrcore import cpu
+from lrcore.cpu import workspace
 
 N, RANK, LR, GAMMA = 100, 10, 1e-3, 1.5
 

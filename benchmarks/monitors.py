@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 import lrbias as lb
 from lrbias.metrics import METRICS, Observation, Plan, Setup
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 HERE = Path(__file__).parent
 RUNS = {  # size, learning rate, steps

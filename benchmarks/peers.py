@@ -9,7 +9,8 @@ import numpy as np
 
 import lrbias as lb
 from lrbias.steppers import steps_of
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 DEPTH, LR = 3, 1e-5
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

@@ -15,7 +15,8 @@ import numpy as np
 import switching
 
 import lrbias as lb
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 VALUES = "product/singular_values"
 REFERENCE = 1e-13

@@ -23,7 +23,8 @@ import peers
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from lrcore import cpu, layout, random, reference, workspace
+from lrcore import cpu, layout, random, reference
+from lrcore.cpu import workspace
 from lrcore.objective import Entries, Sampling
 from lrcore.status import OK
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from lrcore import cpu, workspace
+from lrcore import cpu
+from lrcore.cpu import workspace
 
 HERE = Path(__file__).parent
 ROUNDS = sized(9, 2)

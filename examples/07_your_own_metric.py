@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import lrbias as lb
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 target = lb.spectrum((30, 30), [10.0, 5.0, 2.5, 1.2], seed=0)
 left, values, right = np.linalg.svd(target)

@@ -9,7 +9,8 @@ import os
 import numpy as np
 import pytest
 
-from lrcore import cpu, layout, reference, workspace
+from lrcore import cpu, layout, reference
+from lrcore.cpu import workspace
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "1") != "0"
 WIDEST = 9  # layer that the simulator is given
@@ -19,7 +20,7 @@ class Core:
     """The kernels of a side by name, and what a test has to know about it.
 
     name        "cpu", "cuda" or "reference"
-    workspace   what has the names of `lrcore.workspace`
+    workspace   what has the names of `lrcore.cpu.workspace`
     slow        whether it is simulated
     """
 

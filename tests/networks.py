@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lrcore import layout, workspace
+from lrcore import layout
+from lrcore.cpu import workspace
 
 WIDTHS = [
     (100, 100, 100, 100),

@@ -16,8 +16,9 @@ from lrbias import theory
 from lrbias.system._progress import Silent
 from lrbias.system._threads import together
 from lrbias.training import _training as training
-from lrcore import adaptive, cpu, layout, objective, reference, tableau, workspace
+from lrcore import adaptive, cpu, layout, objective, reference, tableau
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, TIME, Flow
+from lrcore.cpu import workspace
 from lrcore.status import DIVERGED, OK, PAUSED
 from networks import WIDTHS, make, relative
 from runs import fingerprint, settings

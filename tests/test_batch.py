@@ -5,8 +5,8 @@ import pytest
 from numba import vectorize
 
 from backends import REFERENCE, cases
-from lrcore import cpu, layout, tableau, workspace
-from lrcore.cpu import _vector
+from lrcore import cpu, layout, tableau
+from lrcore.cpu import _vector, workspace
 from lrcore.status import DIVERGED, OK
 from networks import relative
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.polynomial.chebyshev import Chebyshev
 
-from lrcore import adaptive, cpu, layout, reference, workspace
+from lrcore import adaptive, cpu, layout, reference
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, REJECTED
+from lrcore.cpu import workspace
 from lrcore.tableau import DOPRI5
 from networks import make, relative
 from test_adaptive import TIGHT, whole

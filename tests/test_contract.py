@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from lrcore import cpu, layout, reference, status, tableau, workspace
-from lrcore.cpu import gemm
+from lrcore import cpu, layout, reference, status, tableau
+from lrcore.cpu import gemm, workspace
 
 
 def _parameters(function):

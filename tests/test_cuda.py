@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from backends import SIMULATED
-from lrcore import adaptive, cpu, layout, objective, tableau, workspace
+from lrcore import adaptive, cpu, layout, objective, tableau
+from lrcore.cpu import workspace
 from lrcore.objective import Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import make

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lrbias import theory
-from lrcore import cpu, layout, objective, reference, workspace
+from lrcore import cpu, layout, objective, reference
+from lrcore.cpu import workspace
 from networks import make, relative
 
 SHAPES = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (3, 5, 1, 4, 2, 6), (1, 1), (12, 20, 8, 10)]

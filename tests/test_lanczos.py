@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrcore import cpu, layout, objective, reference, workspace
+from lrcore import cpu, layout, objective, reference
+from lrcore.cpu import workspace
 from networks import make
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import lrbias as lb
 from lrbias.experiments._experiment import Experiment, read_toml
-from lrcore import cpu, layout, reference, workspace
+from lrcore import cpu, layout, reference
+from lrcore.cpu import workspace
 from runs import call, fingerprint, settings
 
 TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends import cases
-from lrcore import cpu, layout, reference, workspace
+from lrcore import cpu, layout, reference
+from lrcore.cpu import workspace
 from networks import WIDTHS, make, relative
 
 MATRIX = np.array([[1.0, 2, 2], [2, 1, 2], [2, 2, 1]])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lrcore import cpu, layout, reference, workspace
+from lrcore import cpu, layout, reference
+from lrcore.cpu import workspace
 from networks import make, relative
 
 SHAPES = [(4, 4), (7, 3, 5), (1, 9, 2, 6), (3, 5, 1, 4, 2, 6), (1, 1), (6, 8, 9, 5)]

@@ -5,7 +5,8 @@ import pytest
 
 from backends import cases, everywhere
 from lrbias.system._threads import together
-from lrcore import cpu, layout, objective, reference, tableau, workspace
+from lrcore import cpu, layout, objective, reference, tableau
+from lrcore.cpu import workspace
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
 

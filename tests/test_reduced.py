@@ -8,7 +8,8 @@ import pytest
 import lrbias as lb
 from backends import REFERENCE, cases
 from lrbias.steppers._reduction import Compressed, Diagonal, reduce
-from lrcore import cpu, layout, tableau, workspace
+from lrcore import cpu, layout, tableau
+from lrcore.cpu import workspace
 from lrcore.status import DIVERGED, OK
 from runs import fingerprint
 

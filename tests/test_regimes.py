@@ -5,7 +5,8 @@ import pytest
 
 import lrbias as lb
 from lrbias.training import _training as training
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 from runs import fingerprint, settings
 
 METRICS = ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues", "updates", "movement")

@@ -11,7 +11,8 @@ import lrbias as lb
 from lrbias import theory
 from lrbias.experiments._experiment import Experiment, read_toml
 from lrbias.problems._observed import load_observed, restore
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 from runs import call, fingerprint, quiet_train, settings
 
 SAMPLES, INPUTS, OUTPUTS = 40, 5, 6

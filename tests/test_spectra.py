@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import lrbias as lb
 from conftest import ROOT
-from lrcore import cpu, reference, workspace
-from lrcore.cpu import svd
+from lrcore import cpu, reference
+from lrcore.cpu import svd, workspace
 from lrcore.cpu.qds import LANES
 
 

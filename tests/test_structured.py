@@ -8,8 +8,8 @@ import scipy.linalg
 
 import lrbias as lb
 import structured
-from lrcore import cpu, workspace
-from lrcore.cpu import qds, svd
+from lrcore import cpu
+from lrcore.cpu import qds, svd, workspace
 from lrcore.cpu.inertia import unproven_values
 
 SURE = 1e-13  # |σ̂ − σ| / σ_1

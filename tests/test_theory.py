@@ -5,7 +5,8 @@ import pytest
 
 import lrbias as lb
 from lrbias import theory
-from lrcore import cpu, workspace
+from lrcore import cpu
+from lrcore.cpu import workspace
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])

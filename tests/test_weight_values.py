@@ -10,8 +10,8 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrcore import cpu, reference, workspace
-from lrcore.cpu import gram, svd
+from lrcore import cpu, reference
+from lrcore.cpu import gram, svd, workspace
 from lrcore.cpu.qds import LANES
 from lrcore.cpu.tridiagonal import tridiagonalize
 

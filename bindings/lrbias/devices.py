@@ -23,7 +23,7 @@ class Device:
     apart      whether it trains beside the cores of this machine: a call leaves them free, and thousands of small
                networks cost it hardly more than one
     kernels    what has the names of `lrcore.cpu`
-    workspace  what has the names of `lrcore.workspace`
+    workspace  what has the names of `lrcore.cpu.workspace`
     describe   what a run says of it beside the machine's own versions, {name: value}
     """
 
@@ -37,7 +37,7 @@ class Device:
 
     @property
     def workspace(self):
-        from lrcore import workspace
+        from lrcore.cpu import workspace
 
         return workspace
 

@@ -1,4 +1,4 @@
-"""What kernels need on the device, planned before anything is launched: the functions of `lrcore.workspace` by name.
+"""What kernels need on the device, planned before anything is launched: the functions of `lrcore.cpu.workspace` by name.
 
 A network whose memory fits into CHIP_SIZES stays in the shared memory of one block, one with layers of up to WIDEST in
 the second-level cache, also with one block; larger ones are spread over the whole device, where a batch of them is
@@ -10,11 +10,11 @@ import itertools
 import numpy as np
 
 from lrcore import layout
+from lrcore.cpu.workspace import allocate_curvature, allocate_ntk, allocate_spectra, allocate_weight_values
 from lrcore.cuda._target import empty, free_memory, on_gpu, put
 from lrcore.cuda.grid import on_grid
 from lrcore.cuda.passes import FILL
 from lrcore.cuda.places import places_of
-from lrcore.workspace import allocate_curvature, allocate_ntk, allocate_spectra, allocate_weight_values
 
 __all__ = [
     "DeviceMemoryError",
@@ -114,7 +114,7 @@ class Workspace:
 
 
 def allocate(widths, dtype=np.float64, stages=0):
-    """A Workspace for `widths`; `stages` as for `lrcore.workspace.allocate`. Raises DeviceMemoryError."""
+    """A Workspace for `widths`; `stages` as for `lrcore.cpu.workspace.allocate`. Raises DeviceMemoryError."""
     return Workspace(widths, dtype, stages)
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 
 class Hessian:

@@ -10,7 +10,8 @@ from lrbias.metrics._hessian import Hessian
 from lrbias.metrics._matrices import matrices_of
 from lrbias.metrics._registry import metric
 from lrbias.metrics._state import RANKS
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 UPDATE_RANKS = ("effective_rank", "stable_rank")
 

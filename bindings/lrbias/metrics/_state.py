@@ -7,7 +7,8 @@ import numpy as np
 from lrbias.devices import CPU
 from lrbias.network import Network
 from lrbias.problems import MOST
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")

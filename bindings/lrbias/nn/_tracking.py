@@ -14,7 +14,8 @@ from lrbias.settings import Count, Positive, Settings
 from lrbias.storage import Log, MemorySink, Quantity
 from lrbias.system import cores
 from lrbias.training import MeasureError, Recorder
-from lrcore import cpu, workspace
+from lrcore import cpu
+from lrcore.cpu import workspace
 
 NUMERICAL = 1e-6  # numerical_rank counts σ_i above it, as in the runs of deep linear networks
 WAITING_BYTES = 1 << 28  # of copies that may wait to be measured

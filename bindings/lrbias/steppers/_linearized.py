@@ -6,7 +6,8 @@ from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.methods import Linearized
 from lrbias.steppers._stepper import Trainer, trainer_of
-from lrcore import cpu, layout, workspace
+from lrcore import cpu, layout
+from lrcore.cpu import workspace
 
 
 class Tangent(Trainer):

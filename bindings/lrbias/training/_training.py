@@ -88,8 +88,8 @@ def train(
     forecast          warn (ForecastWarning) when the step size is unstable or nothing is expected to happen in `steps`
     threads           how many threads share the products of a step, with the same bits; pays from about n = 200 on
     compress          "auto" trains fewer numbers where target and start allow it (`run.reduced` says so), "off" always
-                      trains whole layers. They are equal in exact arithmetic; near a saddle the rounding errors of whole
-                      layers grow, and can lead them elsewhere
+                      trains whole layers. They are equal in exact arithmetic; near a saddle the rounding errors of
+                      whole layers grow, and can lead them elsewhere
     device            "cpu", "cuda" (an NVIDIA GPU, extra `cuda`, the same bits) or "auto": a GPU where one can be
                       used, else the CPU
 

@@ -26,7 +26,8 @@ from lrbias.storage import read_json, write_json
 from lrbias.studies import made, make_store
 from lrbias.sweeps import ensemble
 from lrbias.system import cores
-from lrcore import cpu, layout, random, workspace
+from lrcore import cpu, layout, random
+from lrcore.cpu import workspace
 
 SIZE, ENTRIES, NOISE, SMALL_RIDGE = 10, 60, 0.2, 1e-4
 MILLION = 1_000_000
