@@ -1,7 +1,7 @@
 """The kernels for NVIDIA GPUs: every name of `lrcore.cpu`, with the same parameters and the same bits.
 
 NumPy arrays go in and out; scratch is a workspace of `lrcore.cuda.workspace`, whose functions have the names of those
-in `lrcore.cpu.workspace`. What reads vectors only, draws a start, or follows a singular value decomposition is the CPU's.
+in `lrcore.cpu.workspace`. What reads vectors only, draws a start, or follows an SVD is the CPU's.
 So are curvature, the tangent kernel and training by it: they run on this side, with arrays and scratch of it.
 Importing this needs the extra `cuda` (else it is an ImportError that says so), but no GPU: `missing` says
 what keeps kernels from running.

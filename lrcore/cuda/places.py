@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Places(NamedTuple):
-    """Offsets in numbers; the parts are those of `lrcore.cpu.workspace.Workspace`. `size` is where the last one ends."""
+    """Offsets in numbers; the parts are those of a Workspace of the CPU. `size` is where the last one ends."""
 
     parameters: int
     target: int

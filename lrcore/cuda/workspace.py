@@ -1,4 +1,4 @@
-"""What kernels need on the device, planned before anything is launched: the functions of `lrcore.cpu.workspace` by name.
+"""What kernels need on the device, planned before anything is launched; by name the functions of `lrcore.cpu.workspace`.
 
 A network whose memory fits into CHIP_SIZES stays in the shared memory of one block, one with layers of up to WIDEST in
 the second-level cache, also with one block; larger ones are spread over the whole device, where a batch of them is
