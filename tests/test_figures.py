@@ -1,5 +1,7 @@
 """Figures show what was measured: lines carry the data, axes have labels, missing data is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -226,10 +228,24 @@ def test_comparison_of_gd_and_flow(run, tmp_path):
     fast_gap = compared.difference(fast)[1]
     assert 1.5 < fast_gap.max() / slow_gap.max() < 2.5, "Euler's error is of first order"
     assert compared.difference(flow)[1].max() == 0
+    assert not plots.comparison(compared).axes[3].texts
     assert "reference" in str(compared)
     assert all(path.exists() for path in compared.save(tmp_path))
     other = lb.train(**settings(network=lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=9), record=lb.Record(every=10)))
     assert not lb.compare([run, other]).same_start
+
+
+def test_where_runs_agree_it_is_said(run):
+    again = lb.train(**settings(1000, record=lb.Record(every=10)))
+    assert [text.get_text() for text in plots.comparison(lb.compare([run, again])).axes[3].texts] == ["no difference"]
+
+
+def test_a_kernel_that_stays_has_no_curve(regimes):
+    still = lb.train(**settings(method=lb.GD(lr=1e-300), record=lb.Record(every=10, metrics=("ntk",))))
+    assert [text.get_text() for text in plots.tangent_kernel(still).axes[0].texts] == ["no change was recorded"]
+    changed = plots.tangent_kernel(regimes)
+    assert not changed.axes[0].texts
+    assert _words(changed)[2:] == ["lazy below 0.01 (ours)", "rich above 0.5 (ours)"]
 
 
 def test_greedy_runs_are_left_out_of_curves_over_time(greedy, tmp_path):
@@ -278,6 +294,8 @@ def test_comparison_refuses_other_targets(run):
     other = lb.train(**settings(problem=lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=4))))
     with pytest.raises(lb.InvalidInput, match="the same target"):
         lb.compare([run, other])
+    with pytest.raises(lb.InvalidInput, match=r"^runs = \['a'\] is not accepted"):
+        lb.compare([Path("a")])
 
 
 def test_gd_tends_to_the_flow_with_the_first_power_of_its_step(tmp_path):

@@ -183,6 +183,8 @@ def test_figures_of_a_sweep_show_its_runs(tmp_path):
     assert len(images) == 2
     assert images[0][0, 0] == first
     assert np.ma.is_masked(images[0][0, 1]), "a run that diverged has no final rank"
+    counts = sweep_plots.map_over(made, "escaped").axes[-1].get_yticks()
+    assert (counts % 1 == 0).all(), "modes are counted"
     with pytest.raises(lb.InvalidInput, match="x = 'steps'"):
         sweep_plots.map_over(made, x="steps")
     with pytest.raises(SystemExit) as ended:

@@ -1,5 +1,9 @@
 """What can go wrong, each with one sentence for the person who reads it."""
 
+import re
+
+PATH = re.compile(r"\b(?:Posix|Windows)Path\((['\"].*?['\"])\)")  # which a user gave as a word
+
 
 class InvalidInput(ValueError):
     """An argument was not accepted. The sentence names the argument, its value and what is accepted."""
@@ -55,6 +59,6 @@ def require(condition, argument, value, accepted):
 
 def shorten(value, limit=60):
     """A value as it is shown in a sentence."""
-    text = value if isinstance(value, str) and value.startswith("<") else repr(value)
+    text = value if isinstance(value, str) and value.startswith("<") else PATH.sub(r"\1", repr(value))
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -102,6 +102,14 @@ def positive(values):
     return np.where((values > 0) & (values < LARGEST), values, np.nan)
 
 
+def say_if_empty(axes, sentence):
+    """Write a sentence into a panel in which no curve has a point, instead of ticks that matplotlib makes up."""
+    if not any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in axes.get_lines()):
+        axes.set_yticks([])
+        axes.set_yticks([], minor=True)
+        axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
+
+
 def largest(values, default=1.0):
     """The largest finite number among `values`, for the end of an axis; `default` where there is none."""
     values = np.asarray(values, float)

@@ -27,6 +27,7 @@ from lrbias.figures.drawing import (
     plain_ticks,
     positive,
     save_each,
+    say_if_empty,
     styled,
     thin,
 )
@@ -402,12 +403,13 @@ def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
     runs, names = _with_one_time(compared.runs), _literal_names(compared.runs)
-    values = runs[0].target_values[: min(runs[0].target_rank, 5)]
+    values, differences = runs[0].target_values[: min(runs[0].target_rank, 5)], []
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         _draw_over_time(run, grid, len(values), {"label": names[run], **look})
         if run is not compared.reference:
             times, difference = thin(*compared.difference(run))
             grid[1, 1].semilogy(times, positive(difference), **look)
+            differences.append(difference)
     for value in values:
         grid[1, 0].axhline(value, **THEORY)
     losses = {_loss_label(run) for run in runs}
@@ -416,6 +418,8 @@ def comparison(compared):
     grid[1, 0].set_ylabel("leading singular values")
     grid[1, 1].set_ylabel(r"$\max_i |\Delta\sigma_i| / \hat\sigma_1$")
     grid[1, 1].set_title(textwrap.fill(f"against {names[compared.reference]}", TITLE))
+    if not any(map(np.any, differences)):
+        say_if_empty(grid[1, 1], "no difference")
     _label_time(grid, TIME + (", of each run its own" if _greedy(runs[0]) else ""))
     start = "same start" if compared.same_start else "DIFFERENT starts"
     aside = "" if len(runs) == len(compared.runs) else "; greedy runs, whose t is their own, are left out"

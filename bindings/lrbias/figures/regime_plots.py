@@ -12,6 +12,7 @@ from lrbias.figures.drawing import (
     new_figure,
     plain_ticks,
     positive,
+    say_if_empty,
     shared_legend,
     styled,
     thin,
@@ -19,6 +20,7 @@ from lrbias.figures.drawing import (
 
 SMALLEST = 1e-8  # of the largest value is the lower end of an axis of updates
 MOST = 1.5  # times 2/η: where an axis of curvature ends at the latest
+LEVELS = {0.01: "lazy below 0.01 (ours)", 0.5: "rich above 0.5 (ours)"}  # changes of the tangent kernel
 GREYS = ("black", "0.4", "0.6", "0.75")
 
 
@@ -67,9 +69,7 @@ def sharpness(run):
 
 @styled
 def tangent_kernel(run):
-    """How far the tangent kernel is from that of the start: its direction, and all of it; dashed: lazy below, rich
-    above (0.01 and 0.5: ours).
-    """
+    """How far the tangent kernel is from that of the start: its direction, and all of it, beside LEVELS."""
     figure, grid = new_figure(height=3.0)
     axes = grid[0, 0]
     for (name, label), line, colour in zip(
@@ -84,10 +84,11 @@ def tangent_kernel(run):
         steps, values = _series(run, name)
         axes.plot(steps, positive(values), linestyle=line, color=colour, label=label)
     log_axes(grid, y=True)
-    for level in (0.01, 0.5):
-        axes.axhline(level, **THEORY)
+    say_if_empty(axes, "no change was recorded")
+    for level, name in LEVELS.items():
+        axes.axhline(level, label=name, **THEORY)
     axes.set_ylabel("change of the tangent kernel")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     _iterations(run, axes)
     return figure
 

@@ -6,6 +6,7 @@ import math
 
 import matplotlib
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from lrbias.errors import require, shorten
 from lrbias.figures.drawing import (
@@ -153,7 +154,14 @@ def _draw_maps(figure, grid, fields, axes, names, others, value):
                 bright = norm is not None and norm(number) > 0.55
                 panel.text(j, i, f"{number:.3g}", ha="center", va="center", fontsize=6.5, color="k" if bright else "w")
     figure.suptitle(MAPS[value], fontsize=9)
-    figure.colorbar(image, ax=list(grid.flat), shrink=0.8)
+    figure.colorbar(image, ax=list(grid.flat), shrink=0.8, ticks=_ticks(known, value))
+
+
+def _ticks(known, value):
+    """Where the colour bar has numbers: at the only one that there is, at integers for a count, else by default."""
+    if known.size and known.min() == known.max():
+        return known[:1]
+    return MaxNLocator(integer=True) if value == "escaped" else None
 
 
 def _axes(sweep):
