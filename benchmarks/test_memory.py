@@ -7,6 +7,9 @@ import pytest
 from harness import sized
 
 SHORT, LONG = sized((100_000, 300_000), (1000, 2000))  # steps
+# The closing summary reads back 24 numbers of each record (20 singular values, 3 strengths, a rank) and every loss:
+# 5 MB more for 200 000 steps, and as much again for what it computes from them
+GROWTH = 10  # MB
 
 RUN = "--shape 20 20 --rank 3 --depth 3 --gamma 1 --lr 1e-3 --every 10 --checkpoint-every 1000 --no-figures --quiet"
 
@@ -34,4 +37,4 @@ def test_memory_does_not_grow_with_steps(benchmark, tmp_path, capsys):
     benchmark.extra_info.update({f"peak_{SHORT}_steps": short, f"peak_{LONG}_steps": long})
     with capsys.disabled():
         print(f"\npeak memory: {short:.1f} MB at {SHORT} steps, {long:.1f} MB at {LONG} steps")
-    assert long < short + 10, "MB"
+    assert long < short + GROWTH

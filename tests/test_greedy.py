@@ -149,13 +149,13 @@ def test_tied_layers_stay_tied_bit_for_bit():
 
 @pytest.mark.parametrize("name", ["depth 2", "depth 2, adaptive", "depth 3"])
 def test_a_run_can_be_taken_up_anywhere(name, tmp_path):
-    """Within phases, at their ends, after the last one: the same bits."""
+    """From the start, within phases, at their ends, after the last one: the same bits."""
     problem, method = lb.Factorization(rectangular()), FORMS[name]
     whole = train(problem, method, store=tmp_path / "run", checkpoint_every=30)
     expected, phases = fingerprint(whole), whole.phases
     ends = [phase.end for phase in phases]
     assert set(ends) <= set(whole.checkpoints)
-    for step in [whole.checkpoints[1], ends[0], ends[0] + 30 - ends[0] % 30, ends[-1]]:
+    for step in [0, whole.checkpoints[1], *ends, ends[0] + 30 - ends[0] % 30]:
         again = lb.resume(tmp_path / "run", from_checkpoint=step)
         assert fingerprint(again) == expected
         assert again.phases == phases
