@@ -16,7 +16,11 @@ import numpy as np
 DAMPING = 2 / 13
 FEWEST, BEGIN = 2, 0.01  # stages; the first step, in times in which y would move by its own length
 SAFETY, SHORTEST, LONGEST = 0.8, 0.1, 5.0  # of the step that the error of the last one suggests
-MARGIN, LOOK_AGAIN, AGREED, MOST_LOOKS = 1.2, 25, 0.01, 50  # as in the authors' code
+# as in the authors' code
+MARGIN = 1.2
+LOOK_AGAIN = 25
+AGREED = 0.01
+MOST_LOOKS = 50
 
 
 class Coefficients(NamedTuple):
@@ -36,17 +40,21 @@ class Coefficients(NamedTuple):
 def coefficients(stages):
     """The Coefficients of a step of `stages` ≥ 2, from Chebyshev's T_j and its two derivatives at w_0 > 1."""
     w0, (t, dt, ddt) = 1 + DAMPING / stages**2, np.zeros((3, stages + 1))
-    t[:2], dt[1] = (1, w0), 1
+    t[:2] = (1, w0)
+    dt[1] = 1
     for j in range(2, stages + 1):
         t[j] = 2 * w0 * t[j - 1] - t[j - 2]
         dt[j] = 2 * w0 * dt[j - 1] - dt[j - 2] + 2 * t[j - 1]
         ddt[j] = 2 * w0 * ddt[j - 1] - ddt[j - 2] + 4 * dt[j - 1]
-    w1, b = dt[-1] / ddt[-1], np.empty(stages + 1)
+    w1 = dt[-1] / ddt[-1]
+    b = np.empty(stages + 1)
     b[2:] = ddt[2:] / dt[2:] ** 2
     b[:2] = b[2]
     mu, nu, slope, first = np.zeros((4, stages + 1))
     slope[1] = b[1] * w1
-    mu[2:], nu[2:], slope[2:] = 2 * w0 * b[2:] / b[1:-1], -b[2:] / b[:-2], 2 * w1 * b[2:] / b[1:-1]
+    mu[2:] = 2 * w0 * b[2:] / b[1:-1]
+    nu[2:] = -b[2:] / b[:-2]
+    slope[2:] = 2 * w1 * b[2:] / b[1:-1]
     first[2:] = (b[1:-1] * t[1:-1] - 1) * slope[2:]
     return Coefficients(mu, nu, slope, first, (w0 + 1) / w1)
 
@@ -62,7 +70,8 @@ def stages_for(length):
 def step(slope, y, first, h, stages):
     """Where a step of size h from y ends, `first` being the slope there; calls `slope` stages − 1 times."""
     c = coefficients(stages)
-    before, now = y, y + h * c.slope[1] * first
+    before = y
+    now = y + h * c.slope[1] * first
     for j in range(2, stages + 1):
         slopes = c.slope[j] * slope(now) + c.first[j] * first
         before, now = now, (1 - c.mu[j] - c.nu[j]) * y + c.mu[j] * now + c.nu[j] * before + h * slopes
@@ -83,7 +92,8 @@ class Sharpness:
     """
 
     def __init__(self, slope, size):
-        self._slope, self.calls = slope, 0
+        self._slope = slope
+        self.calls = 0
         self._direction = np.random.default_rng(0).normal(size=size)
 
     def __call__(self, y, first):
@@ -93,7 +103,8 @@ class Sharpness:
             unit = self._direction / np.linalg.norm(self._direction)
             change = (self._slope(y + small * unit) - first) / small
             self.calls += 1
-            last, found = found, np.linalg.norm(change)
+            last = found
+            found = np.linalg.norm(change)
             if found == 0:
                 break
             self._direction = change
@@ -143,19 +154,28 @@ class Trajectory(NamedTuple):
 
 def integrate(slope, y, times, rtol):
     """The Trajectory of y' = slope(y) from y at times[0], read off at `times`."""
-    time, first, points, calls = times[0], slope(y), [y], 1
-    sharpness, made, since = Sharpness(slope, y.size), [], LOOK_AGAIN
+    time = times[0]
+    first = slope(y)
+    points = [y]
+    calls = 1
+    sharpness = Sharpness(slope, y.size)
+    made = []
+    since = LOOK_AGAIN
     h = BEGIN * np.linalg.norm(y) / np.linalg.norm(first)
     while len(points) < len(times):
         if since >= LOOK_AGAIN:
-            largest, since = sharpness(y, first), 0
+            largest = sharpness(y, first)
+            since = 0
         tried = trial(slope, y, first, h, largest, rtol)
-        calls, since = calls + tried.stages, since + 1
+        calls = calls + tried.stages
+        since = since + 1
         if tried.error <= 1:
             made.append((time, h, tried.stages))
             while len(points) < len(times) and times[len(points)] <= time + h:
                 points.append(tried.curve((times[len(points)] - time) / h))
-            time, y, first = time + h, tried.end, tried.last
+            time = time + h
+            y = tried.end
+            first = tried.last
         else:
             since = LOOK_AGAIN
         h = tried.proposed

@@ -25,7 +25,9 @@ from lrcore.cpu import workspace
 
 HERE = Path(__file__).parent
 LANCZOS = importlib.import_module("lrcore.cpu.krylov")
-TOLERANCE, EVERY, RECORDS = 1e-6, 10, sized(10, 2)
+TOLERANCE = 1e-6
+EVERY = 10
+RECORDS = sized(10, 2)
 TITLE = "# Curvature"
 NOTE = """Written by `python benchmarks/curvature.py --write`: one thread, float64, N = 3. A gradient is one call of
 `objective_loss_and_gradient`; point + product is `hessian_point` and one `hessian_vector`, which counts alone where
@@ -51,7 +53,8 @@ class Point:
         self.params = layout.aligned_copy(self.params, np.float64)
         self.goal = objective.weighted(target, np.ones_like(target))
         self.direction = np.random.default_rng(1).normal(size=self.params.size)
-        self.out, self.plain = np.empty_like(self.params), workspace.allocate(self.widths)
+        self.out = np.empty_like(self.params)
+        self.plain = workspace.allocate(self.widths)
         self.work = workspace.allocate_curvature(self.widths)
 
     def gradient(self):
@@ -93,7 +96,8 @@ def products():
     for n in sized((10, 32, 100, 256), (4,)):
         here = Point(n)
         here.both()
-        found, sides = here.out.copy(), {"both": here.both, "product": here.product, "gradient": here.gradient}
+        found = here.out.copy()
+        sides = {"both": here.both, "product": here.product, "gradient": here.gradient}
         differences = []
         if beside:
             sides["JAX"], expected = here.with_jax()
@@ -110,11 +114,15 @@ class Run:
     """Gradient descent, and the Hessian wherever it has come to."""
 
     def __init__(self, n, rank):
-        target, network = lb.teacher((n, n), rank=rank, scale=10.0), lb.Network.gaussian((n,) * 4, gamma=1.1, seed=1)
-        self.params, self.widths = network.params.copy(), layout.as_widths(network.widths)
-        self.target, self.step = target, 0
+        target = lb.teacher((n, n), rank=rank, scale=10.0)
+        network = lb.Network.gaussian((n,) * 4, gamma=1.1, seed=1)
+        self.params = network.params.copy()
+        self.widths = layout.as_widths(network.widths)
+        self.target = target
+        self.step = 0
         self.goal = objective.weighted(target, np.ones_like(target))
-        self.work, self.plain = workspace.allocate_curvature(self.widths), workspace.allocate(self.widths)
+        self.work = workspace.allocate_curvature(self.widths)
+        self.plain = workspace.allocate(self.widths)
 
     def advance(self, step):
         cpu.gd_steps(self.params, self.widths, self.target, 1e-3, np.empty(step - self.step), self.plain)
@@ -133,7 +141,8 @@ class Run:
 
 def by_arpack(apply, start, count):
     """(values, vectors as rows, products) of eigsh."""
-    size, made = start.shape[1], [0]
+    size = start.shape[1]
+    made = [0]
 
     def times(vector):
         made[0] += 1
@@ -171,7 +180,9 @@ def stretch(run, sign, count, sides):
     Errors are relative to the largest eigenvalue, at the upper end.
     """
     nothing = np.empty((0, run.params.size))
-    starts, made, worst = dict.fromkeys(sides, nothing), {side: [] for side in sides}, dict.fromkeys(sides, 0.0)
+    starts = dict.fromkeys(sides, nothing)
+    made = {side: [] for side in sides}
+    worst = dict.fromkeys(sides, 0.0)
     for _ in range(RECORDS):
         apply = run.operator(sign)
         exact = cpu.lanczos(apply, nothing, count + 2, 1e-9).values if sign > 0 else None
@@ -211,9 +222,12 @@ def along():
 
 
 def doubles():
-    target, network = lb.symmetric(10, [10.0, 8.0, 6.0, 4.0], seed=1), lb.Network.identical(10, 3, 0.5)
-    widths, goal = layout.as_widths(network.widths), objective.weighted(target, np.ones_like(target))
-    work, dense = workspace.allocate_curvature(widths), np.empty((network.params.size, network.params.size))
+    target = lb.symmetric(10, [10.0, 8.0, 6.0, 4.0], seed=1)
+    network = lb.Network.identical(10, 3, 0.5)
+    widths = layout.as_widths(network.widths)
+    goal = objective.weighted(target, np.ones_like(target))
+    work = workspace.allocate_curvature(widths)
+    dense = np.empty((network.params.size, network.params.size))
     cpu.hessian(network.params, widths, goal, 0.0, dense, work)
     expected = np.linalg.eigvalsh(dense)[:-6:-1]
     yield from head("values", "by", "products", "error")
@@ -235,16 +249,23 @@ def unseen():
 
 def crossing(tolerance):
     """(late records, largest relative error, products of a record), of a crossing and of a way out of a bulk."""
-    size, records, late, worst, made = sized(30_000, 300), sized(61, 5), 0, 0.0, 0
+    size = sized(30_000, 300)
+    records = sized(61, 5)
+    late = 0
+    worst = 0.0
+    made = 0
     for first, second in ((1.5, 1.2), (1.05, 0.9)):
-        diagonal, start = np.random.default_rng(0).uniform(-1, 1, size), np.empty((0, size))
+        diagonal = np.random.default_rng(0).uniform(-1, 1, size)
+        start = np.empty((0, size))
         diagonal[7] = first
         for k in range(records):
             diagonal[11] = second + 0.01 * k
             found = cpu.lanczos(lambda x, y, d=diagonal: np.multiply(d, x, out=y), start, 1, tolerance)
-            start, made = found.vectors, made + found.products
+            start = found.vectors
+            made = made + found.products
             error = 1 - found.values[0] / diagonal.max()
-            late, worst = late + (error > 10 * tolerance), max(worst, error)
+            late = late + (error > 10 * tolerance)
+            worst = max(worst, error)
     return late, worst, made / (2 * records)
 
 

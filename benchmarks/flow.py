@@ -23,7 +23,9 @@ HERE = Path(__file__).parent
 MARK, NEXT = "<!-- flow -->", "<!-- sgd -->"  # sgd.py writes what follows its own mark
 SHOWN = sized((1e-4, 1e-6, 1e-8, 1e-10), (1e-4, 1e-6))
 LADDER = tuple(10.0**-k for k in range(3, 13))
-USUAL, PROTOCOL = 1e-6, sized(1e-3, 2.5e-2)  # rtol, dt
+# rtol, dt
+USUAL = 1e-6
+PROTOCOL = sized(1e-3, 2.5e-2)
 LEVELS = tuple(10.0**-k for k in range(2, 9))
 LOSS = 1 / 3  # the products of a loss, N − 1, over those of a gradient, 3 (N − 1)
 BOUND = 3.31  # of h|λ|, λ < 0, in dopri5
@@ -61,7 +63,9 @@ def runs():
 
 def main_table():
     """All cases, a row each: RK4 at the protocol's dt and at its largest ones, over dopri5."""
-    fixed, given, largest = f"RK4, dt = {short(PROTOCOL)}", f"dopri5, rtol = {short(USUAL)}", (1e-4, USUAL, 1e-10)
+    fixed = f"RK4, dt = {short(PROTOCOL)}"
+    given = f"dopri5, rtol = {short(USUAL)}"
+    largest = (1e-4, USUAL, 1e-10)
     ratios = ("÷", "÷ with all losses", "÷ as accurate", "÷ until σ_1", "÷ after it")
     yield from head("run", fixed, given, *ratios, *(f"RK4, largest dt ÷, rtol = {short(rtol)}" for rtol in largest))
     for case in CASES:
@@ -83,7 +87,8 @@ def evaluations(case):
     """Every setting of one case."""
     heads = ("gradients", "failed steps", "losses beside them", "error", f"RK4, dt = {short(PROTOCOL)} ÷ this")
     yield from head(case.name, *heads, "largest dt of RK4 as accurate", "its gradients", "÷ dopri5")
-    fixed, losses = protocol_rk4(case), round(case.end / case.grid)
+    fixed = protocol_rk4(case)
+    losses = round(case.end / case.grid)
     cells = f"{fixed.gradients}", "", "0", f"{fixed.error:.1e}", "1", "", "", ""
     yield row(f"RK4, dt = {short(PROTOCOL)}", *cells)
     for rtol in SHOWN:
@@ -107,7 +112,8 @@ def evaluations(case):
 
 def half_times(case):
     """When each value of the target is half learnt, ascending."""
-    values, rank = reference(case), np.linalg.matrix_rank(case.target)
+    values = reference(case)
+    rank = np.linalg.matrix_rank(case.target)
     return np.sort([case.times[np.argmax(values[:, i] > 0.5 * values[-1, i])] for i in range(rank)])
 
 
@@ -128,7 +134,8 @@ def looked_at(case):
 
 def curvature(case, params):
     """The Hessian's eigenvalue of largest modulus, by Lanczos on differences of gradients."""
-    slope, size = case.slope(), np.linalg.norm(params) * 1e-5
+    slope = case.slope()
+    size = np.linalg.norm(params) * 1e-5
 
     def times(v):
         step = size * v.ravel() / np.linalg.norm(v)
@@ -141,7 +148,8 @@ def curvature(case, params):
 
 def growth(case, index):
     """The largest d ln σ_i / dt of the target's values at a time of the grid, by a central difference."""
-    rank, values = np.linalg.matrix_rank(case.target), reference(case)
+    rank = np.linalg.matrix_rank(case.target)
+    values = reference(case)
     logs = np.log(values[[index - 1, index + 1], :rank])
     return (logs[1] - logs[0]).max() / (2 * case.grid)
 
@@ -162,7 +170,9 @@ def bounds(case):
         f"{case.name}; rtol = {short(USUAL)}", *heads, "h that it allows", "h of RKC2", "fastest growth, 1/t"
     )
     for what, k in looked_at(case).items():
-        time, h, depth = case.times[k], run["flow/step_size"][k], case.network.depth
+        time = case.times[k]
+        h = run["flow/step_size"][k]
+        depth = case.network.depth
         largest = curvature(case, run.checkpoint(k).params)
         own, ratio = _step_at(time, starts, sizes, errors)
         yield row(
@@ -227,7 +237,8 @@ def scheme_table():
     heads = ("β(s), measured", "stated", "β / s²", "dopri5 with s gradients", "order, measured")
     yield from head("RKC2, stages s", *heads)
     for stages in (2, 3, 5, 10, 20, 50, 100, 200):
-        found, stated = chebyshev.measured_reach(stages), 2 / 3 * (stages**2 - 1) * (1 - 2 / 15 * chebyshev.DAMPING)
+        found = chebyshev.measured_reach(stages)
+        stated = 2 / 3 * (stages**2 - 1) * (1 - 2 / 15 * chebyshev.DAMPING)
         numbers = f"{found:.2f}", f"{stated:.2f}", f"{found / stages**2:.3f}", f"{BOUND * stages / 6:.1f}"
         yield row(f"{stages}", *numbers, f"{order(stages):.2f}")
 
@@ -264,11 +275,13 @@ def stabilised(case):
 
 def gains():
     """The ratios of all cases at some errors."""
-    names, levels = list(SCHEMES)[1:], (1e-2, 1e-3, 1e-5, 1e-7)
+    names = list(SCHEMES)[1:]
+    levels = (1e-2, 1e-3, 1e-5, 1e-7)
     heads = (f"{name}, {short(level)}" for name in names for level in levels)
     yield from head("dopri5 ÷ the scheme, for an error", "(T − t_1) λ", *heads)
     for case in CASES:
-        own, cells = dict(zip(LEVELS, fewest(case, dopri5), strict=True)), []
+        own = dict(zip(LEVELS, fewest(case, dopri5), strict=True))
+        cells = []
         for name, level in itertools.product(names, levels):
             count = dict(zip(LEVELS, fewest(case, SCHEMES[name]), strict=True))[level]
             cells.append("–" if count is None else f"{own[level] / count:.1f}")
@@ -287,7 +300,9 @@ def implicit(case):
         "÷ all",
     )
     yield from head(f"{case.name}: SciPy", *heads)
-    size, n, depth = case.network.params.size, case.target.shape[0], case.network.depth
+    size = case.network.params.size
+    n = case.target.shape[0]
+    depth = case.network.depth
     for name, rtol in itertools.product(("LSODA", "BDF", "Radau"), SHOWN):
         found = scipy(case, name, rtol)
         work = found.more * 2 / 3 * size**3 / (6 * (depth - 1) * n**3) * (2.5 if name == "Radau" else 1)
@@ -358,7 +373,8 @@ def write_readme(path, tables):
 
 def main():
     options = parsed()
-    page, summary = [], []
+    page = []
+    summary = []
     with threadpool_limits(1):
         for text, in_readme, lines in tables():
             found = "\n".join(lines)

@@ -76,7 +76,8 @@ def batch(spaces, case, steps, runs=None, threads=1):
     """The Side of a batch by `spaces` = (kernels, workspaces), its blocks shared among threads."""
     job = case.job._replace(runs=runs or case.job.runs)
     arrays, call, allocate = (_sgd_batch if case.sgd else _batch)(*spaces, job, steps)
-    params, before = arrays[0], arrays[0].copy()
+    params = arrays[0]
+    before = arrays[0].copy()
     ends = np.linspace(0, len(params), min(threads, len(params)) + 1).astype(int).tolist()
     calls = [functools.partial(call, slice(*part), allocate()) for part in itertools.pairwise(ends)]
     workers = concurrent.futures.ThreadPoolExecutor(len(calls))
@@ -98,7 +99,8 @@ def _starts(job, lanes):
 
 def _batch(kernels, spaces, job, steps):
     """(what is written, params first; a function of blocks and a workspace; one that makes the latter), GD or RK4."""
-    lanes, widths = layout.lanes(job.dtype), layout.as_widths(job.widths)
+    lanes = layout.lanes(job.dtype)
+    widths = layout.as_widths(job.widths)
     params, targets = _starts(job, lanes)
     rates = np.full((len(params), lanes), peers.LR, job.dtype)
     losses = np.empty((len(params), steps, lanes), job.dtype)
@@ -115,16 +117,22 @@ def _batch(kernels, spaces, job, steps):
 
 def _sgd_batch(kernels, spaces, job, steps):
     """The same of SGD on single entries, as benchmarks/sgd.py has it."""
-    given, lanes, widths = sgd.problem(sgd.CASES[0]), layout.lanes(job.dtype), layout.as_widths(job.widths)
+    given = sgd.problem(sgd.CASES[0])
+    lanes = layout.lanes(job.dtype)
+    widths = layout.as_widths(job.widths)
 
     def everywhere(values, dtype=job.dtype):
         return layout.to_lanes(np.tile(np.asarray(values, dtype), (job.runs, 1)), lanes)
 
-    params, rates = everywhere(layout.flatten(given.layers)[0]), everywhere(given.lr)[:, 0]
-    ridges, factors = everywhere(given.ridge)[:, 0], np.ones((2, steps))
+    params = everywhere(layout.flatten(given.layers)[0])
+    rates = everywhere(given.lr)[:, 0]
+    ridges = everywhere(given.ridge)[:, 0]
+    factors = np.ones((2, steps))
     rows, columns = everywhere(given.entries.rows, np.int32), everywhere(given.entries.columns, np.int32)
-    values, seeds = everywhere(given.entries.values), layout.to_lanes(np.arange(job.runs, dtype=np.uint64), lanes)
-    losses, statuses = np.empty(rates.shape), np.full(rates.shape, OK)
+    values = everywhere(given.entries.values)
+    seeds = layout.to_lanes(np.arange(job.runs, dtype=np.uint64), lanes)
+    losses = np.empty(rates.shape)
+    statuses = np.full(rates.shape, OK)
 
     def call(part, space):
         entries = Entries(rows[part], columns[part], values[part], given.entries.weight)
@@ -144,7 +152,9 @@ def alone(spaces, case, steps):
     kernels, spaces = spaces
     layers, target = peers.problem(case.job.widths[0], case.job.dtype)
     start, widths = layout.flatten(layers, case.job.dtype)
-    params, losses, work = start.copy(), np.empty(steps, case.job.dtype), spaces.allocate(widths, case.job.dtype)
+    params = start.copy()
+    losses = np.empty(steps, case.job.dtype)
+    work = spaces.allocate(widths, case.job.dtype)
 
     def run():
         params[:] = start
@@ -167,7 +177,9 @@ def with_torch(case):
     """PyTorch on the GPU."""
     import torch
 
-    n, steps, runs = case.job.widths[0], case.own, case.job.runs
+    n = case.job.widths[0]
+    steps = case.own
+    runs = case.job.runs
     with torch.device("cuda"):
         action = peers.torch_batched(n, steps, runs) if runs > 1 else peers.with_torch(n, steps)
 
@@ -180,7 +192,9 @@ def with_torch(case):
 
 def with_jax(case):
     """JAX on the GPU."""
-    n, steps, runs = case.job.widths[0], case.own, case.job.runs
+    n = case.job.widths[0]
+    steps = case.own
+    runs = case.job.runs
     return Side(peers.jax_batched(n, steps, runs) if runs > 1 else peers.with_jax(n, steps), steps)
 
 
@@ -283,7 +297,8 @@ def main():
         print("The simulator measures nothing: NUMBA_ENABLE_CUDASIM must not be 1.", file=sys.stderr)
         sys.exit(2)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of the memory
-    reason, lines = cuda.missing(), []
+    reason = cuda.missing()
+    lines = []
     with threadpool_limits(1):
         for line in (where(reason), "", *table(reason)):
             lines.append(line)

@@ -34,7 +34,8 @@ def main():
 
     for kernel in (kernel for kernel in KERNELS if kernel.name in COUNTED):
         for dtype in (np.float64, np.float32):
-            text, ptxas = ptx(kernel, dtype, CAPABILITY), check.assembler()
+            text = ptx(kernel, dtype, CAPABILITY)
+            ptxas = check.assembler()
             said, _ = check.assembled(text, CAPABILITY, ptxas, kernel.registers)
             print(f"{kernel.name} {np.dtype(dtype).name}: {re.search(check.NUMBERS, said, re.S)[4]} registers")
             for depth, operations in loops(listing(text, ptxas, kernel.registers)):
@@ -58,7 +59,9 @@ def listing(text, ptxas, registers):
 
 def loops(listing):
     """[(how many loops are around it, Counter of the operations that no loop inside it has)], in the code's order."""
-    labels, names, jumps = {}, [], []
+    labels = {}
+    names = []
+    jumps = []
     for line in listing.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
             labels[label[1]] = len(names)

@@ -211,10 +211,12 @@ def wavefronts(places, size):
 
 def direct(one, size, model):
     """The Work of a product straight from shared memory; which banks are read is the same for every k."""
-    threads, side = model.chip_threads, 1 if one.m * one.n <= model.chip_threads else 2
+    threads = model.chip_threads
+    side = 1 if one.m * one.n <= model.chip_threads else 2
     across = math.ceil(one.n / side)
     tiles = math.ceil(one.m / side) * across
-    warps, loads = math.ceil(tiles / WARP), 0
+    warps = math.ceil(tiles / WARP)
+    loads = 0
     left = 1 if one.form == gemm.AT_B else one.count + model.pad
     right = one.count + model.pad if one.form == gemm.A_BT else 1
     for first in range(0, tiles, WARP):
@@ -222,7 +224,8 @@ def direct(one, size, model):
         for p in range(side):
             loads += wavefronts([min(i * side + p, one.m - 1) * left for i, _ in corners], size)
             loads += wavefronts([min(j * side + p, one.n - 1) * right for _, j in corners], size)
-    turn, ends = model.single if side == 1 else model.double, model.tile + side**2 * model.output
+    turn = model.single if side == 1 else model.double
+    ends = model.tile + side**2 * model.output
     waited = model.fma_latency + model.shared_latency / model.unrolled
     rounds = math.ceil(tiles / threads)
     return Work(
@@ -242,8 +245,11 @@ def tiles_of(one, q):
 
 def tiled(one, size, model, q):
     """The Work of one tile of a product by q × q threads; bytes: its share of what all tiles read and write."""
-    side, warps, outputs = gemm.TILE * q, q * q // WARP, gemm.TILE**2
-    chunks, each = math.ceil(one.count / gemm.DEPTH), 2 * gemm.DEPTH * gemm.TILE // q
+    side = gemm.TILE * q
+    warps = q * q // WARP
+    outputs = gemm.TILE**2
+    chunks = math.ceil(one.count / gemm.DEPTH)
+    each = 2 * gemm.DEPTH * gemm.TILE // q
     loads = sum(wavefronts([t // q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
     loads += sum(wavefronts([t % q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
     along = (one.form != gemm.AT_B) + (one.form == gemm.A_BT)  # factors that are turned on their way
@@ -326,7 +332,8 @@ class Expectation(NamedTuple):
 
 def in_blocks(job, model=H100):
     """The Expectation where each run has a block: of batches, and of one network that is not spread."""
-    size, chip = job.bytes, workspace.chip_size(job.places)
+    size = job.bytes
+    chip = workspace.chip_size(job.places)
     threads = model.chip_threads if chip else gemm.NARROW**2
     lines = 2 * gemm.DEPTH * (gemm.TILE * gemm.NARROW + 1)
     kernel = f"{'rk' if job.stages else 'gd'}_{'on_chip' if chip else 'in_memory'}"
@@ -335,7 +342,8 @@ def in_blocks(job, model=H100):
     there = 0 if chip else min(job.runs, model.multiprocessors * resident) * job.places.size * size
     missing = max(0.0, 1 - model.cache / there) if there else 0.0
     full, rest = divmod(job.runs, model.multiprocessors * resident)
-    found, slowest = Counter(), 0.0
+    found = Counter()
+    slowest = 0.0
     for blocks, times in ((resident, full), (math.ceil(rest / model.multiprocessors), bool(rest))):
         parts = bounds(model, work, blocks, size, missing)
         slowest += times * max(parts.values())
@@ -361,7 +369,10 @@ def copied(job):
 
 def spread(job, model=H100):
     """The Expectation of one network, a launch for each pass; the host launches while the device works."""
-    size, found, device, host = job.bytes, Counter(), 0.0, 0.0
+    size = job.bytes
+    found = Counter()
+    device = 0.0
+    host = 0.0
     for one in passes(job):
         kernel, blocks, threads, work = _launch(one, size, model)
         lines = 2 * gemm.DEPTH * (gemm.TILE * math.isqrt(threads) + 1) * size * isinstance(one, Product)

@@ -15,12 +15,25 @@ ROUNDS = 5
 @kernel("xn", "fma_chains")
 def _chains(out, turns):
     a, b, c = out.dtype.type(0.75), out.dtype.type(0.5), out.dtype.type(cuda.threadIdx.x)
-    s0, s1, s2, s3, s4, s5, s6, s7 = c, c, c, c, c, c, c, c
+    s0 = c
+    s1 = c
+    s2 = c
+    s3 = c
+    s4 = c
+    s5 = c
+    s6 = c
+    s7 = c
     turn = 0
     while turn < turns:
         for _ in range(STEPS):  # unrolled: what a turn costs beside would show in float32
-            s0, s1, s2, s3 = fma(a, s0, b), fma(b, s1, a), fma(a, s2, a), fma(b, s3, b)
-            s4, s5, s6, s7 = fma(a, s4, c), fma(b, s5, c), fma(a, s6, s6), fma(b, s7, s7)
+            s0 = fma(a, s0, b)
+            s1 = fma(b, s1, a)
+            s2 = fma(a, s2, a)
+            s3 = fma(b, s3, b)
+            s4 = fma(a, s4, c)
+            s5 = fma(b, s5, c)
+            s6 = fma(a, s6, s6)
+            s7 = fma(b, s7, s7)
         turn += 1
     out[cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x] = s0 + s1 + s2 + s3 + (s4 + s5 + s6 + s7)
 
@@ -28,7 +41,8 @@ def _chains(out, turns):
 def multiply_adds(dtype):
     """Fused multiply-adds a second, all multiprocessors busy: the largest of several runs."""
     blocks = BLOCKS * card().multiprocessors
-    there, here = empty(blocks * THREADS, dtype), np.empty(blocks * THREADS, dtype)
+    there = empty(blocks * THREADS, dtype)
+    here = np.empty(blocks * THREADS, dtype)
 
     def run():
         _chains(blocks, THREADS, there, TURNS)

@@ -14,7 +14,10 @@ import lrbias as lb
 from lrcore import cpu
 from lrcore.cpu import workspace
 
-N, RANK, LR, GAMMA = 100, 10, 1e-3, 1.5
+N = 100
+RANK = 10
+LR = 1e-3
+GAMMA = 1.5
 
 
 def _setting(depth=3):
@@ -85,7 +88,8 @@ def with_torch(steps, every, depth=3, threads=1):
 
 def _job(library, layers, target, steps, every):
     u, _, vt = library.linalg.svd(target)
-    teacher, log = (u[:, :RANK], vt[:RANK].T), []
+    teacher = (u[:, :RANK], vt[:RANK].T)
+    log = []
     for step in range(steps + 1):
         loss, slopes = numpy_gradients(layers, target)
         if step % every == 0:

@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 RUNS = {  # size, learning rate, steps
     f"n = {n}, N = 3": (n, 1e-3, steps) for n, steps in sized(((100, 6_000), (10, 30_000)), ((4, 40), (5, 40)))
 }
-EVERY, RECORDS = 10, sized(40, 2)
+EVERY = 10
+RECORDS = sized(40, 2)
 LONG = sized(2.0, 0.01)  # seconds of a run without metrics, so that its beginning (some hundredths) does not count
 TITLE = "# What a metric costs"
 NOTE = """Written by `python benchmarks/monitors.py --write`: medians over records along the whole run, one thread and
@@ -41,8 +42,10 @@ def start(size):
 
 def stepping(problem, network, lr):
     """(params, steps(count)) of gradient descent by the kernel itself."""
-    params, widths = layout.aligned_copy(network.params, np.float64), layout.as_widths(network.widths)
-    work, target = workspace.allocate(widths), layout.aligned_copy(problem.target, np.float64)
+    params = layout.aligned_copy(network.params, np.float64)
+    widths = layout.as_widths(network.widths)
+    work = workspace.allocate(widths)
+    target = layout.aligned_copy(problem.target, np.float64)
     return params, lambda count: cpu.gd_steps(params, widths, target, lr, np.empty(count), work)
 
 
@@ -61,13 +64,16 @@ def costs(size, lr, steps):
             start=network.params.copy,
         )
         plans[name] = Observation(setup), Plan(setup)
-    found, made, stride = {name: [] for name in METRICS}, [], steps // RECORDS
+    found = {name: [] for name in METRICS}
+    made = []
+    stride = steps // RECORDS
     for step in range(0, steps, stride):
         for observation, plan in plans.values():
             plan.measure(observation, params, step, lambda *row: None)  # the record before
         made.append(seconds(lambda: advance(EVERY)) / EVERY)
         for name, (observation, plan) in plans.items():
-            rows, begun = {}, time.perf_counter()
+            rows = {}
+            begun = time.perf_counter()
             plan.measure(
                 observation, params, step + EVERY, lambda label, _, value, rows=rows: rows.update({label: value})
             )
@@ -86,7 +92,8 @@ def bare(size, lr):
     count = int(LONG / (seconds(lambda: advance(1000)) / 1000))
     record = lb.Record(every=1_000_000, metrics=())
     others = {"forecast": False, "checkpoint_every": 10_000_000}
-    ours, kernel = [], []
+    ours = []
+    kernel = []
     for _ in range(5):
         begun = time.perf_counter()
         lb.train(problem, network, lb.GD(lr=lr), count, record, **others)

@@ -18,7 +18,8 @@ CHAINS = 12
 def _chains(typingctx, turns):
     def codegen(context, builder, signature, arguments):
         vector = ir.VectorType(ir.DoubleType(), VECTOR_BITS // 64)
-        lanes, integer = vector.count, ir.IntType(64)
+        lanes = vector.count
+        integer = ir.IntType(64)
         fma_type = ir.FunctionType(vector, [vector] * 3)
         fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{lanes}f64")
         a, c = (ir.Constant(vector, [number] * lanes) for number in (1.0000001, 1e-9))
@@ -26,7 +27,8 @@ def _chains(typingctx, turns):
         loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
         builder.branch(loop)
         builder.position_at_end(loop)
-        turn, sums = builder.phi(integer), [builder.phi(vector) for _ in range(CHAINS)]
+        turn = builder.phi(integer)
+        sums = [builder.phi(vector) for _ in range(CHAINS)]
         new = [builder.call(fma, [a, value, c]) for value in sums]
         next_turn = builder.add(turn, integer(1))
         turn.add_incoming(integer(0), before)

@@ -27,7 +27,8 @@ def ours(n, steps, method=None, dtype=np.float64, depth=DEPTH, threads=1):
     """By the kernel, as lrbias.train calls it. method: lb.GD or lb.GradientFlow."""
     layers, target = problem(n, dtype, depth)
     params, widths = layout.flatten(layers, dtype)
-    params, losses = layout.aligned_copy(params, dtype), np.empty(steps, dtype)
+    params = layout.aligned_copy(params, dtype)
+    losses = np.empty(steps, dtype)
     advance = steps_of(method or lb.GD(lr=LR), lb.Factorization(target), widths, dtype, threads)
     return lambda: advance(params, losses)
 
@@ -57,7 +58,8 @@ def numpy_gradients(layers, target):
     for layer in layers[1:]:
         prefixes.append(layer @ prefixes[-1])
     back = prefixes[-1] - target
-    loss, slopes = 0.5 * (back**2).sum(), []
+    loss = 0.5 * (back**2).sum()
+    slopes = []
     for i in range(len(layers) - 1, 0, -1):
         slopes.append(back @ prefixes[i - 1].T)
         back = layers[i].T @ back
@@ -96,7 +98,8 @@ def with_torch_compiled(n, steps):
     """A step with gradients by hand through torch.compile, which needs a C++ compiler."""
     torch = _torch()
     layers, target = problem(n)
-    layers, target = [torch.tensor(layer) for layer in layers], torch.tensor(target)
+    layers = [torch.tensor(layer) for layer in layers]
+    target = torch.tensor(target)
 
     @torch.compile
     def step(layers, target):
@@ -151,8 +154,10 @@ def ours_batched(n, steps, runs):
     batch = layout.to_lanes(np.tile(params, (runs, 1)), lanes)
     targets = layout.to_lanes(np.tile(target.ravel(), (runs, 1)), lanes)
     blocks = len(batch)
-    lr, losses = np.full((blocks, lanes), LR), np.empty((blocks, steps, lanes))
-    statuses, work = np.empty((blocks, lanes), np.int64), workspace.allocate_batch(widths)
+    lr = np.full((blocks, lanes), LR)
+    losses = np.empty((blocks, steps, lanes))
+    statuses = np.empty((blocks, lanes), np.int64)
+    work = workspace.allocate_batch(widths)
     return lambda: cpu.batch_gd_steps(batch, widths, targets, lr, losses, statuses, work)
 
 
@@ -282,7 +287,8 @@ def flow_torchdiffeq(n, steps):
     from torchdiffeq import odeint
 
     layers, target = problem(n)
-    start, target = tuple(torch.tensor(layer) for layer in layers), torch.tensor(target)
+    start = tuple(torch.tensor(layer) for layer in layers)
+    target = torch.tensor(target)
     times = torch.tensor([0.0, steps * LR], dtype=torch.float64)
 
     def slope(t, layers):

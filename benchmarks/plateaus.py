@@ -53,7 +53,8 @@ class Case:
 
     def slope(self):
         """A function of all layers as a vector: minus the gradient."""
-        widths, target = layout.as_widths(self.network.widths), layout.aligned_copy(self.target, float)
+        widths = layout.as_widths(self.network.widths)
+        target = layout.aligned_copy(self.target, float)
         point, gradient = (layout.aligned_copy(self.network.params, float) for _ in range(2))
         work = workspace.allocate(widths)
 
@@ -161,7 +162,9 @@ def largest_rk4(case, goal):
     Errors are taken to fall with dt. A guess comes from the fourth power.
     """
     least = int(np.ceil(case.grid * case.sharpness / RK4_STABLE))
-    parts, bad, good = least, least - 1, None
+    parts = least
+    bad = least - 1
+    good = None
     while good is None or good - bad > max(1, good // FINE):
         found = rk4(case, parts)
         if found.error <= goal:
@@ -203,7 +206,9 @@ def scipy(case, name, rtol):
     """Found by a solver of SciPy with Jacobians from differences; gradients: all of them; more: LU decompositions."""
     from scipy.integrate import solve_ivp
 
-    slope, calls, start = case.slope(), [], case.network.params
+    slope = case.slope()
+    calls = []
+    start = case.network.params
 
     def counted(t, y):
         calls.append(t)

@@ -79,7 +79,8 @@ def sampling(replacement=True, seed=SEED):
 def by_steps(side, given, steps):
     """`sgd_steps` of lrcore.cpu or lrcore.reference as an action that returns the trained layers."""
     start, widths = layout.flatten(given.layers)
-    params, losses = layout.aligned_copy(start, start.dtype), np.empty(steps)
+    params = layout.aligned_copy(start, start.dtype)
+    losses = np.empty(steps)
     rates, ridges = np.full(steps, given.lr), np.full(steps, given.ridge)
     work = workspace.allocate_sgd(widths, given.entries.rows.size)
 
@@ -97,7 +98,8 @@ def ends(layers, where):
     Right for PyTorch and for JAX; f_1 and b_2 may be views of the layers.
     """
     (first, middle, last), (line, column) = layers, where
-    f1, b2 = first[:, column], last[line]
+    f1 = first[:, column]
+    b2 = last[line]
     f2 = middle @ f1
     return b2 @ f2, f1, f2, middle.T @ b2, b2
 
@@ -318,14 +320,19 @@ def draws(count):
 def sides(case):
     """({name: action}, {name: steps of one action}), each one checked; lrbias first."""
     given = problem(case)
-    expected, drawn = by_steps(reference, given, CHECKED)(), draws(case.observed)
+    expected = by_steps(reference, given, CHECKED)()
+    drawn = draws(case.observed)
     check("lrbias", by_steps(cpu, given, CHECKED)(), expected)
-    actions, steps = {"lrbias": by_steps(cpu, given, case.steps["lrbias"])}, {"lrbias": case.steps["lrbias"]}
+    actions = {"lrbias": by_steps(cpu, given, case.steps["lrbias"])}
+    steps = {"lrbias": case.steps["lrbias"]}
     for package, ways in installed(PEERS).items():
         for way, make in ways.items():
-            name, train, count = f"{package}, {way}", make(given), case.steps[package]
+            name = f"{package}, {way}"
+            train = make(given)
+            count = case.steps[package]
             check(name, train(CHECKED, drawn), expected)
-            actions[name], steps[name] = lambda train=train, count=count: train(count), count
+            actions[name] = lambda train=train, count=count: train(count)
+            steps[name] = count
     return actions, steps
 
 
@@ -351,17 +358,23 @@ def sgd_steps():
 def batched(given, runs, steps, replacement):
     """All runs by the batched kernel; the action returns their parameters, a row for each."""
     start, widths = layout.flatten(given.layers)
-    lanes, entries = layout.lanes(start.dtype), given.entries
+    lanes = layout.lanes(start.dtype)
+    entries = given.entries
 
     def everywhere(values, dtype=np.float64):
         return layout.to_lanes(np.tile(np.asarray(values, dtype), (runs, 1)), lanes)
 
-    begin, lr, ridge = everywhere(start), everywhere(given.lr)[:, 0], everywhere(given.ridge)[:, 0]
+    begin = everywhere(start)
+    lr = everywhere(given.lr)[:, 0]
+    ridge = everywhere(given.ridge)[:, 0]
     places = everywhere(entries.rows, np.int32), everywhere(entries.columns, np.int32)
     observed = Entries(*places, everywhere(entries.values), entries.weight)
     own = sampling(replacement)._replace(seed=layout.to_lanes(np.arange(runs, dtype=np.uint64), lanes))
-    factors, losses, statuses = np.ones((2, steps)), np.empty(lr.shape), np.full(lr.shape, OK)
-    params, work = layout.aligned_copy(begin, begin.dtype), workspace.allocate_batch_sgd(widths, entries.rows.size)
+    factors = np.ones((2, steps))
+    losses = np.empty(lr.shape)
+    statuses = np.full(lr.shape, OK)
+    params = layout.aligned_copy(begin, begin.dtype)
+    work = workspace.allocate_batch_sgd(widths, entries.rows.size)
 
     def run():
         params[:] = begin
@@ -375,7 +388,8 @@ def batched(given, runs, steps, replacement):
 def in_turn(given, runs, steps, replacement, side=cpu):
     """The same runs by the kernel for one."""
     start, widths = layout.flatten(given.layers)
-    params, losses = layout.aligned_copy(np.tile(start, (runs, 1)), start.dtype), np.empty(steps)
+    params = layout.aligned_copy(np.tile(start, (runs, 1)), start.dtype)
+    losses = np.empty(steps)
     rates, ridges = np.full(steps, given.lr), np.full(steps, given.ridge)
     work = workspace.allocate_sgd(widths, given.entries.rows.size)
 

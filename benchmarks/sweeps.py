@@ -25,7 +25,8 @@ import lrbias as lb
 from lrbias.experiments._experiment import read_toml
 
 HERE = Path(__file__).parent
-DEPTHS, STARTS = sized([2, 3, 4, 5], [2]), [1, 2]
+DEPTHS = sized([2, 3, 4, 5], [2])
+STARTS = [1, 2]
 STEPS, ROUNDS, TORCH_STEPS = sized(10_000, 20), sized(3, 1), sized(300, 10)
 SMALL = {"shape": [8, 8], "rank": 3, "scale": 3.0, "gamma": 1.0, "steps": sized(5000, 100), "every": 100, "lr": 1e-2}
 SMALL_RUNS = sized(10_000, 80)
@@ -68,7 +69,8 @@ class _Memory:
     """The largest resident memory of this process and its children together, looked at ten times a second."""
 
     def __enter__(self):
-        self.samples, self._ended = [], threading.Event()
+        self.samples = []
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -108,7 +110,8 @@ def whole():
     over = base.pop("sweep")
     base = {**base, **sized({}, {"steps": 20})}
     over = sized(over, {key: values[:1] for key, values in over.items()})
-    runs, steps = math.prod(len(values) for values in over.values()), base["steps"]
+    runs = math.prod(len(values) for values in over.values())
+    steps = base["steps"]
     taken, files, size = _sweep(base, over, None)
     what = f"examples/sweep.toml: {runs} runs of {steps} steps, all metrics every {base['every']}"
     yield from head(what, "s", "runs/s", "files", "MB on disk")

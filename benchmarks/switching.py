@@ -41,7 +41,8 @@ def trial(slope, y, first, h, rtol, growth=adaptive.FACTORS[-1]):
         for row in DOPRI5.a[1:]:
             end = y + h * (row[: len(slopes)] @ slopes)
             slopes.append(slope(end))
-        slopes, length = np.array(slopes), max(_rms(y), _rms(end))
+        slopes = np.array(slopes)
+        length = max(_rms(y), _rms(end))
         apart, bent, error = (_rms(probe @ slopes) for probe in DOPRI5.probes)
         accurate = h * adaptive.step_factor(h * error, rtol * length, growth)
         noise = adaptive.NOISE * np.finfo(float).eps * length
@@ -72,8 +73,13 @@ class _Place:
     """Where an integration is, and what it has read off and counted on the way there."""
 
     def __init__(self, slope, y, times, rtol):
-        self.slope, self.times, self.points, self.steps = slope, times, [y], []
-        self.time, self.y, self.first = times[0], y, slope(y)
+        self.slope = slope
+        self.times = times
+        self.points = [y]
+        self.steps = []
+        self.time = times[0]
+        self.y = y
+        self.first = slope(y)
         tried = adaptive.first_trial(_rms(y), _rms(self.first))  # the first size is chosen as in lrcore
         soon = tried * DOPRI5.a[1, 0]
         change = _rms(slope(y + soon * self.first) - self.first) / soon
@@ -87,7 +93,9 @@ class _Place:
         """Make a step of size h; curve(θ) is a point of it."""
         while not self.done() and self.times[len(self.points)] <= self.time + self.h:
             self.points.append(curve((self.times[len(self.points)] - self.time) / self.h))
-        self.time, self.y, self.first = self.time + self.h, end, last
+        self.time = self.time + self.h
+        self.y = end
+        self.first = last
 
 
 def integrate(slope, y, times, rtol, share):
@@ -95,7 +103,8 @@ def integrate(slope, y, times, rtol, share):
 
     RKC2 works with rtol · share; where that is less than ROUNDING, all steps are those of dopri5.
     """
-    place, sharpness = _Place(slope, y, times, rtol), chebyshev.Sharpness(slope, y.size)
+    place = _Place(slope, y, times, rtol)
+    sharpness = chebyshev.Sharpness(slope, y.size)
     while not place.done():
         _fresh(place, rtol, rtol * share >= ROUNDING)
         if not place.done():
@@ -107,14 +116,19 @@ def integrate(slope, y, times, rtol, share):
 
 def _fresh(place, rtol, may_switch):
     """Steps of dopri5 until stability bounds them."""
-    stiff, growth = -REST, adaptive.FACTORS[-1]
+    stiff = -REST
+    growth = adaptive.FACTORS[-1]
     while not place.done() and (stiff < PATIENCE or not may_switch):
-        made, h, y = trial(place.slope, place.y, place.first, place.h, rtol, growth), place.h, place.y
-        place.fresh, growth = place.fresh + FRESH, 1.0
+        made = trial(place.slope, place.y, place.first, place.h, rtol, growth)
+        h = place.h
+        y = place.y
+        place.fresh = place.fresh + FRESH
+        growth = 1.0
         if made.error <= 1:
             place.steps.append((place.time, h, made.error))
             place.go(made.end, made.slopes[-1], lambda theta, y=y, h=h, k=made.slopes: y + h * _dense(theta) @ k)
-            growth, stiff = adaptive.FACTORS[-1], stiff + 1 if made.accurate > STIFF * made.stable or stiff < 0 else 0
+            growth = adaptive.FACTORS[-1]
+            stiff = stiff + 1 if made.accurate > STIFF * made.stable or stiff < 0 else 0
         place.h = made.stable
 
 
@@ -127,9 +141,11 @@ def _stabilised(place, sharpness, rtol):
     doubts, since, place.h, place.switches = 0, chebyshev.LOOK_AGAIN, BEGIN * place.h, place.switches + 1
     while not place.done() and doubts < DOUBTS:
         if since >= chebyshev.LOOK_AGAIN:
-            largest, since = sharpness(place.y, place.first), 0
+            largest = sharpness(place.y, place.first)
+            since = 0
         made = chebyshev.trial(place.slope, place.y, place.first, place.h, largest, rtol)
-        place.stabilised, since = place.stabilised + made.stages, since + 1
+        place.stabilised = place.stabilised + made.stages
+        since = since + 1
         if made.error <= 1:
             place.go(made.end, made.last, made.curve)
         else:

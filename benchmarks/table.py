@@ -136,7 +136,11 @@ def svds():
 
 def short_forms():
     """What training costs where the structure of target and start is used, against whole layers."""
-    n, depth, rank, steps, whole = 100, 3, 5, sized(20_000, 20), sized(20, 2)
+    n = 100
+    depth = 3
+    rank = 5
+    steps = sized(20_000, 20)
+    whole = sized(20, 2)
     symmetric = lb.spectrum((n, rank), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1)
     cases = {
         "diagonal": (symmetric @ symmetric.T / 10, lb.Network.perturbed(n, depth, 0.1, 0.04)),
@@ -147,10 +151,13 @@ def short_forms():
     }
     yield from head(f"GD step, n = {n}, N = {depth}", "µs", "whole layers ÷ short form")
     for name, (target, network) in cases.items():
-        problem, method = lb.Factorization(target), lb.GD(lr=1e-4)
-        short, several = reduce(problem, network, method), np.empty(steps)
+        problem = lb.Factorization(target)
+        method = lb.GD(lr=1e-4)
+        short = reduce(problem, network, method)
+        several = np.empty(steps)
         dense = steps_of(method, problem, network.widths, np.float64)
-        one, params = np.empty(whole), network.params.copy()
+        one = np.empty(whole)
+        params = network.params.copy()
         sides = {
             "short": functools.partial(short.advance, several, 0),
             "whole": lambda d=dense, p=params, o=one: d(p, o),
@@ -162,7 +169,8 @@ def short_forms():
 def protocol():
     """Whole jobs, with everything that belongs to them: metrics, store, Python."""
     steps = sized(3000, 20)
-    none, svd_free = lb.Record(metrics=()), ("balancedness", "gradient_norm", "direction_change")
+    none = lb.Record(metrics=())
+    svd_free = ("balancedness", "gradient_norm", "direction_change")
     sides = {
         "none": jobs.ours(steps, none, stored=False),
         "no metrics, stored": jobs.ours(steps, none),

@@ -34,6 +34,7 @@ def test_record(benchmark, metrics):
     setup = Setup(
         lb.Factorization(lb.teacher()), network.widths, network.dtype, lb.Record(metrics=metrics), lb.GD(lr=1e-3)
     )
-    observation, plan = Observation(setup), Plan(setup)
+    observation = Observation(setup)
+    plan = Plan(setup)
     with one_blas_thread():
         benchmark(plan.measure, observation, network.params, 0, lambda name, row, value: None)

@@ -39,7 +39,8 @@ class Job:
         torch.manual_seed(0)
         self.model = lb.nn.build("resnet-18", (1, side, side), 10, width).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.05, weight_decay=1e-3, fused=True)
-        inputs, labels = torch.randn(images, 1, side, side), torch.randint(0, 10, (images,))
+        inputs = torch.randn(images, 1, side, side)
+        labels = torch.randint(0, 10, (images,))
         self.batches = list(zip(inputs.split(batch), labels.split(batch), strict=True))
         self.matrices = lb.nn.weight_matrices(self.model)
 

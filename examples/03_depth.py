@@ -10,7 +10,8 @@ import lrbias as lb
 
 SIZE, START = 20, 0.1
 problem = lb.Factorization(lb.spectrum((SIZE, SIZE), 10 * 0.8 ** np.arange(10), seed=0))
-flow, stop = lb.GradientFlow(dt=0.01, scheme="dopri5"), lb.Stop(loss=1e-2)
+flow = lb.GradientFlow(dt=0.01, scheme="dopri5")
+stop = lb.Stop(loss=1e-2)
 record = lb.Record(every=1, metrics=("relative_rank",), relative_threshold=1e-2)
 
 figure = Figure(figsize=(6.8, 3.4), layout="constrained")

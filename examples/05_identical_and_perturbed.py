@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 
 import lrbias as lb
 
-SIZE, DEPTH, ALPHA, BETA, LR = 100, 3, 0.1, 0.04, 2e-4
+SIZE = 100
+DEPTH = 3
+ALPHA = 0.1
+BETA = 0.04
+LR = 2e-4
 problem = lb.Factorization(lb.symmetric(SIZE, [5.0, 3.0, -1.0, -5.0], seed=0))
 record = lb.Record(every=100, metrics=("eigenvalues_in_basis", "effective_rank"))
 starts = {

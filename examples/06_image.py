@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 import lrbias as lb
 
 PHOTOGRAPH = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-SHOWN, FOLLOWED = (100, 200, 500, 1000, 3000), 12
+SHOWN = (100, 200, 500, 1000, 3000)
+FOLLOWED = 12
 
 target = lb.load_matrix(PHOTOGRAPH, scale=100.0, crop=(320, 256))
 rows, columns = target.shape

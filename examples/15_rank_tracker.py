@@ -10,7 +10,8 @@ import lrbias as lb
 
 STEPS, BATCH, LR = 6_000, 16, 0.1
 digits = lb.nn.load("digits")
-inputs, labels = torch.from_numpy(digits.train_inputs).flatten(1), torch.from_numpy(digits.train_labels)
+inputs = torch.from_numpy(digits.train_inputs).flatten(1)
+labels = torch.from_numpy(digits.train_labels)
 
 figure = Figure(figsize=(6.8, 3.4), layout="constrained")
 ranks, spectra = figure.subplots(1, 2)
@@ -32,7 +33,8 @@ for decay, line in ((0.0, "--"), (0.01, "-")):
     run = tracker.close()
 
     right = (model(inputs).argmax(dim=1) == labels).float().mean()
-    name, values = "average/relative_rank", run["layer/2/singular_values"][-1]
+    name = "average/relative_rank"
+    values = run["layer/2/singular_values"][-1]
     print(f"weight decay {decay:g}: rank {run[name][0]:.1f} → {run[name][-1]:.1f}, {right:.1%} of the images right")
     ranks.plot(run.steps_of(name), run[name], line, color="black", label=f"weight decay {decay:g}")
     spectra.semilogy(range(1, 101), values / values[0], line, color="black")

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 
 import lrbias as lb
 
-LR, DECAY, EPSILON, STEPS = 0.4, 5e-3, 1e-3, 10_000
+LR = 0.4
+DECAY = 5e-3
+EPSILON = 1e-3
+STEPS = 10_000
 
 
 def network():
@@ -24,9 +27,12 @@ axes = figure.subplots()
 for batch, line in ((8, ":"), (16, "-"), (64, "--")):
     settings = {"data": "digits", "batch": batch, "lr": LR, "weight_decay": DECAY, "epsilon": EPSILON}
     run = lb.nn.fit(lb.nn.Training(steps=STEPS, every=100, **settings), model=network())
-    name, bound = "average/relative_rank", lb.theory.rank_bound(LR, DECAY, batch, EPSILON)
+    name = "average/relative_rank"
+    bound = lb.theory.rank_bound(LR, DECAY, batch, EPSILON)
     axes.plot(run.steps_of(name), run[name], line, color="black", label=f"batch {batch}")
-    first, last, right = run[name][0], run[name][-1], run["test_accuracy"][-1]
+    first = run[name][0]
+    last = run[name][-1]
+    right = run["test_accuracy"][-1]
     print(f"batch {batch}: rank {first:.1f} → {last:.1f}, bound {bound:.0f}, {right:.1%} of the test images right")
 
 forgotten = math.log(1 / EPSILON) / (2 * LR * DECAY)

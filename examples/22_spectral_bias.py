@@ -11,7 +11,8 @@ import lrbias as lb
 rng = np.random.default_rng(0)
 strengths, variances = np.array([2.0, 1.0, 0.5]), np.array([4.0, 0.5, 0.1])
 scores = np.linalg.qr(rng.normal(size=(200, 3)))[0] * np.sqrt(200)
-inputs, outputs = scores * np.sqrt(variances), scores * strengths / np.sqrt(variances)
+inputs = scores * np.sqrt(variances)
+outputs = scores * strengths / np.sqrt(variances)
 
 figure = Figure(figsize=(7, 3), layout="constrained")
 for axes, whiten in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):

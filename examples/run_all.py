@@ -11,18 +11,21 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER, GALLERY = ROOT / "runs/examples", ROOT / "docs/gallery"
+FOLDER = ROOT / "runs/examples"
+GALLERY = ROOT / "docs/gallery"
 
 
 def run(script):
     """Run it, and return the path of its figure; SystemExit says what is wrong with it."""
-    known, start = set(FOLDER.iterdir()), time.perf_counter()
+    known = set(FOLDER.iterdir())
+    start = time.perf_counter()
     print(f"== {script.name}", flush=True)
     # An error in a script is worth reading as it is, so its traceback goes where ours would.
     answer = subprocess.run([sys.executable, "-W", "error", script], cwd=FOLDER)
     if answer.returncode:
         sys.exit(f"{script.name} failed with exit code {answer.returncode}.")
-    made, figure = set(FOLDER.iterdir()) - known, FOLDER / f"{script.stem}.png"
+    made = set(FOLDER.iterdir()) - known
+    figure = FOLDER / f"{script.stem}.png"
     if made != {figure}:
         sys.exit(f"{script.name} made {sorted(path.name for path in made)}; expected {figure.name} and nothing else.")
     print(f"   {time.perf_counter() - start:.1f} s\n", flush=True)

@@ -86,7 +86,8 @@ def stable_size(proposed, h, apart, bent, noise):
     Nor do those of a trial that went astray say much: less than FACTORS[0] · h is never asked for.
     """
     if apart > noise:
-        limit, least = STABLE * apart, FACTORS[0] * h
+        limit = STABLE * apart
+        least = FACTORS[0] * h
         if proposed * bent > limit:
             proposed = limit / bent if limit / bent > least else least
         return proposed

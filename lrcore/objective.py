@@ -39,7 +39,9 @@ class Objective(NamedTuple):
 
 def weighted(target, weights, dtype=np.float64):
     """The Objective of single entries; the arrays are copied."""
-    none, zero, number = np.empty((0, target.size), dtype), np.empty(0, dtype), np.dtype(dtype).type
+    none = np.empty((0, target.size), dtype)
+    zero = np.empty(0, dtype)
+    number = np.dtype(dtype).type
     copies = layout.aligned_copy(target, dtype), layout.aligned_copy(weights, dtype)
     return Objective(*copies, none, zero, number(1), zero, np.empty((0, 0), dtype), number(0))
 
@@ -48,15 +50,19 @@ def measured(matrices, values, weight=1.0, dtype=np.float64):
     """The Objective of measurements; matrices (K, n_N, n_0)."""
     flat = layout.aligned_copy(matrices.reshape(len(matrices), -1), dtype)
     nothing = np.zeros(matrices.shape[1:], dtype)
-    scratch, number = layout.aligned(flat.shape[1], dtype), np.dtype(dtype).type
+    scratch = layout.aligned(flat.shape[1], dtype)
+    number = np.dtype(dtype).type
     none = np.empty((0, 0), dtype)
     return Objective(nothing, nothing, flat, np.array(values, dtype), number(weight), scratch, none, number(0))
 
 
 def regression(target, covariance, floor=0.0, dtype=np.float64):
     """The Objective of a regression on inputs with this covariance; the arrays are copied."""
-    none, zero, number = np.empty((0, target.size), dtype), np.empty(0, dtype), np.dtype(dtype).type
-    goal, scratch = layout.aligned_copy(target, dtype), layout.aligned(target.size, dtype)
+    none = np.empty((0, target.size), dtype)
+    zero = np.empty(0, dtype)
+    number = np.dtype(dtype).type
+    goal = layout.aligned_copy(target, dtype)
+    scratch = layout.aligned(target.size, dtype)
     inputs = layout.aligned_copy(covariance, dtype)
     return Objective(goal, np.zeros_like(goal), none, zero, number(1), scratch, inputs, number(floor))
 

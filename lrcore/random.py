@@ -15,7 +15,12 @@ WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 ROUNDS = 10
 
 # Domains keep uses apart that share a seed: a teacher and a student of seed 0 have nothing in common.
-TEACHER, NETWORK, ROTATION, SAMPLE, OBSERVED, EIGENVECTORS = 1, 2, 3, 4, 5, 6
+TEACHER = 1
+NETWORK = 2
+ROTATION = 3
+SAMPLE = 4
+OBSERVED = 5
+EIGENVECTORS = 6
 
 
 def philox(c0, c1, c2, c3, k0, k1):
@@ -23,7 +28,10 @@ def philox(c0, c1, c2, c3, k0, k1):
     for _ in range(ROUNDS):
         p0 = MULTIPLIER_0 * c0
         p1 = MULTIPLIER_1 * c2
-        c0, c1, c2, c3 = (p1 >> SHIFT) ^ c1 ^ k0, p1 & MASK, (p0 >> SHIFT) ^ c3 ^ k1, p0 & MASK
+        c0 = (p1 >> SHIFT) ^ c1 ^ k0
+        c1 = p1 & MASK
+        c2 = (p0 >> SHIFT) ^ c3 ^ k1
+        c3 = p0 & MASK
         k0 = (k0 + WEYL_0) & MASK
         k1 = (k1 + WEYL_1) & MASK
     return c0, c1, c2, c3

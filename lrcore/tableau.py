@@ -87,7 +87,8 @@ def _trees(a):
 
 
 def _explicit(name, rows, b, order):
-    a, b = _lower(rows, len(b)), np.array(b, dtype=float)
+    a = _lower(rows, len(b))
+    b = np.array(b, dtype=float)
     defects = order_conditions(a, b)
     assert all(defects[k] < 1e-14 for k in range(1, order + 1)), f"{name} is not of order {order}: {defects}"
     return Tableau(name, a, b, order)
@@ -95,7 +96,8 @@ def _explicit(name, rows, b, order):
 
 def _embedded(name, rows, b_hat, dense):
     """The Pair with b in the last of `rows`, b̂ and, per slope, the coefficients of θ, θ², θ³, θ⁴."""
-    a, dense = _lower(rows, len(b_hat)), np.array(dense, dtype=float)
+    a = _lower(rows, len(b_hat))
+    dense = np.array(dense, dtype=float)
     b = a[-1].copy()
     pair = Pair(name, a, b, b - np.array(b_hat, dtype=float), dense)
     defects = _pair_defects(pair)
@@ -106,7 +108,9 @@ def _embedded(name, rows, b_hat, dense):
 def _pair_defects(pair):
     """What has to be 0: {what: largest defect}."""
     highest, lower = order_conditions(pair.a, pair.b), order_conditions(pair.a, pair.b - pair.error)
-    powers, first, last = np.arange(1, 5), np.eye(pair.stages)[0], np.eye(pair.stages)[-1]
+    powers = np.arange(1, 5)
+    first = np.eye(pair.stages)[0]
+    last = np.eye(pair.stages)[-1]
     # the weights of the dense output are polynomials in θ, and Σ_i weights_i(θ) tree_i = θ^order / density
     between = [
         np.abs(pair.dense.T @ weights - (powers == order) / density).max()

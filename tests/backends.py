@@ -25,7 +25,10 @@ class Core:
     """
 
     def __init__(self, name, kernels, workspace, slow=False):
-        self.name, self.kernels, self.workspace, self.slow = name, kernels, workspace, slow
+        self.name = name
+        self.kernels = kernels
+        self.workspace = workspace
+        self.slow = slow
 
     def __getattr__(self, name):
         return getattr(self.kernels, name)

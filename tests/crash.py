@@ -84,9 +84,11 @@ def count_mutations(folder, limit):
     def hook(event, details):
         nonlocal seen
         if event == "open":
-            path, mutates = details[0], bool((details[2] or 0) & WRITING)
+            path = details[0]
+            mutates = bool((details[2] or 0) & WRITING)
         else:
-            path, mutates = details[0] if details else None, event in MUTATIONS
+            path = details[0] if details else None
+            mutates = event in MUTATIONS
         if mutates and isinstance(path, (str, os.PathLike)) and str(path).startswith(prefix):
             seen += 1
             if seen == limit:
@@ -152,7 +154,9 @@ def resumed_fingerprint(folder, arguments):
 
 def kill_at_writes(base, stride, arguments, expected):
     """Kill before every `stride`-th write, each time a new run; returns what to report."""
-    report, steps, limit = {"writes": 0, "killed_at_a_write": 0, "identical": 0}, Counter(), 1
+    report = {"writes": 0, "killed_at_a_write": 0, "identical": 0}
+    steps = Counter()
+    limit = 1
     while True:
         folder = base / f"write-{limit}"
         folder.mkdir()
@@ -172,7 +176,9 @@ def kill_at_random(base, count, arguments, expected):
     started = time.monotonic()
     resumed_fingerprint(base / "whole", arguments)
     duration = time.monotonic() - started  # of a run that nobody kills
-    chance, killed, identical = random.Random(1), 0, 0
+    chance = random.Random(1)
+    killed = 0
+    identical = 0
     while killed < count:
         folder = base / "random"
         folder.mkdir()
@@ -193,7 +199,8 @@ def main():
     options = parser.parse_args()
     arguments = RUNS[options.run]()
     undisturbed = make(arguments)  # compiles everything, too
-    expected, base = fingerprint(undisturbed), Path(tempfile.mkdtemp(prefix="lrbias-crash-"))
+    expected = fingerprint(undisturbed)
+    base = Path(tempfile.mkdtemp(prefix="lrbias-crash-"))
     report = kill_at_writes(base, options.stride, arguments, expected)
     report["identical"] += kill_at_random(base, options.random, arguments, expected)
     phases = getattr(undisturbed, "phases", [])

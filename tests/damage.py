@@ -250,12 +250,15 @@ class Trial:
     """An undamaged store at `path`, and what it holds. `judge` says what a change of it comes to."""
 
     def __init__(self, kind, path):
-        self.kind, self.path, self.clock = kind, path, 0
+        self.kind = kind
+        self.path = path
+        self.clock = 0
         kind.make(path)
         self.content = kind.read(path)
         self.after = self.on_a_copy(kind.go_on)
         self.files = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
-        self.found, self.told = Counter(), []
+        self.found = Counter()
+        self.told = []
 
     def on_a_copy(self, act):
         copy = self.path.with_name("copy")

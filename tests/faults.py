@@ -17,7 +17,9 @@ class Disk:
     """Counts the operations below `folder`, keeps their names, and fails once, at number `limit` (0: never)."""
 
     def __init__(self, folder, limit=0, error=errno.ENOSPC):
-        self._folder, self._limit, self._error = os.fspath(folder), limit, error
+        self._folder = os.fspath(folder)
+        self._limit = limit
+        self._error = error
         self.done = []
 
     def note(self, name, path):
@@ -47,7 +49,8 @@ class Disk:
         SYSTEM_SYNC(descriptor)
 
 
-SYSTEM_OPEN, SYSTEM_SYNC = builtins.open, os.fsync
+SYSTEM_OPEN = builtins.open
+SYSTEM_SYNC = os.fsync
 CHANGING = ("mkdir", "replace", "rename", "unlink", "open")
 
 

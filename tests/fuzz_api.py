@@ -74,7 +74,8 @@ def _run(folder):
 
 def calls(folder):
     """{name: (function, its usual arguments)}."""
-    theory, run = lb.theory, _run(folder)
+    theory = lb.theory
+    run = _run(folder)
     return {
         "teacher": (lb.teacher, {"shape": (4, 3), "rank": 2, "depth": 2, "scale": 1.0, "seed": 0}),
         "spectrum": (lb.spectrum, {"shape": (4, 3), "values": [2.0, 1.0], "seed": 0}),
@@ -182,12 +183,17 @@ def _arguments(rng, usual):
 
 def fuzz(folder: Folder, count, seed, tell=None):
     """Make `count` calls; returns [(name, arguments, traceback)] of those that raise what they may not, and counts."""
-    rng, faults, known, counts = random.Random(seed), [], calls(folder.path), {}
+    rng = random.Random(seed)
+    faults = []
+    known = calls(folder.path)
+    counts = {}
     for number in range(count):
         name = list(known)[number % len(known)]
         function, usual = known[name]
-        arguments, kind = _arguments(rng, usual), "returned"
-        before, raised = folder.listing(), None
+        arguments = _arguments(rng, usual)
+        kind = "returned"
+        before = folder.listing()
+        raised = None
         try:
             with warnings.catch_warnings(), watched():
                 warnings.simplefilter("ignore")
@@ -197,7 +203,8 @@ def fuzz(folder: Folder, count, seed, tell=None):
             if "\n" in str(error):
                 raised = f"more than a line: {error}"
         except BaseException:
-            raised, kind = traceback.format_exc(), "raised"
+            raised = traceback.format_exc()
+            kind = "raised"
         after = folder.listing()
         left = sorted(set(after) - set(before))
         if kind == "InvalidInput" and left:

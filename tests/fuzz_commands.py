@@ -253,7 +253,8 @@ class Folder:
     """A working folder with inputs, runs among them, and a copy to restore it from."""
 
     def __init__(self, path):
-        self.path, self.copy = path / "work", path / "copy"
+        self.path = path / "work"
+        self.copy = path / "copy"
         self.path.mkdir()
         self._fill()
         shutil.copytree(self.path, self.copy, symlinks=True)
@@ -274,7 +275,8 @@ class Folder:
     def _fill(self):
         import lrbias as lb
 
-        here, rng = self.path, np.random.default_rng(0)
+        here = self.path
+        rng = np.random.default_rng(0)
         (here / "folder").mkdir()
         (here / "home").mkdir()
         np.save(here / "good.npy", rng.normal(size=(4, 3)))
@@ -284,7 +286,8 @@ class Folder:
         np.save(here / "x.npy", rng.normal(size=(9, 3)))
         np.save(here / "y.npy", rng.normal(size=(9, 4)))
         self._write_odd_files(here)
-        problem, start = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0])), lb.Network.gaussian((3, 4, 4), gamma=0.5)
+        problem = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0]))
+        start = lb.Network.gaussian((3, 4, 4), gamma=0.5)
         arguments = {"checkpoint_every": 2, "record": lb.Record(every=1), "forecast": False, "progress": False}
         lb.train(problem, start, lb.GD(lr=0.01), 4, store=here / "run", **arguments)
         lb.train(problem, start, lb.GD(lr=100.0), 9, store=here / "diverged", **arguments)
@@ -396,8 +399,12 @@ def run_here(folder, words):
     """The Outcome of a command in this process."""
     from lrbias.cli import _app as cli
 
-    out, err, code, raised = io.StringIO(), io.StringIO(), None, None
-    before, started = folder.listing(), time.perf_counter()
+    out = io.StringIO()
+    err = io.StringIO()
+    code = None
+    raised = None
+    before = folder.listing()
+    started = time.perf_counter()
     try:
         with watched(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             cli.main(list(words))
@@ -410,7 +417,8 @@ def run_here(folder, words):
 
 def run_apart(folder, words, environment):
     """The same in a process of its own, with nothing on stdin."""
-    before, started = folder.listing(), time.perf_counter()
+    before = folder.listing()
+    started = time.perf_counter()
     command = [sys.executable, "-m", "lrbias", *(word.replace("\0", "") for word in words)]
     try:
         done = subprocess.run(
@@ -424,7 +432,8 @@ def run_apart(folder, words, environment):
 
 
 def _outcome(folder, before, code, out, err, raised, started):
-    seconds, after = time.perf_counter() - started, folder.listing()
+    seconds = time.perf_counter() - started
+    after = folder.listing()
     left = sorted(name for name in after if name not in before)
     if after != before:
         folder.restore()
@@ -441,7 +450,9 @@ ENVIRONMENTS = [
 
 def fuzz(folder, count, seed, apart=0.0, tell=None):
     """Run `count` commands; returns [(words, faults, outcome)] of those with faults, and {exit code: how many}."""
-    rng, faults, codes = random.Random(seed), [], {}
+    rng = random.Random(seed)
+    faults = []
+    codes = {}
     for number in range(count):
         words, files = command_line(rng)
         for name, text in files.items():

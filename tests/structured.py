@@ -47,7 +47,8 @@ def _bits(rng, m, n):
 
 
 def _partial_permutation(rng, m, n):
-    matrix, count = np.zeros((m, n)), int(rng.integers(min(m, n) + 1))
+    matrix = np.zeros((m, n))
+    count = int(rng.integers(min(m, n) + 1))
     matrix[rng.permutation(m)[:count], rng.permutation(n)[:count]] = rng.choice([1.0, -1.0, 2.0], count)
     return matrix
 
@@ -56,7 +57,8 @@ def _low_rank(rng, m, n):
     rank = int(rng.integers(1, max(2, min(m, n) // 2 + 1)))
     left, right = rng.normal(size=(m, rank)), rng.normal(size=(rank, n))
     if rng.random() < 0.5:
-        left, right = left.round(), right.round()
+        left = left.round()
+        right = right.round()
     return left @ right + rng.choice([0.0, 1e-16, 1e-9]) * rng.normal(size=(m, n))
 
 
@@ -128,7 +130,8 @@ def _orthogonal(rng, m, n):
 
 def _cosines(rng, m, n):
     """AᵀB of two bases with an angle of about `apart` between them: values near 1."""
-    k, rows = min(m, n), int(min(m, n) * rng.choice([1.5, 3])) + 1
+    k = min(m, n)
+    rows = int(min(m, n) * rng.choice([1.5, 3])) + 1
     apart = 10.0 ** -rng.choice([0.5, 1, 2, 4, 6, 8])
     a = np.linalg.qr(rng.normal(size=(rows, k)))[0]
     b = np.linalg.qr(a + apart * rng.normal(size=(rows, k)) / np.sqrt(rows))[0]

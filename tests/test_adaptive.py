@@ -30,8 +30,10 @@ TIGHT = Flow(ridge=0.0, dt=0.1, rtol=1e-8, atol=1e-11, first=0)
 
 def integrate(params, widths, goal, flow, steps, core=CPU):
     """(params, losses, clock) after one call from time 0; `params` stays as it is."""
-    dtype, found = params.dtype, params.copy()
-    state, work = adaptive.adaptive_state(params), core.workspace.allocate(widths, dtype, stages=7)
+    dtype = params.dtype
+    found = params.copy()
+    state = adaptive.adaptive_state(params)
+    work = core.workspace.allocate(widths, dtype, stages=7)
     losses = np.empty(steps, dtype)
     flow = flow._replace(ridge=dtype.type(flow.ridge))
     assert core.adaptive_rk_steps(found, widths, goal, flow, DOPRI5.astype(dtype), losses, state, work) == OK
@@ -60,7 +62,8 @@ def test_the_error_estimate_is_of_order_four_and_no_more():
 
 @pytest.mark.parametrize("part", ["a", "b_hat", "dense"])
 def test_a_pair_refuses_wrong_coefficients(part):
-    rows, b_hat = [row[: s + 1] for s, row in enumerate(DOPRI5.a[1:].copy())], DOPRI5.b - DOPRI5.error
+    rows = [row[: s + 1] for s, row in enumerate(DOPRI5.a[1:].copy())]
+    b_hat = DOPRI5.b - DOPRI5.error
     dense = DOPRI5.dense.copy()
     assert tableau._embedded("again", rows, b_hat, dense).stages == 7
     if part == "dense":  # still right at both ends: (θ − 1)² θ² is 0 there with its slope
@@ -89,7 +92,8 @@ def test_a_factor_is_the_largest_that_keeps_the_tolerance():
 def test_steps_equal_the_reference(core, widths, kind):
     params, widths, target, _ = make(widths)
     steps, rtol = core.pick((30, 1e-8), (2, 1e-4))
-    flow, goal = TIGHT._replace(ridge=0.02, rtol=rtol), goals(target)[kind]
+    flow = TIGHT._replace(ridge=0.02, rtol=rtol)
+    goal = goals(target)[kind]
     (found, losses, clock), (expected, expected_losses, expected_clock) = (
         integrate(params, widths, goal, flow, steps, side) for side in (core, REFERENCE)
     )
@@ -109,7 +113,8 @@ def test_float32_follows_double_precision(core):
     assert clock.dtype == np.float64
     assert relative(found, expected) < 1e-4
     assert relative(losses, expected_losses) < 1e-4
-    double, goal = params.astype(np.float64), goals(target.astype(np.float64))["entries"]
+    double = params.astype(np.float64)
+    goal = goals(target.astype(np.float64))["entries"]
     exact, _, _ = integrate(double, widths, goal, TIGHT._replace(ridge=0.01), steps)
     assert relative(found, exact) < 1e-3
 
@@ -125,7 +130,8 @@ def test_a_mode_follows_saxe_at_every_grid_point(core):
 
 def test_without_data_the_weights_decay_exactly(core):
     params, widths, target, _ = make(core.pick((7, 3, 5), (2, 1, 2)))
-    steps, goal = core.pick(100, 4), objective.weighted(target, np.zeros_like(target))
+    steps = core.pick(100, 4)
+    goal = objective.weighted(target, np.zeros_like(target))
     flow = TIGHT._replace(ridge=0.3)
     found, losses, _ = integrate(params, widths, goal, flow, steps, core)
     decay = np.exp(-2 * 0.3 * flow.dt * np.arange(steps + 1))
@@ -135,7 +141,9 @@ def test_without_data_the_weights_decay_exactly(core):
 
 @at_full_size
 def test_the_error_is_proportional_to_the_tolerance(core):
-    initial, errors, tolerances = 0.1, [], 10.0 ** -np.arange(3, 10.25, 0.25)
+    initial = 0.1
+    errors = []
+    tolerances = 10.0 ** -np.arange(3, 10.25, 0.25)
     params, widths = layout.flatten([np.full((1, 1), np.sqrt(initial))] * 2)
     expected = np.array([theory.saxe(0.05 * k, 1.0, initial) for k in range(100)])
     for rtol in tolerances:
@@ -148,11 +156,18 @@ def test_the_error_is_proportional_to_the_tolerance(core):
 
 def test_one_step_has_order_five_at_its_end_and_four_inside(core):
     """The step is prescribed by a state; its local errors are O(h⁶) and O(h⁵)."""
-    initial, sizes, inside, end = 0.1, 0.4 / 2.0 ** np.arange(4), [], []
+    initial = 0.1
+    sizes = 0.4 / 2.0 ** np.arange(4)
+    inside = []
+    end = []
     params, widths = layout.flatten([np.full((1, 1), np.sqrt(initial))] * 2)
-    goal, pair, work = whole(np.ones((1, 1))), DOPRI5.astype(float), core.workspace.allocate(widths, stages=7)
+    goal = whole(np.ones((1, 1)))
+    pair = DOPRI5.astype(float)
+    work = core.workspace.allocate(widths, stages=7)
     for h in sizes:
-        state, point, found = adaptive.adaptive_state(params), params.copy(), []
+        state = adaptive.adaptive_state(params)
+        point = params.copy()
+        found = []
         state.clock[[STEP, NEXT]] = h
         for first in range(8):
             flow = TIGHT._replace(dt=h / 8, first=first)
@@ -184,20 +199,27 @@ def test_balancedness_is_conserved_to_the_tolerance(core, rtol):
 def test_neither_grid_nor_calls_nor_a_new_workspace_change_bits(core, widths):
     """The whole in one call; the same in calls of different lengths; half the time step; saved and taken up again."""
     params, widths, target, _ = make(widths)
-    goal, pair, calls = goals(target)["entries"], DOPRI5.astype(float), core.pick([1, 0, 7, 16], [1, 0, 1])
-    steps, tight = sum(calls), TIGHT._replace(rtol=core.pick(1e-8, 1e-3))
+    goal = goals(target)["entries"]
+    pair = DOPRI5.astype(float)
+    calls = core.pick([1, 0, 7, 16], [1, 0, 1])
+    steps = sum(calls)
+    tight = TIGHT._replace(rtol=core.pick(1e-8, 1e-3))
     expected, expected_losses, expected_clock = integrate(params, widths, goal, tight._replace(dt=0.2), steps, core)
 
     def run(lengths, dt, resume):
-        found, state, work = params.copy(), adaptive.adaptive_state(params), core.workspace.allocate(widths, stages=7)
-        losses, first = np.full(sum(lengths), np.nan), 0
+        found = params.copy()
+        state = adaptive.adaptive_state(params)
+        work = core.workspace.allocate(widths, stages=7)
+        losses = np.full(sum(lengths), np.nan)
+        first = 0
         for length in lengths:
             if resume:
                 work = core.workspace.allocate(widths, stages=7)
                 state = adaptive.State(*(part.copy() for part in state))
                 state.clock[READY] = 0
                 core.spoil(work)
-            flow, part = tight._replace(dt=dt, first=first), losses[first : first + length]
+            flow = tight._replace(dt=dt, first=first)
+            part = losses[first : first + length]
             assert core.adaptive_rk_steps(found, widths, goal, flow, pair, part, state, work) == OK
             first += length
         return found, losses[:: len(losses) // steps], state.clock
@@ -219,7 +241,8 @@ def test_a_grid_point_at_the_end_of_a_step_belongs_to_that_step():
     params, widths, target, work = make((7, 3, 5), stages=7)
     found = []
     for parts in (1, 4):
-        state, point = adaptive.adaptive_state(params), params.copy()
+        state = adaptive.adaptive_state(params)
+        point = params.copy()
         state.clock[[STEP, NEXT]] = 0.25
         flow = TIGHT._replace(dt=0.25 / parts)
         cpu.adaptive_rk_steps(point, widths, whole(target), flow, DOPRI5.astype(float), np.empty(parts), state, work)
@@ -231,9 +254,13 @@ def test_a_grid_point_at_the_end_of_a_step_belongs_to_that_step():
 
 def test_threads_make_the_same_bits():
     params, widths, target, _ = make(WIDTHS[0])
-    goal, flow, found = goals(target)["entries"], TIGHT._replace(ridge=0.1), []
+    goal = goals(target)["entries"]
+    flow = TIGHT._replace(ridge=0.1)
+    found = []
     for threads in (1, 2):
-        point, losses, state = params.copy(), np.empty(8), adaptive.adaptive_state(params)
+        point = params.copy()
+        losses = np.empty(8)
+        state = adaptive.adaptive_state(params)
         steps = together(
             lambda params, losses, _, work, state=state: cpu.adaptive_rk_steps(
                 params, widths, goal, flow, DOPRI5.astype(float), losses, state, work
@@ -249,13 +276,14 @@ def test_threads_make_the_same_bits():
 def test_evaluations_are_counted(monkeypatch):
     """The reference is counted from outside: its gradients are those of the integrator and one for each loss."""
     params, widths, target, _ = make((7, 3, 5))
-    calls, gradient = [], reference.objective_loss_and_gradient
+    calls = []
+    gradient = reference.objective_loss_and_gradient
 
     def counted(*arguments):
         calls.append(arguments)
         return gradient(*arguments)
 
-    monkeypatch.setattr(reference, "objective_loss_and_gradient", counted)
+    monkeypatch.setattr("lrcore.reference.adaptive.objective_loss_and_gradient", counted)
     _, losses, expected = integrate(params, widths, whole(target), TIGHT._replace(rtol=1e-4), 200, REFERENCE)
     assert expected[EVALUATIONS] == len(calls) - losses.size
     assert expected[EVALUATIONS] == 2 + 6 * (expected[ACCEPTED] + expected[REJECTED])
@@ -268,11 +296,13 @@ def test_evaluations_are_counted(monkeypatch):
 def test_what_has_settled_stays_still(core):
     """An error estimate alone lets the step grow to where errors do not decay: gradients stay at the tolerance."""
     params, widths, target, work = make((5, 5, 5), core=core)
-    goal, gradient = whole(target), np.empty_like(params)
+    goal = whole(target)
+    gradient = np.empty_like(params)
     point, _, clock = integrate(params, widths, goal, TIGHT._replace(rtol=1e-3, dt=1.0), 2000, core)
     core.objective_loss_and_gradient(point, widths, goal, 0.0, gradient, work)
     assert np.abs(gradient).max() < 1e-12
-    moved_gradient, hessian = np.empty_like(params), np.empty((params.size, params.size))
+    moved_gradient = np.empty_like(params)
+    hessian = np.empty((params.size, params.size))
     for k in range(params.size):
         moved = point.copy()
         moved[k] += 1e-6
@@ -285,9 +315,11 @@ def test_what_has_settled_stays_still(core):
 @at_full_size
 def test_a_plateau_is_crossed_with_few_gradients(core):
     """Depth 3 from layers 0.01·I, each mode is a scalar equation. RK4 with dt = 1e-3 needs 4 000 gradients a time."""
-    values, small = np.array([3.0, 2.0]), 0.01
+    values = np.array([3.0, 2.0])
+    small = 0.01
     params, widths = layout.flatten([small * np.eye(2)] * 3)
-    flow, product = TIGHT._replace(dt=1.0), np.empty((2, 2))
+    flow = TIGHT._replace(dt=1.0)
+    product = np.empty((2, 2))
     for steps in (15, 60):
         found, losses, clock = integrate(params, widths, whole(np.diag(values)), flow, steps, core)
         core.product(found, widths, product, core.workspace.allocate(widths))
@@ -302,13 +334,20 @@ def test_a_plateau_is_crossed_with_few_gradients(core):
 def test_a_call_that_is_paused_goes_on_with_the_same_bits(core):
     """It returns within a step of the grid, and between two; what is before the first NaN of the losses is made."""
     params, widths, target, _ = make(core.pick((7, 3, 5), (2, 3)))
-    goal, pair, steps = goals(target)["entries"], DOPRI5.astype(float), core.pick(6, 2)
-    flow, made, codes = TIGHT._replace(dt=2.0, rtol=core.pick(1e-8, 1e-3), budget=8), 0, []
+    goal = goals(target)["entries"]
+    pair = DOPRI5.astype(float)
+    steps = core.pick(6, 2)
+    flow = TIGHT._replace(dt=2.0, rtol=core.pick(1e-8, 1e-3), budget=8)
+    made = 0
+    codes = []
     expected, expected_losses, expected_clock = integrate(params, widths, goal, flow._replace(budget=1000), steps, core)
-    found, state, work = params.copy(), adaptive.adaptive_state(params), core.workspace.allocate(widths, stages=7)
+    found = params.copy()
+    state = adaptive.adaptive_state(params)
+    work = core.workspace.allocate(widths, stages=7)
     losses = np.full(steps, np.inf)
     while made < steps:
-        part, now = losses[made:], flow._replace(first=made)
+        part = losses[made:]
+        now = flow._replace(first=made)
         codes.append(core.adaptive_rk_steps(found, widths, goal, now, pair, part, state, work))
         made = steps if codes[-1] == OK else made + int(np.argmin(np.isfinite(part)))
     assert set(codes) == {OK, PAUSED}
@@ -322,7 +361,8 @@ class Ending(Silent):
     """A display that sends a signal at one of its updates."""
 
     def __init__(self, calls, step=0):
-        self.left, self.first = calls, step
+        self.left = calls
+        self.first = step
 
     def update(self, step, loss, rank):
         self.left -= step >= self.first
@@ -366,9 +406,12 @@ def test_what_cannot_be_integrated_is_a_status(core, what):
     """A loss that is not finite; a finite one whose gradient is not; steps too small to be added to the time."""
     start, time = CANNOT[what]
     params, widths = layout.flatten([np.full((1, 1), weight) for weight in start])
-    state, losses, before = adaptive.adaptive_state(params), np.full(5, -1.0), params.copy()
+    state = adaptive.adaptive_state(params)
+    losses = np.full(5, -1.0)
+    before = params.copy()
     state.clock[TIME] = time
-    flow, work = TIGHT._replace(dt=1e6, first=int(time / 1e6)), core.workspace.allocate(widths, stages=7)
+    flow = TIGHT._replace(dt=1e6, first=int(time / 1e6))
+    work = core.workspace.allocate(widths, stages=7)
     with np.errstate(all="ignore"):
         code = core.adaptive_rk_steps(
             params, widths, whole(np.ones((1, 1))), flow, DOPRI5.astype(float), losses, state, work
@@ -396,9 +439,14 @@ def test_a_trial_that_went_astray_says_nothing_about_stability(core, start):
 def test_a_trial_that_is_far_too_long_is_made_shorter(core, proposed):
     """w' = 1 − w from 3. Of the longer trials the numbers are finite and their squares are not, or neither is."""
     start, widths = layout.flatten([np.full((1, 1), 3.0)])
-    goal, pair, losses, clocks = whole(np.ones((1, 1))), DOPRI5.astype(float), np.empty(core.pick(20, 2)), []
+    goal = whole(np.ones((1, 1)))
+    pair = DOPRI5.astype(float)
+    losses = np.empty(core.pick(20, 2))
+    clocks = []
     for side in (REFERENCE, core):
-        params, state, work = start.copy(), adaptive.adaptive_state(start), side.workspace.allocate(widths, stages=7)
+        params = start.copy()
+        state = adaptive.adaptive_state(start)
+        work = side.workspace.allocate(widths, stages=7)
         state.clock[[STEP, NEXT]] = 0.1, proposed
         with np.errstate(all="ignore"):
             assert side.adaptive_rk_steps(params, widths, goal, TIGHT, pair, losses, state, work) == OK
@@ -413,7 +461,8 @@ def test_a_trial_that_is_far_too_long_is_made_shorter(core, proposed):
 def test_where_the_gradient_is_zero_time_goes_on(core, point):
     """The saddle at zero and a minimum of (w_2 w_1 − 4)²: long steps, soon longer than the grid."""
     params, widths = layout.flatten([np.full((1, 1), point)] * 2)
-    steps, flow = core.pick(50, 2), TIGHT._replace(dt=100.0)
+    steps = core.pick(50, 2)
+    flow = TIGHT._replace(dt=100.0)
     found, losses, clock = integrate(params, widths, whole(np.full((1, 1), 4.0)), flow, steps, core)
     assert np.array_equal(found, params)
     assert (losses == 0.5 * (point**2 - 4) ** 2).all()
@@ -425,7 +474,9 @@ def test_where_the_gradient_is_zero_time_goes_on(core, point):
 @pytest.mark.parametrize("rtol", [1e-4, 1e-7])
 def test_it_costs_what_scipy_costs(rtol):
     params, widths, target, work = make((6, 4, 5))
-    gradient, goal, flow = np.empty_like(params), whole(target), TIGHT._replace(rtol=rtol, atol=1e-3 * rtol)
+    gradient = np.empty_like(params)
+    goal = whole(target)
+    flow = TIGHT._replace(rtol=rtol, atol=1e-3 * rtol)
 
     def slope(_, point):
         cpu.objective_loss_and_gradient(point, widths, goal, 0.0, gradient, work)
@@ -442,7 +493,8 @@ def flow_hash(core=CPU):
     digest = hashlib.sha256()
     for widths in ((4, 4), (7, 9, 5), (20, 23, 21, 20)):
         params = np.sin(np.arange(layout.size(widths))) / np.sqrt(max(widths))
-        sizes, shape = layout.as_widths(widths), (widths[-1], widths[0])
+        sizes = layout.as_widths(widths)
+        shape = (widths[-1], widths[0])
         target = np.cos(np.arange(shape[0] * shape[1])).reshape(shape)
         matrices = np.sin(np.arange(3 * target.size)).reshape(3, *shape)
         for goal in (objective.weighted(target, np.abs(target)), objective.measured(matrices, np.arange(3.0))):

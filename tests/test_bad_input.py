@@ -416,7 +416,8 @@ def test_a_switch_that_is_an_array_is_refused_before_anything_is_made(small, tmp
 
 def test_a_switch_is_checked_wherever_runs_are_made(tmp_path):
     """Also by what makes many runs; nothing is there afterwards."""
-    array, store = np.ones((2, 2)), tmp_path / "s"
+    array = np.ones((2, 2))
+    store = tmp_path / "s"
     problem = lb.Completion(lb.spectrum((4, 4), [1.0], seed=0), entries=8)
     start = lb.Network.gaussian((4, 4, 4), seed=1)
     for call in (

@@ -48,7 +48,8 @@ def _loss_and_residual(layers, target):
 
 
 def _gradients(layers, residual, prefix):
-    back, gradients = residual, []
+    back = residual
+    gradients = []
     for i in range(len(layers) - 1, 0, -1):
         gradients.append(_product(back, prefix[i - 1].swapaxes(0, 1)))
         back = _product(layers[i].swapaxes(0, 1), back)
@@ -57,9 +58,13 @@ def _gradients(layers, residual, prefix):
 
 def _emulate(method, params, widths, targets, h, steps):
     """(params, losses, statuses) of all runs (R first) by the specification of the bits; h (R,)."""
-    shapes, starts, minus = layout.shapes(widths), layout.offsets(widths), params.dtype.type(-1)
-    params, target = params.T.copy(), targets.T.reshape(widths[-1], widths[0], -1)
-    losses, going = np.full((steps, len(h)), minus), np.ones(len(h), bool)
+    shapes = layout.shapes(widths)
+    starts = layout.offsets(widths)
+    minus = params.dtype.type(-1)
+    params = params.T.copy()
+    target = targets.T.reshape(widths[-1], widths[0], -1)
+    losses = np.full((steps, len(h)), minus)
+    going = np.ones(len(h), bool)
 
     def evaluate(point):
         layers = [point[starts[i] : starts[i + 1]].reshape(*shape, -1) for i, shape in enumerate(shapes)]
@@ -90,7 +95,8 @@ def _emulate(method, params, widths, targets, h, steps):
 
 def _make(widths, runs, dtype=np.float64, seed=0):
     """(params (R, P), widths, targets (R, n_N·n_0), steps (R,)): layers of about unit norm, every run another one."""
-    rng, widths = np.random.default_rng(seed), layout.as_widths(widths)
+    rng = np.random.default_rng(seed)
+    widths = layout.as_widths(widths)
     scale = np.concatenate([np.full(m * n, 0.7 / np.sqrt(max(m, n))) for m, n in layout.shapes(widths)])
     params = (rng.normal(size=(runs, scale.size)) * scale).astype(dtype)
     targets = rng.normal(size=(runs, widths[-1] * widths[0])).astype(dtype)
@@ -99,9 +105,11 @@ def _make(widths, runs, dtype=np.float64, seed=0):
 
 def _run(core, method, params, widths, targets, h, pieces):
     """(params, losses, statuses) of all runs, R first; `pieces`: the steps of each call. Scratch starts as NaN."""
-    lanes, dtype = core.lanes(params.dtype), params.dtype
+    lanes = core.lanes(params.dtype)
+    dtype = params.dtype
     blocked, targets, h = (layout.to_lanes(array, lanes) for array in (params, targets, h))
-    statuses, losses = np.full((len(blocked), lanes), -1), []
+    statuses = np.full((len(blocked), lanes), -1)
+    losses = []
     for steps in pieces:
         stages = 0 if method == "gd" else TABLEAUS[method].stages
         work = core.workspace.allocate_batch(widths, dtype, stages)
@@ -238,10 +246,12 @@ def test_to_lanes_and_back(rng, shape):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
 def test_nothing_is_written_beyond_the_buffers(widths, dtype):
-    lanes, guards = layout.lanes(dtype), []
+    lanes = layout.lanes(dtype)
+    guards = []
 
     def guarded(like):
-        memory, margin = layout.aligned((like.size + 64 * lanes,), dtype), 32 * lanes
+        memory = layout.aligned((like.size + 64 * lanes,), dtype)
+        margin = 32 * lanes
         memory.fill(7)
         inside = memory[margin : margin + like.size].reshape(like.shape)
         inside[:] = like
@@ -250,7 +260,8 @@ def test_nothing_is_written_beyond_the_buffers(widths, dtype):
 
     params, widths, targets, h = _make(widths, lanes, dtype)
     params, targets, h = (guarded(layout.to_lanes(array, lanes)) for array in (params, targets, h))
-    losses, statuses = guarded(np.ones((1, 3, lanes))), np.empty((1, lanes), np.int64)
+    losses = guarded(np.ones((1, 3, lanes)))
+    statuses = np.empty((1, lanes), np.int64)
     work = workspace.BatchWorkspace(*map(guarded, workspace.allocate_batch(widths, dtype, stages=4)))
     cpu.batch_gd_steps(params, widths, targets, h, losses, statuses, work)
     cpu.batch_rk_steps(params, widths, targets, h, *tableau.RK4.astype(dtype), losses, statuses, work)

@@ -26,7 +26,8 @@ def _alone(settings):
 
 def _same(one, other):
     assert fingerprint(one) == fingerprint(other)
-    facts, expected = one.summary(), other.summary()
+    facts = one.summary()
+    expected = other.summary()
     for key in ("path", "elapsed_s"):
         facts.pop(key), expected.pop(key)
     np.testing.assert_equal(facts, expected)
@@ -77,8 +78,10 @@ def test_a_batch_that_was_killed_goes_on(tmp_path):
     whole = lb.sweep(BASE, GD, tmp_path / "whole", workers=1, progress=False)
     pid = os.fork()
     if pid == 0:
-        batching.SAVE_SECONDS, batching.SAVE_SHARE = 0, float("inf")
-        saves, write = [], batching.write_batch
+        batching.SAVE_SECONDS = 0
+        batching.SAVE_SHARE = float("inf")
+        saves = []
+        write = batching.write_batch
 
         def last(*arguments):
             write(*arguments)

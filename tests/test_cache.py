@@ -60,7 +60,8 @@ def test_a_folder_of_the_users_is_the_parent(tmp_path, monkeypatch):
 
 def test_where_nothing_is_writable_kernels_are_kept_in_a_temporary_folder(tmp_path):
     """As in read-only site-packages and without a home: a file stands where each folder would be made."""
-    package, temporary = _copy(tmp_path / "packages"), tmp_path / "temporary"
+    package = _copy(tmp_path / "packages")
+    temporary = tmp_path / "temporary"
     temporary.mkdir()
     (package / "lrcore/cpu/__pycache__").touch()
     environment = {"HOME": None, "TMPDIR": str(temporary)}

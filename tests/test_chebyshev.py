@@ -53,8 +53,10 @@ def flow_of(widths):
 @pytest.mark.parametrize("stages", [2, 3, 4, 7, 30])
 def test_a_step_multiplies_by_the_polynomial_of_the_paper(schemes, stages):
     """1 + T''/T'² · (T_s(w_0 + w_1 z) − T_s(w_0)) with w_1 = T'/T'': value, slope and curvature of exp at 0."""
-    polynomial, w0 = Chebyshev.basis(stages), 1 + 2 / 13 / stages**2
-    first, second = polynomial.deriv()(w0), polynomial.deriv(2)(w0)
+    polynomial = Chebyshev.basis(stages)
+    w0 = 1 + 2 / 13 / stages**2
+    first = polynomial.deriv()(w0)
+    second = polynomial.deriv(2)(w0)
     z = -np.linspace(0, 0.65 * stages**2, 200)
     expected = 1 + second / first**2 * (polynomial(w0 + first / second * z) - polynomial(w0))
     found = schemes[0].step(lambda y: z * y, np.ones_like(z), z, 1.0, stages)
@@ -82,7 +84,8 @@ def test_its_order_is_two(schemes, stages):
 
 
 def test_errors_fall_with_the_tolerance_between_steps_too(schemes):
-    times, errors = np.linspace(0, 30, 301), []
+    times = np.linspace(0, 30, 301)
+    errors = []
     for rtol in (1e-4, 1e-6, 1e-8):
         found = schemes[0].integrate(logistic, np.full(1, LOGISTIC), times, rtol)
         assert found.sizes.max() > 2  # w = 1 is reached, stages follow
@@ -93,7 +96,8 @@ def test_errors_fall_with_the_tolerance_between_steps_too(schemes):
 
 def test_the_largest_curvature_is_found(schemes):
     slope, params, _ = flow_of((4, 3, 5))
-    size, eye = params.size, np.eye(params.size)
+    size = params.size
+    eye = np.eye(params.size)
     hessian = np.array([slope(params - 1e-6 * row) - slope(params + 1e-6 * row) for row in eye]) / 2e-6
     expected = np.abs(np.linalg.eigvalsh((hessian + hessian.T) / 2)).max()
     found = schemes[0].Sharpness(slope, size)(params, slope(params))
@@ -113,8 +117,10 @@ def test_all_calls_are_counted(schemes, share):
 def test_without_turns_it_is_the_flow_of_lrcore(schemes):
     slope, params, target = flow_of((7, 3, 5))
     found = schemes[1].integrate(slope, params, np.linspace(0, 3, 31), TIGHT.rtol, 0)
-    state, point = adaptive.adaptive_state(params), params.copy()
-    flow, arrays = TIGHT._replace(atol=0.0), DOPRI5.astype(float)
+    state = adaptive.adaptive_state(params)
+    point = params.copy()
+    flow = TIGHT._replace(atol=0.0)
+    arrays = DOPRI5.astype(float)
     reference.adaptive_rk_steps(point, layout.as_widths((7, 3, 5)), whole(target), flow, arrays, np.empty(30), state)
     assert relative(found.points[-1], point) < 1e-12
     assert found.calls == state.clock[EVALUATIONS] == 2 + 6 * (state.clock[ACCEPTED] + state.clock[REJECTED])
@@ -123,8 +129,11 @@ def test_without_turns_it_is_the_flow_of_lrcore(schemes):
 
 def test_in_turns_what_has_settled_costs_little(schemes):
     slope, params, target = flow_of((4, 3, 5))
-    times, widths, ends = np.linspace(0, 300, 61), layout.as_widths((4, 3, 5)), []
-    product, work = np.empty(target.shape), workspace.allocate(widths)
+    times = np.linspace(0, 300, 61)
+    widths = layout.as_widths((4, 3, 5))
+    ends = []
+    product = np.empty(target.shape)
+    work = workspace.allocate(widths)
     plain, turns = (schemes[1].integrate(slope, params, times, 1e-6, share) for share in (0, 0.01))
     for found in (plain, turns):
         assert len(found.points) == len(times)

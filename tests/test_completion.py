@@ -97,7 +97,8 @@ def test_every_entry_is_drawn_as_often_as_any_other():
 def test_what_is_nan_is_neither_observed_nor_known():
     hole = [(0, 0), (3, 2), (5, 4)]
     target = _without(TARGET, hole)
-    whole, drawn = lb.Completion(target), _quietly(target, fraction=0.5)
+    whole = lb.Completion(target)
+    drawn = _quietly(target, fraction=0.5)
     assert np.array_equal(whole.mask, ~np.isnan(target))
     assert drawn.count == 14  # half of the 27 that are known, rounded to even
     assert not drawn.mask[np.isnan(target)].any()
@@ -158,7 +159,8 @@ def test_two_blocks_are_in_two_parts():
 
 def test_a_graph_in_parts_is_a_warning_of_the_forecast():
     problem = lb.Completion(np.ones((4, 4)), np.kron(np.eye(2), np.ones((2, 2))))
-    network, method = lb.Network.gaussian((4, 4, 4)), lb.GD(lr=0.01)
+    network = lb.Network.gaussian((4, 4, 4))
+    method = lb.GD(lr=0.01)
     sentence = "the graph of observed entries has 2 parts"
     with pytest.warns(lb.ForecastWarning, match=sentence):
         lb.train(problem, network, method, 5)
@@ -170,7 +172,8 @@ def test_a_graph_in_parts_is_a_warning_of_the_forecast():
 @pytest.mark.parametrize("mean", [False, True])
 def test_weights_and_entries_say_the_same_loss(mean, rng):
     """½ Σ weights (W − Ŵ)², and the mean of weight · ½ (W_rc − Ŵ_rc)² over single entries."""
-    problem, product = lb.Completion(TARGET, entries=17, mean=mean), rng.normal(size=SHAPE)
+    problem = lb.Completion(TARGET, entries=17, mean=mean)
+    product = rng.normal(size=SHAPE)
     squares = (product - TARGET)[problem.mask] ** 2
     expected = 0.5 * (squares.mean() if mean else squares.sum())
     assert 0.5 * np.sum(problem.weights * (product - TARGET) ** 2) == pytest.approx(expected, rel=1e-14)
@@ -184,7 +187,8 @@ def test_weights_and_entries_say_the_same_loss(mean, rng):
 def test_errors_are_root_mean_squares(rng):
     """Over what is observed and over what is known besides; for one product and for many."""
     target = _without(TARGET, [(1, 1), (4, 3)])
-    problem, products = _quietly(target, entries=15), rng.normal(size=(3, *SHAPE))
+    problem = _quietly(target, entries=15)
+    products = rng.normal(size=(3, *SHAPE))
     found = problem.errors(products)
     hidden = ~problem.mask & ~np.isnan(target)
     for i, product in enumerate(products):
@@ -265,7 +269,8 @@ def _loss_of(matrices, values, product):
 
 def test_a_known_truth_gives_a_hidden_error(rng):
     matrices, values = _measurements()
-    problem, product = lb.Sensing(matrices, values, target=TARGET), rng.normal(size=SHAPE)
+    problem = lb.Sensing(matrices, values, target=TARGET)
+    product = rng.normal(size=SHAPE)
     found = problem.errors(product)
     assert found["hidden"] == pytest.approx(np.linalg.norm(product - TARGET) / np.sqrt(30), rel=1e-14)
     assert found["train"] == pytest.approx(np.sqrt(2 * _loss_of(matrices, values, product) / 12), rel=1e-13)
@@ -305,7 +310,8 @@ def test_gd_with_ridge_tends_to_the_flow_with_ridge():
     flow = lb.train(**settings(40, **RIDGE, method=lb.GradientFlow(dt=0.025, ridge=0.1), record=lb.Record(metrics=())))
     gaps = []
     for halvings in (2, 3, 4):
-        method, steps = lb.GD(lr=0.025 / 2**halvings, ridge=0.1), 40 * 2**halvings
+        method = lb.GD(lr=0.025 / 2**halvings, ridge=0.1)
+        steps = 40 * 2**halvings
         gd = lb.train(**settings(steps, **RIDGE, method=method, record=lb.Record(metrics=()), checkpoint_every=steps))
         gaps.append(np.abs(gd.network.params - flow.network.params).max())
     assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.3)
@@ -393,9 +399,11 @@ def test_masks_are_read_from_files(tmp_path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_flipped_bit_in_a_file_of_masks_changes_nothing_unseen(save, tmp_path, rng):
     """Of a mask so large that NumPy, told by its header that it is smaller, would not reach the checksum at its end."""
-    mask, path = rng.integers(0, 2, (70, 90)).astype(float), tmp_path / "mask.npz"
+    mask = rng.integers(0, 2, (70, 90)).astype(float)
+    path = tmp_path / "mask.npz"
     save(path, mask=mask)
-    data, refused = path.read_bytes(), 0
+    data = path.read_bytes()
+    refused = 0
     for place in range(200):  # where the headers are
         for bit in range(8):
             path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])

@@ -52,7 +52,8 @@ NUMBA = CUDA | {
     f"lrcore/cpu/{name}.py"
     for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_vector", "compilation")
 }
-MEASURED, EMULATED = {"benchmarks/peak.py", "benchmarks/sgd.py"}, {"tests/test_batch.py"}
+MEASURED = {"benchmarks/peak.py", "benchmarks/sgd.py"}
+EMULATED = {"tests/test_batch.py"}
 COMPILED = {"tests/test_cache.py", "tests/test_compiling.py"}
 
 

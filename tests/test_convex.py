@@ -27,7 +27,9 @@ def _completion(rng, rows, columns, rank, observed):
 def test_the_least_norm_of_the_counterexample_is_four_times_its_large_entry(large):
     """With the blocks 0 and B = (1 R; R x) it is twice that of B, least at x = 1. Semidefinite completions reach it."""
     target = np.zeros((4, 4))
-    target[0, 2], target[0, 3], target[1, 2] = 1, large, large
+    target[0, 2] = 1
+    target[0, 3] = large
+    target[1, 2] = large
     target += target.T
     mask = target != 0
     found = convex.nuclear_norm(target, mask)
@@ -83,7 +85,8 @@ def test_least_squares_meet_their_condition_of_optimality(rng, weight):
 
 
 def test_least_squares_of_all_entries_shrink_the_singular_values(rng):
-    target, weight = rng.normal(size=(5, 7)), 0.05
+    target = rng.normal(size=(5, 7))
+    weight = 0.05
     left, values, right = np.linalg.svd(target, full_matrices=False)
     expected = (left * np.maximum(values - weight * target.size, 0)) @ right
     assert 0 < np.linalg.matrix_rank(expected) < 5
@@ -108,7 +111,8 @@ def test_unobserved_entries_of_the_target_do_not_matter(rng):
     assert np.array_equal(convex.nuclear_norm(target.tolist(), mask.tolist()), found)
 
 
-EYE, SOME = np.eye(3), np.eye(3) > 0
+EYE = np.eye(3)
+SOME = np.eye(3) > 0
 REFUSED = {
     "vector": ({"target": np.ones(3)}, "target = ", "2 dimensions"),
     "nan": ({"target": np.full((3, 3), np.nan)}, "target = ", "finite"),

@@ -38,12 +38,17 @@ def _work(gpu, form, widths, dtype, stages=0):
 )
 def test_steps_have_the_bits_of_the_cpu(gpu, name, widths, form, dtype):
     params, widths, target, work = make(widths, dtype, stages=4)
-    ours, losses, expected = params.copy(), np.full(5, -1, dtype), np.full(5, -1, dtype)
-    there, h = _work(gpu, form, widths, dtype, 0 if name == "gd" else 4), dtype(0.05)
+    ours = params.copy()
+    losses = np.full(5, -1, dtype)
+    expected = np.full(5, -1, dtype)
+    there = _work(gpu, form, widths, dtype, 0 if name == "gd" else 4)
+    h = dtype(0.05)
     if name == "gd":
-        numbers, steps = (h,), "gd_steps"
+        numbers = (h,)
+        steps = "gd_steps"
     else:
-        numbers, steps = (h, *tableau.TABLEAUS[name].astype(dtype)), "rk_steps"
+        numbers = (h, *tableau.TABLEAUS[name].astype(dtype))
+        steps = "rk_steps"
         there = _work(gpu, form, widths, dtype, tableau.TABLEAUS[name].stages)
     assert getattr(cpu, steps)(params, widths, target, *numbers, expected, work) == OK
     assert getattr(gpu, steps)(ours, widths, target, *numbers, losses, there) == OK
@@ -55,7 +60,9 @@ def test_steps_have_the_bits_of_the_cpu(gpu, name, widths, form, dtype):
 @pytest.mark.parametrize("name", ["gd", "rk4"])
 def test_divergence_ends_a_run_as_on_the_cpu(gpu, name, form):
     params, widths, target, work = make((3, 4, 3), stages=4)
-    ours, losses, expected = params.copy(), np.full(30, -1.0), np.full(30, -1.0)
+    ours = params.copy()
+    losses = np.full(30, -1.0)
+    expected = np.full(30, -1.0)
     there = _work(gpu, form, widths, np.float64, 4)
     numbers = (30.0,) if name == "gd" else (30.0, *tableau.RK4.astype(np.float64))
     steps = "gd_steps" if name == "gd" else "rk_steps"
@@ -84,8 +91,10 @@ def _objectives(widths, dtype, kind, rng):
 @pytest.mark.parametrize("widths", FEW_WIDTHS, ids=str)
 def test_objectives_have_the_bits_of_the_cpu(gpu, widths, kind, form, dtype, rng):
     params, widths, _, work = make(widths, dtype, stages=4)
-    goal, ours = _objectives(widths, dtype, kind, rng), params.copy()
-    rates, ridges = np.linspace(0.02, 0.04, 4).astype(dtype), np.array([0, 0.01, 0.02, 0.3], dtype)
+    goal = _objectives(widths, dtype, kind, rng)
+    ours = params.copy()
+    rates = np.linspace(0.02, 0.04, 4).astype(dtype)
+    ridges = np.array([0, 0.01, 0.02, 0.3], dtype)
     losses, expected = np.empty(4, dtype), np.empty(4, dtype)
     there = _work(gpu, form, widths, dtype, 4)
     for ridge in (dtype(0), dtype(0.1)):
@@ -130,7 +139,9 @@ def test_diagonal_steps_have_the_bits_of_the_cpu(gpu, name, dtype, rng):
     lanes = layout.lanes(dtype)
     modes = layout.aligned_copy(rng.normal(size=(3, 2 * lanes)), dtype)
     target, weights = (layout.aligned_copy(rng.random(2 * lanes), dtype) for _ in range(2))
-    ours, losses, expected = modes.copy(), np.empty(4, dtype), np.empty(4, dtype)
+    ours = modes.copy()
+    losses = np.empty(4, dtype)
+    expected = np.empty(4, dtype)
     stages = 0 if name == "gd" else 4
     numbers = (dtype(0.05),) if name == "gd" else (dtype(0.05), *tableau.RK4.astype(dtype))
     steps = "diagonal_gd_steps" if name == "gd" else "diagonal_rk_steps"
@@ -147,14 +158,17 @@ def test_diagonal_steps_have_the_bits_of_the_cpu(gpu, name, dtype, rng):
 @pytest.mark.parametrize("name", ["gd", "rk4"])
 def test_batches_have_the_bits_of_the_cpu(gpu, name, chip, dtype, rng, monkeypatch):
     """In waves of one block of runs, one of which diverges."""
-    widths, runs, lanes = layout.as_widths((3, 4, 2)), 20, layout.lanes(dtype)
+    widths = layout.as_widths((3, 4, 2))
+    runs = 20
+    lanes = layout.lanes(dtype)
     stages = 0 if name == "gd" else 4
     params = layout.to_lanes(rng.normal(size=(runs, layout.size(widths))).astype(dtype), lanes)
     targets = layout.to_lanes(rng.normal(size=(runs, 6)).astype(dtype), lanes)
     rates = np.full(runs, 0.02, dtype)
     rates[3] = 1e6
     rates = layout.to_lanes(rates, lanes)
-    ours, shape = params.copy(), (len(params), 4, lanes)
+    ours = params.copy()
+    shape = (len(params), 4, lanes)
     losses, expected = np.full(shape, -1, dtype), np.full(shape, -1, dtype)
     codes, wanted = np.empty((len(params), lanes), np.int64), np.empty((len(params), lanes), np.int64)
     numbers = () if name == "gd" else tableau.RK4.astype(dtype)
@@ -186,9 +200,11 @@ def test_sgd_has_the_bits_of_the_cpu(gpu, widths, batch, replacement, chip, dtyp
     chosen = rng.permutation(target.size)[:9]
     rows, columns = np.unravel_index(chosen, target.shape)
     entries = Entries(rows, columns, target.ravel()[chosen].copy(), dtype(9))
-    rates, ridges = np.full(8, 0.01, dtype), np.linspace(0, 0.1, 8).astype(dtype)
+    rates = np.full(8, 0.01, dtype)
+    ridges = np.linspace(0, 0.1, 8).astype(dtype)
     params[0] = 1e-31  # which a step whose number is a multiple of 1024 makes 0
-    ours, sampling = params.copy(), Sampling(np.uint64(2**63 + 5), 1021, batch, replacement)
+    ours = params.copy()
+    sampling = Sampling(np.uint64(2**63 + 5), 1021, batch, replacement)
     losses, expected = np.empty(8, dtype), np.empty(8, dtype)
     there = gpu.workspace.allocate_sgd(widths, 9, batch, dtype)
     if not chip:
@@ -204,7 +220,9 @@ def test_sgd_has_the_bits_of_the_cpu(gpu, widths, batch, replacement, chip, dtyp
 @pytest.mark.parametrize(("batch", "replacement"), [(1, True), (4, False)])
 def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng):
     """Runs with entries, rates and seeds of their own; one has ended before, one diverges."""
-    widths, lanes, runs = layout.as_widths((4, 3, 5)), layout.lanes(dtype), 11
+    widths = layout.as_widths((4, 3, 5))
+    lanes = layout.lanes(dtype)
+    runs = 11
     params = layout.to_lanes(rng.normal(size=(runs, layout.size(widths))).astype(dtype), lanes)
     chosen = np.stack([rng.permutation(20)[:9] for _ in range(runs)])
     kinds = (chosen // 4).astype(np.int32), (chosen % 4).astype(np.int32), rng.normal(size=(runs, 9)).astype(dtype)
@@ -214,9 +232,12 @@ def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng
     numbers = [layout.to_lanes(rates, lanes), layout.to_lanes(np.linspace(0, 0.1, runs).astype(dtype), lanes)]
     factors = np.stack([np.linspace(1, 0.5, 7), np.linspace(0.5, 1, 7)]).astype(dtype)
     sampling = Sampling(layout.to_lanes(np.arange(runs, dtype=np.uint64), lanes), 5, batch, replacement)
-    ours, codes = params.copy(), np.full((len(params), lanes), OK, np.int64)
+    ours = params.copy()
+    codes = np.full((len(params), lanes), OK, np.int64)
     codes[0, 4] = DIVERGED
-    wanted, losses, expected = codes.copy(), np.empty(codes.shape, dtype), np.empty(codes.shape, dtype)
+    wanted = codes.copy()
+    losses = np.empty(codes.shape, dtype)
+    expected = np.empty(codes.shape, dtype)
     work = workspace.allocate_batch_sgd(widths, 9, batch, dtype)
     there = gpu.workspace.allocate_batch_sgd(widths, 9, batch, dtype)
     with np.errstate(all="ignore"):
@@ -232,8 +253,10 @@ def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng
 def test_adaptive_steps_have_the_bits_of_the_cpu(gpu, ridge, dtype, rng):
     """In two calls, the second of which makes its slopes again."""
     params, widths, _, work = make((3, 2, 3), dtype, stages=7)
-    goal, pair = _objectives(widths, dtype, "entries", rng), tableau.DOPRI5.astype(dtype)
-    ours, states = params.copy(), [adaptive.adaptive_state(params) for _ in range(2)]
+    goal = _objectives(widths, dtype, "entries", rng)
+    pair = tableau.DOPRI5.astype(dtype)
+    ours = params.copy()
+    states = [adaptive.adaptive_state(params) for _ in range(2)]
     there = gpu.workspace.allocate(widths, dtype, 7)
     losses, expected = np.empty(2, dtype), np.empty(2, dtype)
     for first in (0, 2):
@@ -259,7 +282,8 @@ def test_products_have_the_bits_of_the_cpu(gpu, m, n, count, dtype, rng):
         "multiply_bt": ((m, count), (n, count)),
     }
     for name, (left, right) in shapes.items():
-        a, b = rng.normal(size=left).astype(dtype), rng.normal(size=right).astype(dtype)
+        a = rng.normal(size=left).astype(dtype)
+        b = rng.normal(size=right).astype(dtype)
         out, expected = np.empty((m, n), dtype), np.empty((m, n), dtype)
         getattr(gpu, name)(a, b, out, None)
         getattr(cpu, name)(a, b, expected, work)

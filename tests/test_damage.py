@@ -30,7 +30,8 @@ def made(tmp_path_factory):
     """A finished run of 60 steps, in several chunks, its twin (the same settings) and one of another target."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "MOST_CHUNK_ROWS", 16)
-        folder, kind = tmp_path_factory.mktemp("damage"), damage.Finished()
+        folder = tmp_path_factory.mktemp("damage")
+        kind = damage.Finished()
         for name, seed in (("run", 0), ("twin", 0), ("another", 7)):
             kind.make(folder / name, seed)
         yield folder
@@ -169,12 +170,14 @@ def test_a_run_from_before_files_said_whose_they_are_goes_on(tmp_path, monkeypat
     monkeypatch.setattr(store, "MOST_CHUNK_ROWS", 16)  # as it was made
     with zipfile.ZipFile(OLD) as archive:
         archive.extractall(tmp_path)
-    path, kind = tmp_path / "run", damage.Finished()
+    path = tmp_path / "run"
+    kind = damage.Finished()
     old = lb.open(path)
     assert old.check() == []
     arguments = kind.arguments()
     assert np.array_equal(old.losses, lb.train(**arguments).losses)
-    resumed, whole = lb.resume(path, steps=70), lb.train(**{**arguments, "steps": 70})
+    resumed = lb.resume(path, steps=70)
+    whole = lb.train(**{**arguments, "steps": 70})
     assert np.array_equal(resumed.losses, whole.losses)
     assert resumed.check() == []
     file = path / "checkpoints/step-00000020.npz"
@@ -294,7 +297,8 @@ def test_an_ensemble_is_verified_as_a_whole(tmp_path):
     kind = damage.Ensemble()
     for name, seed in (("e", 0), ("other", 1)):
         kind.make(tmp_path / name, seed)
-    path, expected = tmp_path / "e", kind.read(tmp_path / "e")
+    path = tmp_path / "e"
+    expected = kind.read(tmp_path / "e")
     groups = [path / "groups/00000.npz", path / "groups/00001.npz"]
     shutil.copyfile(groups[0], path / "groups/00000 (copy).npz")
     assert kind.read(path) == expected
@@ -315,7 +319,8 @@ def test_a_batch_under_another_number_or_of_another_sweep_is_found(tmp_path):
     kind = damage.Batch()
     for name, seed in (("s", 0), ("other", 1)):
         kind.make(tmp_path / name, seed)
-    file, own = tmp_path / "s/batches/0001.npz", (tmp_path / "s/batches/0001.npz").read_bytes()
+    file = tmp_path / "s/batches/0001.npz"
+    own = (tmp_path / "s/batches/0001.npz").read_bytes()
     for source in (tmp_path / "s/batches/0000.npz", tmp_path / "other/batches/0001.npz"):
         shutil.copyfile(source, file)
         with pytest.raises(lb.StoreError, match=r"0001\.npz is damaged \(it belongs to another"):

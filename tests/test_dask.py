@@ -31,7 +31,8 @@ def _cluster(folder):
     """(address of the scheduler, two worker processes)."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False"}
-    file, started = folder / "scheduler.json", []
+    file = folder / "scheduler.json"
+    started = []
 
     def start(*words):
         words = [sys.executable, "-m", "dask", *words, "--scheduler-file", str(file), "--no-dashboard"]

@@ -106,7 +106,8 @@ def launches(monkeypatch):
     """The names of the kernels that are launched."""
     from lrcore.cuda import _target
 
-    names, launch = [], _target.Kernel.__call__
+    names = []
+    launch = _target.Kernel.__call__
 
     def note(kernel, *given):
         names.append(kernel.name)
@@ -151,7 +152,8 @@ def test_large_networks_are_looked_at_on_the_gpu(monkeypatch, launches):
 @on_gpu
 def test_measuring_beside_needs_no_core_of_its_own(monkeypatch):
     """Training waits for the GPU, so that even a single core is free."""
-    beside, has = [], training.has_another_core
+    beside = []
+    has = training.has_another_core
 
     def note(*given):
         beside.append(has(*given))
@@ -169,7 +171,8 @@ def test_measuring_beside_needs_no_core_of_its_own(monkeypatch):
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda")])
 def test_a_run_goes_on_on_another_device(name, first, then, tmp_path, launches):
     own = arguments(**RUNS[name])
-    whole, steps = fingerprint(lb.train(**own)), own["steps"]
+    whole = fingerprint(lb.train(**own))
+    steps = own["steps"]
     own["steps"] = steps // 2
     lb.train(**own, device=first, store=tmp_path / "run")
     assert bool(launches) == (first == "cuda")
@@ -226,11 +229,13 @@ def test_a_sweep_on_a_gpu_is_the_sweep_on_the_cpu(tmp_path, launches):
 @on_gpu
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda")])
 def test_a_sweep_that_was_stopped_goes_on_on_another_device(first, then, tmp_path, monkeypatch, launches):
-    over, where = {"seed": range(8)}, {"store": tmp_path / "s", "executor": Here(), "progress": False}
+    over = {"seed": range(8)}
+    where = {"store": tmp_path / "s", "executor": Here(), "progress": False}
     whole = lb.sweep(BASE, over, tmp_path / "whole", executor=Here(), progress=False)
     monkeypatch.setattr(batching, "SAVE_SECONDS", 0)
     monkeypatch.setattr(batching, "SAVE_SHARE", np.inf)
-    saves, write = [], batching.write_batch
+    saves = []
+    write = batching.write_batch
 
     def stop_after_two(*given):
         write(*given)
@@ -253,7 +258,8 @@ def test_a_sweep_that_was_stopped_goes_on_on_another_device(first, then, tmp_pat
 @on_gpu
 def test_runs_of_a_sweep_go_on_on_another_device(tmp_path, launches):
     """Runs of their own, too: one was stopped, the other not begun."""
-    over, where = {"seed": [1, 2]}, {"store": tmp_path / "s", "executor": Here(), "progress": False}
+    over = {"seed": [1, 2]}
+    where = {"store": tmp_path / "s", "executor": Here(), "progress": False}
     whole = lb.sweep(BASE, over, tmp_path / "whole", executor=Here(), progress=False)
     lb.sweep({**BASE, "device": "auto", "threads": 2}, over, **where)
     assert launches

@@ -125,7 +125,8 @@ def test_runs_can_have_problems_starts_and_methods_of_their_own(names):
 
 def test_lists_go_on_in_the_next_group():
     """Run 64 is the first of the second group."""
-    problems, networks = [_problem(seed) for seed in range(66)], [_network(seed) for seed in range(66)]
+    problems = [_problem(seed) for seed in range(66)]
+    networks = [_network(seed) for seed in range(66)]
     methods = [lb.SGD(lr=0.2 + 0.002 * i, sampling_seed=i) for i in range(66)]
     settings = _settings(runs=None, problem=problems, network=networks, method=methods)
     _check(lb.ensemble(**settings), settings, [63, 64, 65])
@@ -212,7 +213,8 @@ def test_a_group_that_is_gone_is_made_again_alone_with_the_same_bits(tmp_path, m
     files[1].unlink()
     with pytest.raises(lb.StoreError, match="70 of 134 runs"):
         lb.open_ensemble(tmp_path / "e")
-    make, parts = ensembles._make_groups, []
+    make = ensembles._make_groups
+    parts = []
 
     def note(whole, chosen, *rest):
         parts.extend(part for part, _ in chosen.values())

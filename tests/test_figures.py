@@ -20,7 +20,8 @@ def run():
 def completion():
     """A run by SGD on some of the entries."""
     problem = lb.Completion(lb.spectrum((6, 6), [6.0], seed=1), entries=25, mean=True)
-    network, record = lb.Network.gaussian((6, 6, 6), gamma=0.5, seed=1), lb.Record(every=10)
+    network = lb.Network.gaussian((6, 6, 6), gamma=0.5, seed=1)
+    record = lb.Record(every=10)
     return lb.train(problem, network, lb.SGD(lr=0.02, ridge=1e-3), 2005, record=record)
 
 
@@ -114,7 +115,8 @@ def _upright(axes):
 
 @pytest.mark.parametrize("name", ["overview", "singular_values", "effective_rank", "loss", "errors", "layer_ranks"])
 def test_ends_of_phases_are_marked_in_every_panel_and_named_once(name, run, greedy_completion):
-    figure, ends = plots.FIGURES[name](greedy_completion), [phase.end for phase in greedy_completion.phases]
+    figure = plots.FIGURES[name](greedy_completion)
+    ends = [phase.end for phase in greedy_completion.phases]
     assert len(ends) == 2
     for axes in figure.axes:
         assert _upright(axes) == ends

@@ -31,7 +31,8 @@ def test_a_single_mode_is_forecast_exactly(depth):
     """One mode, balanced and aligned: the time from u_0 to s/2 has a closed form (depth 2) or a quadrature."""
     value, initial = 2.0, 1e-4
     layers = [np.array([[initial ** (1 / depth)]])] * depth
-    network, problem = lb.Network.from_layers(layers), lb.Factorization([[value]])
+    network = lb.Network.from_layers(layers)
+    problem = lb.Factorization([[value]])
     expected = lb.forecast(problem, network, lb.GD(lr=1e-3), 10_000).escape_steps[0] * 1e-3
     from scipy.integrate import quad
 
@@ -121,7 +122,8 @@ def test_a_flow_has_the_limit_of_its_scheme(scheme):
     """Next to a minimum, from the two sides of the limit."""
     value, depth = 3.0, 2
     layers = [np.array([[value ** (1 / depth) * (1 + 1e-6)]])] * depth
-    problem, network = lb.Factorization([[value]]), lb.Network.from_layers(layers)
+    problem = lb.Factorization([[value]])
+    network = lb.Network.from_layers(layers)
     start, minimum = _limits(problem, network, lb.GradientFlow(dt=0.1, scheme=scheme))
     assert minimum == pytest.approx({"euler": 2, "heun": 2, "rk4": 2.7852936}[scheme] / 6)
     assert start == pytest.approx(minimum, rel=1e-3)
@@ -164,10 +166,8 @@ def test_the_limit_at_the_minimum_has_the_ridge(depth, ridge):
 
 
 def test_the_limit_of_a_linearised_network_is_that_of_its_start():
-    problem, network = (
-        lb.Factorization(np.diag([2.0, 1.0])),
-        lb.Network.gaussian((2, 3, 2), gamma=0.2, seed=1).scaled(2),
-    )
+    problem = lb.Factorization(np.diag([2.0, 1.0]))
+    network = lb.Network.gaussian((2, 3, 2), gamma=0.2, seed=1).scaled(2)
     limit = lb.forecast(problem, network, lb.Linearized(lr=0.01), 10, lb.Record(metrics=())).step_size_limit
     for factor, stable in ((0.98, True), (1.02, False)):
         method = lb.Linearized(lr=factor * limit)
@@ -185,7 +185,8 @@ def test_schedules_have_the_limit_of_their_largest_rate(small):
 
 def test_what_rests_never_escapes():
     """A start of zeros, and a direction that no layer has: fixed points, at which forecasts did not end."""
-    problem, method = lb.Factorization(np.diag([2.0, 1.0])), lb.GD(lr=0.01)
+    problem = lb.Factorization(np.diag([2.0, 1.0]))
+    method = lb.GD(lr=0.01)
     nothing = lb.Network.from_layers([np.zeros((2, 2))] * 2)
     assert escapes(problem, nothing, 0.01, 1000, 2) == [Escape(None, "never")] * 2
     assert "never from this start" in str(lb.forecast(problem, nothing, method, 1000, lb.Record(metrics=())))
@@ -200,7 +201,8 @@ def test_what_rests_never_escapes():
 
 
 def test_what_leaves_floating_point_is_not_known():
-    problem, huge = lb.Factorization(np.eye(5)), lb.Network.gaussian((5,) * 41, std=1e12, seed=1)
+    problem = lb.Factorization(np.eye(5))
+    huge = lb.Network.gaussian((5,) * 41, std=1e12, seed=1)
     expected = lb.forecast(problem, huge, lb.GD(lr=0.01), 1000, lb.Record(metrics=()))
     assert set(expected.outcomes) == {"unknown"}
     assert expected.limit_at_start is None
@@ -209,7 +211,8 @@ def test_what_leaves_floating_point_is_not_known():
 
 def test_a_flow_that_takes_too_long_is_given_up(monkeypatch):
     monkeypatch.setattr("lrbias.forecasts._escapes.MOST", 20)
-    problem, network = lb.Factorization(np.eye(5)), lb.Network.gaussian((5,) * 4, gamma=2, seed=1)
+    problem = lb.Factorization(np.eye(5))
+    network = lb.Network.gaussian((5,) * 4, gamma=2, seed=1)
     assert {escape.outcome for escape in escapes(problem, network, 0.01, 1000, 5)} == {"unknown"}
 
 
@@ -217,7 +220,8 @@ def test_a_flow_that_takes_too_long_is_given_up(monkeypatch):
 def test_negative_eigenvalues_escape_from_perturbed_starts_alone(turned):
     """Chou et al.; with a λ and −λ whose space has any basis, too."""
     values = [8.0, -6, 4, -4] if turned else [8.0, -6, 4, -2]
-    problem, method = lb.Factorization(lb.symmetric(6, values, seed=1)), lb.GD(lr=0.002)
+    problem = lb.Factorization(lb.symmetric(6, values, seed=1))
+    method = lb.GD(lr=0.002)
     record = lb.Record(every=1, metrics=("mode_strengths",))
     for network in (lb.Network.identical(6, 3, 0.2), lb.Network.perturbed(6, 3, 0.3, 0.1)):
         found = escapes(problem, network, 0.002, 3000, 4)

@@ -25,7 +25,8 @@ def tiny():
     """Digits, two networks, a few dozen steps, and a threshold that so short a training moves values across."""
     mlp = {**DIGITS, "network": "mlp-bn", "width": 12, "depth": 2, "steps": 60, "epsilon": 0.3}
     center = {"batch": 8, "lr": 0.1, "weight_decay": 2e-3}
-    axis, zero = galanti._axis, {**center, "weight_decay": 0.0}
+    axis = galanti._axis
+    zero = {**center, "weight_decay": 0.0}
     axes = (
         axis("mlp", "weight_decay", (0.0, 2e-3, 1.0), center, "8"),
         axis("mlp", "lr", (0.05, 0.1), center, "2"),
@@ -96,7 +97,8 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
 def test_runs_that_were_begun_are_continued(work, monkeypatch):
     study = Study(work / "study", seeds=1, scale=tiny(), workers=1)
     name, settings = next(iter(study.runs().items()))
-    whole, make = lb.nn.fit(Training(**settings)), _Fitting._make_step
+    whole = lb.nn.fit(Training(**settings))
+    make = _Fitting._make_step
 
     def interrupted(fitting):
         if fitting.step == 20:
@@ -116,7 +118,8 @@ def test_runs_that_were_begun_are_continued(work, monkeypatch):
 def test_every_run_can_be_made(scale):
     """Settings are accepted, and no two cells share a folder unless they are the same run."""
     study = Study.__new__(Study)
-    study.scale, study.seeds = scale(), 3
+    study.scale = scale()
+    study.seeds = 3
     runs = study.runs()
     for name, settings in runs.items():
         Training(**settings)
@@ -167,7 +170,8 @@ def test_correlations_and_verdicts():
 @pytest.mark.parametrize("counts", [(1, 1), (2, 3, 3), (5, 1, 4, 2)])
 def test_the_correlation_is_that_of_scipy(counts, rng):
     """Of few different numbers, so that many are tied."""
-    values, ranks = np.arange(len(counts)), [rng.integers(0, 4, count) + 0.5 for count in counts]
+    values = np.arange(len(counts))
+    ranks = [rng.integers(0, 4, count) + 0.5 for count in counts]
     ranks[0][0] = 9
     expected = scipy.stats.spearmanr(np.repeat(values, counts), np.concatenate(ranks)).statistic
     assert correlation(values, ranks)[0] == pytest.approx(expected, abs=1e-12)

@@ -35,7 +35,8 @@ def model(gpu):
 
 def on_hardware(*words, simulated="0"):
     """A process in the folder of the benchmarks; `lrcore.cuda` is what a GPU gets, unless it is to be simulated."""
-    environment, command = os.environ | {"NUMBA_ENABLE_CUDASIM": simulated}, [sys.executable, *words]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": simulated}
+    command = [sys.executable, *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=BENCHMARKS, check=False)
 
 
@@ -53,7 +54,8 @@ def answer(script):
 @pytest.mark.parametrize("stages", [0, 4])
 def test_passes_of_a_step(model, widths, stages):
     """Products as many multiply-adds as by a triple loop, and a pass over W_1 at the end of each gradient."""
-    layers, products = [np.ones(shape) for shape in layout.shapes(widths)], 0
+    layers = [np.ones(shape) for shape in layout.shapes(widths)]
+    products = 0
 
     def multiply(a, b):
         nonlocal products
@@ -68,7 +70,8 @@ def test_passes_of_a_step(model, widths, stages):
         multiply(back, prefixes[i - 1].T)
         back = multiply(layers[i].T, back)
 
-    job, gradients = model.Job(widths, stages=stages), max(stages, 1)
+    job = model.Job(widths, stages=stages)
+    gradients = max(stages, 1)
     assert model.useful(job) == gradients * products
     found = model.passes(job)
     assert found.count(model.Vector("combine", widths[0] * widths[1], 1)) == gradients
@@ -86,7 +89,8 @@ def test_wavefronts_of_a_direct_product(model, form, shape, size):
     side = 1 if m * n <= 64 else 2
     row, k_left, column, k_right = {0: (count, 1, 1, n), 1: (1, m, 1, n), 2: (count, 1, count, 1)}[form]
     across = -(-n // side)
-    tiles, read = -(-m // side) * across, 0
+    tiles = -(-m // side) * across
+    read = 0
     for k in range(count):
         for first in range(0, tiles, 32):
             warp = range(first, min(first + 32, tiles))

@@ -57,7 +57,8 @@ def test_gradient_equals_autograd(core, widths):
 @everywhere
 def test_backward_adds_and_scales(core, rng):
     params, widths, target, work = make((7, 3, 5), core=core)
-    gradient, base = np.empty_like(params), rng.normal(size=params.size)
+    gradient = np.empty_like(params)
+    base = rng.normal(size=params.size)
     reference.loss_and_gradient(params, widths, target, gradient)
     out = base.copy()
     core.forward(params, widths, target, work)

@@ -44,7 +44,9 @@ def rectangular():
 def counterexample(large):
     """Li, Luo and Lyu: (1, 3) = 1, (1, 4) = (2, 3) = R of a symmetric 4 × 4 matrix are observed."""
     target = np.zeros((4, 4))
-    target[0, 2], target[0, 3], target[1, 2] = 1, large, large
+    target[0, 2] = 1
+    target[0, 3] = large
+    target[1, 2] = large
     target += target.T
     return lb.Completion(target, mask=target != 0)
 
@@ -150,9 +152,11 @@ def test_tied_layers_stay_tied_bit_for_bit():
 @pytest.mark.parametrize("name", ["depth 2", "depth 2, adaptive", "depth 3"])
 def test_a_run_can_be_taken_up_anywhere(name, tmp_path):
     """From the start, within phases, at their ends, after the last one: the same bits."""
-    problem, method = lb.Factorization(rectangular()), FORMS[name]
+    problem = lb.Factorization(rectangular())
+    method = FORMS[name]
     whole = train(problem, method, store=tmp_path / "run", checkpoint_every=30)
-    expected, phases = fingerprint(whole), whole.phases
+    expected = fingerprint(whole)
+    phases = whole.phases
     ends = [phase.end for phase in phases]
     assert set(ends) <= set(whole.checkpoints)
     for step in [0, whole.checkpoints[1], *ends, ends[0] + 30 - ends[0] % 30]:
@@ -165,7 +169,8 @@ def test_a_run_can_be_taken_up_anywhere(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["depth 2", "depth 2, adaptive"])
 def test_stopped_early_and_taken_further(name, tmp_path):
-    problem, method = lb.Factorization(rectangular()), FORMS[name]
+    problem = lb.Factorization(rectangular())
+    method = FORMS[name]
     expected = fingerprint(train(problem, method, record=RECORD))
     last = train(problem, method).step
     short = train(problem, method, steps=last // 3, store=tmp_path / "run", checkpoint_every=1000)
@@ -176,7 +181,8 @@ def test_stopped_early_and_taken_further(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["depth 2", "depth 2, adaptive"])
 def test_the_length_of_kernel_calls_does_not_change_bits(name, monkeypatch):
-    problem, method = lb.Factorization(rectangular()), FORMS[name]
+    problem = lb.Factorization(rectangular())
+    method = FORMS[name]
     expected = fingerprint(train(problem, method))
     monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(training, "FIRST_CHUNK", 1)
@@ -185,7 +191,8 @@ def test_the_length_of_kernel_calls_does_not_change_bits(name, monkeypatch):
 
 
 def test_a_loss_is_stopped_at_exactly():
-    problem, method = lb.Factorization(rectangular()), FORMS["depth 2"]
+    problem = lb.Factorization(rectangular())
+    method = FORMS["depth 2"]
     whole = train(problem, method)
     limit = float(whole.losses[whole.phases[1].start + 77])
     run = train(problem, method, stop=lb.Stop(loss=limit))
@@ -196,7 +203,8 @@ def test_a_loss_is_stopped_at_exactly():
 @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "short form"])
 def test_the_last_loss_of_a_run_that_diverged_is_that_of_its_last_step(greedy):
     """Within a call of several steps: the layers are made from what was trained in their place."""
-    problem, inner = lb.Factorization(lb.symmetric(5, [3.0, 1.0])), lb.GD(lr=50.0)
+    problem = lb.Factorization(lb.symmetric(5, [3.0, 1.0]))
+    inner = lb.GD(lr=50.0)
     start, method = (None, lb.GLRL(inner=inner)) if greedy else (lb.Network.identical(5, 2, 0.1), inner)
     run = lb.train(problem, start, method, 100, lb.Record(every=100, metrics="singular_values"), forecast=False)
     assert run.status == "diverged"
@@ -225,7 +233,8 @@ def test_the_direction_is_the_leading_one(shape, tied, rng):
         expected = values[::-1]
     else:
         u, expected, vt = np.linalg.svd(-slope)
-        left, right = u[:, 0], vt[0]
+        left = u[:, 0]
+        right = vt[0]
     size = shape[0] if tied else sum(shape)
     assert {True, False} == {size > SMALL for size in (10, 90)}
     for start in (None, rng.normal(size=size)):

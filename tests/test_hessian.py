@@ -17,7 +17,8 @@ RIDGE = 0.02
 
 def goals(target, seed=0):
     """{kind: Objective}, of the dtype of the target."""
-    rng, dtype = np.random.default_rng(seed), target.dtype
+    rng = np.random.default_rng(seed)
+    dtype = target.dtype
     weights = rng.uniform(0.1, 1, target.shape) * (rng.random(target.shape) < 0.6)
     matrices, inputs = rng.normal(size=(6, *target.shape)), rng.normal(size=(9, target.shape[1]))
     return {
@@ -38,7 +39,8 @@ def spoiled(widths, dtype=np.float64):
 
 def times(params, widths, goal, ridge, direction):
     """(loss, H · direction) by the kernels, in fresh scratch."""
-    work, out = spoiled(widths, params.dtype), np.full_like(params, np.nan)
+    work = spoiled(widths, params.dtype)
+    out = np.full_like(params, np.nan)
     loss = cpu.hessian_point(params, widths, goal, ridge, work)
     cpu.hessian_vector(params, widths, goal, ridge, direction, out, work)
     return loss, out
@@ -54,11 +56,15 @@ def dense(params, widths, goal, ridge):
 @pytest.mark.parametrize("widths", [*SHAPES, (5, 600, 7), (600, 2, 3)], ids=str)
 def test_products_equal_the_reference_and_differences_of_gradients(widths, kind, rng):
     params, widths, target, _ = make(widths)
-    goal, direction, expected = goals(target)[kind], rng.normal(size=params.size), np.empty_like(params)
+    goal = goals(target)[kind]
+    direction = rng.normal(size=params.size)
+    expected = np.empty_like(params)
     loss, found = times(params, widths, goal, RIDGE, direction)
     reference.hessian_vector(params, widths, goal, RIDGE, direction, expected)
     assert relative(found, expected) < 1e-12
-    gradient, differences, step = np.empty_like(params), np.zeros_like(params), 3e-3 / np.abs(direction).max()
+    gradient = np.empty_like(params)
+    differences = np.zeros_like(params)
+    step = 3e-3 / np.abs(direction).max()
     for place, weight in ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)):
         moved = params + place * step * direction
         reference.objective_loss_and_gradient(moved, widths, goal, RIDGE, gradient)
@@ -75,11 +81,13 @@ def test_products_equal_the_reference_and_differences_of_gradients(widths, kind,
 def test_products_equal_autograd(widths, kind, rng):
     torch = pytest.importorskip("torch")
     params, widths, target, _ = make(widths)
-    goal, direction = goals(target)[kind], rng.normal(size=params.size)
+    goal = goals(target)[kind]
+    direction = rng.normal(size=params.size)
     goals_of = {name: torch.tensor(getattr(goal, name)) for name in goal._fields}
 
     def loss(vector):
-        matrices, start = [], 0
+        matrices = []
+        start = 0
         for shape in layout.shapes(widths):
             matrices.append(vector[start : start + shape[0] * shape[1]].reshape(shape))
             start += shape[0] * shape[1]
@@ -103,7 +111,8 @@ def test_products_equal_autograd(widths, kind, rng):
 @pytest.mark.parametrize("widths", SHAPES[:5], ids=str)
 def test_the_whole_hessian_is_symmetric_and_a_ridge_moves_its_diagonal(widths, kind):
     params, widths, target, _ = make(widths)
-    goal, expected = goals(target)[kind], np.empty((params.size, params.size))
+    goal = goals(target)[kind]
+    expected = np.empty((params.size, params.size))
     found = dense(params, widths, goal, RIDGE)
     loss = reference.hessian(params, widths, goal, RIDGE, expected)
     again = cpu.hessian(params, widths, goal, RIDGE, np.empty_like(expected), spoiled(widths))
@@ -127,13 +136,15 @@ def test_of_one_layer_it_is_that_of_the_loss_itself():
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_spectrum_at_a_balanced_minimum_is_the_exact_one(depth, rng):
     """Σ_l σ_i^{2(N−l)/N} σ_j^{2(l−1)/N} for all pairs of values of the product, and 0; at most the sharpness."""
-    size, values = 4, np.array([3.0, 2.0, 0.5, 0.0])
+    size = 4
+    values = np.array([3.0, 2.0, 0.5, 0.0])
     turns = [np.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(depth + 1)]
     roots = np.diag(values ** (1 / depth))
     params, widths = layout.flatten([turns[i + 1] @ roots @ turns[i].T for i in range(depth)])
     target = turns[depth] @ np.diag(values) @ turns[0].T
     found = np.linalg.eigvalsh(dense(params, widths, objective.weighted(target, np.ones_like(target)), 0.0))
-    above, below = values[:, None] ** (2 / depth), values[None, :] ** (2 / depth)
+    above = values[:, None] ** (2 / depth)
+    below = values[None, :] ** (2 / depth)
     pairs = sum(above ** (depth - layer) * below ** (layer - 1) for layer in range(1, depth + 1))
     expected = np.sort(np.append(pairs.ravel(), np.zeros(params.size - pairs.size)))
     assert np.abs(found - expected).max() < 1e-12
@@ -144,7 +155,8 @@ def test_the_spectrum_at_a_balanced_minimum_is_the_exact_one(depth, rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_stays_float32(kind, rng):
     params, widths, target, _ = make((7, 3, 8, 5), np.float32)
-    goal, direction = goals(target)[kind], rng.normal(size=params.size).astype(np.float32)
+    goal = goals(target)[kind]
+    direction = rng.normal(size=params.size).astype(np.float32)
     _, found = times(params, widths, goal, np.float32(RIDGE), direction)
     expected = np.empty(params.size)
     exact = goals(target.astype(np.float64))[kind]
@@ -158,7 +170,8 @@ def curvature_hash():
     digest = hashlib.sha256()
     for widths in ((4, 4), (7, 9, 5), (20, 23, 21, 20)):
         params = np.sin(np.arange(layout.size(widths))) / np.sqrt(max(widths))
-        sizes, shape = layout.as_widths(widths), (widths[-1], widths[0])
+        sizes = layout.as_widths(widths)
+        shape = (widths[-1], widths[0])
         target = np.cos(np.arange(shape[0] * shape[1])).reshape(shape)
         matrices = np.sin(np.arange(3 * target.size)).reshape(3, *shape)
         for goal in (

@@ -60,7 +60,8 @@ def test_a_second_signal_ends_the_run_at_once():
 @pytest.mark.parametrize("own", ["ignored", "the user's"])
 def test_a_signal_that_does_not_end_the_process_is_left_alone(name, own):
     """`nohup` ignores SIGHUP; SIGUSR1 may mean something to the program."""
-    noted, number = [], getattr(signal, name)
+    noted = []
+    number = getattr(signal, name)
     handler = signal.SIG_IGN if own == "ignored" else lambda number, frame: noted.append(number)
     before = signal.signal(number, handler)
     try:

@@ -75,7 +75,8 @@ def test_what_is_left_of_a_product_that_collapsed_is_rounding_and_has_rank_0(rng
 
 
 def test_a_floor_of_the_users_own_is_a_value_not_a_share():
-    steps, values = np.arange(2), np.array([[5.0, 3.0, 1.0], [5.0, 0.9, 0.8]])
+    steps = np.arange(2)
+    values = np.array([[5.0, 3.0, 1.0], [5.0, 0.9, 0.8]])
     assert list(lb.jumps(steps, values, floor=0.9).ranks) == [3, 1]
     assert list(lb.jumps(steps, values).ranks) == [3, 3]
 

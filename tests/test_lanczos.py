@@ -28,7 +28,8 @@ def rotated(values, rng):
 
 def check(found, matrix, expected, rel=1e-12):
     """Values, that the vectors belong to them, and that the residuals are what they are said to be."""
-    dense, scale = np.diag(matrix) if matrix.ndim == 1 else matrix, max(np.abs(matrix).max(), 1e-300)
+    dense = np.diag(matrix) if matrix.ndim == 1 else matrix
+    scale = max(np.abs(matrix).max(), 1e-300)
     assert np.abs(found.values - expected).max() < rel * scale
     assert np.abs(found.vectors @ found.vectors.T - np.eye(len(expected))).max() < 1e-12
     residuals = np.linalg.norm(found.vectors @ dense - found.values[:, None] * found.vectors, axis=1)
@@ -86,7 +87,9 @@ def bulk(size=300):
 @pytest.mark.parametrize("tolerance", [1e-6, 1e-2])
 def test_an_eigenvalue_that_grows_past_the_known_one_is_seen(leaving, tolerance):
     """Nothing couples the two, so the known vector stays an exact eigenvector of what is not the largest any more."""
-    diagonal, start, late = bulk(), cold(300), []
+    diagonal = bulk()
+    start = cold(300)
+    late = []
     diagonal[7] = leaving
     for growing in np.arange(leaving - 0.2, leaving + 0.3, 0.01):
         diagonal[11] = growing
@@ -110,12 +113,15 @@ def test_double_eigenvalues_that_come_up_together_are_both_seen():
 
 def test_every_record_looks_elsewhere():
     """Once the share of a random vector along a plane is known, the rest of the plane is at right angles to it."""
-    diagonal, start, late = bulk(), cold(300), 0
+    diagonal = bulk()
+    start = cold(300)
+    late = 0
     diagonal[[3, 5, 7]] = 1.5, 1.45, 1.4
     for growing in np.arange(1.2, 1.8, 0.01):
         diagonal[[11, 13]] = growing
         found = cpu.lanczos(of(diagonal), start, 3, 1e-6)
-        start, expected = found.vectors, np.sort(diagonal)[:-4:-1]
+        start = found.vectors
+        expected = np.sort(diagonal)[:-4:-1]
         late += np.abs(found.values - expected).max() > 1e-9
     assert late <= 1
 
@@ -125,7 +131,10 @@ def test_what_the_known_vectors_never_reach_is_seen(rng):
 
     The second may be a record late, where the random vector is mixed into the first of the two.
     """
-    size, inside, start, late = 300, 40, cold(300), 0
+    size = 300
+    inside = 40
+    start = cold(300)
+    late = 0
     turn, nudge = (np.linalg.qr(rng.normal(size=(inside, inside)))[0] for _ in range(2))
     skew = 1e-4 * (nudge - nudge.T)
     for growing in np.linspace(1.2, 1.8, 31):
@@ -135,7 +144,8 @@ def test_what_the_known_vectors_never_reach_is_seen(rng):
         matrix[[77, 88], [77, 88]] = growing
         matrix = (matrix + matrix.T) / 2
         found = cpu.lanczos(of(matrix), start, 3, 1e-6)
-        start, expected = found.vectors, np.linalg.eigvalsh(matrix)[:-4:-1]
+        start = found.vectors
+        expected = np.linalg.eigvalsh(matrix)[:-4:-1]
         late += np.abs(found.values - expected).max() > 1e-9
     assert late <= 1
     check(found, matrix, expected, rel=1e-9)
@@ -150,8 +160,10 @@ def test_starts_that_are_almost_the_same_become_orthogonal(rng):
 
 def trained(problem, network, lr, steps, every):
     """The parameters of a run, every so many steps."""
-    params, widths = network.params.copy(), layout.as_widths(network.widths)
-    work, losses = workspace.allocate(widths), np.empty(every)
+    params = network.params.copy()
+    widths = layout.as_widths(network.widths)
+    work = workspace.allocate(widths)
+    losses = np.empty(every)
     for _ in range(0, steps, every):
         cpu.gd_steps(params, widths, problem.target, lr, losses, work)
         yield params.copy()
@@ -161,8 +173,10 @@ class Hessian:
     """That of the loss as an operator, and as a matrix."""
 
     def __init__(self, params, widths, target):
-        self.goal, self.widths = objective.weighted(target, np.ones_like(target)), layout.as_widths(widths)
-        self.params, self.work = params, workspace.allocate_curvature(self.widths)
+        self.goal = objective.weighted(target, np.ones_like(target))
+        self.widths = layout.as_widths(widths)
+        self.params = params
+        self.work = workspace.allocate_curvature(self.widths)
         self.matrix = np.empty((params.size, params.size))
         cpu.hessian(params, self.widths, self.goal, 0.1, self.matrix, self.work)
 
@@ -176,7 +190,9 @@ class Hessian:
 
 def test_along_a_run_both_ends_of_the_hessian_are_found_with_fewer_products():
     problem = lb.Factorization(lb.teacher((6, 6), rank=2, scale=5.0))
-    network, starts, products = lb.Network.gaussian((6, 6, 6, 6), gamma=0.8), {1: None, -1: None}, []
+    network = lb.Network.gaussian((6, 6, 6, 6), gamma=0.8)
+    starts = {1: None, -1: None}
+    products = []
     for params in trained(problem, network, 5e-3, 1000, 50):
         hessian = Hessian(params, network.widths, problem.target)
         for sign in (1, -1):
@@ -194,7 +210,8 @@ def test_along_a_run_both_ends_of_the_hessian_are_found_with_fewer_products():
 
 def test_the_double_eigenvalues_of_an_identical_start_are_found():
     """Where one starting vector, as ARPACK has, gives too little."""
-    target, network = lb.symmetric(6, [4.0, 3.0, 2.0], seed=1), lb.Network.identical(6, 3, 0.5)
+    target = lb.symmetric(6, [4.0, 3.0, 2.0], seed=1)
+    network = lb.Network.identical(6, 3, 0.5)
     hessian = Hessian(network.params, network.widths, target)
     expected = np.linalg.eigvalsh(hessian.matrix)[::-1][:8]
     assert (np.diff(expected) > -1e-9).any()
@@ -202,7 +219,8 @@ def test_the_double_eigenvalues_of_an_identical_start_are_found():
 
 
 def test_the_same_start_gives_the_same_bits(rng):
-    matrix, start = rotated(rng.normal(size=60), rng), rng.normal(size=(2, 60))
+    matrix = rotated(rng.normal(size=60), rng)
+    start = rng.normal(size=(2, 60))
     kept = start.copy()
     found, again = (cpu.lanczos(of(matrix), start, 2, 1e-6) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))

@@ -24,7 +24,8 @@ each_problem = pytest.mark.parametrize("kind", PROBLEMS)
 
 def _loss_and_slope(problem, output):
     """Of an output, by the definitions, from the problem without a scale."""
-    widths, gradient = layout.as_widths((output.shape[1], output.shape[0])), np.empty(output.size)
+    widths = layout.as_widths((output.shape[1], output.shape[0]))
+    gradient = np.empty(output.size)
     loss = reference.objective_loss_and_gradient(output.ravel(), widths, problem.objective(np.float64), 0.0, gradient)
     return loss, gradient.reshape(output.shape)
 
@@ -32,7 +33,9 @@ def _loss_and_slope(problem, output):
 @each_problem
 def test_gradient_descent_with_a_scaled_output(kind):
     """By hand: the output is α W_2 W_1, and so the gradient of each layer has a factor α."""
-    problem, alpha, lr = PROBLEMS[kind], 2.5, 0.01
+    problem = PROBLEMS[kind]
+    alpha = 2.5
+    lr = 0.01
     run = lb.train(**settings(60, problem=problem, network=START.scaled(alpha), method=lb.GD(lr=lr)))
     first, second = (layer.copy() for layer in START.layers)
     for step in range(60):
@@ -46,7 +49,8 @@ def test_gradient_descent_with_a_scaled_output(kind):
 
 def test_single_entries_with_a_scaled_output():
     """The expected step of SGD is that of GD: all entries in one batch make it."""
-    problem, start = PROBLEMS["entries"], START.scaled(2.0)
+    problem = PROBLEMS["entries"]
+    start = START.scaled(2.0)
     count = int(problem.mask.sum())
     method = lb.SGD(lr=0.05, batch=count, replacement=False)
     runs = [lb.train(**settings(40, problem=problem, network=start, method=m)) for m in (method, lb.GD(lr=0.05))]
@@ -128,10 +132,15 @@ def test_the_linearised_network_in_the_space_of_its_weights(kind, alpha):
 
 @each_problem
 def test_the_kernel_of_its_steps_is_its_reference(kind, rng):
-    problem, widths = PROBLEMS[kind], layout.as_widths(START.widths)
-    left, right, work = np.empty((2, 6, 6)), np.empty((2, 5, 5)), workspace.allocate_ntk(widths)
+    problem = PROBLEMS[kind]
+    widths = layout.as_widths(START.widths)
+    left = np.empty((2, 6, 6))
+    right = np.empty((2, 5, 5))
+    work = workspace.allocate_ntk(widths)
     cpu.ntk_factors(START.params, widths, left, right, work)
-    outputs, losses, goal = [rng.normal(size=30)] * 2, np.empty((2, 20)), problem.objective(np.float64)
+    outputs = [rng.normal(size=30)] * 2
+    losses = np.empty((2, 20))
+    goal = problem.objective(np.float64)
     outputs = [output.copy() for output in outputs]
     for core, output, found in zip((cpu, reference), outputs, losses, strict=True):
         core.tangent_gd_steps(output, (left, right), goal, np.full(20, 0.005), found, work)

@@ -11,14 +11,16 @@ EVERY = 10
 
 def descend(slope, layers, lr, steps):
     """The products of plain gradient descent at every EVERY-th step: (records, m, n). slope: ∂L/∂W at a product."""
-    layers, products = [layer.copy() for layer in layers], []
+    layers = [layer.copy() for layer in layers]
+    products = []
     for step in range(steps + 1):
         below = [np.eye(layers[0].shape[1])]
         for layer in layers:
             below.append(layer @ below[-1])
         if step % EVERY == 0:
             products.append(below[-1])
-        back, moved = slope(below[-1]), []
+        back = slope(below[-1])
+        moved = []
         for layer, seen in zip(reversed(layers), reversed(below[:-1]), strict=True):
             moved.append(layer - lr * back @ seen.T)
             back = layer.T @ back
@@ -36,7 +38,8 @@ def data(seed=0):
     """Inputs whose covariance has the directions of the correlation, and outputs: what is largest is learnt last."""
     rng = np.random.default_rng(seed)
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    covariance, left = np.diag([4, 0.5, 0.4, 1, 1, 1]), np.linalg.qr(rng.normal(size=(5, 3)))[0]
+    covariance = np.diag([4, 0.5, 0.4, 1, 1, 1])
+    left = np.linalg.qr(rng.normal(size=(5, 3)))[0]
     white = np.linalg.qr(rng.normal(size=(60, 6)))[0] * np.sqrt(60)
     inputs = white @ np.sqrt(covariance) @ turn.T
     correlation = (left * [3, 1.5, 0.8]) @ turn[:, :3].T
@@ -45,10 +48,12 @@ def data(seed=0):
 
 def test_modes_of_a_regression_escape_in_their_own_order():
     inputs, outputs = data()
-    problem, start = lb.Regression(inputs, outputs), lb.Network.gaussian((6, 6, 5), gamma=2.2, seed=1)
+    problem = lb.Regression(inputs, outputs)
+    start = lb.Network.gaussian((6, 6, 5), gamma=2.2, seed=1)
     record = lb.Record(every=EVERY, metrics=("singular_values", "mode_strengths"))
     run = lb.train(problem, start, lb.GD(lr=0.02), 400, record, forecast=False)
-    covariance, correlation = inputs.T @ inputs / 60, outputs.T @ inputs / 60
+    covariance = inputs.T @ inputs / 60
+    correlation = outputs.T @ inputs / 60
     products = descend(lambda product: product @ covariance - correlation, start.layers, 0.02, 400)
     left, order, right = np.linalg.svd(correlation)
     goals = [order[i] / (right[i] @ covariance @ right[i]) / 2 for i in range(3)]
@@ -68,7 +73,9 @@ def test_modes_of_a_regression_escape_in_their_own_order():
 )
 def test_signed_eigenvalues_escape_one_by_one(start, learnt):
     """Each mode is a chain of numbers. From an identical start a negative eigenvalue is never learnt (Chou et al.)."""
-    values, lr, steps = [6.0, -4, 3, 2, -1], 0.005, 4000
+    values = [6.0, -4, 3, 2, -1]
+    lr = 0.005
+    steps = 4000
     problem = lb.Factorization(lb.symmetric(8, values, seed=1))
     record = lb.Record(every=EVERY, metrics=("singular_values", "mode_strengths"))
     run = lb.train(problem, start, lb.GD(lr=lr), steps, record, forecast=False)
@@ -94,7 +101,8 @@ def test_equal_values_share_their_strengths():
 
 def test_strengths_of_a_cluster_do_not_depend_on_its_basis(rng):
     products = rng.normal(size=(4, 5, 6))
-    left, right = np.linalg.qr(rng.normal(size=(5, 3)))[0], np.linalg.qr(rng.normal(size=(6, 3)))[0]
+    left = np.linalg.qr(rng.normal(size=(5, 3)))[0]
+    right = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     turn = np.eye(3)
     turn[:2, :2] = np.linalg.qr(rng.normal(size=(2, 2)))[0]
     clusters = np.array([(0, 2), (0, 2), (2, 3)])

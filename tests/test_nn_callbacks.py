@@ -61,7 +61,10 @@ def lightning_module(stop_at=None, **others):
     class Module(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.network, self.norms, self.logged, self.validated = network(), {}, {}, {}
+            self.network = network()
+            self.norms = {}
+            self.logged = {}
+            self.validated = {}
             self.norms[0] = norms_of(self)
 
         def training_step(self, batch, batch_idx):
@@ -181,7 +184,8 @@ def test_lightning_goes_on_from_its_own_checkpoint(tmp_path, unit, every):
     settings = {"unit": unit, "every": every, "scalars": ("loss", "val_accuracy")}
     whole = lb.nn.RankTracker(module := lightning_module(), **settings)
     lightning_fit(module, [whole.lightning()], tmp_path, epochs=3)
-    store, saved = tmp_path / "run", tmp_path / "checkpoints"
+    store = tmp_path / "run"
+    saved = tmp_path / "checkpoints"
     module = lightning_module(stop_at=2 * BATCHES + 1)
     tracker = lb.nn.RankTracker(module, store=store, **settings)
     with pytest.raises(Stopped):
@@ -192,7 +196,8 @@ def test_lightning_goes_on_from_its_own_checkpoint(tmp_path, unit, every):
     for name in ("epoch=1", f"step={BATCHES + 2}", f"step={BATCHES - 2}"):  # the last one, and earlier ones
         module = lightning_module()
         tracker = lb.nn.RankTracker(module, store=store, resume=True, **settings)
-        callbacks, path = [tracker.lightning(), *checkpoints(saved)], saved / f"{name}.ckpt"
+        callbacks = [tracker.lightning(), *checkpoints(saved)]
+        path = saved / f"{name}.ckpt"
         lightning_fit(module, callbacks, tmp_path, 3, enable_checkpointing=True, ckpt_path=path)
         run = lb.open(store)
         assert run.status == "finished"
@@ -330,7 +335,8 @@ def test_the_trainer_of_transformers_counts_epochs_where_those_are_the_unit(tmp_
 
 
 def test_the_last_record_is_not_that_of_the_best_weights_which_the_trainer_loads(tmp_path, transformers):
-    model, seen = gpt(transformers), []
+    model = gpt(transformers)
+    seen = []
     tracker = lb.nn.RankTracker(model, scalars=("eval_loss",))
     best = {"load_best_model_at_end": True, "save_strategy": "epoch", "save_only_model": True}
     best |= {"metric_for_best_model": "eval_loss", "greater_is_better": True}
@@ -378,7 +384,8 @@ def test_the_trainer_of_transformers_goes_on_from_its_own_checkpoint(tmp_path, t
 
 def keras_fit(callback, model, epochs, batches):
     """What keras.Model.fit calls, in its order and with its arguments; returns the norms after each batch."""
-    optimizer, norms = torch.optim.SGD(model.parameters(), 0.1), [norms_of(model)]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    norms = [norms_of(model)]
     callback.set_model(model)
     callback.set_params({"verbose": 0, "epochs": epochs, "steps": batches})
     callback.on_train_begin(None)
@@ -430,7 +437,9 @@ def test_loops_like_those_of_keras_by_epochs():
 def test_a_loop_that_calls_no_more_than_it_must():
     model = network()
     tracker = lb.nn.RankTracker(model, scalars=("loss", "val_accuracy"))
-    callback, optimizer, norms = tracker.keras(), torch.optim.SGD(model.parameters(), 0.1), [norms_of(model)]
+    callback = tracker.keras()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    norms = [norms_of(model)]
     for step in range(6):
         callback.on_train_batch_end(step, {"loss": descend(model, optimizer)})
         norms.append(norms_of(model))
@@ -450,7 +459,8 @@ def test_two_lines_in_a_loop_of_ones_own_for_a_network_of_monai():
     torch.manual_seed(3)
     model = UNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8), strides=(2,))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    images, masks = torch.randn(2, 1, 8, 8), torch.randint(0, 2, (2, 8, 8))
+    images = torch.randn(2, 1, 8, 8)
+    masks = torch.randint(0, 2, (2, 8, 8))
 
     tracker = lb.nn.RankTracker(model, every=2)
     tracker.watch(optimizer)
@@ -513,7 +523,8 @@ def killed(run, copy):
 
 
 def test_a_tracker_goes_on_where_it_was_asked_for_its_state(tmp_path):
-    model, seen = nn.Linear(4, 4), []
+    model = nn.Linear(4, 4)
+    seen = []
     tracker = lb.nn.RankTracker(model, store=tmp_path / "run")
     for step in range(1, 6):
         with torch.no_grad():
@@ -554,7 +565,8 @@ def events(folder):
 
     found = {}
     for path in folder.iterdir():
-        data, place = path.read_bytes(), 0
+        data = path.read_bytes()
+        place = 0
         while place < len(data):  # a record: its length and a checksum, itself and a checksum
             (length,) = struct.unpack_from("<Q", data, place)
             event = Event.FromString(data[place + 12 : place + 12 + length])

@@ -23,7 +23,8 @@ SIZES = (40, 20)  # of the training and the test set of a tiny Fashion-MNIST
 
 def _raw(images, values, mean_of):
     """Pixels from normalised images: exact up to rounding, which is far below half a grey level."""
-    mean, deviation = mean_of.mean(axis=(0, 2, 3), keepdims=True), mean_of.std(axis=(0, 2, 3), keepdims=True)
+    mean = mean_of.mean(axis=(0, 2, 3), keepdims=True)
+    deviation = mean_of.std(axis=(0, 2, 3), keepdims=True)
     assert np.abs(images * deviation + mean - values).max() < 1e-3
     return np.round(images * deviation + mean)
 

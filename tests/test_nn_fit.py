@@ -32,7 +32,9 @@ class Own(nn.Module):
         super().__init__()
         convolutions = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
         self.layers = nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.3))
-        self.last, self.at, self.calls = nn.Linear(16, 3), at, 0
+        self.last = nn.Linear(16, 3)
+        self.at = at
+        self.calls = 0
 
     def forward(self, inputs):
         if self.training:
@@ -49,7 +51,8 @@ def own(at=None, seed=5):
 
 def test_a_step_is_that_of_the_mean_loss_with_weight_decay():
     """W ← (1 − 2μλ) W − μ ∇ of the mean cross entropy, for every parameter."""
-    model, data = own().double(), images()
+    model = own().double()
+    data = images()
     lr, decay = 0.2, 0.03
     data = Images("noise", data.train_inputs.astype(np.float64), data.train_labels, data.test_inputs.astype(np.float64),
                   data.test_labels, 3)  # fmt: skip
@@ -102,7 +105,8 @@ def test_bits_do_not_depend_on_checkpoints_or_on_the_store(tmp_path, changes):
 def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path, at):
     """Within an epoch, between records; with dropout, momentum, crops and flips."""
     settings = Training(batch=4, lr=0.05, weight_decay=1e-3, momentum=0.9, epochs=4, every=5, augment=True)
-    data, path = images(), tmp_path / "run"
+    data = images()
+    path = tmp_path / "run"
     expected = fit(settings, model=own(), images=data)
     with pytest.raises(lb.Interrupted) as ended:
         fit(settings, store=path, model=own(at), images=data, checkpoint_every=4)

@@ -104,7 +104,8 @@ def test_recurrent_layers_have_at_most_the_rank_of_their_steps():
         def forward(self, x):
             return self.rnn(x)[0][:, -1]
 
-    inputs, targets = torch.randn(2, 3, 8).double(), torch.randn(2, 9).double()
+    inputs = torch.randn(2, 3, 8).double()
+    targets = torch.randn(2, 9).double()
     for found in gradient_ranks(Last(), nn.functional.mse_loss, inputs, targets):
         reached = 3 - ("_hh_" in found.name)  # the first state is 0
         if found.name.endswith(("l0.output", "_hh_l0.forget")):
@@ -186,7 +187,8 @@ def test_everything_is_left_as_it_was():
     model(inputs).sum().backward()
     slopes = [parameter.grad for parameter in model.parameters()]
     kept = [slope.clone() for slope in slopes]
-    state, flags = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
     random = torch.get_rng_state()
 
     def failing(outputs, targets):

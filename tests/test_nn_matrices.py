@@ -53,7 +53,8 @@ def test_names_kinds_and_shapes_in_the_order_of_the_modules():
         nn.GRU(6, 2),
     )
     found = [(matrix.name, matrix.kind, matrix.shape, matrix.layer) for matrix in weight_matrices(model)]
-    sides, gates = (("ih", 6), ("hh", 2)), ("reset", "update", "new")
+    sides = (("ih", 6), ("hh", 2))
+    gates = ("reset", "update", "new")
     recurrent = [(f"4.weight_{side}_l0.{gate}", (2, size)) for side, size in sides for gate in gates]
     assert found[:2] == [("0", "convolution", (4, 75), "0"), ("2.1", "linear", (6, 4), "2.1")]
     assert found[2:] == [(name, "recurrent", shape, "4") for name, shape in recurrent]
@@ -79,7 +80,9 @@ def test_a_matrix_is_a_view_that_follows_the_training():
 def test_a_convolution_is_its_matrix_times_patches(data):
     """unfold makes the patches; each group has its own rows and its own part of a patch."""
     groups, stride, padding, kernel = (data.draw(st.integers(*range_)) for range_ in ((1, 3), (1, 3), (0, 2), (1, 3)))
-    inputs, outputs, size = groups * data.draw(st.integers(1, 3)), groups * data.draw(st.integers(1, 3)), 5
+    inputs = groups * data.draw(st.integers(1, 3))
+    outputs = groups * data.draw(st.integers(1, 3))
+    size = 5
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False, dtype=torch.float64)
     (matrix,) = weight_matrices(layer)
     images = torch.randn(2, inputs, size, size, dtype=torch.float64)
@@ -177,7 +180,9 @@ def test_the_gates_of_an_lstm_by_hand():
     """c' = f c + i g, h' = o tanh c', with the gates of the last layer's documentation, and a projection of h."""
     cell = nn.LSTM(3, 4, proj_size=2, bias=False, batch_first=True, dtype=torch.float64)
     found = _values(cell)
-    x, h, c = torch.randn(1, 1, 3, dtype=torch.float64), torch.randn(1, 2).double(), torch.randn(1, 4).double()
+    x = torch.randn(1, 1, 3, dtype=torch.float64)
+    h = torch.randn(1, 2).double()
+    c = torch.randn(1, 4).double()
     gates = {
         gate: found[f"weight_ih_l0.{gate}"] @ x[0, 0] + found[f"weight_hh_l0.{gate}"] @ h[0]
         for gate in ("input", "forget", "cell", "output")
@@ -191,7 +196,8 @@ def test_the_gates_of_an_lstm_by_hand():
 def test_the_gates_of_a_gru_by_hand():
     cell = nn.GRUCell(3, 4, bias=False, dtype=torch.float64)
     found = _values(cell)
-    x, h = torch.randn(3).double(), torch.randn(4).double()
+    x = torch.randn(3).double()
+    h = torch.randn(4).double()
     own, state = (
         {g: found[f"weight_{of}.{g}"] @ y for g in ("reset", "update", "new")} for of, y in (("ih", x), ("hh", h))
     )
@@ -217,7 +223,9 @@ def test_recurrent_layers_are_applied_once_for_each_step(batch_first):
 
 
 def test_calls_of_a_shared_layer_add_up_whoever_holds_it():
-    layer, twin, table = nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(4, 4)
+    layer = nn.Linear(4, 4)
+    twin = nn.Linear(4, 4)
+    table = nn.Embedding(4, 4)
     twin.weight = table.weight = layer.weight
 
     def forward(self, tokens):
@@ -289,7 +297,8 @@ def test_singular_values_are_those_of_torch():
         *model[4].weight_hh_l0.reshape(4, 4, 4),
     ]
     for matrix, expected in zip(weight_matrices(model), by_hand, strict=True):
-        values, known = cpu.singular_values(matrix.value().numpy()), torch.linalg.svdvals(expected.detach()).numpy()
+        values = cpu.singular_values(matrix.value().numpy())
+        known = torch.linalg.svdvals(expected.detach()).numpy()
         assert np.allclose(values, known, rtol=0, atol=1e-13 * known[0])
     assert np.sum(cpu.singular_values(weight_matrices(model)[0].value().numpy()) > 1e-10) == 2
 

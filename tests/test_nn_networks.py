@@ -87,7 +87,8 @@ def test_the_sizes_of_the_paper_have_the_known_number_of_parameters_and_matrices
 
 def test_gradients_reach_all_parameters_and_a_step_along_them_lowers_the_loss(name):
     """By ‖∇L‖² times the learning rate, for small ones."""
-    network, labels = _small(name).double(), torch.arange(20) % 10
+    network = _small(name).double()
+    labels = torch.arange(20) % 10
     inputs = torch.randn(20, 3, 32, 32, dtype=torch.float64)
 
     def loss():
@@ -110,7 +111,8 @@ def test_gradients_reach_all_parameters_and_a_step_along_them_lowers_the_loss(na
 
 def test_a_residual_network_for_small_images_halves_them_three_times():
     _skip_without("resnet-18")
-    network, sides = _small("resnet-18"), []
+    network = _small("resnet-18")
+    sides = []
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
         stage.register_forward_hook(lambda _, __, output: sides.append(tuple(output.shape[1:])))
     network(torch.randn(2, 3, 32, 32))
@@ -138,7 +140,8 @@ def test_an_mlp_at_its_start_is_products_and_rectified_sums(rng):
 @pytest.mark.parametrize(("part", "shape"), [("convolutions", (5, 8, 6, 6)), ("linears", (5, 8))])
 def test_a_residual_block_is_the_identity_where_its_last_norm_is_zero(part, shape):
     """And otherwise it adds what ReLU lets through."""
-    network, inputs = _small("mixed", (3, 6, 6)), torch.randn(shape)
+    network = _small("mixed", (3, 6, 6))
+    inputs = torch.randn(shape)
     for block in getattr(network, part):
         assert (block(inputs) >= inputs).all()
         assert (block(inputs) > inputs).any()
@@ -157,7 +160,8 @@ def test_layers_of_the_two_kinds_of_blocks_have_names_of_their_own():
 @pytest.mark.parametrize(("sides", "tokens"), [((32, 32), 64), ((14, 14), 49), ((8, 12), 6), ((8, 6), 12)])
 def test_patches_of_a_transformer_cover_the_image(sides, tokens):
     _skip_without("vit")
-    network, inputs = _small("vit", (1, *sides)), torch.randn(2, 1, *sides, requires_grad=True)
+    network = _small("vit", (1, *sides))
+    inputs = torch.randn(2, 1, *sides, requires_grad=True)
     assert network.network.patch_embedding.n_patches == tokens
     network(inputs)[:, 0].sum().backward()
     assert (inputs.grad != 0).all()

@@ -56,7 +56,8 @@ def network(seed=0):
 def train(model, steps, tracker=None, seed=1):
     """Plain SGD on random labels; returns what is needed to go on."""
     generator = torch.Generator().manual_seed(seed)
-    inputs, labels = torch.randn(64, 12, generator=generator), torch.randint(0, 3, (64,), generator=generator)
+    inputs = torch.randn(64, 12, generator=generator)
+    labels = torch.randint(0, 3, (64,), generator=generator)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=1e-2)
     if tracker is not None:
         tracker.watch(optimizer)
@@ -263,7 +264,8 @@ def test_gradients_that_are_not_finite_do_not_end_the_training():
 def test_the_ranks_of_gradients_are_recorded_and_bounded():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10))
-    inputs, labels = torch.randn(3, 1, 5, 5), torch.tensor([0, 1, 2])
+    inputs = torch.randn(3, 1, 5, 5)
+    labels = torch.tensor([0, 1, 2])
     probe = lb.nn.Probe(nn.functional.cross_entropy, inputs, labels)
     tracker = lb.nn.RankTracker(model, probe=probe)
     tracker.step()
@@ -289,7 +291,11 @@ def test_the_bound_takes_the_numbers_of_the_run():
 def test_after_n_steps_of_sgd_the_distance_from_rank_b_n_keeps_the_lemma():
     """Lemma 3.2 with equality in what it is made of: W_T − (1 − 2μλ)^n W_{T−n} has rank at most B n."""
     torch.manual_seed(0)
-    model, lr, decay, batch, steps = nn.Linear(40, 40, bias=False).double(), 0.05, 0.2, 2, 6
+    model = nn.Linear(40, 40, bias=False).double()
+    lr = 0.05
+    decay = 0.2
+    batch = 2
+    steps = 6
     start = model.weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr, weight_decay=2 * decay)
     for _ in range(steps):

@@ -21,7 +21,8 @@ def factors(params, widths, side=cpu):
 
 
 def apply(kernel, matrix, widths):
-    out, work = np.full_like(matrix, np.nan), workspace.allocate_ntk(widths, matrix.dtype)
+    out = np.full_like(matrix, np.nan)
+    work = workspace.allocate_ntk(widths, matrix.dtype)
     work.moved.fill(np.nan)
     cpu.ntk_apply(*kernel, matrix, out, work)
     return out
@@ -29,7 +30,8 @@ def apply(kernel, matrix, widths):
 
 def jacobian(params, widths):
     """(n_N·n_0, P): the product is linear in every weight, so a step of any length gives the derivative."""
-    columns, here = [], np.empty((widths[-1], widths[0]))
+    columns = []
+    here = np.empty((widths[-1], widths[0]))
     reference.product(params, widths, here)
     for unit in np.eye(params.size):
         moved = np.empty_like(here)
@@ -59,7 +61,8 @@ def test_inner_products_and_applications_are_those_of_the_whole_matrix(widths, r
     params, widths, target, _ = make(widths)
     others = params + rng.normal(size=params.size) / 3
     slopes, moved = jacobian(params, widths), jacobian(others, widths)
-    whole, second = slopes @ slopes.T, moved @ moved.T
+    whole = slopes @ slopes.T
+    second = moved @ moved.T
     kernel, other = factors(params, widths), factors(others, widths)
     assert cpu.ntk_inner(*kernel, *other) == pytest.approx(np.sum(whole * second), rel=1e-12)
     assert cpu.ntk_inner(*kernel, *kernel) == pytest.approx(np.linalg.norm(whole) ** 2, rel=1e-12)
@@ -77,7 +80,8 @@ def test_of_scaled_rotations_it_is_a_multiple_of_the_identity(depth, rng):
     size, alpha = 5, 0.7
     layers = [alpha * np.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(depth)]
     params, widths = layout.flatten(layers)
-    kernel, matrix = factors(params, widths), rng.normal(size=(size, size))
+    kernel = factors(params, widths)
+    matrix = rng.normal(size=(size, size))
     assert relative(apply(kernel, matrix, widths), depth * alpha ** (2 * depth - 2) * matrix) < 1e-13
     expected = (depth * size) ** 2 * alpha ** (4 * depth - 4)
     assert cpu.ntk_inner(*kernel, *kernel) == pytest.approx(expected, rel=1e-13)
@@ -88,7 +92,8 @@ def test_float32_stays_float32():
     exact = factors(params.astype(np.float64), widths, reference)
     kernel = factors(params, widths)
     assert all(relative(found, expected) < 1e-5 for found, expected in zip(kernel, exact, strict=True))
-    inner, out = cpu.ntk_inner(*kernel, *kernel), apply(kernel, target, widths)
+    inner = cpu.ntk_inner(*kernel, *kernel)
+    out = apply(kernel, target, widths)
     expected = sum(a @ target @ b for a, b in zip(*exact, strict=True))
     assert inner == pytest.approx(reference.ntk_inner(*exact, *exact), rel=1e-5)
     assert relative(out, expected) < 1e-5

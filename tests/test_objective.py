@@ -38,7 +38,8 @@ def goals(target, seed=0):
 @cases("widths", SMALL + WIDTHS[:1])
 def test_loss_and_gradient_equal_the_reference_and_differences(core, widths, kind):
     params, widths, target, work = make(widths, core=core)
-    goal, ridge = goals(target)[kind], 0.02
+    goal = goals(target)[kind]
+    ridge = 0.02
     found, expected = np.empty_like(params), np.empty_like(params)
     loss = core.objective_loss_and_gradient(params, widths, goal, ridge, found, work)
     assert loss == pytest.approx(
@@ -60,11 +61,13 @@ def test_loss_and_gradient_equal_the_reference_and_differences(core, widths, kin
 @pytest.mark.parametrize("method", ["gd", "rk4"])
 def test_steps_equal_the_reference(core, method, widths, kind):
     params, widths, target, work = make(widths, stages=4, core=core)
-    goal, steps = goals(target)[kind], core.pick(30, 4)
+    goal = goals(target)[kind]
+    steps = core.pick(30, 4)
     rates, ridges = np.linspace(0.01, 0.05, steps), np.linspace(0, 0.3, steps)
     results = []
     for side in (core, reference):
-        trained, losses = params.copy(), np.empty(steps)
+        trained = params.copy()
+        losses = np.empty(steps)
         if method == "gd":
             code = side.objective_gd_steps(trained, widths, goal, rates, ridges, losses, work)
         else:
@@ -80,7 +83,9 @@ def test_steps_equal_the_reference(core, method, widths, kind):
 def test_all_entries_with_weight_one_are_the_factorization(core, widths):
     params, widths, target, work = make(widths, core=core)
     steps = core.steps(20)
-    goal, plain, losses = objective.weighted(target, np.ones_like(target)), params.copy(), np.empty((2, steps))
+    goal = objective.weighted(target, np.ones_like(target))
+    plain = params.copy()
+    losses = np.empty((2, steps))
     core.gd_steps(plain, widths, target, 0.02, losses[0], work)
     core.objective_gd_steps(params, widths, goal, np.full(steps, 0.02), np.zeros(steps), losses[1], work)
     assert relative(params, plain) < 1e-13
@@ -90,8 +95,10 @@ def test_all_entries_with_weight_one_are_the_factorization(core, widths):
 def test_without_data_the_ridge_shrinks_the_weights_exactly(core):
     """Nothing observed: W ← (1 − 2ηλ) W under GD, and W(t) = e^(−2λt) W(0) under the flow, to fourth order."""
     params, widths, target, work = make(core.pick((7, 3, 5), (2, 1, 3)), stages=4, core=core)
-    many, start = core.steps(50), params.copy()
-    goal, losses = objective.weighted(target, np.zeros_like(target)), np.empty(many)
+    many = core.steps(50)
+    start = params.copy()
+    goal = objective.weighted(target, np.zeros_like(target))
+    losses = np.empty(many)
     core.objective_gd_steps(params, widths, goal, np.full(many, 0.1), np.full(many, 0.2), losses, work)
     assert relative(params, 0.96**many * start) < 1e-13
     assert relative(losses, 0.2 * np.sum(start**2) * 0.96 ** (2 * np.arange(many))) < 1e-13
@@ -109,10 +116,13 @@ def test_without_data_the_ridge_shrinks_the_weights_exactly(core):
 @pytest.mark.parametrize("kind", ["entries", "regression"])
 def test_threads_make_the_same_bits(kind, widths):
     params, widths, target, _ = make(widths)
-    goal, rates, ridges = goals(target)[kind], np.full(10, 0.01), np.full(10, 0.1)
+    goal = goals(target)[kind]
+    rates = np.full(10, 0.01)
+    ridges = np.full(10, 0.1)
     found = []
     for threads in (1, 2, 3):
-        trained, losses = params.copy(), np.empty(10)
+        trained = params.copy()
+        losses = np.empty(10)
         works = workspace.team(widths, threads=threads)
         steps = together(
             lambda params, losses, _, work: cpu.objective_gd_steps(params, widths, goal, rates, ridges, losses, work),
@@ -128,7 +138,8 @@ def test_threads_make_the_same_bits(kind, widths):
 @everywhere
 def test_divergence_is_a_status(core):
     params, widths, target, work = make((4, 4, 4), core=core)
-    goal, losses = goals(target)["entries"], np.full(200, np.nan)
+    goal = goals(target)["entries"]
+    losses = np.full(200, np.nan)
     with np.errstate(all="ignore"):
         code = core.objective_gd_steps(params, widths, goal, np.full(200, 50.0), np.zeros(200), losses, work)
     assert code == DIVERGED
@@ -139,9 +150,11 @@ def test_divergence_is_a_status(core):
 @pytest.mark.parametrize("kind", ["entries", "regression"])
 def test_float32_stays_float32(core, kind):
     params, widths, target, work = make((7, 3, 5), np.float32, core=core)
-    goal, losses = goals(target)[kind], np.empty(5, np.float32)
+    goal = goals(target)[kind]
+    losses = np.empty(5, np.float32)
     rates, ridges = np.full(5, 0.1, np.float32), np.full(5, 0.01, np.float32)
-    expected, expected_losses = params.copy(), losses.copy()
+    expected = params.copy()
+    expected_losses = losses.copy()
     core.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)
     reference.objective_gd_steps(expected, widths, goal, rates, ridges, expected_losses)
     assert layout.lanes(params.dtype) == 16

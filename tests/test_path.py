@@ -82,7 +82,8 @@ def _halves(count, size):
 @pytest.mark.parametrize("size", [2, 3, 10, 89])
 def test_pieces_give_the_bits_of_the_whole_in_any_order(size):
     points, path = _walks(80, 90, 37)
-    whole, pieces = _nearest(points, path), _halves(90, size)
+    whole = _nearest(points, path)
+    pieces = _halves(90, size)
     for order in (pieces, pieces[::-1], np.random.default_rng(0).permutation(pieces).tolist()):
         assert np.array_equal(_nearest(points, path, order), whole)
     one_by_one = [_nearest(points[i : i + 1], path) for i in range(80)]

@@ -80,7 +80,9 @@ def test_a_sweep_is_the_same_from_every_folder(work, monkeypatch):
     for folder in ("here", "there"):
         (work / folder).mkdir()
         np.save(work / folder / "a.npy", TARGET)
-    base, over, store = {"steps": 2, "metrics": "singular_values", "target": "a.npy"}, {"seed": [1]}, work / "s"
+    base = {"steps": 2, "metrics": "singular_values", "target": "a.npy"}
+    over = {"seed": [1]}
+    store = work / "s"
     monkeypatch.chdir(work / "here")
     lb.sweep(base, over, store, workers=1, progress=False)
     monkeypatch.chdir(work)

@@ -23,7 +23,8 @@ def _check(core, name, m, n, k, dtype, rng, work):
     memory[:GUARD] = memory[-GUARD:] = 7
     out = memory[GUARD:-GUARD].reshape(m, n)
     getattr(core, name)(a, b, out, work)
-    left, right = (a.T if name == "multiply_at" else a), (b.T if name == "multiply_bt" else b)
+    left = a.T if name == "multiply_at" else a
+    right = b.T if name == "multiply_bt" else b
     wider = np.longdouble if dtype == np.float64 else np.float64
     exact = left.astype(wider, order="C") @ right.astype(wider, order="F")  # NumPy's loop of long doubles runs along k
     bound = k * np.finfo(dtype).eps * (np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64))
@@ -40,7 +41,8 @@ def _workspace(core, largest, dtype):
 @pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
 def test_every_small_shape(core, name, dtype):
     """1 … 40 cubed. Sizes along m and k are thinned out except near multiples of the tile; every n is there."""
-    rng, work = np.random.default_rng(1), _workspace(core, 40, dtype)
+    rng = np.random.default_rng(1)
+    work = _workspace(core, 40, dtype)
     thin = [1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 25, 31, 32, 33, 40]
     tiny = (1, 4, 9), (1, 5, 8), (1, 3, 7)
     for m, n, k in itertools.product(*core.pick((thin, range(1, 41), thin), tiny)):
@@ -52,7 +54,8 @@ def test_every_small_shape(core, name, dtype):
 @pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
 @at_full_size
 def test_every_shape_to_forty_cubed(core, name, dtype):
-    rng, work = np.random.default_rng(1), _workspace(core, 40, dtype)
+    rng = np.random.default_rng(1)
+    work = _workspace(core, 40, dtype)
     for m, n, k in itertools.product(range(1, 41), repeat=3):
         _check(core, name, m, n, k, dtype, rng, work)
 
@@ -61,7 +64,8 @@ def test_every_shape_to_forty_cubed(core, name, dtype):
 @pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
 def test_large_shapes(core, name, dtype):
     """Across the limits of the blocks of k and of rows; on a GPU across those of its tiles."""
-    rng, work = np.random.default_rng(2), _workspace(core, core.pick(700, 20), dtype)
+    rng = np.random.default_rng(2)
+    work = _workspace(core, core.pick(700, 20), dtype)
     edges = [1, 50, gemm.BLOCK_K - 1, gemm.BLOCK_K, gemm.BLOCK_K + 1, gemm.BLOCK_ROWS + 1, 2 * gemm.BLOCK_ROWS, 643]
     shapes = [tuple(rng.choice(edges, 3)) for _ in range(10)] + [(643, 97, 641), (300, 1, 500), (1, 643, 643)]
     for m, n, k in core.pick(shapes, [(17, 13, 4), (9, 20, 7), (19, 1, 3), (1, 13, 30)]):
@@ -97,7 +101,8 @@ def training_hash(core=CPU):
     for dtype in (np.float64, np.float32):
         for widths in WIDTHS:
             params, sizes, target, work = make(widths, dtype, stages=4, core=core)
-            losses, h = np.empty(6, dtype), dtype(0.01)
+            losses = np.empty(6, dtype)
+            h = dtype(0.01)
             core.gd_steps(params, sizes, target, h, losses, work)
             digest.update(losses.tobytes())
             core.rk_steps(params, sizes, target, h, *tableau.RK4.astype(dtype), losses, work)

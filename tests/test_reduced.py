@@ -23,7 +23,8 @@ SYMMETRIC = (SYMMETRIC + SYMMETRIC.T) / 2
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_chains_equal_the_reference(core, depth, size, dtype, rng):
     modes = rng.uniform(-1, 1, (depth, size)).astype(dtype)
-    target, weights = rng.normal(size=size).astype(dtype), rng.integers(1, 9, size).astype(dtype)
+    target = rng.normal(size=size).astype(dtype)
+    weights = rng.integers(1, 9, size).astype(dtype)
     a, b = tableau.RK4.astype(dtype)
     for name, extra, stages in (
         ("diagonal_gd_steps", (dtype(0.01),), 0),
@@ -31,7 +32,8 @@ def test_chains_equal_the_reference(core, depth, size, dtype, rng):
     ):
         results = []
         for side in (core, REFERENCE):
-            own, losses = modes.copy(), np.empty(core.pick(20, 4), dtype)
+            own = modes.copy()
+            losses = np.empty(core.pick(20, 4), dtype)
             work = side.workspace.allocate_diagonal(depth, size, dtype, stages)
             core.spoil(work)
             assert getattr(side, name)(own, target, weights, *extra, losses, work) == OK
@@ -46,13 +48,16 @@ def test_chains_from_equal_layers_follow_the_recursion_of_the_paper(core):
     values, lr, depth, steps = np.array([10.0, 7.0, 5.0, -5.0]), *core.pick((1e-3, 3, 3000), (2e-2, 3, 20))
     values = np.concatenate([values, [3.0, 1.0, 0.0, -1.0]])
     modes, d = np.full((depth, 8), 0.1), np.full(8, 0.1)
-    work, ones = core.workspace.allocate_diagonal(depth, 8), np.ones(8)
+    work = core.workspace.allocate_diagonal(depth, 8)
+    ones = np.ones(8)
     core.diagonal_gd_steps(modes, values, ones, lr, np.empty(steps), work)
     for _ in range(steps):
         d = d - lr * d ** (depth - 1) * (d**depth - values)
     assert np.allclose(modes, d, rtol=1e-11)
     modes = np.full((depth, 8), 0.1)
-    modes[0], first, other = 0.05, np.full(8, 0.05), np.full(8, 0.1)
+    modes[0] = 0.05
+    first = np.full(8, 0.05)
+    other = np.full(8, 0.1)
     core.diagonal_gd_steps(modes, values, ones, lr, np.empty(steps), work)
     for _ in range(steps):
         rest = first * other ** (depth - 1) - values
@@ -61,7 +66,9 @@ def test_chains_from_equal_layers_follow_the_recursion_of_the_paper(core):
 
 
 def test_chains_that_diverge_say_so(core):
-    modes, losses, work = np.ones((2, 8)), np.full(50, -1.0), core.workspace.allocate_diagonal(2, 8)
+    modes = np.ones((2, 8))
+    losses = np.full(50, -1.0)
+    work = core.workspace.allocate_diagonal(2, 8)
     code = core.diagonal_gd_steps(modes, np.full(8, 5.0), np.ones(8), 9.0, losses, work)
     assert code == DIVERGED
     bad = int(np.argmin(np.isfinite(losses)))
@@ -197,7 +204,8 @@ def test_starts_are_what_they_say():
 
 
 def test_limits_of_the_theorems_are_warned_of():
-    problem, record = lb.Factorization(SYMMETRIC), lb.Record(metrics=())
+    problem = lb.Factorization(SYMMETRIC)
+    record = lb.Record(metrics=())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         lb.train(problem, lb.Network.perturbed(4, 3, 0.1, 0.09), lb.GD(lr=1e-3), 3000, record)

@@ -31,8 +31,10 @@ def _arguments(case="gd", steps=60, **changes):
 
 def _hessian(run, step):
     """All eigenvalues of the Hessian at a checkpoint, from the dense one, smallest first."""
-    params, widths = run.checkpoint(step).params.astype(np.float64), layout.as_widths(run.widths)
-    dense, work = np.empty((params.size, params.size)), workspace.allocate_curvature(widths)
+    params = run.checkpoint(step).params.astype(np.float64)
+    widths = layout.as_widths(run.widths)
+    dense = np.empty((params.size, params.size))
+    work = workspace.allocate_curvature(widths)
     ridge = float(run.method.ridges(step, 1)[0])
     cpu.hessian(params, widths, run.problem.objective(np.float64), ridge, dense, work)
     return np.linalg.eigvalsh(dense)
@@ -40,7 +42,8 @@ def _hessian(run, step):
 
 def _kernel(network):
     """K = J Jᵀ from the Jacobian of the output with respect to all weights."""
-    layers, columns = [layer.astype(np.float64) for layer in network.layers], []
+    layers = [layer.astype(np.float64) for layer in network.layers]
+    columns = []
     for i, layer in enumerate(layers):
         for j, k in np.ndindex(layer.shape):
             unit = np.zeros_like(layer)
@@ -57,9 +60,11 @@ def _kernel(network):
 def test_what_is_recorded_is_what_it_is_called(case):
     run = lb.train(**_arguments(case))
     exact = 1e-4 if case == "float32" else 1e-9
-    first, before = _kernel(run.checkpoint(0)), None
+    first = _kernel(run.checkpoint(0))
+    before = None
     for row, step in enumerate(run.steps_of("movement")):
-        network, values = run.checkpoint(step), _hessian(run, step)
+        network = run.checkpoint(step)
+        values = _hessian(run, step)
         span = np.abs(values).max()
         assert run["hessian/largest"][row] == pytest.approx(values[::-1][:3], abs=1e-6 * span)
         assert run["hessian/smallest"][row] == pytest.approx(values[:3], abs=1e-6 * span)

@@ -40,7 +40,8 @@ def _layers(widths=(INPUTS, 7, OUTPUTS), seed=1):
 
 def _chain(layers):
     """The product, and what stands above and below each layer in it."""
-    above, below = [np.eye(layers[-1].shape[0])], [np.eye(layers[0].shape[1])]
+    above = [np.eye(layers[-1].shape[0])]
+    below = [np.eye(layers[0].shape[1])]
     for layer in layers[:0:-1]:
         above.insert(0, above[0] @ layer)
     for layer in layers[:-1]:
@@ -66,7 +67,9 @@ def test_the_moments_are_those_of_the_data(samples, rank):
 def test_loss_gradient_and_errors_are_those_of_the_samples(scale, rng):
     problem = lb.Regression(X, Y).scaled(scale)
     params, widths = layout.flatten(_layers())
-    gradient, goal, ridge = np.empty_like(params), problem.objective(np.float64), 0.02
+    gradient = np.empty_like(params)
+    goal = problem.objective(np.float64)
+    ridge = 0.02
     found = cpu.objective_loss_and_gradient(params, widths, goal, ridge, gradient, workspace.allocate(widths))
 
     def definition(params):
@@ -188,17 +191,20 @@ def _aligned(depth, size=OUTPUTS, seed=0):
 def test_modes_follow_theory_and_are_learnt_in_the_order_of_their_strengths(depth):
     """Though the values that they tend to are in the other order."""
     problem, network = _aligned(depth)
-    modes, step = problem.modes(), 0.01
+    modes = problem.modes()
+    step = 0.01
     assert modes.off < 1e-14
     assert np.allclose(modes.strengths[:3], STRENGTHS, rtol=1e-12)
     assert np.allclose(modes.variances[:3], VARIANCES, rtol=1e-12)
     assert np.allclose(modes.values, [0.75, 2, 4, 0], rtol=0, atol=1e-12)
     record = lb.Record(every=10, metrics=("mode_strengths",))
     run = lb.train(problem, network, lb.GradientFlow(dt=step), 1500, record, checkpoint_every=1500)
-    found, times = run["product/mode_strengths"], run.steps_of("product/mode_strengths") * step
+    found = run["product/mode_strengths"]
+    times = run.steps_of("product/mode_strengths") * step
     halves = []
     for i in range(3):
-        strength, variance = STRENGTHS[i], VARIANCES[i]
+        strength = STRENGTHS[i]
+        variance = VARIANCES[i]
         expected = theory.mode(times, strength, 0.02, depth, variance)
         assert np.allclose(found[:, i], expected, rtol=1e-6, atol=1e-9)
         halves.append(theory.escape_time(strength, 0.02, depth, variance=variance))

@@ -25,7 +25,11 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.links, self.images, self.tables, self.text = [], [], [], [], ""
+        self.ids = []
+        self.links = []
+        self.images = []
+        self.tables = []
+        self.text = ""
         self._open = []
         self.feed(text)
         assert self._open == []
@@ -113,7 +117,8 @@ def test_runs_of_one_target_are_compared(tmp_path):
 
 def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
     """A greedy run lists its phases, and beside others it has a distance from the path of the reference alone."""
-    record, flow = lb.Record(metrics=("singular_values", "effective_rank", "product")), lb.GradientFlow(dt=0.05)
+    record = lb.Record(metrics=("singular_values", "effective_rank", "product"))
+    flow = lb.GradientFlow(dt=0.05)
     greedy = lb.train(**settings(None, network=None, method=lb.GLRL(inner=flow), record=record, store=tmp_path / "a"))
     runs = [greedy]
     for name, method in (("b", flow), ("c", lb.GD(lr=0.05))):

@@ -69,7 +69,9 @@ def test_periodic_factors_repeat():
 @steady
 @given(made=schedules, first=st.integers(0, 300), pieces=st.lists(st.integers(0, 50), max_size=6))
 def test_a_factor_depends_on_its_step_alone(made, first, pieces):
-    whole, parts, place = made.factors(first, sum(pieces)), [np.empty(0)], first
+    whole = made.factors(first, sum(pieces))
+    parts = [np.empty(0)]
+    place = first
     for length in pieces:
         parts.append(made.factors(place, length))
         place += length
@@ -177,8 +179,11 @@ def test_sgd_with_steps_is_two_methods_one_after_the_other(replacement):
     own = {"batch": 3, "replacement": replacement, "sampling_seed": 5}
     whole = lb.SGD(lr=0.02, ridge=0.01, lr_schedule=PLAN, ridge_schedule=PLAN, **own)
     halves = lb.SGD(lr=0.02, ridge=0.01, **own), lb.SGD(lr=0.01, ridge=0.005, **own)
-    problem, network = _problem(), settings()["network"]
-    found, params, losses = network.params.copy(), network.params.copy(), np.empty((2, 200))
+    problem = _problem()
+    network = settings()["network"]
+    found = network.params.copy()
+    params = network.params.copy()
+    losses = np.empty((2, 200))
     steps_of(whole, problem, network.widths, network.dtype)(found, losses[0], 0)
     for half, part in zip(halves, (slice(0, 120), slice(120, 200)), strict=True):
         steps_of(half, problem, network.widths, network.dtype)(params, losses[1][part], part.start)
@@ -192,6 +197,7 @@ def test_a_change_of_direction_is_that_of_the_step_that_is_made():
     run = lb.train(**settings(method=lb.GD(lr=0.02, lr_schedule=PLAN), record=record, checkpoint_every=40))
     start = run.checkpoint(120)
     again = lb.train(**settings(1, network=start, method=lb.GD(lr=0.01)))
-    before, moved = start.layers[0], again.network.layers[0]
+    before = start.layers[0]
+    moved = again.network.layers[0]
     change = np.linalg.norm(moved / np.linalg.norm(moved) - before / np.linalg.norm(before))
     assert run["layer/1/direction_change"][3] == pytest.approx(change, rel=1e-6)

@@ -30,7 +30,8 @@ def train(core, params, widths, entries, rates, ridges, sampling, pieces=None):
     params, losses, first = params.copy(), np.full(rates.size, np.nan, params.dtype), sampling.first
     work = core.workspace.allocate_sgd(widths, entries.rows.size, sampling.batch, params.dtype)
     for steps in pieces or [rates.size]:
-        part, now = slice(first - sampling.first, first - sampling.first + steps), sampling._replace(first=first)
+        part = slice(first - sampling.first, first - sampling.first + steps)
+        now = sampling._replace(first=first)
         status = core.sgd_steps(params, widths, entries, rates[part], ridges[part], now, losses[part], work)
         first += steps
     return params, losses, status
@@ -66,7 +67,10 @@ def test_one_step_equals_autograd(core, widths):
     """One entry with ridge: the step is that of PyTorch's SGD on ½ (W_rc − Ŵ_rc)² + λ Σ ‖W_i‖²."""
     torch = pytest.importorskip("torch")
     params, widths, entries, _, _ = case(widths)
-    entries, lr, ridge, sampling = entries._replace(weight=1.0), 0.3, 0.05, Sampling(np.uint64(1), 4, 1, True)
+    entries = entries._replace(weight=1.0)
+    lr = 0.3
+    ridge = 0.05
+    sampling = Sampling(np.uint64(1), 4, 1, True)
     layers = [torch.tensor(layer, requires_grad=True) for layer in layout.layers(params, widths)]
     drawn = np.empty(1, np.int64)
     core.draws(np.uint64(1), np.uint64(random.SAMPLE), 4, True, np.zeros(entries.rows.size + 2, np.int64), drawn)
@@ -84,7 +88,9 @@ def test_one_step_equals_autograd(core, widths):
 @cases("widths", SMALL)
 def test_the_mean_of_all_single_steps_is_the_step_of_the_mean_loss(core, widths):
     params, widths, target, _ = make(widths)
-    entries, lr, ridge = entries_of(target, 9), np.array([0.2]), np.array([0.01])
+    entries = entries_of(target, 9)
+    lr = np.array([0.2])
+    ridge = np.array([0.01])
     count = entries.rows.size
     steps = []
     for k in range(count):
@@ -92,7 +98,9 @@ def test_the_mean_of_all_single_steps_is_the_step_of_the_mean_loss(core, widths)
         steps.append(train(core, params, widths, alone, lr, ridge, Sampling(np.uint64(0), 0, 1, True))[0])
     weights = np.zeros_like(target)
     weights[entries.rows, entries.columns] = 1 / count
-    goal, losses, whole = objective.weighted(target, weights), np.empty(1), params.copy()
+    goal = objective.weighted(target, weights)
+    losses = np.empty(1)
+    whole = params.copy()
     core.objective_gd_steps(whole, widths, goal, lr, ridge, losses, core.workspace.allocate(widths))
     assert relative(np.mean(steps, axis=0), whole) < 1e-12
     batch = Sampling(np.uint64(0), 0, count, False)  # all entries without replacement: the same step
@@ -116,13 +124,15 @@ def test_bits_do_not_depend_on_the_length_of_the_calls(core, batch, replacement)
 def test_runs_of_a_batch_have_the_bits_that_they_have_alone(core, widths, batch, replacement, dtype):
     """Every run has its own start, entries, rates and seed; one of them diverges."""
     runs, pieces = core.pick((19, [25, 35]), (5, [3, 6]))
-    steps, rng = sum(pieces), np.random.default_rng(1)
+    steps = sum(pieces)
+    rng = np.random.default_rng(1)
     base, widths, target, _ = make(widths, dtype)
     count = min(11, target.size)
     batch = min(batch, count)
     own = [entries_of((target * rng.normal()).astype(dtype), count, seed) for seed in range(runs)]
     params = (base + 0.1 * rng.normal(size=(runs, base.size))).astype(dtype)
-    lr, ridge = rng.uniform(0.01, 0.1, runs).astype(dtype), rng.uniform(0, 0.05, runs).astype(dtype)
+    lr = rng.uniform(0.01, 0.1, runs).astype(dtype)
+    ridge = rng.uniform(0, 0.05, runs).astype(dtype)
     lr[3] = core.pick(1e4, 1e9) if len(widths) > 2 else np.finfo(dtype).max
     factors = rng.uniform(0.5, 1, (2, steps)).astype(dtype)
     seeds = rng.integers(0, 2**63, runs).astype(np.uint64)
@@ -134,7 +144,8 @@ def test_runs_of_a_batch_have_the_bits_that_they_have_alone(core, widths, batch,
         np.testing.assert_array_equal(found[0][i], alone[0])
         codes.append(alone[2])
         if alone[2] == OK:
-            mean, rel = alone[1][pieces[0] :].mean(), 1e-4 if dtype == np.float32 else 1e-12
+            mean = alone[1][pieces[0] :].mean()
+            rel = 1e-4 if dtype == np.float32 else 1e-12
             assert found[1][i] == pytest.approx(mean, rel=rel)
     assert np.array_equal(found[2], codes)
     assert codes[3] == DIVERGED
@@ -147,13 +158,16 @@ def _train_batch(core, params, widths, own, rates, sampling, pieces, first=100):
     lanes = core.lanes(params.dtype)
     rows, columns, values = (np.stack([getattr(e, name) for e in own]) for name in ("rows", "columns", "values"))
     blocked = [layout.to_lanes(array, lanes) for array in (rows.astype("i4"), columns.astype("i4"), values)]
-    entries, made = Entries(*blocked, own[0].weight), layout.to_lanes(params, lanes)
+    entries = Entries(*blocked, own[0].weight)
+    made = layout.to_lanes(params, lanes)
     lr, ridge, seeds = (layout.to_lanes(array, lanes) for array in (lr, ridge, seeds))
     work = core.workspace.allocate_batch_sgd(widths, rows.shape[1], batch, params.dtype)
-    statuses, done = np.full(lr.shape, OK), 0
+    statuses = np.full(lr.shape, OK)
+    done = 0
     for steps in pieces:
         losses = np.zeros(lr.shape, params.dtype)
-        part, now = factors[:, done : done + steps], Sampling(seeds, first + done, batch, replacement)
+        part = factors[:, done : done + steps]
+        now = Sampling(seeds, first + done, batch, replacement)
         core.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
         done += steps
     return tuple(layout.from_lanes(array, runs) for array in (made, losses, statuses))
@@ -168,16 +182,16 @@ def sgd_hash(core=CPU):
             for array in train(core, *given, Sampling(np.uint64(7), 3, batch, replacement))[:2]:
                 digest.update(array.tobytes())
         params, sizes, entries, rates, ridges = given
-        factors, lr = np.stack([rates, ridges]), np.array([1.0, 0.7, 0.4])
-        starts, seeds = np.stack([params, -params, params / 2]), np.arange(3, dtype=np.uint64)
+        factors = np.stack([rates, ridges])
+        lr = np.array([1.0, 0.7, 0.4])
+        starts = np.stack([params, -params, params / 2])
+        seeds = np.arange(3, dtype=np.uint64)
         made = _train_batch(core, starts, sizes, [entries] * 3, (lr, lr, factors), (seeds, 2, True), [40])
         digest.update(made[0].tobytes() + made[1].tobytes())
         weights = np.linspace(0, 1, sizes[-1] * sizes[0]).reshape(sizes[-1], sizes[0])
-        goal, losses, work = (
-            objective.weighted(weights - 0.5, weights),
-            np.empty(40),
-            core.workspace.allocate(sizes, stages=4),
-        )
+        goal = objective.weighted(weights - 0.5, weights)
+        losses = np.empty(40)
+        work = core.workspace.allocate(sizes, stages=4)
         core.objective_gd_steps(params, sizes, goal, rates, ridges, losses, work)
         digest.update(losses.tobytes())
         pair = tableau.RK4.a, tableau.RK4.b
@@ -219,9 +233,13 @@ def test_runs_that_collapse_have_the_bits_that_they_have_alone(core):
     """A ridge that is too large: within some thousand steps, or at the next multiple of 1024, every weight is 0."""
     base, widths, target, _ = make((4, 4, 4))
     first, pieces, lr, ridge = core.pick((100, [2000, 4000], 0.1, [1.0, 0.3]), (1010, [10, 10], 1e-3, [499.5, 490]))
-    entries, steps = entries_of(target, 7), sum(pieces)
-    params, lr, ridge = np.stack([base, base / 2]), np.full(2, lr), np.array(ridge)
-    rates, seeds = (lr, ridge, np.ones((2, steps))), np.arange(2, dtype=np.uint64)
+    entries = entries_of(target, 7)
+    steps = sum(pieces)
+    params = np.stack([base, base / 2])
+    lr = np.full(2, lr)
+    ridge = np.array(ridge)
+    rates = (lr, ridge, np.ones((2, steps)))
+    seeds = np.arange(2, dtype=np.uint64)
     made, _, _ = _train_batch(core, params, widths, [entries] * 2, rates, (seeds, 1, True), pieces, first)
     for i in range(2):
         sampling = Sampling(seeds[i], first, 1, True)
@@ -252,7 +270,8 @@ def test_draws_equal_the_reference(first, count, replacement):
 
 
 def test_a_permutation_that_is_kept_is_not_taken_for_that_of_another_seed():
-    order, found = np.zeros(9, np.int64), []
+    order = np.zeros(9, np.int64)
+    found = []
     for seed in (1, 2, 1):
         found.append(np.empty(7, np.int64))
         cpu.draws(np.uint64(seed), np.uint64(4), 0, False, order, found[-1])
@@ -261,7 +280,8 @@ def test_a_permutation_that_is_kept_is_not_taken_for_that_of_another_seed():
 
 
 def test_draws_with_replacement_are_uniform_and_independent():
-    out, count = np.empty(60_000, np.int64), 10
+    out = np.empty(60_000, np.int64)
+    count = 10
     cpu.draws(np.uint64(3), np.uint64(4), 0, True, np.zeros(count + 2, np.int64), out)
     assert stats.chisquare(np.bincount(out, minlength=count)).pvalue > 1e-4
     pairs = np.bincount(out[:-1] * count + out[1:], minlength=count * count)
@@ -269,7 +289,8 @@ def test_draws_with_replacement_are_uniform_and_independent():
 
 
 def test_draws_without_replacement_are_fresh_uniform_permutations():
-    out, count = np.empty(6 * 20_000, np.int64), 6
+    out = np.empty(6 * 20_000, np.int64)
+    count = 6
     cpu.draws(np.uint64(3), np.uint64(4), 0, False, np.zeros(count + 2, np.int64), out)
     epochs = out.reshape(-1, count)
     assert (np.sort(epochs) == np.arange(count)).all()

@@ -40,12 +40,15 @@ def arguments(steps=200, **changes):
 
 def _drawn(method, steps):
     """The numbers of the entries that each of the first steps draws."""
-    every, epoch = [], -(-COUNT // method.batch)
+    every = []
+    epoch = -(-COUNT // method.batch)
     for step in range(steps):
-        first, length = step * method.batch, method.batch
+        first = step * method.batch
+        length = method.batch
         if not method.replacement:
             place = step % epoch * method.batch
-            first, length = step // epoch * COUNT + place, min(method.batch, COUNT - place)
+            first = step // epoch * COUNT + place
+            length = min(method.batch, COUNT - place)
         every.append(np.empty(length, np.int64))
         seed, domain = np.uint64(method.sampling_seed), np.uint64(random.SAMPLE)
         cpu.draws(seed, domain, first, method.replacement, np.zeros(COUNT + 2, np.int64), every[-1])
@@ -56,10 +59,12 @@ def _drawn(method, steps):
 @each_method
 def test_losses_and_steps_are_those_of_the_drawn_entries(kind, mean):
     """By hand: residuals of the drawn entries, their gradient, the decay by the ridge. The last loss makes no step."""
-    problem, method = lb.Completion(TARGET, PROBLEM.mask, mean=mean), METHODS[kind]
+    problem = lb.Completion(TARGET, PROBLEM.mask, mean=mean)
+    method = METHODS[kind]
     if not mean:  # the sum has 20 times the gradient
         method = method.model_copy(update={"lr": method.lr / COUNT, "ridge": method.ridge * COUNT})
-    steps, weight = 60, 1 if mean else COUNT
+    steps = 60
+    weight = 1 if mean else COUNT
     run = lb.train(**arguments(steps, problem=problem, method=method))
     positions, (first, second) = np.argwhere(problem.mask), settings()["network"].copy().layers
     for step, drawn in enumerate(_drawn(method, steps + 1)):
@@ -69,7 +74,8 @@ def test_losses_and_steps_are_those_of_the_drawn_entries(kind, mean):
         squares = [(second[r] @ first[:, c] - TARGET[r, c]) ** 2 for r, c in positions[drawn]]
         assert run.losses[step] == pytest.approx(0.5 * weight * np.mean(squares), rel=1e-10, abs=1e-16)
         if step < steps:
-            rate, ridge = method.rates(step, 1)[0], method.ridges(step, 1)[0]
+            rate = method.rates(step, 1)[0]
+            ridge = method.ridges(step, 1)[0]
             slopes = second.T @ residual, residual @ first.T
             first, second = (
                 (1 - 2 * rate * ridge) * layer - rate * weight * slope
@@ -121,7 +127,8 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(tmp_path):
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     """SIGKILL before one of the writes to the disk, in a process of its own, before and after the first commit."""
     own = arguments(120, method=METHODS["batches of epochs"], checkpoint_every=50)
-    expected, committed = fingerprint(quiet_train(**own)), []
+    expected = fingerprint(quiet_train(**own))
+    committed = []
     for limit in (60, 70, 90):
         folder = tmp_path / str(limit)
         folder.mkdir()
@@ -198,7 +205,8 @@ def test_divergence_is_a_status(tmp_path):
 def test_float32_stays_float32(tmp_path):
     network = lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2, dtype="float32")
     lb.train(**arguments(100, network=network), store=tmp_path / "run")
-    run, double = lb.resume(tmp_path / "run", steps=200), lb.train(**arguments())
+    run = lb.resume(tmp_path / "run", steps=200)
+    double = lb.train(**arguments())
     assert run.network.dtype == run.losses.dtype == run["product/singular_values"].dtype == np.float32
     assert run["train_error"].dtype == np.float32
     assert fingerprint(run) == fingerprint(lb.train(**arguments(network=network)))
@@ -210,7 +218,8 @@ def test_recorded_metrics_equal_their_definitions():
     """From the network of every checkpoint, with plain NumPy. It starts out of balance and loses its rank."""
     sets = {"absorbing_balance": 3.0, "absorbing_slack": 0.3, "absorbing_alpha": 0.8, "absorbing_bound": 30.0}
     metrics = ("errors", "representation_cost", "absorbing_rank", "singular_values", "gradient_norm")
-    method, network = lb.SGD(lr=0.5, ridge=0.05, batch=2, **PLAN), lb.Network.gaussian((5, 7, 6), 0.3, 2)
+    method = lb.SGD(lr=0.5, ridge=0.05, batch=2, **PLAN)
+    network = lb.Network.gaussian((5, 7, 6), 0.3, 2)
     record = lb.Record(every=50, metrics=metrics, **sets)
     run = lb.train(**arguments(method=method, network=network, record=record))
     hidden = ~PROBLEM.mask
@@ -222,7 +231,8 @@ def test_recorded_metrics_equal_their_definitions():
         cost = representation_cost(np.linalg.svd(network.product())[1], 2)
         assert run["product/representation_cost"][row] == pytest.approx(cost, rel=1e-10)
         assert run["squared_norm"][row] == pytest.approx(np.sum(network.params**2), rel=1e-12)
-        slope, ridge = residual * PROBLEM.mask / COUNT, method.ridges(step, 1)[0]
+        slope = residual * PROBLEM.mask / COUNT
+        ridge = method.ridges(step, 1)[0]
         slopes = second.T @ slope + 2 * ridge * first, slope @ first.T + 2 * ridge * second
         norm = np.sqrt(sum(np.sum(each**2) for each in slopes))
         assert run["gradient_norm"][row] == pytest.approx(norm, rel=1e-10)
@@ -251,7 +261,8 @@ def test_a_ridge_that_is_too_large_takes_the_rank_down():
     method = lb.SGD(lr=0.5, ridge=0.15, sampling_seed=1)
     record = lb.Record(every=5, metrics=("singular_values",))
     run = lb.train(**arguments(600, method=method, network=lb.Network.gaussian((5, 7, 6), 0.3, 2), record=record))
-    found, expected = run.jumps(), lb.jumps(run.steps, run["product/singular_values"])
+    found = run.jumps()
+    expected = lb.jumps(run.steps, run["product/singular_values"])
     assert np.array_equal(found.ranks, expected.ranks)
     assert found.events == expected.events
     assert found.ranks[0] == 5
@@ -407,7 +418,8 @@ def test_divergence_has_its_exit_code(work, capsys):
 
 def test_runs_that_see_different_entries_are_not_compared():
     target = lb.spectrum((6, 6), [2.0], seed=1)
-    network, runs = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2), []
+    network = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2)
+    runs = []
     for seed in (0, 1):
         problem = lb.Completion(target, entries=25, seed=seed, mean=True)
         runs.append(lb.train(problem, network, lb.GD(lr=0.01), 20, forecast=False))

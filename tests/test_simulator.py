@@ -81,8 +81,11 @@ def test_a_kernel_that_failed_leaves_nothing_to_the_next_one(target, gpu, rng, m
     """Threads that wait within a function of another file must not keep the block that this file knew."""
     from lrcore.cuda import _simulator, gemm
 
-    a, b, c = rng.normal(size=(14, 14)), rng.normal(size=(14, 14)), np.empty((14, 14))
-    barrier, reached = _simulator.FakeCUDAModule.syncthreads, itertools.count()
+    a = rng.normal(size=(14, 14))
+    b = rng.normal(size=(14, 14))
+    c = np.empty((14, 14))
+    barrier = _simulator.FakeCUDAModule.syncthreads
+    reached = itertools.count()
 
     def fail(module):
         if next(reached) == barriers:

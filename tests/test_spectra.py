@@ -91,9 +91,11 @@ def test_values_are_certain_in_relative_terms_where_the_matrix_allows(rng):
     """Bidiagonal matrices determine their small values to full relative accuracy, and nothing here loses it."""
     from lrcore.cpu.qds import bidiagonal_values
 
-    diagonal, above = 10.0 ** -np.arange(0, 12, 0.5), 10.0 ** -np.arange(0.3, 11.8, 0.5)
+    diagonal = 10.0 ** -np.arange(0, 12, 0.5)
+    above = 10.0 ** -np.arange(0.3, 11.8, 0.5)
     _, lanes = workspace.allocate_spectra([(24, 24)], [0])
-    lanes.q[:24, 0], lanes.e[:23, 0] = diagonal**2, above**2
+    lanes.q[:24, 0] = diagonal**2
+    lanes.e[:23, 0] = above**2
     assert bidiagonal_values(np.array([24] + [0] * 7), lanes) == 0
     inverse = np.linalg.inv(np.diag(diagonal) + np.diag(above, 1))  # of its largest values LAPACK is certain
     expected = 1 / np.linalg.svd(inverse, compute_uv=False)[:3]
@@ -129,7 +131,8 @@ def test_more_matrices_than_lanes_and_the_reference(rng):
 
 @pytest.mark.parametrize("reason", ["large", "lanes that fail", "uncertain vectors"])
 def test_what_the_kernels_cannot_do_goes_to_lapack(reason, rng, monkeypatch):
-    matrices, counts = [rng.normal(size=(9, 7)), rng.normal(size=(5, 8))], [3, 2]
+    matrices = [rng.normal(size=(9, 7)), rng.normal(size=(5, 8))]
+    counts = [3, 2]
     if reason == "large":
         monkeypatch.setattr(svd, "LARGEST", 6)
     elif reason == "lanes that fail":
@@ -164,7 +167,9 @@ def test_every_record_of_the_protocol(monkeypatch):
     """50 000 steps at n = 100: product, layers and residual at every tenth step, and how often LAPACK is needed."""
     target = lb.teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0)
     network = lb.Network.gaussian((100,) * 4, gamma=1.5, seed=1)
-    counts, largest, exact = [10, 1, 1, 1, 0], [0.0], []
+    counts = [10, 1, 1, 1, 0]
+    largest = [0.0]
+    exact = []
     work = workspace.allocate_spectra([(100, 100)] * 5, counts)
     whole = svd._exact
     monkeypatch.setattr(svd, "_exact", lambda *which: exact.append(which) or whole(*which))
@@ -185,7 +190,8 @@ def test_every_record_of_the_protocol(monkeypatch):
 
 def values_hash():
     """A hash of the singular values of several shapes and gradings."""
-    rng, digest = np.random.default_rng(7), hashlib.sha256()
+    rng = np.random.default_rng(7)
+    digest = hashlib.sha256()
     shapes = [(100, 100), (7, 3), (1, 1), (40, 61), (33, 33), (16, 16), (8, 90), (2, 2)]
     matrices = [rng.integers(-999, 999, shape) * 0.5 ** np.arange(shape[1]) for shape in shapes]
     for _, values, _ in _spectra(matrices, [0] * len(shapes)):

@@ -6,7 +6,8 @@ import pytest
 import lrbias as lb
 from runs import settings
 
-SIZE, VALUES = 8, (8.0, 2.5, 0.8)
+SIZE = 8
+VALUES = (8.0, 2.5, 0.8)
 PROBLEM = lb.Factorization(lb.spectrum((SIZE, SIZE), VALUES, seed=0))
 FLOW = lb.GradientFlow(dt=0.05, scheme="dopri5", rtol=1e-8)
 WAYS = {

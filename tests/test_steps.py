@@ -53,7 +53,8 @@ def test_every_kind_of_runge_kutta_method_equals_the_reference(core, name, width
 
 def test_one_euler_step_is_one_of_gd_bit_for_bit(core):
     params, widths, target, work = make(core.pick((9, 4, 30), (5, 3, 8)), stages=1, core=core)
-    flowed, losses = params.copy(), np.empty(core.steps(50))
+    flowed = params.copy()
+    losses = np.empty(core.steps(50))
     core.gd_steps(params, widths, target, 1e-2, losses, work)
     core.rk_steps(flowed, widths, target, 1e-2, *METHODS["euler"], losses, work)
     assert np.array_equal(params, flowed)
@@ -74,7 +75,8 @@ def test_float32_follows_the_reference(core, name):
 def test_chunks_do_not_change_bits(core, name, widths):
     params, widths, target, work = make(widths, stages=4, core=core)
     lengths = core.pick((1, 7, 30, 22), (1, 2))
-    whole, losses = params.copy(), np.empty(sum(lengths))
+    whole = params.copy()
+    losses = np.empty(sum(lengths))
     _steps(core, name, whole, widths, target, 1e-2, losses, work)
     pieces = []
     for length in lengths:
@@ -103,7 +105,9 @@ def _slope(steps, errors):
 
 
 def _integrate(core, name, params, widths, target, time, steps):
-    params, losses, work = params.copy(), np.empty(steps), core.workspace.allocate(widths, stages=4)
+    params = params.copy()
+    losses = np.empty(steps)
+    work = core.workspace.allocate(widths, stages=4)
     assert _steps(core, name, params, widths, target, time / steps, losses, work) == OK
     return params
 
@@ -136,7 +140,8 @@ def test_order_against_the_exact_symmetric_flow(core, name, many, few, order, to
     h = basis @ np.diag([3.0, 2.0, 1.0, 0.5, -0.7]) @ basis.T
     x0 = 0.3 * rng.normal(size=(5, 4))
     params, widths = layout.flatten([x0.T, x0])
-    expected, errors = exact_symmetric_flow(h, x0, time), []
+    expected = exact_symmetric_flow(h, x0, time)
+    errors = []
     for k in steps:
         product = _product(_integrate(core, name, params, widths, h, time, k), widths)
         errors.append(np.linalg.norm(product - expected))

@@ -56,7 +56,8 @@ def test_rows_after_a_damaged_chunk_survive(tmp_path):
     """More than one chunk: a power of two of rows of 40 bytes within 256 KiB are 4096."""
     record = lb.Record(every=1, metrics="singular_values")
     run = lb.train(**settings(5000, record=record, checkpoint_every=1000), store=tmp_path / "run")
-    expected, full = fingerprint(run), run["product/singular_values"]
+    expected = fingerprint(run)
+    full = run["product/singular_values"]
     folder = tmp_path / "run/log.zarr/product/singular_values/c"
     chunks = sorted(folder.iterdir(), key=lambda entry: int(entry.name))
     assert len(chunks) >= 2
@@ -220,21 +221,24 @@ def test_a_reader_never_sees_a_torn_or_shrinking_log(tmp_path):
     if child == 0:
         quiet_train(**arguments, store=path)
         os._exit(0)
-    seen, sizes = [], set()
+    seen = []
+    sizes = set()
     ended = False
     while not ended:
         ended = os.waitpid(child, os.WNOHANG)[0] == child
         if not path.exists():
             continue
         run = lb.open(path)
-        losses, values = run.losses, run["product/singular_values"]
+        losses = run.losses
+        values = run["product/singular_values"]
         assert np.isfinite(losses).all()
         assert np.isfinite(values).all()
         assert len(run.steps_of("product/stable_rank")) == len(values)
         seen.append((run.step, len(losses), values))
     final = lb.open(path)
     assert final.status == "finished"
-    full_losses, full_values = final.losses, final["product/singular_values"]
+    full_losses = final.losses
+    full_values = final["product/singular_values"]
     for (step, rows, values), (next_step, next_rows, _) in itertools.pairwise(seen):
         assert step <= next_step
         assert rows <= next_rows <= len(full_losses)
@@ -347,7 +351,8 @@ def test_crash_driver_full(run):
     report = _crash(run, 1, 50)
     print(report)
     assert report["killed_at_a_write"] == report["writes"]
-    ends, steps = report["phase_ends"], {int(step) for step in report["committed"] if step != "none"}
+    ends = report["phase_ends"]
+    steps = {int(step) for step in report["committed"] if step != "none"}
     if run == "greedy":
         assert len(ends) == 2
         assert ends[0] in steps

@@ -21,7 +21,8 @@ class Broken(io.StringIO):
 
     def __init__(self, error, terminal=False):
         super().__init__()
-        self.fault, self.terminal = error, terminal
+        self.fault = error
+        self.terminal = terminal
 
     def isatty(self):
         return self.terminal

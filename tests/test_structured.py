@@ -14,7 +14,9 @@ from lrcore.cpu.inertia import unproven_values
 
 SURE = 1e-13  # |σ̂ − σ| / σ_1
 VECTORS = 2e-10  # residuals relative to σ_1, and products of different vectors
-ROUNDED, STEP = 1e-7, 2.0**-149  # of results in float32: relative to σ_1, and between its smallest numbers
+# of results in float32: relative to σ_1, and between its smallest numbers
+ROUNDED = 1e-7
+STEP = 2.0**-149
 SQUARES = 2 * svd.PROVEN + 2e-14  # |σ̂² − σ²| / σ_1² of `weight_values` in float32: of what is proven, and of G
 
 
@@ -44,7 +46,8 @@ def _vectors_error(matrix, left, values, right):
     inner = [np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max() for vectors in (left, right)]
     if values[0] < 1e-290:
         return max(inner)
-    scaled, values = matrix / values[0], values[: left.shape[1]] / values[0]
+    scaled = matrix / values[0]
+    values = values[: left.shape[1]] / values[0]
     return max(*inner, np.abs(scaled @ right - left * values).max(), np.abs(scaled.T @ left - right * values).max())
 
 
@@ -59,7 +62,8 @@ def _wrong(rng, groups, largest):
     wrong = []
     for _ in range(groups):
         names, matrices = zip(*(structured.draw(rng, largest) for _ in range(8)), strict=True)
-        exact, none = [_exact(m) for m in matrices], [0] * 8
+        exact = [_exact(m) for m in matrices]
+        none = [0] * 8
         counts = [int(rng.integers(1, min(m.shape) + 1)) for m in matrices]
         found = [values for _, values, _ in _spectra(matrices, none)], _weight_values(matrices)
         for name, values, e in zip(names * 2, [*found[0], *found[1]], exact * 2, strict=True):
@@ -126,7 +130,8 @@ KNOWN = {
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_values(name, count, scale):
-    matrix, exact = scale * np.array(KNOWN[name][0], float), scale * np.array(KNOWN[name][1])
+    matrix = scale * np.array(KNOWN[name][0], float)
+    exact = scale * np.array(KNOWN[name][1])
     for shaped in (matrix, matrix.T.copy()):
         ((_, values, _),) = _spectra([shaped], [count])
         assert np.abs(values - exact).max() <= 1e-14 * exact[0]
@@ -189,7 +194,8 @@ def test_principal_angles_of_structured_planes(rng):
     for _ in range(100):
         k = int(rng.integers(1, 9))
         exact = np.sort(rng.choice([0.0, 0.0, np.pi / 2, 1e-9, 1e-3, 0.5, np.pi / 2 - 1e-9], k))
-        order, turn = rng.permutation(2 * k + 1), scipy.linalg.qr(rng.normal(size=(k, k)))[0]
+        order = rng.permutation(2 * k + 1)
+        turn = scipy.linalg.qr(rng.normal(size=(k, k)))[0]
         a = np.eye(2 * k + 1)[order][:, :k]
         b = a * np.cos(exact) + np.eye(2 * k + 1)[order][:, k : 2 * k] * np.sin(exact)
         b = b[:, rng.permutation(k)] if rng.random() < 0.5 else b @ turn

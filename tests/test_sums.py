@@ -15,7 +15,8 @@ LONG = 9_000_000
 def test_long_sums_are_as_right_as_short_ones(rng, dtype):
     x = (0.1 + 0.01 * rng.random(LONG)).astype(dtype)  # of one sign: rounding does not cancel
     exact = math.fsum(np.square(x, dtype=np.float64))
-    one, few = dtype(1), float(16 * np.finfo(dtype).eps)
+    one = dtype(1)
+    few = float(16 * np.finfo(dtype).eps)
     assert inner(x, x) == pytest.approx(exact, rel=few)
     assert squares(one, x, dtype(0), x) == pytest.approx(exact, rel=few)
 
@@ -55,7 +56,9 @@ def test_the_order_of_a_long_sum_on_a_gpu(gpu, rng, monkeypatch):
 
     if not _target.SIMULATED:
         pytest.skip("calls a function of the device, which only the simulator has in Python")
-    parts, piece, group = 64, 4 * 64, 16 * 64
+    parts = 64
+    piece = 4 * 64
+    group = 16 * 64
     monkeypatch.setattr(passes, "SUM_PIECE", piece)
     monkeypatch.setattr(passes, "SUM_GROUP", group)
     a, b = (rng.integers(1, 1000, 40 * parts).astype(np.float32) / np.float32(1024) for _ in range(2))

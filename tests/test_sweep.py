@@ -401,9 +401,12 @@ def test_sweeps_survive_kills_at_random_times(toml, tmp_path):
     duration = time.monotonic() - started
     whole = lb.open_sweep(tmp_path / "whole")
     expected = [fingerprint(whole[name]) for name in whole.names]
-    chance, kills, sweeps = random.Random(1), 0, 0
+    chance = random.Random(1)
+    kills = 0
+    sweeps = 0
     while kills < 30:
-        store, finished = tmp_path / f"s{sweeps}", {}
+        store = tmp_path / f"s{sweeps}"
+        finished = {}
         for whom in itertools.islice(itertools.cycle(("parent", "worker")), 3):
             kills += _kill_once([*words, store.name], tmp_path, chance.uniform(0.2, 1) * duration, whom)
             if not (store / "sweep.json").is_file():

@@ -88,7 +88,8 @@ class _Client:
     """What a sweep asks of a Dask Client."""
 
     def __init__(self, executor):
-        self._executor, self.asked = executor, []
+        self._executor = executor
+        self.asked = []
 
     def get_executor(self, **settings):
         self.asked.append(settings)

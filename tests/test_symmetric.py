@@ -49,7 +49,8 @@ QUIET = {"record": lb.Record(metrics=()), "forecast": False}
 
 def _trained(problem, network, method, steps, threads=1):
     """(layers, losses) after so many steps of the kernel."""
-    params, losses = network.params.copy(), np.empty(steps, network.dtype)
+    params = network.params.copy()
+    losses = np.empty(steps, network.dtype)
     steps_of(method, problem, network.widths, network.dtype, threads)(params, losses)
     return lb.Network(params, network.widths).layers, losses
 
@@ -70,7 +71,8 @@ def test_layers_stay_tied_bit_for_bit(kind, method, dtype):
 @pytest.mark.parametrize(("method", "widths"), [("gd", (70, 33, 70)), ("rk4", (35, 50, 35))])
 def test_layers_stay_tied_with_two_threads(kind, method, widths):
     """Several panels for each thread, and a remainder."""
-    network, problem = lb.Network.symmetric(widths, 0.3, seed=2), _losses(widths[0])[kind]
+    network = lb.Network.symmetric(widths, 0.3, seed=2)
+    problem = _losses(widths[0])[kind]
     alone, shared = (_trained(problem, network, METHODS[method], 200, threads)[0] for threads in (1, 2))
     assert np.array_equal(shared[1], shared[0].T)
     assert not np.array_equal(shared[1], network.layers[1])
@@ -79,7 +81,8 @@ def test_layers_stay_tied_with_two_threads(kind, method, widths):
 
 @pytest.mark.parametrize("kind", _losses(4))
 def test_a_flow_that_chooses_its_steps_keeps_them_tied(kind):
-    problem, network = _losses(10)[kind], lb.Network.symmetric((10, 7, 10), 0.1, seed=1)
+    problem = _losses(10)[kind]
+    network = lb.Network.symmetric((10, 7, 10), 0.1, seed=1)
     run = lb.train(problem, network, lb.GradientFlow(dt=0.5, scheme="dopri5"), 100, **QUIET)
     assert np.array_equal(run.network.layers[1], run.network.layers[0].T)
     assert run.losses[-1] < run.losses[0]
@@ -101,7 +104,8 @@ def _closed_form(target, half, t):
     values, vectors = np.linalg.eigh(target)
     safe = np.where(values == 0, 1, values)
     doubled = np.where(values == 0, 2 * t, np.expm1(2 * t * values) / safe)
-    seen, grown = vectors.T @ half, np.exp(t * values)[:, None] * (vectors.T @ half)
+    seen = vectors.T @ half
+    grown = np.exp(t * values)[:, None] * (vectors.T @ half)
     inner = np.eye(half.shape[1]) + seen.T @ (doubled[:, None] * seen)
     return vectors @ grown @ np.linalg.solve(inner, grown.T) @ vectors.T
 
@@ -110,7 +114,8 @@ def _closed_form(target, half, t):
 @pytest.mark.parametrize(("scheme", "order"), [("rk4", 4), ("heun", 2), ("euler", 1)])
 def test_the_flow_is_that_of_the_closed_form(scheme, order, d):
     """U' = −∇f(UUᵀ)U for f = ½‖· − H‖²: the error falls with the order of the scheme."""
-    network, errors = lb.Network.symmetric((6, d, 6), 0.3, seed=4), []
+    network = lb.Network.symmetric((6, d, 6), 0.3, seed=4)
+    errors = []
     exact = _closed_form(TARGET, network.layers[1], 4.0)
     moved = np.abs(exact - network.product()).max()
     assert moved > 0.3
@@ -125,7 +130,8 @@ def test_the_flow_is_that_of_the_closed_form(scheme, order, d):
 
 def test_the_flow_of_a_ridge_is_that_of_a_smaller_target():
     """U' = (H − 2λ − UUᵀ)U."""
-    network, ridge = lb.Network.symmetric((6, 4, 6), 0.3, seed=4), 0.1
+    network = lb.Network.symmetric((6, 4, 6), 0.3, seed=4)
+    ridge = 0.1
     run = lb.train(lb.Factorization(TARGET), network, lb.GradientFlow(dt=0.0125, ridge=ridge), 320, **QUIET)
     exact = _closed_form(TARGET - 2 * ridge * np.eye(6), network.layers[1], 4.0)
     assert np.abs(run.network.product() - exact).max() < 1e-8
@@ -369,6 +375,7 @@ def test_a_sweep_has_symmetric_starts(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         made = lb.sweep(base, {"alpha": [0.1, 0.2]}, tmp_path / "s", executor=executor, progress=False)
     for alpha in (0.1, 0.2):
-        problem, network = lb.Factorization(TARGET), lb.Network.symmetric((6, 6, 6), alpha, seed=1)
+        problem = lb.Factorization(TARGET)
+        network = lb.Network.symmetric((6, 6, 6), alpha, seed=1)
         alone = lb.train(problem, network, lb.GD(lr=0.02), 50, **QUIET)
         assert np.array_equal(made[f"alpha={alpha}"].losses, alone.losses)

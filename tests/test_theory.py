@@ -49,7 +49,8 @@ def test_the_limit_of_stability_is_where_steps_stop_to_shrink(depth):
     limit = theory.learning_rate_limit(value, depth)
     for share, shrinks in ((0.98, True), (1.02, False)):
         modes = np.full((depth, 8), value ** (1 / depth)) * (1 + 1e-6)
-        losses, work = np.empty(200), workspace.allocate_diagonal(depth, 8)
+        losses = np.empty(200)
+        work = workspace.allocate_diagonal(depth, 8)
         cpu.diagonal_gd_steps(modes, np.full(8, value), np.ones(8), share * limit, losses, work)
         assert (losses[-1] < losses[0]) == shrinks
 
@@ -70,8 +71,10 @@ def test_constants_of_the_theorems():
 
 def _random_case(rng):
     """(λ, N, α, η, ε) in the admissible range, every branch about equally often."""
-    depth, alpha = int(rng.integers(2, 6)), float(10 ** rng.uniform(-1.2, 0.3))
-    share, start = (depth - 1) / (2 * depth - 1), alpha**depth
+    depth = int(rng.integers(2, 6))
+    alpha = float(10 ** rng.uniform(-1.2, 0.3))
+    share = (depth - 1) / (2 * depth - 1)
+    start = alpha**depth
     kind = rng.integers(5)
     if kind == 0:
         value = -float(10 ** rng.uniform(-1, 1))
@@ -82,7 +85,8 @@ def _random_case(rng):
     else:
         value = start / share * float(10 ** rng.uniform(0.01, 2))
     root = max(value, 0.0) ** (1 / depth)
-    distance, fine = abs(alpha - root), (1 - share ** (1 / depth)) * root
+    distance = abs(alpha - root)
+    fine = (1 - share ** (1 / depth)) * root
     if kind == 3:
         epsilon = fine * float(rng.uniform(0.001, 0.99))
     elif kind == 4:
@@ -94,7 +98,8 @@ def _random_case(rng):
 
 
 def _measured_steps(value, depth, alpha, lr, epsilon, most):
-    d, goal = alpha, max(value, 0.0) ** (1 / depth)
+    d = alpha
+    goal = max(value, 0.0) ** (1 / depth)
     for k in range(most + 2):
         if abs(d - goal) <= epsilon:
             return k
@@ -103,7 +108,9 @@ def _measured_steps(value, depth, alpha, lr, epsilon, most):
 
 
 def _violations(cases, most_steps):
-    rng, branches, violations = np.random.default_rng(7), dict.fromkeys(theory.BRANCHES, 0), []
+    rng = np.random.default_rng(7)
+    branches = dict.fromkeys(theory.BRANCHES, 0)
+    violations = []
     while sum(branches.values()) < cases:
         case = _random_case(rng)
         value, depth, alpha, _, epsilon = case

@@ -28,7 +28,8 @@ def test_memory_and_disk_hold_the_same_run(tmp_path):
 def test_the_run_is_gradient_descent(run):
     """Losses, parameters and singular values against 200 steps of the reference."""
     arguments = settings()
-    params, target = arguments["network"].params.copy(), arguments["problem"].target
+    params = arguments["network"].params.copy()
+    target = arguments["problem"].target
     losses = np.empty(200)
     reference.gd_steps(params, arguments["network"].widths, target, 0.02, losses)
     assert np.allclose(run.losses[:200], losses, rtol=1e-12)
@@ -74,7 +75,8 @@ def test_recorded_metrics_equal_their_definitions(run):
     assert last["product/relative_rank_frobenius"] == (values > 1e-3 * np.linalg.norm(values)).sum()
     assert last["layer/1/numerical_rank"] == (np.linalg.svd(first)[1] > 1e-6).sum()
     assert last["layer/1/balancedness"] == pytest.approx(np.linalg.norm(second.T @ second - first @ first.T))
-    u1, v2 = np.linalg.svd(first)[0][:, 0], np.linalg.svd(second)[2][0]
+    u1 = np.linalg.svd(first)[0][:, 0]
+    v2 = np.linalg.svd(second)[2][0]
     assert last["layer/1/layer_alignment"] == pytest.approx(abs(u1 @ v2))
     assert last["gradient_norm"] == pytest.approx(np.sqrt(sum((slope**2).sum() for slope in slopes)))
     assert np.allclose(last["layer/2/gradient_singular_values"], np.linalg.svd(slopes[1])[1], atol=1e-12)
@@ -416,7 +418,9 @@ def test_no_rank_of_what_is_not_finite_is_a_number(bad):
     setup = metrics.Setup(
         arguments["problem"], network.widths, network.dtype, lb.Record(), arguments["method"], start=network.params.copy
     )
-    params, plan, found = network.params.copy(), metrics.Plan(setup), {}
+    params = network.params.copy()
+    plan = metrics.Plan(setup)
+    found = {}
     params[-1] = bad  # in the last layer
     plan.measure(metrics.Observation(setup), params, 0, lambda name, row, value: found.update({name: value}))
     for name in metrics.RANKS:

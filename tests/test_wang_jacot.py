@@ -62,7 +62,8 @@ def test_sgd_leaves_a_minimum_of_gd_for_a_lower_rank_and_stays_there(tmp_path):
     before = study.minimum(0, NOISE, 5, 2e-3)
     assert before.jumps().rank == 2
     assert least_curvature(before) > -1e-8
-    given, record = problem(0), lb.Record(every=1000, metrics=("singular_values", "gradient_norm"))
+    given = problem(0)
+    record = lb.Record(every=1000, metrics=("singular_values", "gradient_norm"))
     after = lb.train(given, before.network, lb.GD(lr=0.08, ridge=2e-3), 20_000, record, forecast=False)
     assert after["gradient_norm"].max() < 1e-9
     assert after.jumps().rank == 2
@@ -99,7 +100,8 @@ def test_the_study_has_all_of_its_parts(findings):
 
 def test_networks_that_are_wide_enough_make_the_same_jumps(tmp_path, monkeypatch):
     """From one minimum, written in layers of two widths: what is not in use stays 0."""
-    study, method = Study(tmp_path / "study", progress=False), lb.SGD(lr=0.16, ridge=2.5e-3)
+    study = Study(tmp_path / "study", progress=False)
+    method = lb.SGD(lr=0.16, ridge=2.5e-3)
     before = study.minimum(0, NOISE, 3, 2.5e-3).network
     wider = [np.pad(layer, pad) for layer, pad in zip(before.layers, PADS, strict=True)]
     ranks = [

@@ -45,7 +45,8 @@ def _check(matrix, values):
     assert values.shape == expected.shape
     assert (np.diff(values) <= 0).all()
     assert (values >= 0).all()
-    ours, exact = values / expected[0], expected / expected[0]
+    ours = values / expected[0]
+    exact = expected / expected[0]
     assert np.abs(ours**2 - exact**2).max() < EPSILON
     error = np.abs(ours - exact)
     assert error.max() < 1.5e-7
@@ -117,7 +118,8 @@ def test_extreme_scales(scale, shape, rng):
 def test_the_gram_matrix_is_that_product(shape, rng):
     """Integers, whose sums are exact in any order."""
     matrix = _single(rng.integers(-99, 100, shape))
-    work, n = _work([matrix]).gram, min(shape)
+    work = _work([matrix]).gram
+    n = min(shape)
     work.gram[:] = work.panels[:] = work.rows[:] = np.nan
     gram.gram(matrix, work)
     wide = matrix.astype(float) if shape[0] < shape[1] else matrix.T.astype(float)
@@ -134,7 +136,8 @@ def test_the_tridiagonal_matrix_is_similar(n, rng):
         buffer[:] = np.nan
     work.gram[:n, :n] = np.where(np.tri(n, dtype=bool), symmetric, np.nan)
     tridiagonalize(n, work)
-    diagonal, beside = work.diagonal[:n], work.beside[: n - 1]
+    diagonal = work.diagonal[:n]
+    beside = work.beside[: n - 1]
     assert np.isclose(diagonal.sum(), np.trace(symmetric), rtol=1e-12, atol=1e-12 * n)
     assert np.isclose((diagonal**2).sum() + 2 * (beside**2).sum(), (symmetric**2).sum(), rtol=1e-13)
     found = scipy.linalg.eigvalsh_tridiagonal(diagonal, beside)
@@ -199,7 +202,9 @@ def test_what_the_kernels_cannot_do_goes_to_lapack(reason, rng, monkeypatch):
 
 def test_another_thread_gets_on_meanwhile(rng):
     """For a hundred seconds no thread is asked to give way, so another one runs where a kernel gives the GIL free."""
-    matrices, gate, seen = [_single(rng.normal(size=(64, 700)))], threading.Lock(), []
+    matrices = [_single(rng.normal(size=(64, 700)))]
+    gate = threading.Lock()
+    seen = []
     work = _work(matrices)
     cpu.weight_values(matrices, work)  # compiles, which gives it free as well
 
@@ -207,7 +212,8 @@ def test_another_thread_gets_on_meanwhile(rng):
         with gate:
             seen.append(True)
 
-    interval, thread = sys.getswitchinterval(), threading.Thread(target=pass_through)
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=pass_through)
     gate.acquire()
     thread.start()
     sys.setswitchinterval(100.0)
@@ -252,7 +258,8 @@ def test_the_workspace_holds_no_copy_of_a_matrix():
 
 def weight_values_hash():
     """A hash of the values of several shapes and gradings."""
-    rng, digest = np.random.default_rng(7), hashlib.sha256()
+    rng = np.random.default_rng(7)
+    digest = hashlib.sha256()
     shapes = [(100, 100), (7, 3), (1, 1), (40, 161), (133, 33), (16, 16), (8, 290), (2, 2), (10, 128)]
     for values in _values([_single(rng.integers(-999, 999, s) * 0.7 ** np.arange(s[1])) for s in shapes]):
         digest.update(values.tobytes())

@@ -86,7 +86,8 @@ class Comparison:
         times, values = _values_over_time(run)
         known_times, known = _values_over_time(self.reference)
         inside = times <= known_times[-1] * (1 + 1e-12)
-        times, values = times[inside], values[inside]
+        times = times[inside]
+        values = values[inside]
         expected = np.stack([np.interp(times, known_times, column) for column in known.T], axis=1)
         with np.errstate(all="ignore"):  # relative to a target of 0 nothing is finite
             return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
@@ -145,7 +146,8 @@ class Comparison:
 
         largest_distance and largest_trajectory_distance are relative to ‖Ŵ‖_F; None where they are not known.
         """
-        rows, followed = [], self.followed
+        rows = []
+        followed = self.followed
         for run in self.runs:
             reference = run is self.reference
             row = {
@@ -185,7 +187,8 @@ class Comparison:
 
     def __str__(self):
         heads = f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}"
-        table, gaps = self.table(), ["largest_difference", "largest_distance"]
+        table = self.table()
+        gaps = ["largest_difference", "largest_distance"]
         lines = [f"{heads}  max |Δσ|/σ̂₁   max ‖ΔW‖/‖Ŵ‖"]
         if any(row["largest_trajectory_distance"] is not None for row in table):
             gaps.append("largest_trajectory_distance")

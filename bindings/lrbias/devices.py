@@ -27,7 +27,12 @@ class Device:
     describe   what a run says of it beside the machine's own versions, {name: value}
     """
 
-    name, apart, describe = "cpu", False, {}
+    name = "cpu"
+    apart = False
+
+    @property
+    def describe(self):
+        return {}
 
     @property
     def kernels(self):
@@ -91,7 +96,8 @@ class Cuda(Device):
         return self if max(widths) >= WIDE else CPU
 
 
-CPU, CUDA = Device(), Cuda()
+CPU = Device()
+CUDA = Cuda()
 
 
 def resolve(device, threads=1):

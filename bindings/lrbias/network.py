@@ -51,7 +51,8 @@ class Network:
         Layer i is stream i of `seed`: it does not change when layers are added after it. float32 networks are the
         rounded float64 ones. Raises InvalidInput.
         """
-        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        widths = as_widths(widths)
+        seed = validate(Seed, "seed", seed)
         require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         known = isinstance(parametrization, str) and parametrization in PARAMETRIZATIONS
         require(known, "parametrization", parametrization, " or ".join(PARAMETRIZATIONS))
@@ -98,7 +99,8 @@ class Network:
 
         Layer i is stream i of `seed`. Raises InvalidInput unless alpha > 0.
         """
-        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        widths = as_widths(widths)
+        seed = validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
         require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
         layers = [alpha * _orthogonal(shape, seed, i) for i, shape in enumerate(layout.shapes(widths), start=1)]
@@ -114,10 +116,12 @@ class Network:
         its singular values, between orthonormal directions that fit those of its neighbours. Raises InvalidInput
         unless alpha > 0.
         """
-        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        widths = as_widths(widths)
+        seed = validate(Seed, "seed", seed)
         alpha = validate(Positive, "alpha", alpha)
         require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        depth, rank = len(widths) - 1, min(widths)
+        depth = len(widths) - 1
+        rank = min(widths)
         left, values, right = np.linalg.svd(gaussian((widths[-1], widths[0]), seed, 0, random.NETWORK), False)
         roots = alpha * (values[:rank] / values[0]) ** (1 / depth)
         sides = [right[:rank].T]
@@ -139,7 +143,8 @@ class Network:
 
         Raises InvalidInput unless the widths are three, the first is the last, and alpha > 0.
         """
-        widths, seed = as_widths(widths), validate(Seed, "seed", seed)
+        widths = as_widths(widths)
+        seed = validate(Seed, "seed", seed)
         fits = len(widths) == 3 and widths[0] == widths[-1]
         require(fits, "widths", widths, "(n, d, n) for a symmetric start UUᵀ, which has depth 2")
         alpha = validate(Positive, "alpha", alpha)
@@ -252,7 +257,8 @@ class _Start(NamedTuple):
 
 def _deviations(widths, gamma, std, parametrization):
     tangent = parametrization == "ntk"
-    inputs, settings = [np.float64(n) for n in widths[:-1]], {"parametrization": "ntk"} if tangent else {}
+    inputs = [np.float64(n) for n in widths[:-1]]
+    settings = {"parametrization": "ntk"} if tangent else {}
     scale = float(np.prod([n**-0.5 for n in inputs])) if tangent else 1.0
     if std is not None:
         require(gamma is None, "std", std, "either std or gamma")

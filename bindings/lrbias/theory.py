@@ -24,7 +24,8 @@ BRANCHES = ("negative", "from above", "late", "early, fine", "early, coarse")
 
 def sharpness(top_value, depth):
     """Largest Hessian eigenvalue at a balanced minimum: N σ_1^{2 − 2/N}, σ_1 the target's spectral norm."""
-    top, depth = as_real("top_value", top_value)[()], validate(Depth, "depth", depth)
+    top = as_real("top_value", top_value)[()]
+    depth = validate(Depth, "depth", depth)
     require(not (top < 0).any(), "top_value", top_value, "a number of at least 0, or an array of them")
     with np.errstate(over="ignore"):
         return depth * top ** (2 - 2 / depth)
@@ -97,7 +98,8 @@ def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
 
 def representation_cost(values, depth):
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
-    values, depth = as_real("values", values), validate(Depth, "depth", depth)
+    values = as_real("values", values)
+    depth = validate(Depth, "depth", depth)
     require(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
     return depth * float((values ** (2 / depth)).sum())
 
@@ -120,7 +122,8 @@ def rank_bound(lr, weight_decay, batch, epsilon=1e-3, patches=1):
     patches: m_l, how many vectors of a sample the layer is applied to: 1 where it is fully connected, the positions of
     a convolution. The theorem asks for ‖W_{T−1}‖/‖W_T‖ → 1. Raises InvalidInput unless 2μλ < 1 and ε < 2.
     """
-    decay, epsilon = _decay(lr, weight_decay), validate(Positive, "epsilon", epsilon)
+    decay = _decay(lr, weight_decay)
+    epsilon = validate(Positive, "epsilon", epsilon)
     require(epsilon < 2, "epsilon", epsilon, "a number between 0 and 2")
     return validate(Count, "patches", patches) * validate(Count, "batch", batch) * math.log(2 / epsilon) / decay
 
@@ -197,7 +200,8 @@ def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
     eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
     alpha, lr, epsilon = (validate(Amount, name, v) for name, v in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon)))
     require(depth >= 2, "depth", depth, "an integer of at least 2")
-    limit, distance = eigenvalue_limit(eigenvalue, depth, alpha), abs(alpha - max(eigenvalue, 0) ** (1 / depth))
+    limit = eigenvalue_limit(eigenvalue, depth, alpha)
+    distance = abs(alpha - max(eigenvalue, 0) ** (1 / depth))
     require(lr < limit, "lr", lr, f"less than {limit:.6g}, the limit of the theorem")
     require(epsilon < distance, "epsilon", epsilon, f"less than {distance:.6g}, the distance from the start")
     try:
@@ -208,7 +212,8 @@ def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
 
 def _bound(eigenvalue, depth, alpha, lr, epsilon):
     branch = recovery_branch(eigenvalue, depth, alpha, epsilon)
-    root, share = max(eigenvalue, 0.0) ** (1 / depth), (depth - 1) / (2 * depth - 1)
+    root = max(eigenvalue, 0.0) ** (1 / depth)
+    share = (depth - 1) / (2 * depth - 1)
     if branch == "negative":
         return _time_down(epsilon, alpha, depth) / (lr * -eigenvalue)
     if branch == "from above":
@@ -228,7 +233,8 @@ def recovery_branch(eigenvalue, depth, alpha, epsilon):
     """Which of the five cases of the bound applies: one of BRANCHES."""
     eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
     alpha, epsilon = validate(Amount, "alpha", alpha), validate(Amount, "epsilon", epsilon)
-    share, start = (depth - 1) / (2 * depth - 1), _power(alpha, depth)
+    share = (depth - 1) / (2 * depth - 1)
+    start = _power(alpha, depth)
     if eigenvalue < 0:
         return "negative"
     if eigenvalue < start:

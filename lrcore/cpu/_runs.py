@@ -39,14 +39,17 @@ class _RunsTile:
     """Emits the tile for every number of rows and of columns, and the switch between them."""
 
     def __init__(self, builder, vector, a, b, shape, out, finish):
-        self.builder, self.zero = builder, ir.Constant(vector, [0.0] * vector.count)
-        self.vector, self.size = vector, I64(LANE_BYTES)
+        self.builder = builder
+        self.zero = ir.Constant(vector, [0.0] * vector.count)
+        self.vector = vector
+        self.size = I64(LANE_BYTES)
         (self.a, self.a_row, self.a_k), (self.b, self.b_k, self.b_column) = a, b
         (self.rows, self.inner, self.columns), (self.out, self.out_row) = shape, out
         self.mode, self.first, self.second = finish
 
     def emit(self):
-        builder, done = self.builder, self.builder.append_basic_block("runs.done")
+        builder = self.builder
+        done = self.builder.append_basic_block("runs.done")
         switch = builder.switch(builder.add(builder.mul(self.rows, I64(RUNS_TILE + 1)), self.columns), done)
         for rows in range(1, RUNS_TILE + 1):
             for columns in range(1, RUNS_TILE + 1):
@@ -65,7 +68,8 @@ class _RunsTile:
 
     def _sums(self, rows, columns):
         """The loop over k: rows + columns loads, rows · columns FMAs."""
-        builder, before = self.builder, self.builder.block
+        builder = self.builder
+        before = self.builder.block
         loop, after = builder.append_basic_block("runs.k"), builder.append_basic_block("runs.end")
         builder.branch(loop)
         builder.position_at_end(loop)
@@ -86,7 +90,8 @@ class _RunsTile:
         return new
 
     def _finish(self, sums):
-        builder, done = self.builder, self.builder.append_basic_block("runs.stored")
+        builder = self.builder
+        done = self.builder.append_basic_block("runs.stored")
         emitters = {
             RUNS_STORE: self._store,
             RUNS_RESIDUAL: self._residual,

@@ -84,12 +84,17 @@ class _Strip:
     """Emits one loop over rows for every width, and the switch between them."""
 
     def __init__(self, builder, vectors, a, stride, rows):
-        self.builder, self.vectors, self.a, self.stride, self.rows = builder, vectors, a, stride, rows
+        self.builder = builder
+        self.vectors = vectors
+        self.a = a
+        self.stride = stride
+        self.rows = rows
         self.vector = lanes_vector(types.float64)
         self.zero = ir.Constant(self.vector, [0.0] * self.vector.count)
 
     def emit(self, work):
-        builder, done = self.builder, self.builder.append_basic_block("strip.done")
+        builder = self.builder
+        done = self.builder.append_basic_block("strip.done")
         switch = builder.switch(self.vectors, done)
         for width in range(1, STRIP + 1):
             block = builder.append_basic_block(f"strip.{width}")
@@ -117,7 +122,8 @@ class _Strip:
         return emit_spread(self.builder, number if sign > 0 else self.builder.fneg(number))
 
     def _loop(self, width, work):
-        builder, before = self.builder, self.builder.block
+        builder = self.builder
+        before = self.builder.block
         columns = [work.column(self, j) for j in range(width)]
         loop, after = builder.append_basic_block("strip.rows"), builder.append_basic_block("strip.end")
         builder.branch(loop)
@@ -141,7 +147,10 @@ class _Downward:
     keeps_sums = True
 
     def __init__(self, y, v, u, w):
-        self.y, self.v, self.u, self.w = y, v, u, w
+        self.y = y
+        self.v = v
+        self.u = u
+        self.w = w
 
     def column(self, strip, j):
         return strip.load(self.v, j)
@@ -163,7 +172,12 @@ class _Across:
     keeps_sums = False
 
     def __init__(self, y, v, u, w, r, sums):
-        self.y, self.v, self.u, self.w, self.r, self.sums = y, v, u, w, r, sums
+        self.y = y
+        self.v = v
+        self.u = u
+        self.w = w
+        self.r = r
+        self.sums = sums
 
     def column(self, strip, j):
         return strip.load(self.v, j), strip.load(self.w, j), strip.load(self.r, j)
@@ -189,7 +203,14 @@ class _Mirrored:
     keeps_sums = True
 
     def __init__(self, y, v, u, w, r, sums, x, t):
-        self.y, self.v, self.u, self.w, self.r, self.sums, self.x, self.t = y, v, u, w, r, sums, x, t
+        self.y = y
+        self.v = v
+        self.u = u
+        self.w = w
+        self.r = r
+        self.sums = sums
+        self.x = x
+        self.t = t
 
     def column(self, strip, j):
         return strip.load(self.v, j), strip.load(self.w, j), strip.load(self.r, j)
@@ -200,7 +221,8 @@ class _Mirrored:
         y, u = strip.spread(builder.add(self.y, at), -1), strip.spread(builder.add(self.u, at), -1)
         x = strip.spread(builder.add(self.x, at))
         place = builder.add(self.sums, builder.mul(offset, I64(LANE_BYTES)))
-        total, new = strip.load(place, 0), []
+        total = strip.load(place, 0)
+        new = []
         for j, ((v, w, r), t) in enumerate(zip(columns, sums, strict=True)):
             a = strip.fma(u, w, strip.fma(y, v, strip.load(row, j)))
             strip.store(a, row, j)

@@ -25,7 +25,10 @@ UNIT = np.int64(LANE_BYTES)
 @kernel
 def inner(a, b):
     """⟨a, b⟩, in four vectors of sums."""
-    dtype, at_a, at_b, turn = a.dtype, address(a), address(b), 4 * LANE_BYTES
+    dtype = a.dtype
+    at_a = address(a)
+    at_b = address(b)
+    turn = 4 * LANE_BYTES
     whole = a.size * a.itemsize // turn * turn
     all0 = all1 = all2 = all3 = zero_lanes(dtype)
     for group in range(0, whole, SUM_GROUP * a.itemsize):
@@ -39,8 +42,14 @@ def inner(a, b):
                 s1 = fma_lanes(load_lanes(dtype, at_a + at + UNIT), load_lanes(dtype, at_b + at + UNIT), s1)
                 s2 = fma_lanes(load_lanes(dtype, at_a + at + 2 * UNIT), load_lanes(dtype, at_b + at + 2 * UNIT), s2)
                 s3 = fma_lanes(load_lanes(dtype, at_a + at + 3 * UNIT), load_lanes(dtype, at_b + at + 3 * UNIT), s3)
-            t0, t1, t2, t3 = add_lanes(t0, s0), add_lanes(t1, s1), add_lanes(t2, s2), add_lanes(t3, s3)
-        all0, all1, all2, all3 = add_lanes(all0, t0), add_lanes(all1, t1), add_lanes(all2, t2), add_lanes(all3, t3)
+            t0 = add_lanes(t0, s0)
+            t1 = add_lanes(t1, s1)
+            t2 = add_lanes(t2, s2)
+            t3 = add_lanes(t3, s3)
+        all0 = add_lanes(all0, t0)
+        all1 = add_lanes(all1, t1)
+        all2 = add_lanes(all2, t2)
+        all3 = add_lanes(all3, t3)
     total = total_lanes(add_lanes(add_lanes(all0, all1), add_lanes(all2, all3)))
     for k in range(whole // a.itemsize, a.size):
         total += a[k] * b[k]
@@ -50,7 +59,10 @@ def inner(a, b):
 @kernel
 def squares(alpha, a, beta, b):
     """‖alpha a + beta b‖², in two vectors of sums."""
-    dtype, at_a, at_b, turn = a.dtype, address(a), address(b), 2 * LANE_BYTES
+    dtype = a.dtype
+    at_a = address(a)
+    at_b = address(b)
+    turn = 2 * LANE_BYTES
     first, second = spread_lanes(alpha), spread_lanes(beta)
     whole = a.size * a.itemsize // turn * turn
     all0 = all1 = zero_lanes(dtype)

@@ -23,9 +23,11 @@ class _Vectors:
     """Emits vector instructions of one element type through an IR builder."""
 
     def __init__(self, builder, element):
-        self.builder, self.element = builder, element
+        self.builder = builder
+        self.element = element
         bits = 64 if isinstance(element, ir.DoubleType) else 32
-        self.bytes, self.lanes = bits // 8, VECTOR_BITS // bits
+        self.bytes = bits // 8
+        self.lanes = VECTOR_BITS // bits
         self.type = ir.VectorType(element, self.lanes)
         self.mask_type = ir.VectorType(I1, self.lanes)
         self.suffix = f"v{self.lanes}f{bits}"
@@ -52,7 +54,8 @@ class _Vectors:
 
     def transpose(self, rows):
         """The columns of a square block: log2(lanes) rounds of exchanges between rows 1, 2, 4, … apart."""
-        lanes, step = self.lanes, 1
+        lanes = self.lanes
+        step = 1
         while step < lanes:
             new = list(rows)
             for i in range(lanes):
@@ -62,7 +65,8 @@ class _Vectors:
                 high = [k + step if not k & step else lanes + k for k in range(lanes)]
                 new[i] = self._shuffle(rows[i], rows[i + step], low)
                 new[i + step] = self._shuffle(rows[i], rows[i + step], high)
-            rows, step = new, 2 * step
+            rows = new
+            step = 2 * step
         return rows
 
     def _shuffle(self, a, b, order):
@@ -124,13 +128,15 @@ class _Tile:
     """Emits one variant of the tile for every number of rows and of vectors, and the switch between them."""
 
     def __init__(self, builder, vectors, arguments):
-        self.builder, self.vectors = builder, vectors
+        self.builder = builder
+        self.vectors = vectors
         (self.rows, self.width, self.count, self.a, self.a_row, self.a_k, self.b, self.b_row) = arguments[:8]
         (self.start, self.start_row, self.c, self.c_row, self.mode) = arguments[8:13]
         (self.factor, self.target, self.columns) = arguments[13:]
 
     def emit(self):
-        builder, lanes = self.builder, self.vectors.lanes
+        builder = self.builder
+        lanes = self.vectors.lanes
         vectors = builder.sdiv(builder.add(self.width, I64(lanes - 1)), I64(lanes))
         last = builder.sub(self.width, builder.mul(builder.sub(vectors, I64(1)), I64(lanes)))
         self.mask = self.vectors.mask(last)
@@ -177,7 +183,8 @@ class _Tile:
 
     def _begin(self, rows, count):
         """The sums before the first k: zeros, or those of the block of k before this one."""
-        builder, zero = self.builder, self.vectors.zero
+        builder = self.builder
+        zero = self.vectors.zero
         fresh = builder.block
         load, ready = builder.append_basic_block("tile.continue"), builder.append_basic_block("tile.ready")
         builder.cbranch(builder.icmp_signed("==", self.start, I64(0)), ready, load)
@@ -220,7 +227,8 @@ class _Tile:
         loop, after = builder.append_basic_block("tile.k"), builder.append_basic_block("tile.end")
         builder.cbranch(builder.icmp_signed(">", turns, I64(0)), loop, after)
         builder.position_at_end(loop)
-        turn, phis = builder.phi(I64), [builder.phi(value.type) for value in state]
+        turn = builder.phi(I64)
+        phis = [builder.phi(value.type) for value in state]
         new = phis
         for _ in range(unroll):
             new = self._one_k(rows, count, new)
@@ -290,7 +298,8 @@ class _Tile:
         factor = self.vectors.splat(self.factor)
         for i in range(rows):
             for j in range(count):
-                place, mask = self._place(self.c, self.c_row, i, j), self._mask_of(j, count)
+                place = self._place(self.c, self.c_row, i, j)
+                mask = self._mask_of(j, count)
                 self.vectors.store(self.vectors.fma(factor, sums[i][j], self.vectors.load(place, mask)), place, mask)
 
     def _negate(self, sums, rows, count):
@@ -316,7 +325,8 @@ class _Tile:
     def _residual(self, sums, rows, count):
         builder = self.builder
         for j in range(count):
-            mask, column = self._mask_of(j, count), self._at(self.columns, I64(j * self.vectors.lanes))
+            mask = self._mask_of(j, count)
+            column = self._at(self.columns, I64(j * self.vectors.lanes))
             squares = self.vectors.load(column, mask)
             for i in range(rows):
                 difference = builder.fsub(
@@ -337,7 +347,8 @@ def pack(typingctx, panel, b, b_row, width, count, like):
     def codegen(context, builder, signature, arguments):
         panel, b, b_row, width, count, _ = arguments
         vectors = _Vectors(builder, ir.DoubleType() if like.bitwidth == 64 else ir.FloatType())
-        size, lanes = I64(vectors.bytes), vectors.lanes
+        size = I64(vectors.bytes)
+        lanes = vectors.lanes
         with cgutils.for_range(builder, count) as k:
             source = builder.add(b, builder.mul(builder.mul(k.index, b_row), size))
             goal = builder.add(panel, builder.mul(k.index, I64(TILE_VECTORS * lanes * vectors.bytes)))

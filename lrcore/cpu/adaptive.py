@@ -45,7 +45,8 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
     is NaN and `params` the last grid point that was reached. PAUSED likewise, when flow.budget is spent: what is before
     the first NaN of `losses` is made, and a call for the rest goes on with the same bits.
     """
-    places, clock = places_of(work), state.clock
+    places = places_of(work)
+    clock = state.clock
     begun = clock[EVALUATIONS]
     for k in range(losses.size):
         loss = _forward(params, widths, objective, flow.ridge, work, places)
@@ -70,18 +71,22 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
 def _take_up(widths, objective, flow, pair, state, work, places):
     """Fill the workspace: with the current step, or before the first with one of size 0, and choose the next size."""
     (a, _, _, _), base, clock = pair, state.base, state.clock
-    h, proposed, made = clock[STEP], clock[NEXT], 0
+    h = clock[STEP]
+    proposed = clock[NEXT]
+    made = 0
     _make_slopes(np.intp(0), np.intp(1), h, widths, objective, flow, a, base, work, places)
     if h > 0:
         _make_slopes(np.intp(1), a.shape[0], h, widths, objective, flow, a, base, work, places)
     else:
         length, speed = _norm(base, work, places), _norm(work.stages[0], work, places)
-        h, made = first_trial(length, speed), 2
+        h = first_trial(length, speed)
+        made = 2
         _make_slopes(np.intp(1), np.intp(2), h, widths, objective, flow, a, base, work, places)
         change = _stand_still(base, work, places) / (h * a[1, 0])
         proposed = first_step(h, speed, change, flow.atol + flow.rtol * length)
     if places.part == 0:
-        clock[NEXT], clock[READY] = proposed, 1
+        clock[NEXT] = proposed
+        clock[READY] = 1
         clock[EVALUATIONS] += made
     meet(places)
 
@@ -102,17 +107,24 @@ def _stand_still(base, work, places):
 def _advance(widths, objective, flow, pair, state, work, places):
     """The next step, as often tried as it takes to keep the tolerance; False when it cannot be made."""
     (a, _, probes, _), base, clock = pair, state.base, state.clock
-    t, h, last_stage = clock[TIME] + clock[STEP], clock[NEXT], a.shape[0] - 1
+    t = clock[TIME] + clock[STEP]
+    h = clock[NEXT]
+    last_stage = a.shape[0] - 1
     first, last = share(base.size, places)
     _copy(work.point[first:last], base[first:last])
     _copy(work.stages[last_stage, first:last], work.stages[0, first:last])
     meet(places)
-    length, trials, made, accepted, largest = _norm(base, work, places), 0, 0.0, False, FACTORS[-1]
+    length = _norm(base, work, places)
+    trials = 0
+    made = 0.0
+    accepted = False
+    largest = FACTORS[-1]
     noise = NOISE * np.finfo(base.dtype).eps
     while not accepted and t < t + h < np.inf:
         _make_slopes(np.intp(1), a.shape[0], h, widths, objective, flow, a, base, work, places)
         apart, bent = _probe(h, probes[0], work, places), _probe(1.0, probes[1], work, places)
-        off, reached = _probe(h, probes[2], work, places), _norm(work.point, work, places)
+        off = _probe(h, probes[2], work, places)
+        reached = _norm(work.point, work, places)
         larger = reached if reached > length else length
         tolerance = flow.atol + flow.rtol * larger
         accepted = off <= tolerance < np.inf
@@ -121,9 +133,12 @@ def _advance(widths, objective, flow, pair, state, work, places):
         else:
             largest = 1.0  # right after a failure a step does not grow
         proposed = h * step_factor(off, tolerance, largest)
-        h, trials = stable_size(proposed, h, apart, bent, noise * larger), trials + 1
+        h = stable_size(proposed, h, apart, bent, noise * larger)
+        trials = trials + 1
     if places.part == 0:
-        clock[TIME], clock[STEP], clock[NEXT] = t, made, h
+        clock[TIME] = t
+        clock[STEP] = made
+        clock[NEXT] = h
         clock[EVALUATIONS] += trials * last_stage
         clock[REJECTED] += trials - accepted
         clock[ACCEPTED] += accepted

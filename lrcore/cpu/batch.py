@@ -36,7 +36,8 @@ from lrcore.status import DIVERGED, OK
 
 # NumPy integers: for every Python literal inside a tuple Numba would compile the called function anew.
 ONE, UNIT = np.int64(1), np.int64(LANE_BYTES)
-STORE, NEGATE = (np.int64(RUNS_STORE), np.int64(0), np.int64(0)), (np.int64(RUNS_NEGATE), np.int64(0), np.int64(0))
+STORE = (np.int64(RUNS_STORE), np.int64(0), np.int64(0))
+NEGATE = (np.int64(RUNS_NEGATE), np.int64(0), np.int64(0))
 RESIDUAL, ADD = np.int64(RUNS_RESIDUAL), np.int64(RUNS_ADD)
 
 
@@ -80,9 +81,13 @@ def _places(work, parameters):
 @kernel
 def batch_gd_steps(params, widths, targets, lr, losses, statuses, work):
     """`gd_steps` of every run, with a learning rate each. `params`, `losses` and `statuses` are written."""
-    dtype, places, factor = params.dtype, _places(work, params.shape[1]), work.factors[0]
+    dtype = params.dtype
+    places = _places(work, params.shape[1])
+    factor = work.factors[0]
     for block in range(params.shape[0]):
-        point, target, status = address(params[block]), address(targets[block]), statuses[block]
+        point = address(params[block])
+        target = address(targets[block])
+        status = statuses[block]
         going = _start(status)
         for lane in range(factor.size):
             factor[lane] = -lr[block, lane]
@@ -97,9 +102,12 @@ def batch_gd_steps(params, widths, targets, lr, losses, statuses, work):
 @kernel
 def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work):
     """`rk_steps` of every run, with a time step each. Needs a workspace with as many stages as b has."""
-    dtype, places = params.dtype, _places(work, params.shape[1])
+    dtype = params.dtype
+    places = _places(work, params.shape[1])
     for block in range(params.shape[0]):
-        start, target, status = address(params[block]), address(targets[block]), statuses[block]
+        start = address(params[block])
+        target = address(targets[block])
+        status = statuses[block]
         going = _start(status)
         _scale(dt[block], a, b, work.factors)
         for k in range(losses.shape[1]):
@@ -151,7 +159,8 @@ def _stage_point(dtype, params, s, a, going, places):
     point = params
     for j in range(s):
         if a[s, j] != 0:
-            factor, stage = places.factors + (s * a.shape[0] + j) * UNIT, places.stages + j * places.params_size
+            factor = places.factors + (s * a.shape[0] + j) * UNIT
+            stage = places.stages + j * places.params_size
             _add_scaled(dtype, factor, stage, point, places.point, places.params_size, going)
             point = places.point
     return point
@@ -182,18 +191,22 @@ def _add_scaled(dtype, factor, x, base, out, size, going):
 @kernel
 def _forward(dtype, params, widths, target, places):
     """Prefix products and residual, as `chain.forward`; the sums of squares go to `places.loss`."""
-    depth, inputs = widths.size - 1, widths[0]
+    depth = widths.size - 1
+    inputs = widths[0]
     for j in range(inputs):
         store_lanes(zero_lanes(dtype), places.columns + j * UNIT)
     if depth == 1:
         _subtract(dtype, params, target, widths, places)
-    previous, product, layer = params, places.prefix, params + widths[1] * inputs * UNIT
+    previous = params
+    product = places.prefix
+    layer = params + widths[1] * inputs * UNIT
     for i in range(2, depth + 1):
         rows, inner = widths[i], widths[i - 1]
         out, finish = (places.residual, (RESIDUAL, target, places.columns)) if i == depth else (product, STORE)
         _multiply(dtype, (layer, inner, ONE), (previous, inputs, ONE), (rows, inner, inputs), out, finish)
         layer += rows * inner * UNIT
-        previous, product = product, product + rows * inputs * UNIT
+        previous = product
+        product = product + rows * inputs * UNIT
     total = load_lanes(dtype, places.columns)
     for j in range(1, inputs):
         total = add_lanes(total, load_lanes(dtype, places.columns + j * UNIT))
@@ -205,7 +218,8 @@ def _subtract(dtype, params, target, widths, places):
     """The residual of a single layer and the squares of its columns: what RESIDUAL does after a product."""
     for i in range(widths[1]):
         for j in range(widths[0]):
-            at, column = (i * widths[0] + j) * UNIT, places.columns + j * UNIT
+            at = (i * widths[0] + j) * UNIT
+            column = places.columns + j * UNIT
             difference = subtract_lanes(load_lanes(dtype, params + at), load_lanes(dtype, target + at))
             store_lanes(difference, places.residual + at)
             store_lanes(fma_lanes(difference, difference, load_lanes(dtype, column)), column)
@@ -214,8 +228,11 @@ def _subtract(dtype, params, target, widths, places):
 @kernel
 def _backward(dtype, params, widths, out, finish, places):
     """Gradients from the residual, as `chain.backward`; each ends in `out` (may be `params`) as `finish` says."""
-    depth, inputs = widths.size - 1, widths[0]
-    back, layer, prefix = places.residual, places.params_size, places.prefix + places.prefix_size
+    depth = widths.size - 1
+    inputs = widths[0]
+    back = places.residual
+    layer = places.params_size
+    prefix = places.prefix + places.prefix_size
     for i in range(depth, 1, -1):
         rows, columns = widths[i], widths[i - 1]
         layer -= rows * columns * UNIT
@@ -239,12 +256,16 @@ def _multiply(dtype, a, b, shape, out, finish):
     (a_start, a_row, a_column), (b_start, b_row, b_column) = a, b
     rows, inner, columns = shape
     mode, first, second = finish
-    a_row, a_column, b_row, b_column = a_row * UNIT, a_column * UNIT, b_row * UNIT, b_column * UNIT
+    a_row = a_row * UNIT
+    a_column = a_column * UNIT
+    b_row = b_row * UNIT
+    b_column = b_column * UNIT
     out_row = columns * UNIT
     for i in range(0, rows, RUNS_TILE):
         for j in range(0, columns, RUNS_TILE):
             at = i * out_row + j * UNIT
             end = (mode, first + at, second + j * UNIT) if mode == RESIDUAL else finish
-            a_part, b_part = (a_start + i * a_row, a_row, a_column), (b_start + j * b_column, b_row, b_column)
+            a_part = (a_start + i * a_row, a_row, a_column)
+            b_part = (b_start + j * b_column, b_row, b_column)
             size = (min(RUNS_TILE, rows - i), inner, min(RUNS_TILE, columns - j))
             tile_runs(dtype, a_part, b_part, size, (out + at, out_row), end)

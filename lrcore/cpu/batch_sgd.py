@@ -80,9 +80,14 @@ def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losse
     losses    of every run the mean over the steps of this call, up to the one that is not finite
     statuses  are read, too: OK where a run goes on
     """
-    dtype, places, count, one = params.dtype, _places(work), entries.rows.shape[1], params.dtype.type(1)
+    dtype = params.dtype
+    places = _places(work)
+    count = entries.rows.shape[1]
+    one = params.dtype.type(1)
     for block in range(params.shape[0]):
-        point, sums, status = address(params[block]), address(losses[block]), statuses[block]
+        point = address(params[block])
+        sums = address(losses[block])
+        status = statuses[block]
         rates = address(lr[block]), address(ridge[block])
         own = entries.rows[block], entries.columns[block], entries.values[block], sampling.seed[block]
         (going, every), filled, place = _going(status), np.int64(0), np.int64(0)
@@ -139,14 +144,17 @@ def _draw_ahead(k, steps, sampling, own, widths, work):
     Made ahead, since a vector that is read right after its numbers were written one by one has to wait for them.
     """
     (rows, columns, values, seeds), inner, size = own, widths[widths.size - 2] * UNIT, UNIT // work.rows.shape[1]
-    count, step = rows.shape[0], sampling.first + k
-    here, ahead = first_draw(step, count, sampling), min(max(work.drawn.size // sampling.batch, 1), steps - k)
+    count = rows.shape[0]
+    step = sampling.first + k
+    here = first_draw(step, count, sampling)
+    ahead = min(max(work.drawn.size // sampling.batch, 1), steps - k)
     filled = first_draw(step + ahead, count, sampling) - here
     for lane in range(work.rows.shape[1]):
         draws(seeds[lane], DOMAIN, here, sampling.replacement, work.order[lane], work.drawn[:filled])
         for draw in range(filled):
             entry = work.drawn[draw]
-            row, column = rows[entry, lane] * inner, columns[entry, lane] * UNIT
+            row = rows[entry, lane] * inner
+            column = columns[entry, lane] * UNIT
             # with one layer there is no row of a last and column of a first one, but only the entry itself
             work.rows[draw, lane] = row + lane * size + (column if widths.size == 2 else 0)
             work.columns[draw, lane] = column + lane * size
@@ -184,7 +192,8 @@ def _end(finite, going, k, status, work):
     """The runs whose loss at step k is not finite end. Returns which still go on."""
     for lane in range(status.size):
         if going >> lane & 1 and not finite >> lane & 1:
-            status[lane], work.made[lane] = DIVERGED, k
+            status[lane] = DIVERGED
+            work.made[lane] = k
             going -= 1 << lane
     return going
 
@@ -192,7 +201,8 @@ def _end(finite, going, k, status, work):
 @kernel
 def _hold(dtype, going, size, places):
     """Make the update leave the weights of runs that have ended as they are: decay 1, and nothing to add."""
-    zero, one = zero_lanes(dtype), spread_lanes(dtype.type(1))
+    zero = zero_lanes(dtype)
+    one = spread_lanes(dtype.type(1))
     store_lanes(choose_lanes(going, load_lanes(dtype, places.decay), one), places.decay)
     for s in range(size):
         at = places.residual + s * UNIT
@@ -205,13 +215,18 @@ def _hold(dtype, going, size, places):
 @kernel
 def _ends(dtype, params, widths, s, draw, places):
     """f and b of entry s of the batch, a draw made ahead, and its residual, whose square is added to the sum."""
-    depth, layer = widths.size - 1, params
-    f, b = places.f + s * places.per_sample, places.b + s * places.per_sample
-    rows, columns = places.rows + draw * places.offsets, places.columns + draw * places.offsets
+    depth = widths.size - 1
+    layer = params
+    f = places.f + s * places.per_sample
+    b = places.b + s * places.per_sample
+    rows = places.rows + draw * places.offsets
+    columns = places.columns + draw * places.offsets
     if depth == 1:
         found = gather_lanes(dtype, params, rows)
     else:
-        here, back, found = f, b, zero_lanes(dtype)
+        here = f
+        back = b
+        found = zero_lanes(dtype)
         for q in range(widths[1]):
             store_lanes(gather_lanes(dtype, layer + q * widths[0] * UNIT, columns), here + q * UNIT)
         layer += widths[1] * widths[0] * UNIT
@@ -242,7 +257,9 @@ def _times(dtype, matrix, shape, x, out):
     (start, down, right), (rows, columns), q = matrix, shape, 0
     while q + 5 <= rows:
         s0 = s1 = s2 = s3 = s4 = zero_lanes(dtype)
-        at, end, source = start + q * down, start + q * down + columns * right, x
+        at = start + q * down
+        end = start + q * down + columns * right
+        source = x
         while at < end:
             value = load_lanes(dtype, source)
             s0 = fma_lanes(load_lanes(dtype, at), value, s0)
@@ -270,9 +287,13 @@ def _times(dtype, matrix, shape, x, out):
 @kernel
 def _update(dtype, params, widths, s, draw, places):
     """Add entry s of the batch to every layer; the first one multiplies by the decay before."""
-    depth, inputs, layer = widths.size - 1, widths[0], params
-    f, b = places.f + s * places.per_sample, places.b + s * places.per_sample
-    rows, columns = places.rows + draw * places.offsets, places.columns + draw * places.offsets
+    depth = widths.size - 1
+    inputs = widths[0]
+    layer = params
+    f = places.f + s * places.per_sample
+    b = places.b + s * places.per_sample
+    rows = places.rows + draw * places.offsets
+    columns = places.columns + draw * places.offsets
     factor = multiply_lanes(load_lanes(dtype, places.rate), load_lanes(dtype, places.residual + s * UNIT))
     decay = load_lanes(dtype, places.decay) if s == 0 else spread_lanes(dtype)
     if depth == 1:
@@ -300,7 +321,9 @@ def _add_to_one(dtype, factor, decay, lines, x, chosen):
     (layer, line, count), (start, step, length), p = lines, x, 0
     while p + 1 < count:  # two lines at a time: loops over a few numbers cost more than what they do
         here, there = lanes_at(dtype, chosen, p * line), lanes_at(dtype, chosen, (p + 1) * line)
-        at, end, source = layer + p * line, layer + p * line + length * step, start
+        at = layer + p * line
+        end = layer + p * line + length * step
+        source = start
         while at < end:
             value = load_lanes(dtype, source)
             one = multiply_lanes(decay, load_lanes(dtype, at))
@@ -323,11 +346,14 @@ def _add_to_one(dtype, factor, decay, lines, x, chosen):
 def _add_to_all(dtype, factor, decay, layer, left, right):
     """layer = decay · layer + (factor · left) rightᵀ, the first product rounded alone; (address, length) of each."""
     (b, rows), (f, columns) = left, right
-    stride, q = columns * UNIT, 0
+    stride = columns * UNIT
+    q = 0
     while q + 1 < rows:
         here = multiply_lanes(factor, load_lanes(dtype, b + q * UNIT))
         there = multiply_lanes(factor, load_lanes(dtype, b + q * UNIT + UNIT))
-        at, end, source = layer + q * stride, layer + (q + 1) * stride, f
+        at = layer + q * stride
+        end = layer + (q + 1) * stride
+        source = f
         while at < end:
             value = load_lanes(dtype, source)
             one = fma_lanes(here, value, multiply_lanes(decay, load_lanes(dtype, at)))

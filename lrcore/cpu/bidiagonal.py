@@ -94,22 +94,30 @@ def bidiagonalize(matrix, work, lane, lanes):
         work.above[:] = 0
         _square(work.diagonal, work.above, lane, lanes)
         return scale
-    rows, columns, dtype = max(matrix.shape), min(matrix.shape), work.matrix.dtype
+    rows = max(matrix.shape)
+    columns = min(matrix.shape)
+    dtype = work.matrix.dtype
     flat = work.matrix.reshape(work.matrix.size)
     total = inner(flat, flat)
-    places, one, zero = _places(work), dtype.type(1), dtype.type(0)
+    places = _places(work)
+    one = dtype.type(1)
+    zero = dtype.type(0)
     u, v = places.left, places.right
     work.down[:] = 0
     _next_column(0, rows, zero, zero, u, places)
     for k in range(columns):
         tau, beta, _ = _reflect(dtype, k, u, rows)
-        work.diagonal[k], work.factors[0, k], work.above[k] = beta, tau, 0
+        work.diagonal[k] = beta
+        work.factors[0, k] = tau
+        work.above[k] = 0
         if k < columns - 1:
-            last, v = v, places.right + k % places.rights * places.right_size
+            last = v
+            v = places.right + k % places.rights * places.right_size
             work.sums[k + 1 : rows] = 0
             _both_passes(dtype, k, rows, last, u, tau, v, places)
             tau, beta, factor = _reflect(dtype, k + 1, v, columns)
-            work.above[k], work.factors[1, k] = beta, tau
+            work.above[k] = beta
+            work.factors[1, k] = tau
             for i in range((k + 1) // LANES * LANES, rows, LANES):
                 total_rows(places.sums + i * UNIT, tau * factor, places.y + i * SIZE)
             u = places.left + (k + 1) % places.lefts * places.left_size
@@ -121,7 +129,9 @@ def bidiagonalize(matrix, work, lane, lanes):
 @kernel
 def _square(diagonal, above, lane, lanes):
     """The squares into lanes.q and lanes.e, and their sum: reflections leave it as it was."""
-    q, e, total = lanes.q, lanes.e, 0.0
+    q = lanes.q
+    e = lanes.e
+    total = 0.0
     for k in range(diagonal.size):
         q[k, lane] = diagonal[k] ** 2
         e[k, lane] = above[k] ** 2
@@ -187,7 +197,8 @@ def _reflect(dtype, k, x, count):
     zero, one = dtype.type(0), dtype.type(1)
     head = number(x + k * SIZE, one)
     put(x + k * SIZE, one - one)
-    first, last = k // LANES * UNIT, (count + LANES - 1) // LANES * UNIT
+    first = k // LANES * UNIT
+    last = (count + LANES - 1) // LANES * UNIT
     squares = zero_lanes(dtype)
     for at in range(first, last, UNIT):
         part = load_lanes(dtype, x + at)
@@ -208,19 +219,25 @@ def _reflect(dtype, k, x, count):
 @kernel
 def _both_passes(dtype, k, rows, last, u, tau, r, places):
     """Strip by strip: the reflection `last` from the right, whose y is known, then u from the left; r and the sums."""
-    at, vectors = (k + 1) // LANES * UNIT, places.vectors - (k + 1) // LANES
+    at = (k + 1) // LANES * UNIT
+    vectors = places.vectors - (k + 1) // LANES
     widest = max(1, min(STRIP, STRIP_BYTES // (UNIT * (rows - k))))
-    row, one, zero = places.a + k * places.stride, dtype.type(1), dtype.type(0)
-    y, u = places.y + k * SIZE, u + k * SIZE
+    row = places.a + k * places.stride
+    one = dtype.type(1)
+    zero = dtype.type(0)
+    y = places.y + k * SIZE
+    u = u + k * SIZE
     while vectors > 0:
         strips = (vectors + widest - 1) // widest
         width = (vectors + strips - 1) // strips  # strips of much the same width
-        v, w = last + at, places.w + at
+        v = last + at
+        w = places.w + at
         downward_strip(width, row + at, places.stride, rows - k, y, v, u, w)
         _row(dtype, width * UNIT, row + at, number(y, one), v, tau, w, r + at)
         for j in range(at // SIZE, k + 1):
             put(r + j * SIZE, zero)
-        below, sums = row + places.stride + at, places.sums + (k + 1) * UNIT
+        below = row + places.stride + at
+        sums = places.sums + (k + 1) * UNIT
         across_strip(width, below, places.stride, rows - k - 1, y + SIZE, v, u + SIZE, w, r + at, sums)
         at += width * UNIT
         vectors -= width
@@ -242,13 +259,15 @@ def reflect_back(reflections, factors, vectors):
 
     Row k of reflections (≥ count of factors, length) is u; factors (·,) the τ. Lengths are multiples of LANES.
     """
-    dtype, size = vectors.dtype, vectors.shape[1] * SIZE
+    dtype = vectors.dtype
+    size = vectors.shape[1] * SIZE
     for k in range(factors.size - 1, -1, -1):
         if factors[k] == 0:
             continue
         u = address(reflections) + k * size
         for i in range(vectors.shape[0]):
-            x, total = address(vectors) + i * size, zero_lanes(dtype)
+            x = address(vectors) + i * size
+            total = zero_lanes(dtype)
             for at in range(k // LANES * UNIT, size, UNIT):
                 total = fma_lanes(load_lanes(dtype, u + at), load_lanes(dtype, x + at), total)
             share = spread_lanes(-factors[k] * total_lanes(total))

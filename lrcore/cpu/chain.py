@@ -44,7 +44,8 @@ def backward(params, widths, factor, out, work):
 @kernel
 def loss_and_gradient(params, widths, target, gradient, work):
     """The loss at `params`; its gradient into `gradient`, laid out like `params`."""
-    one, places = params.dtype.type(1), places_of(work)
+    one = params.dtype.type(1)
+    places = places_of(work)
     loss = forward_at(one, address(params), widths, address(target), places)
     start, end = share(gradient.size, places)
     gradient[start:end] = 0
@@ -59,7 +60,8 @@ def loss_and_gradient(params, widths, target, gradient, work):
 @part
 def forward_at(one, params, widths, target, places):
     """`forward` of addresses."""
-    inputs, size = widths[0], places.size
+    inputs = widths[0]
+    size = places.size
     if places.part == 0:
         for j in range(inputs):
             put(places.columns + j * size, one - one)
@@ -77,8 +79,12 @@ def forward_at(one, params, widths, target, places):
 @kernel
 def _chain(one, params, widths, last, target, places):
     """P_2 … P_{N−1} into the workspace; P_N to the address `last`, minus `target` when that is an address (not 0)."""
-    depth, inputs, size = widths.size - 1, widths[0], places.size
-    layer, prefix, previous = params, places.prefix, params
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = places.size
+    layer = params
+    prefix = places.prefix
+    previous = params
     for i in range(2, depth + 1):
         rows, inner = widths[i], widths[i - 1]
         layer += inner * widths[i - 2] * size
@@ -96,7 +102,8 @@ def _single_layer(one, params, target, widths, places):
     size = places.size
     for i in range(widths[1]):
         for j in range(widths[0]):
-            at, column = (i * widths[0] + j) * size, places.columns + j * size
+            at = (i * widths[0] + j) * size
+            column = places.columns + j * size
             difference = number(params + at, one) - number(target + at, one)
             put(places.residual + at, difference)
             put(column, fma(difference, difference, number(column, one)))
@@ -113,15 +120,23 @@ def backward_at(mode, factor, params, widths, out, base, places):
 
     `out` and the goal may be `params` itself: of a layer nothing is read once it is written.
     """
-    depth, inputs, size, none, store = widths.size - 1, widths[0], places.size, np.intp(0), np.intp(STORE)
-    offset, prefix, back = np.intp(0), places.prefix_end, places.residual
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = places.size
+    none = np.intp(0)
+    store = np.intp(STORE)
+    offset = np.intp(0)
+    prefix = places.prefix_end
+    back = places.residual
     for i in range(2, depth + 1):
         offset += widths[i - 1] * widths[i - 2] * size
     for i in range(depth, 1, -1):
         rows, inner = widths[i], widths[i - 1]
         prefix -= inner * inputs * size
         below = params if i == 2 else prefix
-        layer, goal, origin = params + offset, out + offset, base + offset
+        layer = params + offset
+        goal = out + offset
+        origin = base + offset
         offset -= inner * widths[i - 2] * size
         next_back = places.back + i % 2 * places.back_turn
         product_at(np.intp(AT_B), store, inner, inputs, rows, layer, back, next_back, factor, none, none, places)
@@ -136,10 +151,17 @@ def backward_at(mode, factor, params, widths, out, base, places):
 @kernel
 def _first_layer(mode, factor, gradient, out, base, record, length, size):
     """What `backward_at` does with the gradient of W_1, which is B_1 itself. Addresses, length in bytes."""
-    at, spread, zero, none = np.intp(0), spread_lanes(factor), zero_lanes(factor), factor - factor
-    source, goal, weight = out, out, factor
+    at = np.intp(0)
+    spread = spread_lanes(factor)
+    zero = zero_lanes(factor)
+    none = factor - factor
+    source = out
+    goal = out
+    weight = factor
     if mode == STAGE:
-        source, goal, weight = base + integer(record), base + integer(record + 8), number(record + 16, factor)
+        source = base + integer(record)
+        goal = base + integer(record + 8)
+        weight = number(record + 16, factor)
     while at + LANE_BYTES <= length:
         slope = load_lanes(factor, gradient + at)
         if mode == UPDATE:

@@ -19,7 +19,8 @@ class _Watch(event.Listener):
     """Notes the kernels of this package. Numba compiles one function at a time, so this needs no lock of its own."""
 
     def __init__(self):
-        self.compiled, self.callbacks = [], []
+        self.compiled = []
+        self.callbacks = []
         self._depth, self._began = 0, 0.0
 
     def on_start(self, happening):

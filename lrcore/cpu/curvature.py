@@ -24,10 +24,16 @@ from lrcore.cpu.step import _copy
 @kernel
 def hessian_point(params, widths, objective, ridge, work):
     """The loss with λ Σ ‖W_i‖² at `params`. Leaves in `work` what `hessian_vector` reads there: P_i, G and B_i."""
-    places, one = places_of(work.chain), params.dtype.type(1)
-    form, store, none, inputs, size = np.intp(AT_B), np.intp(STORE), np.intp(0), widths[0], places.size
+    places = places_of(work.chain)
+    one = params.dtype.type(1)
+    form = np.intp(AT_B)
+    store = np.intp(STORE)
+    none = np.intp(0)
+    inputs = widths[0]
+    size = places.size
     loss = _forward(params, widths, objective, ridge, work.chain, places)
-    layer, back = address(params) + _last_layer(widths, size), places.residual
+    layer = address(params) + _last_layer(widths, size)
+    back = places.residual
     goal = address(work.back) + work.back.size * size
     for i in range(widths.size - 1, 2, -1):
         rows, below = widths[i], widths[i - 1]
@@ -44,7 +50,10 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
 
     direction, out (P,): different arrays. Uses objective.product.
     """
-    places, one, none, inputs = places_of(work.chain), params.dtype.type(1), np.intp(0), widths[0]
+    places = places_of(work.chain)
+    one = params.dtype.type(1)
+    none = np.intp(0)
+    inputs = widths[0]
     slope, moved = address(work.slope), address(objective.product)
     regression = objective.covariance.shape[0] > 0
     if widths.size > 2:
@@ -55,7 +64,9 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
     else:
         _copy(direction, work.slope)
     if regression:
-        form, rows, sigma = np.intp(AB), widths[widths.size - 1], address(objective.covariance)
+        form = np.intp(AB)
+        rows = widths[widths.size - 1]
+        sigma = address(objective.covariance)
         product_at(form, np.intp(STORE), rows, inputs, inputs, moved, sigma, slope, one, none, none, places)
     else:
         _respond(objective, work.slope)
@@ -68,7 +79,8 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
 @kernel
 def hessian(params, widths, objective, ridge, out, work):
     """The loss as `hessian_point` gives it; the Hessian into `out` (P, P), row j = H e_j. Uses work.direction."""
-    loss, direction = hessian_point(params, widths, objective, ridge, work), work.direction
+    loss = hessian_point(params, widths, objective, ridge, work)
+    direction = work.direction
     direction[:] = 0
     for j in range(params.size):
         direction[j] = 1
@@ -109,9 +121,18 @@ def _last_layer(widths, size):
 @kernel
 def _push(one, params, direction, widths, tangents, last, places):
     """Ṗ_2 … Ṗ_{N−1}, side by side from `tangents` on, and Ṗ_N to `last`."""
-    depth, inputs, size, prefix = widths.size - 1, widths[0], places.size, places.prefix
-    form, store, update, none = np.intp(AB), np.intp(STORE), np.intp(UPDATE), np.intp(0)
-    layer, step, below, moved = params, direction, params, direction
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = places.size
+    prefix = places.prefix
+    form = np.intp(AB)
+    store = np.intp(STORE)
+    update = np.intp(UPDATE)
+    none = np.intp(0)
+    layer = params
+    step = direction
+    below = params
+    moved = direction
     for i in range(2, depth + 1):
         rows, within = widths[i], widths[i - 1]
         layer += within * widths[i - 2] * size
@@ -119,7 +140,8 @@ def _push(one, params, direction, widths, tangents, last, places):
         goal = last if i == depth else tangents
         product_at(form, store, rows, inputs, within, layer, moved, goal, one, none, none, places)
         product_at(form, update, rows, inputs, within, step, below, goal, one, none, none, places)
-        below, moved = prefix, goal
+        below = prefix
+        moved = goal
         prefix += rows * inputs * size
         tangents += rows * inputs * size
 
@@ -127,22 +149,33 @@ def _push(one, params, direction, widths, tangents, last, places):
 @kernel
 def _pull(one, params, direction, widths, out, work, places):
     """out += what H · direction has besides the ridge, from Ġ in work.slope; Ḃ_i and Ḃ_{i−1} take turns."""
-    depth, inputs, size, none = widths.size - 1, widths[0], places.size, np.intp(0)
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = places.size
+    none = np.intp(0)
     store, update = np.intp(STORE), np.intp(UPDATE)
-    offset, prefix, back, moved = _last_layer(widths, size), places.prefix_end, places.residual, address(work.slope)
+    offset = _last_layer(widths, size)
+    prefix = places.prefix_end
+    back = places.residual
+    moved = address(work.slope)
     tangent = address(work.prefix) + work.prefix.size * size
     next_back = address(work.back) + work.back.size * size
     for i in range(depth, 1, -1):
-        rows, below, layer, step = widths[i], widths[i - 1], params + offset, direction + offset
+        rows = widths[i]
+        below = widths[i - 1]
+        layer = params + offset
+        step = direction + offset
         prefix -= below * inputs * size
         tangent -= below * inputs * size
         next_back -= below * inputs * size
         first, first_tangent = (params, direction) if i == 2 else (prefix, tangent)
-        goal, next_moved = out + offset, places.back + i % 2 * places.back_turn
+        goal = out + offset
+        next_moved = places.back + i % 2 * places.back_turn
         product_at(np.intp(A_BT), update, rows, below, inputs, moved, first, goal, one, none, none, places)
         product_at(np.intp(A_BT), update, rows, below, inputs, back, first_tangent, goal, one, none, none, places)
         product_at(np.intp(AT_B), store, below, inputs, rows, layer, moved, next_moved, one, none, none, places)
         product_at(np.intp(AT_B), update, below, inputs, rows, step, back, next_moved, one, none, none, places)
-        back, moved = next_back, next_moved
+        back = next_back
+        moved = next_moved
         offset -= below * widths[i - 2] * size
     _first_layer(update, one, moved, out, none, none, widths[1] * inputs * size, size)

@@ -35,8 +35,12 @@ UNIT = np.int64(LANE_BYTES)
 @kernel
 def diagonal_gd_steps(modes, target, weights, lr, losses, work):
     """Gradient descent on every mode: `gd_steps` in the common basis."""
-    dtype, depth, size = modes.dtype, modes.shape[0], modes.shape[1] * modes.itemsize
-    start, goal, half = address(modes), (address(target), address(weights)), modes.dtype.type(0.5)
+    dtype = modes.dtype
+    depth = modes.shape[0]
+    size = modes.shape[1] * modes.itemsize
+    start = address(modes)
+    goal = (address(target), address(weights))
+    half = modes.dtype.type(0.5)
     scratch = address(work.prefix), address(work.back)
     for k in range(losses.size):
         losses[k] = loss = half * _forward(dtype, start, depth, size, goal, scratch)
@@ -49,10 +53,16 @@ def diagonal_gd_steps(modes, target, weights, lr, losses, work):
 @kernel
 def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work):
     """An explicit Runge-Kutta method (a (s, s), b (s,)) on the flow of every mode: `rk_steps` in the common basis."""
-    dtype, depth, size = modes.dtype, modes.shape[0], modes.shape[1] * modes.itemsize
-    start, goal, half = address(modes), (address(target), address(weights)), modes.dtype.type(0.5)
+    dtype = modes.dtype
+    depth = modes.shape[0]
+    size = modes.shape[1] * modes.itemsize
+    start = address(modes)
+    goal = (address(target), address(weights))
+    half = modes.dtype.type(0.5)
     scratch = address(work.prefix), address(work.back)
-    point, stages, whole = address(work.point), address(work.stages), depth * size
+    point = address(work.point)
+    stages = address(work.stages)
+    whole = depth * size
     for k in range(losses.size):
         for s in range(b.size):
             for i in range(depth):

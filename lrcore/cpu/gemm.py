@@ -120,7 +120,8 @@ def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places
     form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
     mode: STORE, UPDATE, RESIDUAL, NEGATE or STAGE, see `_tile.tile`. The dtype is that of `factor`.
     """
-    buffers, team = (places.panel, places.sums), (places.part, places.parts)
+    buffers = (places.panel, places.sums)
+    team = (places.part, places.parts)
     _product(form, mode, m, n, count, a, b, c, factor, target, columns, *buffers, *team)
     meet(places)
 
@@ -140,9 +141,12 @@ def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, s
     while top < m:  # a range with a step would begin with a division, which is as long as a tile of a small product
         height = min(BLOCK_ROWS, m - top)
         row_blocks = (height + TILE_ROWS - 1) // TILE_ROWS
-        rows, thicker = height, np.intp(0)
+        rows = height
+        thicker = np.intp(0)
         if row_blocks > 1:
-            rows, thicker = height // row_blocks, height % row_blocks  # so many blocks have one row more
+            # so many blocks have one row more
+            rows = height // row_blocks
+            thicker = height % row_blocks
         k = np.intp(0)
         while k < count:
             length = min(block_k, count - k)
@@ -150,9 +154,11 @@ def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, s
             j = panel_width * part
             while j < n:
                 width = min(panel_width, n - j)
-                b_at, b_row = panel, panel_width
+                b_at = panel
+                b_row = panel_width
                 if narrow:
-                    b_at, b_row = b + k * n * size, n
+                    b_at = b + k * n * size
+                    b_row = n
                 elif form == A_BT:
                     pack_transposed(panel, b + (j * count + k) * size, count, width, length, factor)
                 else:
@@ -188,7 +194,9 @@ def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, s
 
 @kernel
 def _store(form, m, n, count, a, b, out, work):
-    one, none, mode = out.dtype.type(1), np.intp(0), np.intp(STORE)
+    one = out.dtype.type(1)
+    none = np.intp(0)
+    mode = np.intp(STORE)
     product_at(form, mode, m, n, count, address(a), address(b), address(out), one, none, none, places_of(work))
 
 

@@ -42,7 +42,8 @@ def has_sections(count):
 @kernel
 def gram(matrix, work):
     """work.gram = AᵀA of an (m, n) matrix, or AAᵀ if m < n, on and below the diagonal; next to it also above."""
-    size, count = min(matrix.shape), max(matrix.shape)
+    size = min(matrix.shape)
+    count = max(matrix.shape)
     if count <= SECTION * BLOCK:
         _sum_blocks(matrix, 0, count, work.gram, work)
         return
@@ -85,7 +86,8 @@ def _pack_columns(block, work):
     """Panels of the columns of a block (length, size)."""
     length, size = block.shape
     for first in range(0, size, PANEL):
-        panel, width = work.panels[first * BLOCK :], min(PANEL, size - first)
+        panel = work.panels[first * BLOCK :]
+        width = min(PANEL, size - first)
         for k in range(length):
             for j in range(width):
                 panel[k * PANEL + j] = block[k, first + j]
@@ -94,13 +96,18 @@ def _pack_columns(block, work):
 @kernel
 def _multiply_panels(size, length, mode, result, work):
     """Each panel times itself and those after it, into or onto `result` by `mode`."""
-    panels, out, stride = address(work.panels), address(result), np.intp(result.shape[1])
-    none, one = np.intp(0), work.gram.dtype.type(1)
+    panels = address(work.panels)
+    out = address(result)
+    stride = np.intp(result.shape[1])
+    none = np.intp(0)
+    one = work.gram.dtype.type(1)
     for column in range(0, size, PANEL):
-        width, b = min(PANEL, size - column), panels + column * BLOCK * SIZE
+        width = min(PANEL, size - column)
+        b = panels + column * BLOCK * SIZE
         for panel in range(column, size, PANEL):
             end = min(panel + PANEL, size)
             for row in range(panel, end, TILE_ROWS):
-                rows, a = min(np.int64(TILE_ROWS), end - row), panels + (panel * BLOCK + row - panel) * SIZE
+                rows = min(np.int64(TILE_ROWS), end - row)
+                a = panels + (panel * BLOCK + row - panel) * SIZE
                 c = out + (row * stride + column) * SIZE
                 tile(rows, width, length, a, 1, PANEL, b, PANEL, none, stride, c, stride, mode, one, none, none)

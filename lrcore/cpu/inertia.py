@@ -63,8 +63,12 @@ def unproven_values(sizes, tolerance, work):
     sizes (LANES,): 0 for a lane that is not used. The matrices are those that `bidiagonal_values` was given. The first
     half of work.q_new and work.e_new, and work.state, are overwritten.
     """
-    bits, state, values, given = np.int64(0), work.state, work.values, work.q.shape[0]
-    q, e = work.q_new.reshape(work.q_new.size), work.e_new.reshape(work.e_new.size)
+    bits = np.int64(0)
+    state = work.state
+    values = work.values
+    given = work.q.shape[0]
+    q = work.q_new.reshape(work.q_new.size)
+    e = work.e_new.reshape(work.e_new.size)
     for lane in range(LANES):
         size = sizes[lane]
         if size == 0:
@@ -131,7 +135,9 @@ def _change_sign(dtype, size, q, e, state):
     a = b = spread_lanes(dtype.type(1))
     minus_below = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + BELOW * UNIT))
     minus_above = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + ABOVE * UNIT))
-    c, d = minus_below, minus_above  # −C, as in `_count_less`
+    # −C, as in `_count_less`
+    c = minus_below
+    d = minus_above
     for k in range(size):
         q_k, e_k = spread_lanes(q[k]), spread_lanes(e[k])
         a, b = fma_lanes(q_k, a, c), fma_lanes(q_k, b, d)
@@ -150,14 +156,17 @@ def _count_less(dtype, size, q, e, state):
     below, above = load_lanes(dtype, state + BELOW * UNIT), load_lanes(dtype, state + ABOVE * UNIT)
     a = b = spread_lanes(dtype.type(1))
     minus_below, minus_above = subtract_lanes(zero_lanes(dtype), below), subtract_lanes(zero_lanes(dtype), above)
-    c, d = minus_below, minus_above  # −C, so that a row takes three instructions
+    # −C, so that a row takes three instructions
+    c = minus_below
+    d = minus_above
     less_below = less_above = zero_lanes(dtype)
     for k in range(size):
         q_k, e_k = spread_lanes(q[k]), spread_lanes(e[k])
         a_next, b_next = fma_lanes(q_k, a, c), fma_lanes(q_k, b, d)
         less_below = add_where_signs_differ(less_below, a, a_next)
         less_above = add_where_signs_differ(less_above, b, b_next)
-        a, b = a_next, b_next
+        a = a_next
+        b = b_next
         c, d = fma_lanes(minus_below, a, multiply_lanes(e_k, c)), fma_lanes(minus_above, b, multiply_lanes(e_k, d))
         if k % 4 == 3:
             power = power_toward_one(a, c)

@@ -101,8 +101,14 @@ class _Space:
     """
 
     def __init__(self, apply, size, count, seed):
-        self.size, self.count, self.products, self.largest, self.finite = size, min(count, size), 0, 0.0, True
-        self._apply, self._seed, self._drawn = apply, np.uint64(seed), 0
+        self.size = size
+        self.count = min(count, size)
+        self.products = 0
+        self.largest = 0.0
+        self.finite = True
+        self._apply = apply
+        self._seed = np.uint64(seed)
+        self._drawn = 0
         self._room = min(2 * self.count + ROOM, size)
         self._length = self.front = 0
         self._rows = np.empty((min(self._room + self.count, size), size))
@@ -140,7 +146,8 @@ class _Space:
         """(all Ritz values, largest first; weights of the basis, a column for each; residuals of `count` of them)."""
         values, weights = np.linalg.eigh(self.inside)
         self.largest = max(self.largest, np.abs(values).max())
-        values, weights = values[::-1], weights[:, ::-1]
+        values = values[::-1]
+        weights = weights[:, ::-1]
         return values, weights, np.linalg.norm(self.outside @ weights[:, : self.count], axis=0)
 
     def join(self, vector):
@@ -160,10 +167,12 @@ class _Space:
     def step(self, direction):
         """The vector of the front along `direction` (f,) joins the basis, and a new one the front."""
         self._turn(direction)
-        known, last = self._outside[0, : self._length].copy(), self._length
+        known = self._outside[0, : self._length].copy()
+        last = self._length
         self._inside[last, :last] = self._inside[:last, last] = known
         self._outside[: self.front - 1] = self._outside[1 : self.front]
-        self._length, self.front = last + 1, self.front - 1
+        self._length = last + 1
+        self.front = self.front - 1
         rest = self._product
         self._apply(self._rows[last], rest)
         self.products += 1
@@ -199,11 +208,13 @@ class _Space:
 
     def restart(self, values, weights):
         """Keep the largest Ritz vectors of the basis; the front stays."""
-        kept, front = self.count + KEPT, self.rows[self._length :].copy()
+        kept = self.count + KEPT
+        front = self.rows[self._length :].copy()
         self._rows[:kept] = weights[:, :kept].T @ self.basis
         self._rows[kept : kept + self.front] = front
         outside = self.outside @ weights[:, :kept]
-        self._inside[:kept, :kept], self._outside[: self.front, :kept] = np.diag(values[:kept]), outside
+        self._inside[:kept, :kept] = np.diag(values[:kept])
+        self._outside[: self.front, :kept] = outside
         self._length = kept
 
 

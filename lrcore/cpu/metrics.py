@@ -31,8 +31,12 @@ def rank_metrics(values, numerical_threshold, relative_threshold, out):
 @kernel
 def balancedness(params, widths, out, work):
     """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.square and work.columns."""
-    places, one, none = places_of(work), params.dtype.type(1), np.intp(0)
-    size, layer, gram = places.size, address(params), address(work.square)
+    places = places_of(work)
+    one = params.dtype.type(1)
+    none = np.intp(0)
+    size = places.size
+    layer = address(params)
+    gram = address(work.square)
     for i in range(1, widths.size - 1):
         n, below, above = widths[i], widths[i - 1], widths[i + 1]
         upper = layer + n * below * size
@@ -54,10 +58,12 @@ def directions(params, gradient, widths, step_size, out):
     1  ⟨W_i, ∇_i⟩ / (‖W_i‖ ‖∇_i‖)
     2  the distance between W_i/‖W_i‖ now and after one Euler step of `step_size`
     """
-    start, number = 0, params.dtype.type
+    start = 0
+    number = params.dtype.type
     for i in range(1, widths.size):
         end = start + widths[i] * widths[i - 1]
-        weights, slope = params[start:end], gradient[start:end]
+        weights = params[start:end]
+        slope = gradient[start:end]
         norm, slope_norm = math.sqrt(inner(weights, weights)), math.sqrt(inner(slope, slope))
         next_norm = math.sqrt(squares(number(1), weights, number(-step_size), slope))
         out[i - 1, 0] = slope_norm

@@ -20,10 +20,13 @@ def ntk_factors(params, widths, left, right, work):
     left (N, n_N, n_N), right (N, n_0, n_0): symmetric bit for bit; left[N−1] and right[0] are identity matrices. Uses
     work.turns.
     """
-    depth, places = widths.size - 1, places_of(work.chain)
+    depth = widths.size - 1
+    places = places_of(work.chain)
     _identity(left[depth - 1])
     _identity(right[0])
-    one, start, turns = params.dtype.type(1), address(params), address(work.turns)
+    one = params.dtype.type(1)
+    start = address(params)
+    turns = address(work.turns)
     half = work.turns.size // 2 * places.size
     _from_the_input(one, start, widths, address(right), turns, half, places)
     _from_the_output(one, start + params.size * places.size, widths, address(left), turns, half, places)
@@ -44,9 +47,14 @@ def ntk_inner(left, right, other_left, other_right):
 def ntk_apply(left, right, matrix, out, work):
     """out = K(matrix) = Σ_i left_i · matrix · right_i. matrix, out (n_N, n_0): different arrays. Uses work.moved."""
     (outputs, inputs), places, one, none = matrix.shape, places_of(work.chain), matrix.dtype.type(1), np.intp(0)
-    at, goal, moved, form = address(matrix), address(out), address(work.moved), np.intp(AB)
+    at = address(matrix)
+    goal = address(out)
+    moved = address(work.moved)
+    form = np.intp(AB)
     for i in range(left.shape[0]):
-        a, b, mode = address(left[i]), address(right[i]), np.intp(UPDATE) if i > 0 else np.intp(STORE)
+        a = address(left[i])
+        b = address(right[i])
+        mode = np.intp(UPDATE) if i > 0 else np.intp(STORE)
         product_at(form, np.intp(STORE), outputs, inputs, outputs, a, at, moved, one, none, none, places)
         product_at(form, mode, outputs, inputs, inputs, moved, b, goal, one, none, none, places)
 
@@ -64,8 +72,12 @@ def _identity(matrix):
 @kernel
 def _from_the_input(one, params, widths, right, turns, half, places):
     """P_iᵀ P_i for i = 1 … N−1, behind the first of the matrices at `right`."""
-    inputs, size, store, none = widths[0], places.size, np.intp(STORE), np.intp(0)
-    layer, prefix = params, params
+    inputs = widths[0]
+    size = places.size
+    store = np.intp(STORE)
+    none = np.intp(0)
+    layer = params
+    prefix = params
     for i in range(1, widths.size - 1):
         n, below = widths[i], widths[i - 1]
         if i > 1:
@@ -80,8 +92,13 @@ def _from_the_input(one, params, widths, right, turns, half, places):
 @kernel
 def _from_the_output(one, end, widths, left, turns, half, places):
     """A_i A_iᵀ for i = N−1 … 1, before the last of the matrices at `left`; `end` is where the last layer ends."""
-    depth, size, store, none = widths.size - 1, places.size, np.intp(STORE), np.intp(0)
-    outputs, layer, above = widths[depth], end, end
+    depth = widths.size - 1
+    size = places.size
+    store = np.intp(STORE)
+    none = np.intp(0)
+    outputs = widths[depth]
+    layer = end
+    above = end
     left += (depth - 1) * outputs * outputs * size
     for i in range(depth - 1, 0, -1):
         n, rows = widths[i], widths[i + 1]

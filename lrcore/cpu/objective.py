@@ -20,7 +20,8 @@ from lrcore.status import DIVERGED, OK
 @kernel
 def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work):
     """The loss with λ Σ ‖W_i‖² at `params`; its gradient into `gradient`, laid out like `params`."""
-    places, one = places_of(work), params.dtype.type(1)
+    places = places_of(work)
+    one = params.dtype.type(1)
     loss = _forward(params, widths, objective, ridge, work, places)
     start, end = share(gradient.size, places)
     for p in range(start, end):
@@ -33,7 +34,9 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
 @kernel
 def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
     """Gradient descent on an Objective with η and λ for every step. `params` and `losses` are written."""
-    places, start, one = places_of(work), address(params), params.dtype.type(1)
+    places = places_of(work)
+    start = address(params)
+    one = params.dtype.type(1)
     for k in range(losses.size):
         loss = _forward(params, widths, objective, ridges[k], work, places)
         losses[k] = loss
@@ -107,7 +110,9 @@ def _slope(params, widths, ridge, slope, work, places):
 @kernel
 def _respond(one, objective, residual, places):
     """The product in `residual` becomes ∂L/∂W = D Σ; D = product − target is left in objective.product."""
-    difference, target, none = objective.product, objective.target.reshape(-1), np.intp(0)
+    difference = objective.product
+    target = objective.target.reshape(-1)
+    none = np.intp(0)
     outputs, inputs = objective.target.shape
     meet(places)  # a single layer is no product: one thread has copied it
     first, last = share(difference.size, places)
@@ -133,7 +138,9 @@ def _settle(objective, residual, columns):
 @kernel
 def _compare(objective, residual, columns):
     """The loss of the entries of the product in `residual`, which becomes ∂L/∂W; squares are added by columns."""
-    weights, target, two = objective.weights, objective.target, residual.dtype.type(2)
+    weights = objective.weights
+    target = objective.target
+    two = residual.dtype.type(2)
     inputs = target.shape[1]
     columns[:inputs] = 0
     for i in range(target.shape[0]):
@@ -151,7 +158,8 @@ def _compare(objective, residual, columns):
 @kernel
 def _measure(objective, residual):
     """The loss of the measurements of the product in `residual`, which becomes ∂L/∂W."""
-    product, two = objective.product, residual.dtype.type(2)
+    product = objective.product
+    two = residual.dtype.type(2)
     _copy(residual, product)
     residual[:] = 0
     total = two - two

@@ -23,7 +23,9 @@ from lrcore.cpu._vector import address, fma, number
 from lrcore.layout import LANE_BYTES
 
 UNIT = np.int64(LANE_BYTES)
-ZERO, EACH = np.float64(0), np.int64(8)  # bytes of a number
+# bytes of a number
+ZERO = np.float64(0)
+EACH = np.int64(8)
 PARTS = 8  # of a sum that is given up when it is large enough
 FURTHER = 4.0  # times what a sum needs to pass over one segment, so that it mostly passes over more
 UNKNOWN = -1.0
@@ -43,7 +45,8 @@ def nearest_on_path(points, path, offset, best, places, lengths):
     finite is no part of the path, which has a gap there; a point with such an entry has the distance NaN.
     """
     _measure(path, lengths)
-    size, hint = path.shape[1] * path.itemsize, 0
+    size = path.shape[1] * path.itemsize
+    hint = 0
     rows = address(path), size, lengths
     for i in range(points.shape[0]):
         if _is_finite(points[i]):
@@ -56,7 +59,8 @@ def nearest_on_path(points, path, offset, best, places, lengths):
 @kernel
 def _measure(path, lengths):
     """The length of the segment behind each row: 0 for the last one, inf where there is a gap."""
-    size, last = path.shape[1] * path.itemsize, path.shape[0] - 1
+    size = path.shape[1] * path.itemsize
+    last = path.shape[0] - 1
     for j in range(last):
         row = address(path) + j * size
         length = math.sqrt(_apart(row, row + size, size, np.inf))
@@ -77,7 +81,9 @@ def _search(point, rows, offset, found, hint):
     """(squared distance, place, row) of what is nearest to one point: `found`, or something in these rows."""
     path, size, lengths = rows
     near, place = _compare(point, rows, hint, offset, found)
-    j, here, last = 0, UNKNOWN, lengths.size - 1
+    j = 0
+    here = UNKNOWN
+    last = lengths.size - 1
     while j <= last:
         known = math.sqrt(near)
         if here == UNKNOWN:
@@ -96,7 +102,8 @@ def _search(point, rows, offset, found, hint):
             before = place
             near, place = _compare(point, rows, j, offset, (near, place))
             hint = hint if place == before else j
-        j, here = j + 1, there
+        j = j + 1
+        here = there
     return near, place, hint
 
 
@@ -134,7 +141,9 @@ def _compare(point, rows, j, offset, found):
 @kernel
 def _fraction(point, start, end, size):
     """Where between start (0) and end (1) the point is projected to."""
-    along, length, whole = zero_lanes(ZERO), zero_lanes(ZERO), size // UNIT * UNIT
+    along = zero_lanes(ZERO)
+    length = zero_lanes(ZERO)
+    whole = size // UNIT * UNIT
     for at in range(0, whole, UNIT):
         origin = load_lanes(ZERO, start + at)
         step = subtract_lanes(load_lanes(ZERO, end + at), origin)
@@ -152,7 +161,9 @@ def _fraction(point, start, end, size):
 @kernel
 def _gap(point, start, end, t, size):
     """‖point − start − t (end − start)‖²."""
-    total, back, whole = zero_lanes(ZERO), spread_lanes(-t), size // UNIT * UNIT
+    total = zero_lanes(ZERO)
+    back = spread_lanes(-t)
+    whole = size // UNIT * UNIT
     for at in range(0, whole, UNIT):
         origin = load_lanes(ZERO, start + at)
         step = subtract_lanes(load_lanes(ZERO, end + at), origin)
@@ -169,7 +180,8 @@ def _gap(point, start, end, t, size):
 @kernel
 def _apart(a, b, size, limit):
     """‖a − b‖², or the sum of its first terms as soon as that is above `limit`."""
-    whole, square = size // UNIT * UNIT, ZERO
+    whole = size // UNIT * UNIT
+    square = ZERO
     part = (whole // (PARTS * UNIT) + 1) * UNIT
     for first in range(0, whole, part):
         total = zero_lanes(ZERO)

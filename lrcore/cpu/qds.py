@@ -67,7 +67,8 @@ def bidiagonal_values(sizes, work):
     sizes (LANES,): 0 for a lane that is not used. work.q and work.e hold the squares of the diagonal and of what is
     above it, and are overwritten. The bits of what is returned say which lanes did not converge.
     """
-    state, dtype = work.state, work.q.dtype
+    state = work.state
+    dtype = work.q.dtype
     given = work.q.shape[0]
     work.q_new[given:], work.e_new[given:] = work.q, work.e
     largest = np.int64(0)
@@ -131,17 +132,22 @@ def _deflate(work):
             if ends or end - start < 2 or e[end - 2, lane] <= tiny or split >= 0:
                 start, end = _take_off(lane, start, end, q, e, state, work.values)
             if end >= 0:
-                state[A_, lane], state[B_, lane] = q[end - 1, lane], e[end - 1, lane]
-                state[C_, lane], state[D_, lane] = q[end, lane], e[end - 2, lane]
+                state[A_, lane] = q[end - 1, lane]
+                state[B_, lane] = e[end - 1, lane]
+                state[C_, lane] = q[end, lane]
+                state[D_, lane] = e[end - 2, lane]
         if end >= 0:
-            first, last = min(first, start), max(last, end)
+            first = min(first, start)
+            last = max(last, end)
     return first, last
 
 
 @kernel
 def _take_off(lane, start, end, q, e, state, values):
     """The values at the end of a lane's block that stand alone or in a pair; then another block, when one is done."""
-    total, tiny, split = state[TOTAL, lane], state[TINY, lane], np.int64(state[SPLIT, lane])
+    total = state[TOTAL, lane]
+    tiny = state[TINY, lane]
+    split = np.int64(state[SPLIT, lane])
     while end >= 0:
         if end == start:
             values[end, lane] = math.sqrt(total + q[end, lane])
@@ -169,7 +175,9 @@ def _take_off(lane, start, end, q, e, state, values):
         e[split, lane] = -total - SMALLEST
         state[LOWEST, lane] = 0
     state[SPLIT, lane] = -1
-    state[START, lane], state[END, lane], state[TOTAL, lane] = start, end, total
+    state[START, lane] = start
+    state[END, lane] = end
+    state[TOTAL, lane] = total
     return start, end
 
 
@@ -230,7 +238,8 @@ def _choose_shifts(dtype, state):
     The smaller eigenvalue of the last 2 × 2 block, less ρ or ρ²/gap, where ρ is the residual of its vector; at least a
     quarter of the least d; 0 in a new block, of which nothing is known. Lanes that try again have their shift already.
     """
-    zero, half = zero_lanes(dtype), spread_lanes(dtype.type(0.5))
+    zero = zero_lanes(dtype)
+    half = spread_lanes(dtype.type(0.5))
     a, b = load_lanes(dtype, state + A_ * UNIT), load_lanes(dtype, state + B_ * UNIT)
     c, d = load_lanes(dtype, state + C_ * UNIT), load_lanes(dtype, state + D_ * UNIT)
     top = add_lanes(a, b)
@@ -263,21 +272,33 @@ def _sweep_twice(dtype, first, last, work):
     Of every lane over its rows START … END, into q_new and e_new, where row i is row i + 1. The second sweep costs
     nothing, since the processor waits for divisions, and contracts the last coupling once more.
     """
-    q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
+    q = address(work.q)
+    e = address(work.e)
+    q_new = address(work.q_new)
+    e_new = address(work.e_new)
     state = address(work.state)
     start, end = load_lanes(dtype, state + START * UNIT), load_lanes(dtype, state + END * UNIT)
     shift, tiny = load_lanes(dtype, state + SHIFT * UNIT), load_lanes(dtype, state + TINY * UNIT)
-    zero, one = zero_lanes(dtype), spread_lanes(dtype.type(1))
+    zero = zero_lanes(dtype)
+    one = spread_lanes(dtype.type(1))
     infinite, none = spread_lanes(dtype.type(np.inf)), spread_lanes(dtype.type(-1))
-    index, minus = spread_lanes(dtype.type(first)), subtract_lanes(zero, shift)
-    d, d_second, q_before, e_before = zero, zero, zero, zero
-    failed, lowest, before_two, split = infinite, infinite, infinite, none
+    index = spread_lanes(dtype.type(first))
+    minus = subtract_lanes(zero, shift)
+    d = zero
+    d_second = zero
+    q_before = zero
+    e_before = zero
+    failed = infinite
+    lowest = infinite
+    before_two = infinite
+    split = none
     inside_before, closing_before, starts_before = np.intp(0), np.intp(0), np.intp(0)
     q_here = load_lanes(dtype, q + first * UNIT)
     for at in range(first * UNIT, (last + 2) * UNIT, UNIT):
         after = add_lanes(index, one)
         begun, open_ = less_lanes(start, after), less_lanes(index, add_lanes(end, one))
-        closing, inside = begun & open_, begun & less_lanes(index, end)
+        closing = begun & open_
+        inside = begun & less_lanes(index, end)
         starts = closing & less_lanes(index, add_lanes(start, one))
         e_here, q_next = load_lanes(dtype, e + at), load_lanes(dtype, q + at + UNIT)
         d = choose_lanes(starts, subtract_lanes(q_here, shift), d)
@@ -299,8 +320,13 @@ def _sweep_twice(dtype, first, last, work):
         split = choose_lanes(inside_before & ~less_lanes(tiny, e_second), subtract_lanes(index, one), split)
         d_second = multiply_lanes(d_second, ratio)
 
-        index, q_here, q_before, e_before = after, q_next, q_first, e_first
-        inside_before, closing_before, starts_before = inside, closing, starts
+        index = after
+        q_here = q_next
+        q_before = q_first
+        e_before = e_first
+        inside_before = inside
+        closing_before = closing
+        starts_before = starts
     store_lanes(failed, state + FAILED * UNIT)
     store_lanes(lowest, state + LOWEST * UNIT)
     store_lanes(before_two, state + BEFORE_TWO * UNIT)
@@ -310,7 +336,8 @@ def _sweep_twice(dtype, first, last, work):
 @kernel
 def _accept(dtype, first, last, work):
     """Keep the sweeps of the lanes without a negative d; a smaller shift for the others."""
-    state, kept = work.state, np.int64(0)
+    state = work.state
+    kept = np.int64(0)
     for lane in range(LANES):
         if state[END, lane] < 0:
             continue
@@ -327,7 +354,10 @@ def _accept(dtype, first, last, work):
             start, end = np.int64(state[START, lane]), np.int64(state[END, lane])
             shift = max(shift, _lower_bound(lane, start, end, work.q, work.e))
         state[SHIFT, lane] = shift if state[TRIES, lane] < 4 else 0.0
-    q, e, q_new, e_new = address(work.q), address(work.e), address(work.q_new), address(work.e_new)
+    q = address(work.q)
+    e = address(work.e)
+    q_new = address(work.q_new)
+    e_new = address(work.e_new)
     for at in range(first * UNIT, (last + 1) * UNIT, UNIT):
         store_lanes(choose_lanes(kept, load_lanes(dtype, q_new + at + UNIT), load_lanes(dtype, q + at)), q + at)
         store_lanes(choose_lanes(kept, load_lanes(dtype, e_new + at + UNIT), load_lanes(dtype, e + at)), e + at)
@@ -336,7 +366,8 @@ def _accept(dtype, first, last, work):
 @kernel
 def _lower_bound(lane, start, end, q, e):
     """Gershgorin's lower bound of the eigenvalues of BBᵀ: sharp where equal values are all but uncoupled."""
-    before, bound = 0.0, np.inf
+    before = 0.0
+    bound = np.inf
     for i in range(start, end):
         beside = math.sqrt(q[i + 1, lane] * e[i, lane])
         bound = min(bound, q[i, lane] + e[i, lane] - before - beside)
@@ -348,7 +379,8 @@ def _lower_bound(lane, start, end, q, e):
 def _sort(values):
     """Largest first, in place; they nearly are."""
     for i in range(1, values.size):
-        value, j = values[i], i
+        value = values[i]
+        j = i
         while j > 0 and values[j - 1] < value:
             values[j] = values[j - 1]
             j -= 1

@@ -39,19 +39,25 @@ def draws(seed, domain, first, replacement, order, out):
     a fresh permutation (Fisher and Yates), named by its number; `order` holds the last one, then one more than that
     number, and the seed mixed with the domain.
     """
-    count, stamp = order.size - 2, np.int64(seed ^ domain << SHIFT)
+    count = order.size - 2
+    stamp = np.int64(seed ^ domain << SHIFT)
     if not replacement:
-        epoch, place = first // count, first % count
+        epoch = first // count
+        place = first % count
         for k in range(out.size):
             if order[count] != epoch + 1 or order[count + 1] != stamp:
                 _shuffle(seed, domain, epoch, order)
-                order[count], order[count + 1] = epoch + 1, stamp
+                order[count] = epoch + 1
+                order[count + 1] = stamp
             out[k] = order[place]
             place += 1
             if place == count:
-                epoch, place = epoch + 1, 0
+                epoch = epoch + 1
+                place = 0
         return
-    block, low, high = np.uint64(0), seed & MASK, seed >> SHIFT
+    block = np.uint64(0)
+    low = seed & MASK
+    high = seed >> SHIFT
     w0 = w1 = w2 = w3 = np.uint64(0)
     for k in range(out.size):
         draw = first + k
@@ -64,7 +70,10 @@ def draws(seed, domain, first, replacement, order, out):
 @kernel
 def _shuffle(seed, domain, epoch, order):
     """The permutation of epoch number `epoch` into `order`: the exchange at place k is word k % 4 of block k // 4."""
-    count, stream, low, high = order.size - 2, np.uint64(epoch + 1), seed & MASK, seed >> SHIFT
+    count = order.size - 2
+    stream = np.uint64(epoch + 1)
+    low = seed & MASK
+    high = seed >> SHIFT
     for k in range(count):
         order[k] = k
     w0 = w1 = w2 = w3 = np.uint64(0)

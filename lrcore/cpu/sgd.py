@@ -34,17 +34,26 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
     weight · ½ (W_rc − Ŵ_rc)² over the batch of step k, without the ridge. Without replacement the last batch of an
     epoch may be smaller. `params` and `losses` are written.
     """
-    one, start, size = params.dtype.type(1), address(params), work.forward.shape[1] * params.itemsize
-    half, two, entry_count = one / (one + one), one + one, entries.rows.size
-    f, b, filled, place = address(work.forward), address(work.back), np.int64(0), np.int64(0)
+    one = params.dtype.type(1)
+    start = address(params)
+    size = work.forward.shape[1] * params.itemsize
+    half = one / (one + one)
+    two = one + one
+    entry_count = entries.rows.size
+    f = address(work.forward)
+    b = address(work.back)
+    filled = np.int64(0)
+    place = np.int64(0)
     for k in range(losses.size):
         step = sampling.first + k
         if step % FLUSH_EVERY == 0:
             _flush(params)
         if place == filled:
-            filled, place = _draw_ahead(step, losses.size - k, entry_count, sampling, work), np.int64(0)
+            filled = _draw_ahead(step, losses.size - k, entry_count, sampling, work)
+            place = np.int64(0)
         count = batch_size(step, entry_count, sampling)
-        total, number_of = one - one, params.dtype.type(count)
+        total = one - one
+        number_of = params.dtype.type(count)
         for s in range(count):
             entry = work.drawn[place + s]
             where = entries.rows[entry], entries.columns[entry]
@@ -54,7 +63,8 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
         losses[k] = half * entries.weight * total / number_of
         if not np.isfinite(losses[k]):
             return DIVERGED
-        decay, rate = one - two * rates[k] * ridges[k], -(rates[k] * entries.weight / number_of)
+        decay = one - two * rates[k] * ridges[k]
+        rate = -(rates[k] * entries.weight / number_of)
         for s in range(count):
             entry = work.drawn[place + s]
             where = entries.rows[entry], entries.columns[entry]
@@ -75,7 +85,8 @@ def _flush(params):
 @kernel
 def _draw_ahead(step, left, count, sampling, work):
     """Draws for as many of the `left` steps from `step` on as the buffer holds; returns how many they are."""
-    here, ahead = first_draw(step, count, sampling), min(max(work.drawn.size // sampling.batch, 1), left)
+    here = first_draw(step, count, sampling)
+    ahead = min(max(work.drawn.size // sampling.batch, 1), left)
     filled = first_draw(step + ahead, count, sampling) - here
     draws(sampling.seed, DOMAIN, here, sampling.replacement, work.order, work.drawn[:filled])
     return filled
@@ -103,7 +114,10 @@ def batch_size(step, count, sampling):
 def _ends(one, params, widths, where, f, b):
     """f_1 … f_{N−1} and b_1 … b_{N−1}, one after the other; returns W_rc."""
     row, column = where
-    depth, inputs, size, zero = widths.size - 1, widths[0], size_of(one), one - one
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = size_of(one)
+    zero = one - one
     if depth == 1:
         return number(params + (row * inputs + column) * size, one)
     for q in range(widths[1]):
@@ -115,7 +129,8 @@ def _ends(one, params, widths, where, f, b):
         _times(one, layer, here, widths[i], widths[i - 1], after)
         layer += widths[i] * widths[i - 1] * size
         here = after
-    last, inner = layer + row * widths[depth - 1] * size, widths[depth - 1]
+    last = layer + row * widths[depth - 1] * size
+    inner = widths[depth - 1]
     found = zero
     for p in range(inner):
         found = fma(number(last + p * size, one), number(here + p * size, one), found)
@@ -133,13 +148,16 @@ def _ends(one, params, widths, where, f, b):
 @kernel
 def _times(one, matrix, x, rows, columns, out):
     """out = A x: eight rows at a time, each a chain over the columns."""
-    size, zero = size_of(one), one - one
-    stride, q = columns * size, 0
+    size = size_of(one)
+    zero = one - one
+    stride = columns * size
+    q = 0
     while q + 8 <= rows:
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
         at = matrix + q * stride
         for p in range(columns):
-            value, here = number(x + p * size, one), at + p * size
+            value = number(x + p * size, one)
+            here = at + p * size
             s0 = fma(number(here, one), value, s0)
             s1 = fma(number(here + stride, one), value, s1)
             s2 = fma(number(here + 2 * stride, one), value, s2)
@@ -169,7 +187,9 @@ def _times(one, matrix, x, rows, columns, out):
 def _times_transposed(one, matrix, x, rows, columns, out):
     """out = Aᵀ x: four vectors of columns at a time, then one, then single columns, each a chain over the rows."""
     size = size_of(one)
-    stride, at, end = columns * size, np.int64(0), columns * size
+    stride = columns * size
+    at = np.int64(0)
+    end = columns * size
     while at + 4 * UNIT <= end:
         s0 = s1 = s2 = s3 = zero_lanes(one)
         here = matrix + at
@@ -204,7 +224,9 @@ def _times_transposed(one, matrix, x, rows, columns, out):
 def _update(factor, decay, fresh, params, widths, where, ends):
     """layer i = decay · layer i + factor · b_i f_{i−1}ᵀ; decay is 1 unless `fresh`."""
     (row, column), (f, b) = where, ends
-    depth, inputs, size = widths.size - 1, widths[0], size_of(factor)
+    depth = widths.size - 1
+    inputs = widths[0]
+    size = size_of(factor)
     if fresh:
         _scale(decay, params, widths[1] * inputs * size)
     if depth == 1:
@@ -231,7 +253,8 @@ def _update(factor, decay, fresh, params, widths, where, ends):
 @kernel
 def _scale(factor, at, length):
     """Multiply what lies in `length` bytes from `at` on."""
-    end, spread = at + length, spread_lanes(factor)
+    end = at + length
+    spread = spread_lanes(factor)
     while at + UNIT <= end:
         store_lanes(multiply_lanes(spread, load_lanes(factor, at)), at)
         at += UNIT
@@ -243,7 +266,9 @@ def _scale(factor, at, length):
 @kernel
 def _scale_and_add(scale, factor, x, out, length):
     """out = scale · out + factor · x, the first product rounded by itself; `length` in bytes."""
-    at, first, second = np.int64(0), spread_lanes(scale), spread_lanes(factor)
+    at = np.int64(0)
+    first = spread_lanes(scale)
+    second = spread_lanes(factor)
     while at + UNIT <= length:
         old = multiply_lanes(first, load_lanes(factor, out + at))
         store_lanes(fma_lanes(second, load_lanes(factor, x + at), old), out + at)

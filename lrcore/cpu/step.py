@@ -21,7 +21,10 @@ PIECE = 2048  # parameters at a time in a pass over several vectors
 @kernel
 def gd_steps(params, widths, target, lr, losses, work):
     """Gradient descent: W_i ← W_i − lr ∇_i L, all layers from the old point. `params` and `losses` are written."""
-    places, start, goal, one = places_of(work), address(params), address(target), params.dtype.type(1)
+    places = places_of(work)
+    start = address(params)
+    goal = address(target)
+    one = params.dtype.type(1)
     for k in range(losses.size):
         loss = forward_at(one, start, widths, goal, places)
         losses[k] = loss
@@ -39,7 +42,9 @@ def rk_steps(params, widths, target, dt, a, b, losses, work):
     """
     if _looks_back_once(a):
         return _lean_steps(params, widths, target, dt, a, b, losses, work)
-    places, goal, one = places_of(work), address(target), params.dtype.type(1)
+    places = places_of(work)
+    goal = address(target)
+    one = params.dtype.type(1)
     for k in range(losses.size):
         for s in range(b.size):
             point = address(params)
@@ -72,8 +77,14 @@ def _lean_steps(params, widths, target, dt, a, b, losses, work):
 
     The sum grows in work.stages[0]; it starts from `params` and at the last stage it is `params`.
     """
-    places, goal, one, stages = places_of(work), address(target), params.dtype.type(1), b.size
-    start, middle, total, zero = address(params), address(work.point), address(work.stages), one - one
+    places = places_of(work)
+    goal = address(target)
+    one = params.dtype.type(1)
+    stages = b.size
+    start = address(params)
+    middle = address(work.point)
+    total = address(work.stages)
+    zero = one - one
     for k in range(losses.size):
         for s in range(stages):
             point = start if s == 0 else middle

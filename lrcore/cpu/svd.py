@@ -42,7 +42,8 @@ def spectra(matrices, counts, work):
     work      workspace.allocate_spectra of the same shapes and counts
     """
     reductions, lanes = work
-    results, reasons = [None] * len(matrices), ["size"] * len(matrices)
+    results = [None] * len(matrices)
+    reasons = ["size"] * len(matrices)
     ours = [i for i, matrix in enumerate(matrices) if min(matrix.shape) <= LARGEST]
     for first in range(0, len(ours), LANES):
         group = ours[first : first + LANES]
@@ -188,5 +189,6 @@ def principal_angles(pairs, work):
         inner = a.T @ b
         matrices += [inner, b - a @ inner]
     values = [np.minimum(values, 1.0) for _, values, _ in spectra(matrices, [0] * len(matrices), work)]
-    cosines, sines = values[::2], [s[::-1] for s in values[1::2]]
+    cosines = values[::2]
+    sines = [s[::-1] for s in values[1::2]]
     return [np.where(c**2 >= 0.5, np.arcsin(s), np.arccos(c)) for c, s in zip(cosines, sines, strict=True)]

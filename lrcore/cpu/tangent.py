@@ -19,7 +19,8 @@ def tangent_gd_steps(output, factors, objective, rates, losses, work):
     """
     (left, right), places, none = factors, places_of(work.chain), output.dtype.type(0)
     shape = objective.target.shape
-    slope, change = work.chain.residual.reshape(shape), work.change.reshape(shape)
+    slope = work.chain.residual.reshape(shape)
+    change = work.change.reshape(shape)
     for k in range(losses.size):
         loss = _forward(output, work.ends, objective, none, work.chain, places)
         losses[k] = loss

@@ -54,14 +54,18 @@ def bidiagonalize_gram(matrix, work, lane, lanes):
 @kernel
 def tridiagonalize(size, work):
     """T of the symmetric work.gram[:size, :size], of which the lower half is given: work.diagonal and work.beside."""
-    g, w, last, u = work.gram, work.owed, work.reflections[0], work.reflections[1]
+    g = work.gram
+    w = work.owed
+    last = work.reflections[0]
+    u = work.reflections[1]
     _complete(size, work)
     last[:] = 0
     u[:] = 0
     w[:] = 0
     work.sums[:] = 0
     for k in range(size):
-        work.diagonal[k], work.beside[k] = g[k, k] - 2 * last[k] * w[k], 0
+        work.diagonal[k] = g[k, k] - 2 * last[k] * w[k]
+        work.beside[k] = 0
         if k < size - 1:
             u[k // LANES * LANES : k + 1] = 0
             for i in range(k + 1, size):
@@ -75,7 +79,8 @@ def tridiagonalize(size, work):
 @kernel
 def _complete(size, work):
     """The squares on the diagonal whole, and zeros from there to whole vectors."""
-    g, columns = work.gram, (size + LANES - 1) // LANES * LANES
+    g = work.gram
+    columns = (size + LANES - 1) // LANES * LANES
     for i in range(size):
         for j in range(i + 1, min((i // SQUARE + 1) * SQUARE, columns)):
             g[i, j] = g[j, i] if j < size else 0
@@ -85,19 +90,30 @@ def _complete(size, work):
 def _subtract_and_multiply(first, size, last, u, work):
     """From row and column `first` on: G −= w lastᵀ + last wᵀ, then G u, in work.sums by rows and work.mirrored by
     columns."""
-    g, stride, w, v = address(work.gram), work.gram.shape[1] * SIZE, address(work.owed), address(last)
+    g = address(work.gram)
+    stride = work.gram.shape[1] * SIZE
+    w = address(work.owed)
+    v = address(last)
     x, sums, t = address(u), address(work.sums), address(work.mirrored)
-    columns, at = (size + LANES - 1) // LANES * LANES, first // LANES * LANES
+    columns = (size + LANES - 1) // LANES * LANES
+    at = first // LANES * LANES
     work.sums[first:size] = 0
     while at < columns:
         end = min((at // SQUARE + 1) * SQUARE, columns)
-        c, vectors = at * SIZE, (end - at) // LANES  # c, i: how far into a vector a column, a row is
-        top, below = max(at, first), min(end, size)
-        i, a, s = top * SIZE, g + top * stride + c, sums + top * UNIT
+        # c, i: how far into a vector a column, a row is
+        c = at * SIZE
+        vectors = (end - at) // LANES
+        top = max(at, first)
+        below = min(end, size)
+        i = top * SIZE
+        a = g + top * stride + c
+        s = sums + top * UNIT
         across_strip(vectors, a, stride, below - top, w + i, v + c, v + i, w + c, x + c, s)
         work.mirrored[at:end] = 0
         if below < size:
-            i, a, s = below * SIZE, g + below * stride + c, sums + below * UNIT
+            i = below * SIZE
+            a = g + below * stride + c
+            s = sums + below * UNIT
             rows = size - below
             mirrored_strip(vectors, a, stride, rows, w + i, v + c, v + i, w + c, x + c, s, x + i, t + c)
         at = end
@@ -106,8 +122,13 @@ def _subtract_and_multiply(first, size, last, u, work):
 @kernel
 def _owe(first, size, tau, u, work):
     """w = p − ½ τ (pᵀu) u with p = τ G u."""
-    dtype, w, t, x = u.dtype, address(work.owed), address(work.mirrored), address(u)
-    start, end, total = first // LANES * SIZE * LANES, (size + LANES - 1) // LANES * UNIT, zero_lanes(u.dtype)
+    dtype = u.dtype
+    w = address(work.owed)
+    t = address(work.mirrored)
+    x = address(u)
+    start = first // LANES * SIZE * LANES
+    end = (size + LANES - 1) // LANES * UNIT
+    total = zero_lanes(u.dtype)
     for at in range(start, end, UNIT):
         total_rows(address(work.sums) + at * LANES, tau, w + at)
         p = fma_lanes(spread_lanes(tau), load_lanes(dtype, t + at), load_lanes(dtype, w + at))
@@ -121,14 +142,18 @@ def _owe(first, size, tau, u, work):
 @kernel
 def _factor(size, work, lane, lanes):
     """Cholesky's factor of T + δ: the squares of B to `lane`. Returns δ, NaN where T + δ is not positive."""
-    d, b, bound = work.diagonal, work.beside, 0.0
+    d = work.diagonal
+    b = work.beside
+    bound = 0.0
     for i in range(size):
         bound = max(bound, abs(d[i]) + abs(b[i]) + (abs(b[i - 1]) if i > 0 else 0.0))
-    shift, e = SHIFT * bound, 0.0
+    shift = SHIFT * bound
+    e = 0.0
     for i in range(size):
         q = d[i] + shift - e
         if not q > 0:
             return np.nan
         e = b[i] * b[i] / q
-        lanes.q[i, lane], lanes.e[i, lane] = q, e
+        lanes.q[i, lane] = q
+        lanes.e[i, lane] = e
     return shift

@@ -52,7 +52,8 @@ def bidiagonal_vectors(diagonal, above, values, left, right, work):
     B v − σ u, Bᵀ u − σ v and the products of different vectors differ from 0 by, and squared lengths from 1; NaN if a
     vector could not be made. A vector of zeros, left where squares overflow, has no residual, but also no length.
     """
-    count, n = left.shape[0], diagonal.size
+    count = left.shape[0]
+    n = diagonal.size
     for first in range(0, count, LANES):
         last = min(first + LANES, count)
         _twisted(diagonal, above, values, first, last, np.int64(1), right, work)
@@ -74,7 +75,8 @@ def bidiagonal_vectors(diagonal, above, values, left, right, work):
 @kernel
 def _join(diagonal, above, value, u, v):
     """Give u the sign that belongs to v; the largest element of B v − σ u and Bᵀ u − σ v."""
-    n, inner = diagonal.size, 0.0
+    n = diagonal.size
+    inner = 0.0
     for k in range(n):
         inner += u[k] * (diagonal[k] * v[k] + (above[k] * v[k + 1] if k + 1 < n else 0.0))
     if inner < 0:
@@ -94,7 +96,8 @@ def _twisted(diagonal, above, values, first, last, direction, out, work):
 
     From the top, s and the factors l; from the bottom, p and the factors u; they meet where |s + p + σ²| is least.
     """
-    n, dtype = diagonal.size, work.q.dtype
+    n = diagonal.size
+    dtype = work.q.dtype
     lower, upper, stationary = work.q, work.e, work.q_new
     square, least = work.state[0], work.state[1]
     for lane in range(LANES):
@@ -106,7 +109,8 @@ def _twisted(diagonal, above, values, first, last, direction, out, work):
         k = i if direction > 0 else n - 1 - i
         store_lanes(s, address(stationary) + i * UNIT)
         if i < n - 1:
-            d, e = diagonal[k], above[k if direction > 0 else k - 1]
+            d = diagonal[k]
+            e = above[k if direction > 0 else k - 1]
             ratio = divide_lanes(spread_lanes(e), add_lanes(s, spread_lanes(d * d)))
             store_lanes(multiply_lanes(ratio, spread_lanes(d)), address(lower) + i * UNIT)
             s = fma_lanes(multiply_lanes(s, ratio), spread_lanes(e), minus)
@@ -115,7 +119,8 @@ def _twisted(diagonal, above, values, first, last, direction, out, work):
     for i in range(n - 1, -1, -1):
         k = i if direction > 0 else n - 1 - i
         if i < n - 1:
-            d, e = diagonal[k], above[k if direction > 0 else k - 1]
+            d = diagonal[k]
+            e = above[k if direction > 0 else k - 1]
             ratio = divide_lanes(spread_lanes(d), fma_lanes(spread_lanes(e), spread_lanes(e), p))
             store_lanes(multiply_lanes(ratio, spread_lanes(e)), address(upper) + i * UNIT)
             p = fma_lanes(multiply_lanes(p, ratio), spread_lanes(d), minus)
@@ -132,7 +137,8 @@ def _twisted(diagonal, above, values, first, last, direction, out, work):
 @kernel
 def _substitute(n, lane, twist, direction, z, lower, upper):
     """The vector from its largest element to both ends."""
-    step, at = direction, twist if direction > 0 else n - 1 - twist
+    step = direction
+    at = twist if direction > 0 else n - 1 - twist
     z[at] = 1.0
     squares, value = 1.0, 1.0
     for i in range(twist - 1, -1, -1):

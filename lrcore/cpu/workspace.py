@@ -48,7 +48,8 @@ def allocate(widths, dtype=np.float64, stages=0):
     """A Workspace for `widths`; `stages` is the number of Runge-Kutta stages, 0 when no flow is integrated."""
     from lrcore.cpu import gemm
 
-    inputs, inner = int(widths[0]), [int(n) for n in widths[1:-1]]
+    inputs = int(widths[0])
+    inner = [int(n) for n in widths[1:-1]]
     parameters = layout.size(widths)
     return Workspace(
         prefix=layout.aligned(sum(inner[1:]) * inputs, dtype),
@@ -130,7 +131,8 @@ def allocate_ntk(widths, dtype=np.float64):
     """A KernelWorkspace for `widths`."""
     from lrcore.cpu import gemm
 
-    chain, ends = allocate(widths, dtype), (int(widths[-1]), int(widths[0]))
+    chain = allocate(widths, dtype)
+    ends = (int(widths[-1]), int(widths[0]))
     widest = max((int(n) for n in widths[1:-1]), default=0)
     sums = max(gemm.sums_size(*shape) for shape in _kernel_products(widths))
     return KernelWorkspace(
@@ -170,7 +172,9 @@ class BatchWorkspace(NamedTuple):
 
 def allocate_batch(widths, dtype=np.float64, stages=0):
     """A BatchWorkspace for `widths`; `stages` as for `allocate`. It does not depend on the number of runs."""
-    inputs, inner, lanes = int(widths[0]), [int(n) for n in widths[1:-1]], layout.lanes(dtype)
+    inputs = int(widths[0])
+    inner = [int(n) for n in widths[1:-1]]
+    lanes = layout.lanes(dtype)
     parameters = layout.size(widths) if stages else 0
 
     def buffer(*shape):
@@ -343,11 +347,15 @@ def allocate_spectra(shapes, counts):
     counts: how many leading vectors are wanted of each, 0 for values alone. Matrices of one shape share what is not
     needed once they are reduced.
     """
-    shared, reductions = {}, []
+    shared = {}
+    reductions = []
     for shape, count in zip(shapes, counts, strict=True):
-        m, n = max(shape), min(shape)
+        m = max(shape)
+        n = min(shape)
         if (m, n) not in shared:
-            rows, columns, lanes = _whole(m), _whole(n), layout.lanes(np.float64)
+            rows = _whole(m)
+            columns = _whole(n)
+            lanes = layout.lanes(np.float64)
             shared[m, n] = [_zeros(*s) for s in ((rows, _odd(columns)), (columns,), (rows,), (rows, lanes))]
         own = (
             (n if count else 1, _whole(m)),
@@ -418,7 +426,8 @@ def allocate_weight_values(shapes, dtypes):
 def _gram_workspace(matrices, n):
     from lrcore.cpu import gram
 
-    whole, lanes = _whole(n), layout.lanes(np.float64)
+    whole = _whole(n)
+    lanes = layout.lanes(np.float64)
     long = max((min(shape) for shape in matrices if gram.has_sections(max(shape))), default=0)
     shapes = (
         (n, _odd(whole)),

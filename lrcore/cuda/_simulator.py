@@ -83,8 +83,10 @@ def device(function):
 
 
 _c = ctypes.CDLL(ctypes.util.find_library("m"))
-_c.fma.restype, _c.fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
-_c.fmaf.restype, _c.fmaf.argtypes = ctypes.c_float, [ctypes.c_float] * 3
+_c.fma.restype = ctypes.c_double
+_c.fma.argtypes = [ctypes.c_double] * 3
+_c.fmaf.restype = ctypes.c_float
+_c.fmaf.argtypes = [ctypes.c_float] * 3
 
 
 def fma(a, b, c):

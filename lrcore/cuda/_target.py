@@ -40,7 +40,10 @@ class Kernel:
     """A kernel with the types of its arguments (see the top of this file), launched by `kernel(blocks, threads, …)`."""
 
     def __init__(self, function, name, types, products, registers):
-        self.function, self.name, self.types, self.products = function, name, types, products
+        self.function = function
+        self.name = name
+        self.types = types
+        self.products = products
         self.registers = registers
         self._compiled = cuda.jit(**({} if SIMULATED else {"max_registers": registers}))(function)
         KERNELS.append(self)

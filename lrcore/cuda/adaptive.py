@@ -60,9 +60,14 @@ class _Flow:
     """A call of the kernel. Points and slopes are told by where they lie in the memory of the device."""
 
     def __init__(self, params, objective, flow, pair, losses, state, work):
-        self.work, self.flow, self.clock, self.number = work, flow, state.clock, params.dtype.type
+        self.work = work
+        self.flow = flow
+        self.clock = state.clock
+        self.number = params.dtype.type
         self.a, _, self.probes, self.dense = pair
-        self.goal, self.count, self.stages = as_goal(objective), params.size, len(self.a)
+        self.goal = as_goal(objective)
+        self.count = params.size
+        self.stages = len(self.a)
         self.epsilon = np.finfo(params.dtype).eps
         self.there, self.one = work.keep("losses", losses), work.keep("norm", np.empty(1, params.dtype))
         work.load(0, params)
@@ -74,7 +79,8 @@ class _Flow:
     def go(self, losses):
         begun = self.clock[EVALUATIONS]
         for k in range(losses.size):
-            ridge, arguments = self.flow.ridge, self._arguments()
+            ridge = self.flow.ridge
+            arguments = self._arguments()
             on_grid.weigh(*arguments, self.goal, ridge, 0, self.there, k)
             if self.clock[READY] == 0:
                 self._take_up()
@@ -105,8 +111,10 @@ class _Flow:
 
     def _norm(self, at):
         """The root mean square of what lies there, as the CPU rounds it."""
-        goal, memory = self.goal, self.work.memory
-        start, found = goal.measurements * (goal.parts + 2), np.empty(1, self.number)
+        goal = self.goal
+        memory = self.work.memory
+        start = goal.measurements * (goal.parts + 2)
+        found = np.empty(1, self.number)
         parts.project(memory, self.work.state, memory, at, 1, self.count, at, goal, start)
         _inner(1, 1, memory, at, self.count, goal.scratch, goal.parts, start, self.one)
         fetch(self.one, found)
@@ -117,17 +125,21 @@ class _Flow:
     def _take_up(self):
         """Fill the memory: with the current step, or before the first with one of size 0, and choose the next size."""
         clock, work, flow = self.clock, self.work, self.flow
-        h, proposed, made = clock[STEP], clock[NEXT], 0
+        h = clock[STEP]
+        proposed = clock[NEXT]
+        made = 0
         self._make_slopes(0, 1, h)
         if h > 0:
             self._make_slopes(1, self.stages, h)
         else:
             length, speed = self._norm(work.base), self._norm(self._stage(0))
-            h, made = first_trial(length, speed), 2
+            h = first_trial(length, speed)
+            made = 2
             self._make_slopes(1, 2, h)
             change = self._stand_still() / (h * float(self.a[1, 0]))
             proposed = first_step(h, speed, change, flow.atol + flow.rtol * length)
-        clock[NEXT], clock[READY] = proposed, 1
+        clock[NEXT] = proposed
+        clock[READY] = 1
         clock[EVALUATIONS] += made
 
     def _stand_still(self):
@@ -141,14 +153,21 @@ class _Flow:
     def _advance(self):
         """The next step, as often tried as it takes to keep the tolerance; False when it cannot be made."""
         clock, work, flow = self.clock, self.work, self.flow
-        t, h, last = clock[TIME] + clock[STEP], clock[NEXT], self.stages - 1
+        t = clock[TIME] + clock[STEP]
+        h = clock[NEXT]
+        last = self.stages - 1
         self._combine(COPY, 0, work.places.point, 0, work.base)
         self._combine(COPY, 0, self._stage(last), 0, self._stage(0))
-        length, trials, made, accepted, largest = self._norm(work.base), 0, 0.0, False, FACTORS[-1]
+        length = self._norm(work.base)
+        trials = 0
+        made = 0.0
+        accepted = False
+        largest = FACTORS[-1]
         while not accepted and t < t + h < np.inf:
             self._make_slopes(1, self.stages, h)
             apart, bent = self._probe(h, self.probes[0]), self._probe(1.0, self.probes[1])
-            off, reached = self._probe(h, self.probes[2]), self._norm(work.places.point)
+            off = self._probe(h, self.probes[2])
+            reached = self._norm(work.places.point)
             larger = reached if reached > length else length
             tolerance = flow.atol + flow.rtol * larger
             accepted = off <= tolerance < np.inf
@@ -157,8 +176,12 @@ class _Flow:
             else:
                 largest = 1.0
             proposed = h * step_factor(off, tolerance, largest)
-            h, trials = stable_size(proposed, h, apart, bent, NOISE * self.epsilon * larger), trials + 1
-        clock[TIME], clock[STEP], clock[NEXT], clock[READY] = t, made, h, accepted
+            h = stable_size(proposed, h, apart, bent, NOISE * self.epsilon * larger)
+            trials = trials + 1
+        clock[TIME] = t
+        clock[STEP] = made
+        clock[NEXT] = h
+        clock[READY] = accepted
         clock[EVALUATIONS] += trials * last
         clock[REJECTED] += trials - accepted
         clock[ACCEPTED] += accepted
@@ -166,8 +189,11 @@ class _Flow:
 
     def _make_slopes(self, start, stop, h):
         """The slopes start … stop − 1 of a step of size h from `base`. The point of the last one is the step's end."""
-        arguments, work, ridge = self._arguments(), self.work, self.flow.ridge
-        point, rows = work.places.point, self.a.reshape(-1)
+        arguments = self._arguments()
+        work = self.work
+        ridge = self.flow.ridge
+        point = work.places.point
+        rows = self.a.reshape(-1)
         for s in range(start, stop):
             on_grid.stage_point(work.memory, work.state, work.places, self.number(h), rows, self.stages, s, work.base)
             on_grid.weigh(*arguments, self.goal, ridge, point, self.there, -1)
@@ -175,7 +201,8 @@ class _Flow:
 
     def _probe(self, h, probe):
         """‖h Σ probe_i k_i‖. The sum is made in the place of the second slope, which only the first probe reads."""
-        total, step = self._stage(1), self.number(h)
+        total = self._stage(1)
+        step = self.number(h)
         if probe[1] != 0:
             self._combine(SCALE, step * probe[1], total, 0, total)
         else:
@@ -187,7 +214,8 @@ class _Flow:
 
     def _interpolate(self, goal):
         """params = base + h Σ_i k_i Σ_j dense_ij θ^{j+1}, θ = (goal − t) / h, i ascending, each term rounded once."""
-        h, dense = self.clock[STEP], self.dense
+        h = self.clock[STEP]
+        dense = self.dense
         theta = (goal - self.clock[TIME]) / h
         self._combine(COPY, 0, self.work.base, 0, 0)
         for s in range(self.stages):

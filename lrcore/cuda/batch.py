@@ -111,7 +111,8 @@ def _memory_kernels():
     def gd(params, widths, targets, lr, losses, statuses, arenas, lanes, steps):
         left = cuda.shared.array(NARROW_TILES, params.dtype)
         right = cuda.shared.array(NARROW_TILES, params.dtype)
-        state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
+        state = Block(cuda.shared.array(1, np.int64), left, right)
+        size = arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         descend(memory, state, params, widths, targets, lr, losses, statuses, lanes, steps)
 
@@ -119,7 +120,8 @@ def _memory_kernels():
     def rk(params, widths, targets, dt, a, b, losses, statuses, arenas, lanes, steps):
         left = cuda.shared.array(NARROW_TILES, params.dtype)
         right = cuda.shared.array(NARROW_TILES, params.dtype)
-        state, size = Block(cuda.shared.array(1, np.int64), left, right), arenas.size // cuda.gridDim.x
+        state = Block(cuda.shared.array(1, np.int64), left, right)
+        size = arenas.size // cuda.gridDim.x
         memory = arenas[cuda.blockIdx.x * size : (cuda.blockIdx.x + 1) * size]
         flow(memory, state, params, widths, targets, dt, a, b, losses, statuses, lanes, steps)
 
@@ -142,7 +144,8 @@ def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work):
 
 def _launch(which, params, targets, rates, tableau, losses, statuses, work):
     """Wave after wave of runs, as many as the device has memory for."""
-    made, threads = KERNELS[work.chip][which], CHIP_THREADS if work.chip else MEMORY_THREADS
+    made = KERNELS[work.chip][which]
+    threads = CHIP_THREADS if work.chip else MEMORY_THREADS
     blocks, lanes = statuses.shape
     own = (params[0].nbytes + targets[0].nbytes + losses[0].nbytes + 2 * statuses[0].nbytes) // lanes
     tableau = [put(part) for part in tableau]

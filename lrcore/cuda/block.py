@@ -77,7 +77,8 @@ def _compare(memory, state, weights, target, rows, columns, residual, out):
 
 @device
 def _project(memory, state, rows, origin, count, size, at, goal, start):
-    first, step = cuda.threadIdx.x, cuda.blockDim.x
+    first = cuda.threadIdx.x
+    step = cuda.blockDim.x
     project_part(memory, rows, origin, count, size, at, goal.scratch, goal.parts, start, first, step)
     cuda.syncthreads()
 
@@ -91,14 +92,17 @@ def _differ(memory, state, goal, size, residual):
 @device
 def _respond(memory, state, goal, size, residual):
     slopes = goal.measurements * goal.parts
-    first, step = cuda.threadIdx.x, cuda.blockDim.x
+    first = cuda.threadIdx.x
+    step = cuda.blockDim.x
     measured_slope_part(memory, goal.matrices, goal.scratch, slopes, size, goal.measurements, residual, first, step)
     cuda.syncthreads()
 
 
 @device
 def _regress(memory, state, goal, size, residual):
-    first, step, start = cuda.threadIdx.x, cuda.blockDim.x, 2 * goal.parts
+    first = cuda.threadIdx.x
+    step = cuda.blockDim.x
+    start = 2 * goal.parts
     miss_part(memory, goal.target, size, residual, goal.scratch, start, first, step)
     cuda.syncthreads()
     regress_part(memory, goal.scratch, start, size, goal.inputs, residual, first, step)

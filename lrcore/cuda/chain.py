@@ -33,8 +33,13 @@ def walks(compiled, multiply, combine):
 
     @compiled
     def forward(memory, state, widths, places, point, compared):
-        depth, inputs, one = widths.size - 1, widths[0], memory.dtype.type(1)
-        layer, previous, goal, mode = point, point, places.prefix, STORE
+        depth = widths.size - 1
+        inputs = widths[0]
+        one = memory.dtype.type(1)
+        layer = point
+        previous = point
+        goal = places.prefix
+        mode = STORE
         if depth == 1:
             kind = SUBTRACT if compared else COPY
             combine(memory, state, kind, places.parameters, one, point, places.target, places.residual)
@@ -42,27 +47,45 @@ def walks(compiled, multiply, combine):
             rows, inner = widths[i], widths[i - 1]
             layer += inner * widths[i - 2]
             if i == depth:
-                mode, goal = RESIDUAL if compared else STORE, places.residual
+                mode = RESIDUAL if compared else STORE
+                goal = places.residual
             multiply(memory, state, AB, mode, rows, inputs, inner, layer, previous, goal, places.target, one)
             previous = goal
             goal += rows * inputs
 
     @compiled
     def backward(memory, state, widths, places, ending, factor, point, out):
-        depth, inputs = widths.size - 1, widths[0]
-        offset, prefix, back, after = places.parameters, places.residual, places.residual, places.residual
+        depth = widths.size - 1
+        inputs = widths[0]
+        offset = places.parameters
+        prefix = places.residual
+        back = places.residual
+        after = places.residual
         for turn in range(2 * (depth - 1)):
             i = depth - turn // 2
             rows, inner = widths[i], widths[i - 1]
             if turn % 2 == 0:  # B_{i−1} = W_iᵀ B_i
                 offset -= rows * inner
-                back, after = after, places.back + i % 2 * places.back_turn
-                form, mode, m, n, count = AT_B, STORE, inner, inputs, rows
-                left, right, goal = point + offset, back, after
+                back = after
+                after = places.back + i % 2 * places.back_turn
+                form = AT_B
+                mode = STORE
+                m = inner
+                n = inputs
+                count = rows
+                left = point + offset
+                right = back
+                goal = after
             else:  # ∇_i = B_i P_{i−1}ᵀ
                 prefix -= inner * inputs
-                form, mode, m, n, count = A_BT, ending, rows, inner, inputs
-                left, right, goal = back, point if i == 2 else prefix, out + offset
+                form = A_BT
+                mode = ending
+                m = rows
+                n = inner
+                count = inputs
+                left = back
+                right = point if i == 2 else prefix
+                goal = out + offset
             multiply(memory, state, form, mode, m, n, count, left, right, goal, 0, factor)
         kind = ADD if ending == UPDATE else OPPOSITE
         combine(memory, state, kind, widths[1] * inputs, factor, after, out, out)

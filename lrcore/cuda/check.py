@@ -56,7 +56,8 @@ def examine(number, dtype, capability, ptxas):
     if not fine:
         return (), [f"does not assemble: {said.strip().splitlines()[-1][:200]}"]
     frame, stores, loads, registers, rest = re.search(NUMBERS, said, re.S).groups()
-    shared, fused = re.search(r"(\d+) bytes smem", rest), text.count(f"fma.rn.f{8 * np.dtype(dtype).itemsize}")
+    shared = re.search(r"(\d+) bytes smem", rest)
+    fused = text.count(f"fma.rn.f{8 * np.dtype(dtype).itemsize}")
     spilled = int(stores) + int(loads)
     wrong = {
         f"{spilled} bytes are spilled": kernel.products and spilled,
@@ -70,7 +71,9 @@ def examine(number, dtype, capability, ptxas):
 def main():
     if SIMULATED:
         sys.exit("with NUMBA_ENABLE_CUDASIM nothing is compiled")
-    ptxas, cases, faults = assembler(), list(itertools.product(range(len(KERNELS)), DTYPES, CAPABILITIES)), 0
+    ptxas = assembler()
+    cases = list(itertools.product(range(len(KERNELS)), DTYPES, CAPABILITIES))
+    faults = 0
     print(f"{'kernel':18}{'number':>9}{'cc':>5}" + "".join(f"{name:>11}" for name in COLUMNS))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = pool.map(examine, *zip(*cases, strict=True), itertools.repeat(ptxas), chunksize=6)

@@ -20,7 +20,8 @@ THREADS = on_gpu(256, 3)
 @device
 def _forward(memory, target, weights, depth, size, point):
     """Prefix products and residuals of the modes at `point`, and weights · residual beside them."""
-    prefix, behind = depth * size, 2 * depth * size
+    prefix = depth * size
+    behind = 2 * depth * size
     j = cuda.threadIdx.x
     while j < size:
         product = memory[point + j]
@@ -37,10 +38,12 @@ def _forward(memory, target, weights, depth, size, point):
 def _loss(memory, lanes, depth, size, losses, k, status):
     """Half the sum of weights · residual²."""
     behind = 2 * depth * size
-    sums, lane = behind + 2 * size, cuda.threadIdx.x
+    sums = behind + 2 * size
+    lane = cuda.threadIdx.x
     cuda.syncthreads()
     while lane < lanes:
-        total, j = memory.dtype.type(0), lane
+        total = memory.dtype.type(0)
+        j = lane
         while j < size:
             total = fma(memory[behind + size + j], memory[behind + j], total)
             j += lanes
@@ -57,7 +60,8 @@ def _loss(memory, lanes, depth, size, losses, k, status):
 @device
 def _backward(memory, factor, depth, size, point, out):
     """out += factor · gradient at `point`."""
-    prefix, j = depth * size, cuda.threadIdx.x
+    prefix = depth * size
+    j = cuda.threadIdx.x
     while j < size:
         behind = memory[2 * depth * size + j]
         for turn in range(1, depth):
@@ -102,7 +106,8 @@ def _assign(memory, copied, out, count, size):
 
 @kernel("xxxsxxxinnn")
 def _diagonal_rk(memory, target, weights, dt, a, b, losses, status, lanes, depth, steps):
-    size, stages = target.size, b.size
+    size = target.size
+    stages = b.size
     count = depth * size
     point = 2 * count + 2 * size + lanes
     slopes = point + count
@@ -134,7 +139,9 @@ def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work):
 
 
 def _steps(made, modes, target, weights, numbers, losses, work):
-    depth, dtype, memory = len(modes), modes.dtype, work.memory
+    depth = len(modes)
+    dtype = modes.dtype
+    memory = work.memory
     memory[: modes.size].copy_to_device(np.ascontiguousarray(modes).reshape(-1))
     there, status = put(losses), put(np.zeros(1, np.int64))
     numbers = [dtype.type(number) if np.ndim(number) == 0 else number for number in numbers]

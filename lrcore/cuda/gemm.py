@@ -23,13 +23,17 @@ from lrcore.cuda._target import cuda, device, fetch, fma, kernel, on_gpu, put, r
 from lrcore.status import OK
 
 AB, AT_B, A_BT = 0, 1, 2
-STORE, UPDATE, RESIDUAL, NEGATE = 0, 1, 2, 3
+STORE = 0
+UPDATE = 1
+RESIDUAL = 2
+NEGATE = 3
 
 TILE = on_gpu(4, 2)  # rows and columns of a thread
 NARROW, WIDE = on_gpu(8, 2), on_gpu(16, 4)  # Q: a block of Q × Q threads makes tiles of TILE·Q
 DEPTH = on_gpu(16, 2)  # of which Q² is a multiple, as it is of TILE·Q
 # of shared memory for the tiles of one factor; a line is one longer, so that a column lies in different banks
-NARROW_TILES, WIDE_TILES = DEPTH * (TILE * NARROW + 1), DEPTH * (TILE * WIDE + 1)
+NARROW_TILES = DEPTH * (TILE * NARROW + 1)
+WIDE_TILES = DEPTH * (TILE * WIDE + 1)
 WIDE_FROM = on_gpu(512, 7)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
 
 
@@ -53,18 +57,25 @@ def _direct(size):
     def direct(memory, form, mode, m, n, count, a, b, c, target, factor, thread, threads):
         across = (n + size - 1) // size
         tiles = (m + size - 1) // size * across
-        a_row, a_k, b_column, b_k = count, 1, 1, n
+        a_row = count
+        a_k = 1
+        b_column = 1
+        b_k = n
         if form == AT_B:
-            a_row, a_k = 1, m
+            a_row = 1
+            a_k = m
         elif form == A_BT:
-            b_column, b_k = count, 1
+            b_column = count
+            b_k = 1
         sums = cuda.local.array((size, size), memory.dtype)
         lefts, rights = cuda.local.array(size, np.int64), cuda.local.array(size, np.int64)
         tile = thread
         while tile < tiles:
-            i, j = tile // across * size, tile % across * size
+            i = tile // across * size
+            j = tile % across * size
             for p in range(size):  # beyond the edge: the last one, not stored
-                lefts[p], rights[p] = a + min(i + p, m - 1) * a_row, b + min(j + p, n - 1) * b_column
+                lefts[p] = a + min(i + p, m - 1) * a_row
+                rights[p] = b + min(j + p, n - 1) * b_column
                 for q in range(size):
                     sums[p, q] = memory.dtype.type(0)
             k = 0
@@ -101,23 +112,40 @@ def direct(memory, form, mode, m, n, count, a, b, c, target, factor, thread, thr
 
 def _tiled(q):
     """The product made by a block of q × q threads."""
-    side, threads, line_length, turns = TILE * q, q * q, TILE * q + 1, DEPTH * TILE // q
+    side = TILE * q
+    threads = q * q
+    line_length = TILE * q + 1
+    turns = DEPTH * TILE // q
 
     @device
     def stage(memory, tile, start, line_step, k_step, line, lines, k, count, thread):
         """tile[p, i] = the number of line `line` + i at k + p, 0 beyond the edges."""
-        near, p, near_step, p_step = thread % side, thread // side, 0, threads // side
+        near = thread % side
+        p = thread // side
+        near_step = 0
+        p_step = threads // side
         if k_step == 1:  # neighbours read what lies side by side
-            near, p, near_step, p_step = thread // DEPTH, thread % DEPTH, threads // DEPTH, 0
-        source, step = start + (line + near) * line_step + (k + p) * k_step, near_step * line_step + p_step * k_step
-        place, place_step = p * line_length + near, p_step * line_length + near_step
-        near, p, turn = line + near, k + p, 0
+            near = thread // DEPTH
+            p = thread % DEPTH
+            near_step = threads // DEPTH
+            p_step = 0
+        source = start + (line + near) * line_step + (k + p) * k_step
+        step = near_step * line_step + p_step * k_step
+        place = p * line_length + near
+        place_step = p_step * line_length + near_step
+        near = line + near
+        p = k + p
+        turn = 0
         while turn < turns:
             value = memory.dtype.type(0)
             if near < lines and p < count:
                 value = read(memory, source)
             write(tile, place, value)
-            near, p, source, place, turn = near + near_step, p + p_step, source + step, place + place_step, turn + 1
+            near = near + near_step
+            p = p + p_step
+            source = source + step
+            place = place + place_step
+            turn = turn + 1
 
     @device
     def add(left, right, sums, a_place, b_place):
@@ -135,17 +163,24 @@ def _tiled(q):
         """
         sums = cuda.local.array((TILE, TILE), memory.dtype)
         thread = cuda.threadIdx.x
-        row, column = thread // q, thread % q
-        a_row, a_k, b_column, b_k = count, 1, 1, n
+        row = thread // q
+        column = thread % q
+        a_row = count
+        a_k = 1
+        b_column = 1
+        b_k = n
         if form == AT_B:
-            a_row, a_k = 1, m
+            a_row = 1
+            a_k = m
         elif form == A_BT:
-            b_column, b_k = count, 1
+            b_column = count
+            b_k = 1
         across = (n + side - 1) // side
         tiles = (m + side - 1) // side * across
         tile = first
         while tile < tiles:
-            top, start = tile // across * side, tile % across * side
+            top = tile // across * side
+            start = tile % across * side
             for i in range(TILE):
                 for j in range(TILE):
                     sums[i, j] = memory.dtype.type(0)
@@ -154,7 +189,8 @@ def _tiled(q):
                 stage(memory, left, a, a_row, a_k, top, m, k, count, thread)
                 stage(memory, right, b, b_column, b_k, start, n, k, count, thread)
                 cuda.syncthreads()
-                end, p = min(DEPTH, count - k) * line_length, 0
+                end = min(DEPTH, count - k) * line_length
+                p = 0
                 while p < end:  # nothing beyond the end is added: it would turn −0 into 0
                     add(left, right, sums, p + row, p + column)
                     p += line_length
@@ -178,7 +214,8 @@ def _narrow_product(memory, state, form, mode, m, n, count, a, b, c, target, fac
     left = cuda.shared.array(NARROW_TILES, memory.dtype)
     right = cuda.shared.array(NARROW_TILES, memory.dtype)
     if state[0] == OK:  # a run that has diverged makes no more steps
-        first, step = cuda.blockIdx.x, cuda.gridDim.x
+        first = cuda.blockIdx.x
+        step = cuda.gridDim.x
         narrow_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)
 
 
@@ -187,7 +224,8 @@ def _wide_product(memory, state, form, mode, m, n, count, a, b, c, target, facto
     left = cuda.shared.array(WIDE_TILES, memory.dtype)
     right = cuda.shared.array(WIDE_TILES, memory.dtype)
     if state[0] == OK:
-        first, step = cuda.blockIdx.x, cuda.gridDim.x
+        first = cuda.blockIdx.x
+        step = cuda.gridDim.x
         wide_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)
 
 
@@ -200,7 +238,8 @@ def launch_product(memory, state, form, mode, m, n, count, a, b, c, target, fact
 
 def _multiply(form, m, n, count, a, b, out):
     """Outside a network: both factors and the product in one array of the device."""
-    dtype, first = out.dtype, a.size + b.size
+    dtype = out.dtype
+    first = a.size + b.size
     memory = put(np.concatenate([a.reshape(-1), b.reshape(-1), np.empty(m * n, dtype)]))
     state = put(np.zeros(1, np.int64))
     launch_product(memory, state, form, STORE, m, n, count, 0, a.size, first, 0, dtype.type(1))

@@ -162,8 +162,12 @@ def _launch_respond(memory, state, goal, size, residual):
 
 def _launch_regress(memory, state, goal, size, residual):
     """The product is made in the scratch, where both factors are: one large network has large ones."""
-    blocks, scratch, start, inputs = _blocks(size), goal.scratch, 2 * goal.parts, goal.inputs
-    covariance, response = start + size, start + size + inputs * inputs
+    blocks = _blocks(size)
+    scratch = goal.scratch
+    start = 2 * goal.parts
+    inputs = goal.inputs
+    covariance = start + size
+    response = start + size + inputs * inputs
     _miss(blocks, PASS_THREADS, memory, state, goal.target, size, residual, scratch, start)
     where = size // inputs, inputs, inputs, start, covariance, response
     launch_product(scratch, state, AB, STORE, *where, 0, scratch.dtype.type(1))

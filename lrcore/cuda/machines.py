@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from lrcore.cuda._target import on_gpu
 from lrcore.cuda.gemm import NARROW
 
-CHIP_THREADS, MEMORY_THREADS = on_gpu(64, 3), NARROW * NARROW
+CHIP_THREADS = on_gpu(64, 3)
+MEMORY_THREADS = NARROW * NARROW
 PASS_THREADS = on_gpu(256, 2)  # of a launch that passes over vectors
 MOST_BLOCKS = on_gpu(2048, 3)
 

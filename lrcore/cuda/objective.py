@@ -24,13 +24,17 @@ def as_goal(objective):
     """The Goal of an `objective.Objective`: its arrays on the device, with scratch. A Goal stays what it is."""
     if isinstance(objective, Goal):
         return objective
-    dtype, count, inputs = objective.target.dtype, objective.values.size, len(objective.covariance)
-    parts, size = part_count(dtype), objective.target.size
+    dtype = objective.target.dtype
+    count = objective.values.size
+    inputs = len(objective.covariance)
+    parts = part_count(dtype)
+    size = objective.target.size
     arrays = objective.weights, objective.target, objective.matrices, objective.values
     numbers = 2 * parts + 2 * size + inputs**2 if inputs else count * (parts + 2) + parts
     what = f"an objective with {inputs} inputs" if inputs else f"an objective with {count} measurements"
     require_memory(sum(array.nbytes for array in arrays) + numbers * dtype.itemsize, what)
-    arrays, scratch = [put(array) for array in arrays], empty(numbers, dtype)
+    arrays = [put(array) for array in arrays]
+    scratch = empty(numbers, dtype)
     if inputs:
         scratch[2 * parts + size : 2 * parts + size + inputs**2].copy_to_device(objective.covariance.reshape(-1))
     return Goal(*arrays, dtype.type(objective.weight), count, scratch, parts, inputs, dtype.type(objective.floor))
@@ -92,7 +96,8 @@ def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
     """Gradient descent on an Objective with η and λ for every step. `params` and `losses` are written."""
     work.load(0, params)
     work.reset()
-    there, goal = work.keep("losses", losses), as_goal(objective)
+    there = work.keep("losses", losses)
+    goal = as_goal(objective)
     if work.spread:
         numbers = goal, rates, ridges, there
         on_grid.objective_gd(work.memory, work.state, work.widths, work.places, *numbers, losses.size)
@@ -129,8 +134,11 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
     """The loss with λ Σ ‖W_i‖² at `params`; its gradient into `gradient`, laid out like `params`."""
     work.load(0, params)
     work.reset()
-    memory, state, count = work.memory, work.state, work.places.parameters
-    there, loss = work.keep("loss", np.empty(1, params.dtype)), np.empty(1, params.dtype)
+    memory = work.memory
+    state = work.state
+    count = work.places.parameters
+    there = work.keep("loss", np.empty(1, params.dtype))
+    loss = np.empty(1, params.dtype)
     on_grid.weigh(memory, state, work.widths, work.places, as_goal(objective), ridge, 0, there, 0)
     fetch(there, loss)
     work.reset()

@@ -9,7 +9,12 @@ from lrcore.cuda._target import device, fma, times
 from lrcore.layout import SUM_GROUP, SUM_PIECE, lanes
 from lrcore.status import DIVERGED
 
-ADD, SUBTRACT, OPPOSITE, SCALE, COPY, FILL = 0, 1, 2, 3, 4, 5
+ADD = 0
+SUBTRACT = 1
+OPPOSITE = 2
+SCALE = 3
+COPY = 4
+FILL = 5
 VECTORS = 4  # of partial sums in an inner product (`lrcore.cpu._sums`)
 
 
@@ -80,13 +85,16 @@ def column_total(memory, columns, at):
 @device
 def inner_part(a, first_a, b, first_b, count, parts, part):
     """One of the partial sums of ⟨a, b⟩: of every parts-th element from `part` on, as far as they are all whole."""
-    total, k = a.dtype.type(0), part
+    total = a.dtype.type(0)
+    k = part
     whole = count // parts * parts
     group_end = piece_end = 0
     while k < whole:
-        group, group_end = a.dtype.type(0), min(group_end + SUM_GROUP, whole)
+        group = a.dtype.type(0)
+        group_end = min(group_end + SUM_GROUP, whole)
         while k < group_end:
-            piece, piece_end = a.dtype.type(0), min(piece_end + SUM_PIECE, whole)
+            piece = a.dtype.type(0)
+            piece_end = min(piece_end + SUM_PIECE, whole)
             while k < piece_end:
                 piece = fma(a[first_a + k], b[first_b + k], piece)
                 k += parts
@@ -100,7 +108,8 @@ def inner_total(a, first_a, b, first_b, count, sums, at, parts):
     """⟨a, b⟩ from its partial sums at sums[at …], which are used up, and the elements after them."""
     lanes = parts // VECTORS
     for lane in range(lanes):
-        low, high = sums[at + lane] + sums[at + lanes + lane], sums[at + 2 * lanes + lane] + sums[at + 3 * lanes + lane]
+        low = sums[at + lane] + sums[at + lanes + lane]
+        high = sums[at + 2 * lanes + lane] + sums[at + 3 * lanes + lane]
         sums[at + lane] = low + high
     total = fold_lanes(sums, at, lanes)
     for k in range(count // parts * parts, count):
@@ -144,7 +153,8 @@ def project_part(memory, rows, origin, count, size, at, scratch, parts, start, f
 @device
 def differ_part(memory, goal, size, residual, first, step):
     """From them the differences of measurements, and the slopes of the loss; goal: a `machines.Goal`."""
-    parts, k = goal.parts, first
+    parts = goal.parts
+    k = first
     slopes = goal.measurements * parts
     while k < goal.measurements:
         found = inner_total(goal.matrices, k * size, memory, residual, size, goal.scratch, k * parts, parts)
@@ -169,7 +179,8 @@ def regress_part(memory, scratch, start, size, inputs, residual, first, step):
     p = first
     while p < size:
         row = p // inputs
-        at, column = start + row * inputs, start + size + p - row * inputs
+        at = start + row * inputs
+        column = start + size + p - row * inputs
         total = memory.dtype.type(0)
         for k in range(inputs):
             total = fma(scratch[at + k], scratch[column + k * inputs], total)

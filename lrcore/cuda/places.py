@@ -25,8 +25,12 @@ class Places(NamedTuple):
 
 def places_of(widths, stages):
     """The Places of a network of `widths`; `stages` is the number of Runge-Kutta stages, 0 for none."""
-    depth, inputs, outputs = widths.size - 1, widths[0], widths[widths.size - 1]
-    parameters, prefixes, inner = widths[1] * inputs, 0, 0
+    depth = widths.size - 1
+    inputs = widths[0]
+    outputs = widths[widths.size - 1]
+    parameters = widths[1] * inputs
+    prefixes = 0
+    inner = 0
     for i in range(1, depth):
         parameters += widths[i + 1] * widths[i]
         inner = max(inner, widths[i])

@@ -38,8 +38,12 @@ def programs(machine):
 
     @compiled
     def weigh(memory, state, widths, places, goal, ridge, point, losses, at):
-        outputs, inputs, count = widths[widths.size - 1], widths[0], goal.measurements
-        residual, columns, size = places.residual, places.columns, outputs * inputs
+        outputs = widths[widths.size - 1]
+        inputs = widths[0]
+        count = goal.measurements
+        residual = places.residual
+        columns = places.columns
+        size = outputs * inputs
         forward(memory, state, widths, places, point, False)
         if count > 0:
             project(memory, state, goal.matrices, 0, count, size, residual, goal, 0)
@@ -47,7 +51,8 @@ def programs(machine):
             respond(memory, state, goal, size, residual)
         elif goal.inputs > 0:
             regress(memory, state, goal, size, residual)
-            inputs, columns = size, residual
+            inputs = size
+            columns = residual
         else:
             compare(memory, state, goal.weights, goal.target, outputs, inputs, residual, columns)
         if at >= 0:
@@ -124,10 +129,12 @@ def programs(machine):
     def objective_rk(memory, state, widths, places, goal, ridge, dt, a, b, losses, count):
         for k in range(count):
             for s in range(b.size):
-                point, at = 0, k
+                point = 0
+                at = k
                 if s > 0:
                     stage_point(memory, state, places, dt, a, b.size, s, 0)
-                    point, at = places.point, -1
+                    point = places.point
+                    at = -1
                 weigh(memory, state, widths, places, goal, ridge, point, losses, at)
                 if stopped(state):
                     return

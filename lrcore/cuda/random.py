@@ -28,7 +28,9 @@ def independent_draw(seed, domain, number, count):
 @device
 def shuffle(seed, domain, epoch, order, start, count):
     """The permutation of an epoch to order[start …], by one thread."""
-    stream, low, high = np.uint64(epoch + 1), seed & MASK, seed >> SHIFT
+    stream = np.uint64(epoch + 1)
+    low = seed & MASK
+    high = seed >> SHIFT
     for k in range(count):
         order[start + k] = k
     w0 = w1 = w2 = w3 = np.uint64(0)

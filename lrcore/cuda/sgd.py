@@ -60,7 +60,8 @@ def _first_draw(step, job):
 @device
 def _draw(step, size, seed, job, order):
     """The entries of a step, behind the permutation of its epoch."""
-    number, chosen = _first_draw(step, job), job.entries + 2
+    number = _first_draw(step, job)
+    chosen = job.entries + 2
     if job.replacement == 0:
         epoch = number // job.entries
         if cuda.threadIdx.x == 0 and order[job.entries] != epoch + 1:
@@ -89,40 +90,57 @@ def _dot(memory, a, a_step, b, count):
 @device
 def _ends(memory, size, rows, columns, run, job, order):
     """f_1 … f_{N−1} and b_{N−1} … b_1 of every entry of a batch."""
-    widths, thread, threads, chosen = job.widths, cuda.threadIdx.x, cuda.blockDim.x, job.entries + 2
-    depth, inputs, f, b = widths.size - 1, widths[0], job.parameters, job.parameters + job.batch * job.inner
-    layer, here, count = 0, 0, widths[1]
+    widths = job.widths
+    thread = cuda.threadIdx.x
+    threads = cuda.blockDim.x
+    chosen = job.entries + 2
+    depth = widths.size - 1
+    inputs = widths[0]
+    f = job.parameters
+    b = job.parameters + job.batch * job.inner
+    layer = 0
+    here = 0
+    count = widths[1]
     place = thread
     while place < size * count:
-        s, q = place // count, place % count
+        s = place // count
+        q = place % count
         column = columns[_entry(order[chosen + s], run, job)]
         memory[f + s * job.inner + q] = memory[q * inputs + column]
         place += threads
     cuda.syncthreads()
     for i in range(2, depth):
         layer += widths[i - 1] * widths[i - 2]
-        count, below, place = widths[i], widths[i - 1], thread
+        count = widths[i]
+        below = widths[i - 1]
+        place = thread
         while place < size * count:
-            s, q = place // count, place % count
+            s = place // count
+            q = place % count
             source = f + s * job.inner + here
             memory[source + below + q] = _dot(memory, layer + q * below, 1, source, below)
             place += threads
         here += below
         cuda.syncthreads()
     layer += widths[depth - 1] * widths[depth - 2]
-    count, place = widths[depth - 1], thread
+    count = widths[depth - 1]
+    place = thread
     while place < size * count:
-        s, q = place // count, place % count
+        s = place // count
+        q = place % count
         row = rows[_entry(order[chosen + s], run, job)]
         memory[b + s * job.inner + here + q] = memory[layer + row * count + q]
         place += threads
     cuda.syncthreads()
     for turn in range(depth - 2):
         i = depth - 1 - turn
-        count, below, place = widths[i - 1], widths[i], thread
+        count = widths[i - 1]
+        below = widths[i]
+        place = thread
         layer -= below * count
         while place < size * count:
-            s, q = place // count, place % count
+            s = place // count
+            q = place % count
             source = b + s * job.inner + here
             memory[source - count + q] = _dot(memory, layer + q, count, source, below)
             place += threads
@@ -139,12 +157,16 @@ def _entry(entry, run, job):
 @device
 def _residuals(memory, size, rows, columns, values, run, job, order):
     """W_rc − Ŵ_rc of every entry of the batch."""
-    widths, s, chosen = job.widths, cuda.threadIdx.x, job.entries + 2
+    widths = job.widths
+    s = cuda.threadIdx.x
+    chosen = job.entries + 2
     depth = widths.size - 1
-    residual, last = job.parameters + 2 * job.batch * job.inner, widths[depth - 1]
+    residual = job.parameters + 2 * job.batch * job.inner
+    last = widths[depth - 1]
     while s < size:
         entry = _entry(order[chosen + s], run, job)
-        row, found = rows[entry], memory.dtype.type(0)
+        row = rows[entry]
+        found = memory.dtype.type(0)
         layer = job.parameters - widths[depth] * last
         if depth == 1:
             found = memory[row * last + columns[entry]]
@@ -159,16 +181,21 @@ def _residuals(memory, size, rows, columns, values, run, job, order):
 @device
 def _update(memory, size, rate, decay, rows, columns, run, job, order):
     """Every weight once: decay, and what the entries of the batch add to it, in their order."""
-    widths, depth, p = job.widths, job.widths.size - 1, cuda.threadIdx.x
-    f, b = job.parameters, job.parameters + job.batch * job.inner
-    residual, chosen = b + job.batch * job.inner, job.entries + 2
+    widths = job.widths
+    depth = job.widths.size - 1
+    p = cuda.threadIdx.x
+    f = job.parameters
+    b = job.parameters + job.batch * job.inner
+    residual = b + job.batch * job.inner
+    chosen = job.entries + 2
     while p < job.parameters:
         i, start, before = 1, 0, 0  # its layer, where that begins, and where the f that enters it does
         while p >= start + widths[i] * widths[i - 1]:
             start += widths[i] * widths[i - 1]
             before += widths[i - 1] if i > 1 else 0
             i += 1
-        row, column = (p - start) // widths[i - 1], (p - start) % widths[i - 1]
+        row = (p - start) // widths[i - 1]
+        column = (p - start) % widths[i - 1]
         weight = times(decay, memory[p])
         for s in range(size):
             entry = _entry(order[chosen + s], run, job)
@@ -203,7 +230,8 @@ def _flush(memory, job):
 def _tell(memory, size, run, k, job, losses, status):
     """The loss of a step: its place, or its part of the sum over all."""
     if cuda.threadIdx.x == 0:
-        residual, total = job.parameters + 2 * job.batch * job.inner, memory.dtype.type(0)
+        residual = job.parameters + 2 * job.batch * job.inner
+        total = memory.dtype.type(0)
         for s in range(size):
             total += times(memory[residual + s], memory[residual + s])
         half = memory.dtype.type(0.5)
@@ -220,7 +248,9 @@ def _tell(memory, size, run, k, job, losses, status):
 @device
 def _train(memory, status, params, lr, ridge, factors, seeds, rows, columns, values, losses, statuses, order, job):
     """All steps of one run."""
-    run, made, one = cuda.blockIdx.x, job.steps, memory.dtype.type(1)
+    run = cuda.blockIdx.x
+    made = job.steps
+    one = memory.dtype.type(1)
     if statuses[run] == OK:
         seed = np.uint64(seeds[run])
         take(params, job.parameters, run, job.lanes, memory, 0)
@@ -267,7 +297,8 @@ def _chip_kernel(size):
     ):
         memory = cuda.shared.array(size, params.dtype)
         status = cuda.shared.array(1, np.int64)
-        length, run = orders.size // cuda.gridDim.x, cuda.blockIdx.x
+        length = orders.size // cuda.gridDim.x
+        run = cuda.blockIdx.x
         order = orders[run * length : (run + 1) * length]
         job = _job(widths, weight, facts)
         own = params, lr, ridge, factors, seeds, rows, columns, values, losses, codes
@@ -281,8 +312,11 @@ def _sgd_in_memory(
     params, widths, lr, ridge, factors, seeds, rows, columns, values, losses, codes, arenas, orders, weight, facts
 ):
     status = cuda.shared.array(1, np.int64)
-    length, size, run = orders.size // cuda.gridDim.x, arenas.size // cuda.gridDim.x, cuda.blockIdx.x
-    order, memory = orders[run * length : (run + 1) * length], arenas[run * size : (run + 1) * size]
+    length = orders.size // cuda.gridDim.x
+    size = arenas.size // cuda.gridDim.x
+    run = cuda.blockIdx.x
+    order = orders[run * length : (run + 1) * length]
+    memory = arenas[run * size : (run + 1) * size]
     job = _job(widths, weight, facts)
     own = params, lr, ridge, factors, seeds, rows, columns, values, losses, codes
     _train(memory, status, *own, order, job)
@@ -297,8 +331,10 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
 
     Parameters as for `lrcore.cpu.sgd_steps`. `params` and `losses` are written.
     """
-    one, status = np.ones(1, params.dtype), np.zeros(1, np.int64)
-    seeds, factors = np.array([sampling.seed], np.uint64), np.stack([rates, ridges])
+    one = np.ones(1, params.dtype)
+    status = np.zeros(1, np.int64)
+    seeds = np.array([sampling.seed], np.uint64)
+    factors = np.stack([rates, ridges])
     _launch(params, entries, (one, one, factors, seeds), sampling, losses, status, (1, 1), True, work)
     return int(status[0])
 
@@ -320,7 +356,10 @@ def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losse
 
 def _launch(params, entries, numbers, sampling, losses, statuses, shape, each, work):
     lr, ridge, factors, seeds = numbers
-    runs, lanes, made, dtype = shape[0] * shape[1], shape[1], KERNELS[work.chip], params.dtype
+    runs = shape[0] * shape[1]
+    lanes = shape[1]
+    made = KERNELS[work.chip]
+    dtype = params.dtype
     there, lost, codes = put(params), put(losses), put(statuses)
     arrays = [put(lr), put(ridge), put(factors), put(seeds.view(np.int64))]
     arrays += [put(entries.rows.astype(np.int64)), put(entries.columns.astype(np.int64)), put(entries.values)]
@@ -328,7 +367,8 @@ def _launch(params, entries, numbers, sampling, losses, statuses, shape, each, w
     orders = put(np.zeros(runs * work.order, np.int64))
     facts = work.entries, sampling.batch, sampling.replacement, sampling.first, factors.shape[1], lanes
     facts = put(np.array([*facts, params.size // runs, work.inner, each], np.int64))
-    threads, weight = CHIP_THREADS if work.chip else MEMORY_THREADS, dtype.type(entries.weight)
+    threads = CHIP_THREADS if work.chip else MEMORY_THREADS
+    weight = dtype.type(entries.weight)
     made(runs, threads, there, work.device_widths, *arrays, lost, codes, arenas, orders, weight, facts)
     for array, place in ((there, params), (lost, losses), (codes, statuses)):
         fetch(array, place)

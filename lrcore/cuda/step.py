@@ -40,7 +40,8 @@ def _spread(program, params, target, numbers, losses, work):
 
 
 def _block(which, params, target, rate, tableau, losses, work):
-    made, threads = KERNELS[work.chip][which], CHIP_THREADS if work.chip else MEMORY_THREADS
+    made = KERNELS[work.chip][which]
+    threads = CHIP_THREADS if work.chip else MEMORY_THREADS
     there, lost = work.keep("params", params), work.keep("losses", losses)
     rates = work.keep("rate", np.array([rate], params.dtype))
     tableau = [work.keep(f"tableau {i}", part) for i, part in enumerate(tableau)]

@@ -1,4 +1,4 @@
-"""What kernels need on the device, planned before anything is launched; by name the functions of `lrcore.cpu.workspace`.
+"""What kernels need on the device, planned before anything is launched; counterpart of `lrcore.cpu.workspace`.
 
 A network whose memory fits into CHIP_SIZES stays in the shared memory of one block, one with layers of up to WIDEST in
 the second-level cache, also with one block; larger ones are spread over the whole device, where a batch of them is
@@ -76,15 +76,18 @@ class Workspace:
     """
 
     def __init__(self, widths, dtype, stages):
-        self.widths, self.dtype = layout.as_widths(widths), np.dtype(dtype)
+        self.widths = layout.as_widths(widths)
+        self.dtype = np.dtype(dtype)
         self.places = places_of(self.widths, stages)
-        self.out, self.base = self.places.size, self.places.size + self.places.parameters
+        self.out = self.places.size
+        self.base = self.places.size + self.places.parameters
         self.square = self.base + self.places.parameters
         size = self.square + max((n * n for n in self.widths[1:-1]), default=0)
         require_memory(int(size) * self.dtype.itemsize, f"a network of widths {tuple(int(n) for n in self.widths)}")
         self.chip = chip_size(self.places)
         self.spread = self.chip == 0 and max(self.widths) > WIDEST
-        self.memory, self.state = empty(size, dtype), put(np.zeros(1, np.int64))
+        self.memory = empty(size, dtype)
+        self.state = put(np.zeros(1, np.int64))
         self.device_widths = put(self.widths)
         self._kept = {}
 
@@ -127,8 +130,11 @@ class BatchWorkspace:
     """What the runs of a batch have in common; their memory is planned when it is known how many they are."""
 
     def __init__(self, widths, dtype, stages):
-        widths, self.dtype = layout.as_widths(widths), np.dtype(dtype)
-        self.widths, self.places, self.device_widths = widths, places_of(widths, stages), put(widths)
+        widths = layout.as_widths(widths)
+        self.dtype = np.dtype(dtype)
+        self.widths = widths
+        self.places = places_of(widths, stages)
+        self.device_widths = put(widths)
         self.chip = chip_size(self.places)
 
     @property
@@ -175,7 +181,10 @@ class SGDWorkspace:
     """
 
     def __init__(self, widths, entries, batch, dtype):
-        self.widths, self.dtype, self.batch, self.entries = layout.as_widths(widths), np.dtype(dtype), batch, entries
+        self.widths = layout.as_widths(widths)
+        self.dtype = np.dtype(dtype)
+        self.batch = batch
+        self.entries = entries
         self.device_widths = put(self.widths)
         self.inner = sum(int(n) for n in widths[1:-1])
         self.floats = layout.size(widths) + batch * (2 * self.inner + 1)

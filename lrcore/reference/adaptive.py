@@ -27,7 +27,8 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
         gradient = np.empty_like(point)
         return objective_loss_and_gradient(point, widths, objective, flow.ridge, gradient), -gradient
 
-    step, begun = None, state.clock[EVALUATIONS]
+    step = None
+    begun = state.clock[EVALUATIONS]
     for k in range(losses.size):
         losses[k], _ = evaluate(params)
         if not np.isfinite(losses[k]):
@@ -43,7 +44,8 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
             if step is None:
                 losses[k] = np.nan
                 return DIVERGED
-        dense, theta = pair[3], (goal - state.clock[TIME]) / state.clock[STEP]
+        dense = pair[3]
+        theta = (goal - state.clock[TIME]) / state.clock[STEP]
         weights = dense @ theta ** np.arange(1, 5)
         params[:] = state.base + _combined(state.clock[STEP] * weights, step[0])
     return OK
@@ -67,7 +69,8 @@ def _taken_up(evaluate, flow, pair, state):
 def _next_step(evaluate, flow, pair, state, slopes, start):
     """As `_taken_up`, of the step after the one with `slopes` that ended at `start`; None where it cannot be made."""
     state.base[:], clock, growth = start, state.clock, FACTORS[-1]
-    clock[TIME], clock[STEP] = clock[TIME] + clock[STEP], 0
+    clock[TIME] = clock[TIME] + clock[STEP]
+    clock[STEP] = 0
     while clock[TIME] < clock[TIME] + clock[NEXT] < np.inf:
         h = clock[NEXT]
         trial, end = _trial(evaluate, pair, start, slopes[-1], h)
@@ -75,7 +78,8 @@ def _next_step(evaluate, flow, pair, state, slopes, start):
             _rms(_combined(factor * probe, trial)) for factor, probe in zip((h, 1, h), pair[2], strict=True)
         )
         length = max(_rms(start), _rms(end))
-        tolerance, noise = flow.atol + flow.rtol * length, NOISE * np.finfo(start.dtype).eps * length
+        tolerance = flow.atol + flow.rtol * length
+        noise = NOISE * np.finfo(start.dtype).eps * length
         accepted = error <= tolerance < np.inf
         growth = growth if accepted else 1.0
         clock[NEXT] = stable_size(h * step_factor(error, tolerance, growth), h, apart, bent, noise)

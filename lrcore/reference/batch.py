@@ -8,7 +8,8 @@ from lrcore.reference.step import gd_steps, rk_steps
 def batch_gd_steps(params, widths, targets, lr, losses, statuses, work=None):
     """One run after the other; the run is the first and the last index."""
     for i, j in np.ndindex(statuses.shape):
-        run, target = params[i, :, j].copy(), targets[i, :, j].reshape(widths[-1], widths[0])
+        run = params[i, :, j].copy()
+        target = targets[i, :, j].reshape(widths[-1], widths[0])
         statuses[i, j] = gd_steps(run, widths, target, lr[i, j], losses[i, :, j])
         params[i, :, j] = run
 
@@ -16,6 +17,7 @@ def batch_gd_steps(params, widths, targets, lr, losses, statuses, work=None):
 def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work=None):
     """As `batch_gd_steps`, by a Runge–Kutta method."""
     for i, j in np.ndindex(statuses.shape):
-        run, target = params[i, :, j].copy(), targets[i, :, j].reshape(widths[-1], widths[0])
+        run = params[i, :, j].copy()
+        target = targets[i, :, j].reshape(widths[-1], widths[0])
         statuses[i, j] = rk_steps(run, widths, target, dt[i, j], a, b, losses[i, :, j])
         params[i, :, j] = run

@@ -17,7 +17,8 @@ def ntk_factors(params, widths, left, right, work=None):
     for i in range(len(matrices)):
         above = chain(matrices[i + 1 :], widths[i + 1], params.dtype)
         below = chain(matrices[:i], widths[0], params.dtype)
-        left[i], right[i] = above @ above.T, below.T @ below
+        left[i] = above @ above.T
+        right[i] = below.T @ below
 
 
 def ntk_inner(left, right, other_left, other_right):
@@ -33,7 +34,8 @@ def ntk_apply(left, right, matrix, out, work=None):
 def tangent_gd_steps(output, factors, objective, rates, losses, work=None):
     """The slope of a network of one layer, moved by Σ_i left_i · slope · right_i."""
     (left, right), shape = factors, objective.target.shape
-    ends, slope = np.array([shape[1], shape[0]]), np.empty_like(output)
+    ends = np.array([shape[1], shape[0]])
+    slope = np.empty_like(output)
     for k in range(losses.size):
         losses[k] = objective_loss_and_gradient(output, ends, objective, output.dtype.type(0), slope)
         if not np.isfinite(losses[k]):

@@ -28,7 +28,8 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
 
 def pulled_back(params, widths, slope):
     """The gradient of every layer, as one flat vector, from ∂L/∂W."""
-    matrices, found = layout.layers(params, widths), np.empty_like(params)
+    matrices = layout.layers(params, widths)
+    found = np.empty_like(params)
     for i, part in enumerate(layout.layers(found, widths)):
         above = chain(matrices[i + 1 :], widths[i + 1], params.dtype)
         part[:] = above.T @ slope @ chain(matrices[:i], widths[0], params.dtype).T

@@ -11,7 +11,8 @@ def nearest_on_path(points, path, offset, best, places, lengths=None):
             best[i] = places[i] = np.nan
             continue
         for j in np.flatnonzero(finite):
-            start, end = path[j], path[j + 1] if finite[j + 1 : j + 2].any() else path[j]
+            start = path[j]
+            end = path[j + 1] if finite[j + 1 : j + 2].any() else path[j]
             step = end - start
             t = np.clip((point - start) @ step / (step @ step), 0, 1) if step.any() else 0.0
             gap = point - end if t == 1 else point - start - t * step

@@ -12,7 +12,8 @@ def normals(seed, stream, domain, out):
     seed, stream, domain = np.uint64(seed), np.uint64(stream), np.uint64(domain)
     counter = (blocks & MASK, blocks >> SHIFT, stream * full, domain * full)
     w0, w1, w2, w3 = philox(*counter, (seed & MASK) * full, (seed >> SHIFT) * full)
-    radius, angle = np.sqrt(-2 * np.log(uniform(w0, w1))), 2 * np.pi * uniform(w2, w3)
+    radius = np.sqrt(-2 * np.log(uniform(w0, w1)))
+    angle = 2 * np.pi * uniform(w2, w3)
     out[:] = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()[: out.size]
 
 
@@ -20,7 +21,9 @@ def draws(seed, domain, first, replacement, order, out):
     """Draws number first, first + 1, … of 0 … count − 1, with count = order.size − 2: independent ones
     (replacement), or a fresh permutation for every `count` of them.
     """
-    count, seed, domain = order.size - 2, np.uint64(seed), np.uint64(domain)
+    count = order.size - 2
+    seed = np.uint64(seed)
+    domain = np.uint64(domain)
     numbers = first + np.arange(out.size)
     if replacement:
         full = np.ones(out.size, np.uint64)
@@ -35,7 +38,8 @@ def draws(seed, domain, first, replacement, order, out):
 
 def _permutation(seed, domain, epoch, count):
     """The permutation of 0 … count − 1 of an epoch, by Fisher and Yates."""
-    order, stream = list(range(count)), np.uint64(epoch + 1)
+    order = list(range(count))
+    stream = np.uint64(epoch + 1)
     for k in range(count - 1, 0, -1):
         counter = (np.uint64(k // 4), stream >> SHIFT, stream & MASK, domain)
         other = int(below(philox(*counter, seed & MASK, seed >> SHIFT)[k % 4], np.uint64(k + 1)))

@@ -12,7 +12,8 @@ from lrcore.status import DIVERGED, OK
 
 def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=None):
     """Each step from the gradient of a sampled loss, formed as a whole matrix ∂L/∂W with few entries that are not 0."""
-    product_now, count = np.empty((widths[-1], widths[0]), params.dtype), entries.rows.size
+    product_now = np.empty((widths[-1], widths[0]), params.dtype)
+    count = entries.rows.size
     for k in range(losses.size):
         if (sampling.first + k) % FLUSH_EVERY == 0:
             params[np.abs(params) < FLUSH_BELOW] = 0
@@ -31,11 +32,13 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=Non
 
 def _batch(sampling, count, step):
     """The entries that a step draws: `batch` draws, or as many as are left of an epoch."""
-    size, order = sampling.batch, np.zeros(count + 2, np.int64)
+    size = sampling.batch
+    order = np.zeros(count + 2, np.int64)
     first = step * size
     if not sampling.replacement:
         epoch, place = divmod(step, -(-count // size))
-        first, size = epoch * count + place * size, min(size, count - place * size)
+        first = epoch * count + place * size
+        size = min(size, count - place * size)
     chosen = np.empty(size, np.int64)
     draws(sampling.seed, SAMPLE, first, sampling.replacement, order, chosen)
     return chosen
@@ -44,10 +47,12 @@ def _batch(sampling, count, step):
 def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work=None):
     """One run after the other, those whose status is OK; losses are means over the steps made."""
     for i, j in np.argwhere(statuses == OK):
-        run, found = params[i, :, j].copy(), np.full(factors.shape[1], np.nan, params.dtype)
+        run = params[i, :, j].copy()
+        found = np.full(factors.shape[1], np.nan, params.dtype)
         own = entries._replace(**{name: getattr(entries, name)[i, :, j] for name in ("rows", "columns", "values")})
         seed = sampling._replace(seed=sampling.seed[i, j])
-        rates, ridges = lr[i, j] * factors[0], ridge[i, j] * factors[1]
+        rates = lr[i, j] * factors[0]
+        ridges = ridge[i, j] * factors[1]
         statuses[i, j] = sgd_steps(run, widths, own, rates, ridges, seed, found)
         losses[i, j] = found[np.isfinite(found)].sum() / max(np.isfinite(found).sum(), 1)
         params[i, :, j] = run

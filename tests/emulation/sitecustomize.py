@@ -46,7 +46,8 @@ def _refuse_folders():
             raise PermissionError(errno.EACCES, "The process cannot access the file", str(source))
         return system_rename(source, target, **named)
 
-    os.open, os.rename = open_file, rename
+    os.open = open_file
+    os.rename = rename
 
 
 def _opened():

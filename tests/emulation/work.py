@@ -63,7 +63,9 @@ def tracked(folder):
 
 
 def main():
-    folder, tracker, workers = Path(sys.argv[1]), sys.argv[2] == "yes", int(sys.argv[3])
+    folder = Path(sys.argv[1])
+    tracker = sys.argv[2] == "yes"
+    workers = int(sys.argv[3])
     found = {"train": trained(folder), "sweep": swept(folder, workers), "ensemble": watched(folder)}
     if tracker:
         found["tracker"] = tracked(folder)

@@ -65,8 +65,10 @@ def _minimise(name, target, mask, tolerance, weight=None):
     if np.linalg.norm(np.where(mask, target, 0), 2) <= price:
         return np.zeros_like(target)  # by the condition of optimality; SCS would only come near
     scale = np.abs(target[mask]).max()
-    unknown, values = cvxpy.Variable(target.shape), target[mask] / scale
-    objective, fitted = cvxpy.normNuc(unknown), unknown[mask]
+    unknown = cvxpy.Variable(target.shape)
+    values = target[mask] / scale
+    objective = cvxpy.normNuc(unknown)
+    fitted = unknown[mask]
     if price:
         # The residuals are written as price times their multipliers, which are at most 1: accurate for every weight.
         multipliers = cvxpy.Variable(values.shape)

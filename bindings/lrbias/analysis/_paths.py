@@ -49,7 +49,8 @@ def has_products(run):
 def _nearest(run, reference):
     """(distances, places in rows of the reference) of all products of `run`."""
     count = len(run.steps_of(MATRIX))
-    squares, places = np.full(count, np.inf), np.zeros(count)
+    squares = np.full(count, np.inf)
+    places = np.zeros(count)
     for first, points in _pieces(run, shared=0):
         part = slice(first, first + len(points))
         for offset, path in _pieces(reference, shared=1):

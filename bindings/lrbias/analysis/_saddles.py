@@ -62,7 +62,8 @@ def saddles(run, prominence=3.0):
     _require_run(run)
     require("gradient_norm" in run, "run", run.label, "a run that recorded gradient_norm")
     require(validate(Positive, "prominence", prominence) > 1, "prominence", prominence, "a number greater than 1")
-    norms, steps = run["gradient_norm"].astype(np.float64), run.steps_of("gradient_norm")
+    norms = run["gradient_norm"].astype(np.float64)
+    steps = run.steps_of("gradient_norm")
     known = np.isfinite(norms)
     if not known.any():
         return []
@@ -76,7 +77,8 @@ def saddles(run, prominence=3.0):
 
 
 def _at(run, steps, norms):
-    made, before = [], run.checkpoint(0).params
+    made = []
+    before = run.checkpoint(0).params
     objective = run.problem.objective(np.float64)
     for step, norm in zip(steps.tolist(), norms.tolist(), strict=True):
         network = run.network_at(step)

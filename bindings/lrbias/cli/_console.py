@@ -68,7 +68,8 @@ def show_forecast(expected, as_json, only):
     """What a sweep or a study will take. only: nothing else is asked for, so the facts go to stdout."""
     from lrbias.system import clock
 
-    size, taken = expected["bytes"] / 1e6, clock(expected["seconds"])
+    size = expected["bytes"] / 1e6
+    taken = clock(expected["seconds"])
     print(f"{expected['runs']} runs, about {taken} and {size:.0f} MB in all", file=sys.stderr)
     if only:
         show(expected, "", as_json)

@@ -33,7 +33,8 @@ def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
     require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     finite = values[np.isfinite(values)]
     floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
-    ranks, found = [int(first_rank(values[0], lower, floor))], []
+    ranks = [int(first_rank(values[0], lower, floor))]
+    found = []
     least, most = (column.tolist() for column in _bounds(values, lower, upper, floor))
     for step, low, high in zip(steps[1:], least[1:], most[1:], strict=True):
         ranks.append(min(max(ranks[-1], low), high))

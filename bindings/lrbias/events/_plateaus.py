@@ -37,7 +37,8 @@ def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
     What comes before the curve first is within `flatness` of its smallest value is the start, not a plateau; so a curve
     that has not fallen yet has none. Raises InvalidInput when the lengths differ.
     """
-    steps, values = as_numbers("steps", steps), as_real("values", values)
+    steps = as_numbers("steps", steps)
+    values = as_real("values", values)
     require(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
     require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     flatness, share = validate(NotNegative, "flatness", flatness), validate(NotNegative, "share", share)
@@ -88,12 +89,16 @@ class PlateauWatch:
     """
 
     def __init__(self, wanted, interval):
-        self.wanted, self.interval, self.every = wanted, interval, interval * CHECKED
-        self._ranks, self._losses = [], []
+        self.wanted = wanted
+        self.interval = interval
+        self.every = interval * CHECKED
+        self._ranks = []
+        self._losses = []
 
     def restore(self, ranks, losses):
         """Continue where the log has `ranks`, a record each, and `losses`, one for every step made."""
-        self._ranks, self._losses = [], []
+        self._ranks = []
+        self._losses = []
         for row, rank in enumerate(ranks):
             self.note_rank(row, rank)
         self.note_losses(0, losses)
@@ -107,7 +112,8 @@ class PlateauWatch:
         self._losses += losses[-step % self.interval :: self.interval].tolist()
 
     def reached(self):
-        losses, rows = self._losses, max(int(SHARE * len(self._losses)), 1)
+        losses = self._losses
+        rows = max(int(SHARE * len(self._losses)), 1)
         if len(losses) <= rows or losses[-1] > LEARNT * losses[0]:
             return False
         if abs(losses[-1] - losses[-1 - rows]) > SETTLED * losses[0]:

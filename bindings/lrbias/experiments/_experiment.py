@@ -141,7 +141,8 @@ class Experiment(Settings):
             return self._regression()
         for key in ("whiten", "center"):
             require(not getattr(self, key), key, True, "a setting of data: inputs and outputs")
-        whole, mean = self._whole_target(), self.mean
+        whole = self._whole_target()
+        mean = self.mean
         if not self.sees_part:
             for key in ("mean", "mask_seed", "pairs"):
                 given = getattr(self, key)
@@ -154,7 +155,8 @@ class Experiment(Settings):
             "mask_seed" not in self.model_fields_set, "mask_seed", self.mask_seed, "nothing beside a file of entries"
         )
         require(not self.pairs, "pairs", self.pairs, "nothing beside a file of entries")
-        found, count = load_observed(self.observed), (self.fraction, self.entries)
+        found = load_observed(self.observed)
+        count = (self.fraction, self.entries)
         require(count == (None, None), "observed", self.observed, "either a file or fraction or entries")
         if "matrices" in found:
             known = found.get("truth_known", self.target is not None)  # a file of a run says so itself
@@ -199,7 +201,8 @@ class Experiment(Settings):
 
     def _with_values(self, key, given):
         """A target whose singular values or eigenvalues are given, between random directions."""
-        extra, numbers = sorted(given & {*DEEP, *VALUES} - {key}), getattr(self, key)
+        extra = sorted(given & {*DEEP, *VALUES} - {key})
+        numbers = getattr(self, key)
         require(not extra, key, numbers, f"either {VALUES[key]} or other settings of a target ({', '.join(extra)})")
         rows, columns = self.shape
         if key == "values":

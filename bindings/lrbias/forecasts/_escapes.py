@@ -70,7 +70,8 @@ def _directions(problem, network, modes):
     for first, last in clusters if np.isfinite(product).all() else ():
         block = left[:, first:last].T @ product @ right[:, first:last]
         turn = np.linalg.eigh((block + block.T) / 2)[1][:, ::-1]
-        left[:, first:last], right[:, first:last] = left[:, first:last] @ turn, right[:, first:last] @ turn
+        left[:, first:last] = left[:, first:last] @ turn
+        right[:, first:last] = right[:, first:last] @ turn
     return left, right
 
 
@@ -89,7 +90,8 @@ def _escape(network, value, left, right, horizon):
 def _as_numbers(layers, left, right):
     """(N,) numbers w_i with W_i x_{i−1} = w_i x_i and W_iᵀ x_i = w_i x_{i−1} for unit vectors from x_0 = v to x_N = ±u,
     where there are any: the mode then is a chain of numbers, with the sign of the last. None where not."""
-    numbers, vector = [], right
+    numbers = []
+    vector = right
     for layer in layers:
         after = layer.astype(np.float64) @ vector
         size = np.linalg.norm(after)
@@ -152,7 +154,9 @@ class _Chain:
     """A chain of layers whose ends have width 1, with the loss ½(product − value)²."""
 
     def __init__(self, widths, value):
-        self.widths, self.value, self.gradients = widths, value, 0
+        self.widths = widths
+        self.value = value
+        self.gradients = 0
 
     def product(self, params):
         vector = np.ones(1)
@@ -162,7 +166,8 @@ class _Chain:
 
     def slope(self, _, params):
         """−∂L/∂params. Raises _Lost after MOST of them: whatever a step of the integrator is, it makes some."""
-        layers, below = layout.layers(params, self.widths), [np.ones(1)]
+        layers = layout.layers(params, self.widths)
+        below = [np.ones(1)]
         for layer in layers:
             below.append(layer @ below[-1])
         down = np.empty_like(params)

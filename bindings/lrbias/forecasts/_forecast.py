@@ -99,12 +99,14 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     _check(problem, method, record)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     compress = validate(Compress, "compress", compress)
-    record, device = Record() if record is None else record, resolve(device)
+    record = Record() if record is None else record
+    device = resolve(device)
     network, given = method.start(problem, network), network
     steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     problem.check(network)
     problem = problem.scaled(network.scale)
-    spectrum, known = problem.spectrum, _has_forecast(problem, method)
+    spectrum = problem.spectrum
+    known = _has_forecast(problem, method)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread(), device.fitting():
         found = escapes(problem, network, method.step_size, steps, modes)
@@ -190,7 +192,10 @@ def _warnings_of_theorems(problem, network, method):
     start = network.settings()
     if method.name != "gd" or start.get("init") not in ("identical", "perturbed"):
         return []
-    alpha, depth, norm, found = start["alpha"], network.depth, problem.spectrum.values[0], []
+    alpha = start["alpha"]
+    depth = network.depth
+    norm = problem.spectrum.values[0]
+    found = []
     if not problem.symmetric:
         found.append("the target is not symmetric, so the theorems about this start do not apply")
     perturbed = start["init"] == "perturbed"
@@ -210,12 +215,14 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
     network, given = method.start(problem, network), network
     problem = problem.scaled(network.scale)
     setup = Setup(problem, network.widths, network.dtype, record, method, device, network.params.copy)
-    observation, plan = Observation(setup), Plan(setup)
+    observation = Observation(setup)
+    plan = Plan(setup)
     params = network.params.copy()
     plan.probe(observation.at(params))
     call = min([CALL, checkpoint_every, *plan.intervals]) if device.apart else 1
     per_step = _seconds_per_step(problem, network, given, method, compress, device, call)
-    training, measuring = steps * per_step, 0.0
+    training = steps * per_step
+    measuring = 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
         per_record = seconds_of(lambda due=interval: _measure(plan, observation, params, due))
@@ -256,7 +263,8 @@ class _TimedSteps:
     """Calls that go on where the one before has stopped: a step of a grid can take any number of gradients."""
 
     def __init__(self, trainer, losses):
-        self._trainer, self._losses = trainer, losses
+        self._trainer = trainer
+        self._losses = losses
         self.calls, self._whole, self._part = 0, 0, 0.0
         trainer.budget = TIMED_GRADIENTS
 
@@ -276,7 +284,8 @@ class _TimedSteps:
 def seconds_of(action):
     """Seconds of one call, compilation and first touch left out."""
     action()
-    calls, started = 0, time.perf_counter()
+    calls = 0
+    started = time.perf_counter()
     while calls < 3 or time.perf_counter() - started < TIMING_SECONDS:
         action()
         calls += 1

@@ -63,7 +63,8 @@ def _limit(factor, curvature):
 def stable_interval(scheme: str) -> float:
     """The largest x up to which |R(−x)| ≤ 1, R(z) = 1 + Σ_k (bᵀ A^{k−1} 1) z^k the stability polynomial of a scheme."""
     tableau: Tableau = TABLEAUS[scheme]
-    terms, stage = [1.0], np.ones(tableau.stages)
+    terms = [1.0]
+    stage = np.ones(tableau.stages)
     for power in range(1, tableau.stages + 1):
         terms.append(float(tableau.b @ stage) * (-1) ** power)
         stage = tableau.a @ stage
@@ -78,7 +79,8 @@ def curvature_at_minimum(problem: Problem, depth: int, ridge: float = 0.0) -> fl
     if not isinstance(problem, Factorization) or problem.spectrum.rank == 0:
         return None
     square = problem.output_scale**2  # ½‖αW − Ŵ‖² + λΣ‖W_i‖² = α² (½‖W − Ŵ/α‖² + λ/α² Σ‖W_i‖²)
-    values, ridge = problem.spectrum.values[:LEADING] / problem.output_scale, ridge / square
+    values = problem.spectrum.values[:LEADING] / problem.output_scale
+    ridge = ridge / square
     if ridge == 0:
         return float(square * theory.sharpness(values[0], depth))
     roots = [theory.shrunken(value, depth, ridge) ** (1 / depth) for value in values]
@@ -95,7 +97,8 @@ def largest_curvature(problem: Problem, network: Network, ridge: float = 0.0, li
     """
     with np.errstate(all="ignore"):  # a start that is too large has no curvature in floating point
         apply = _hessian(problem, network, ridge, linear)
-        size, widest = network.params.size, max(network.widths)
+        size = network.params.size
+        widest = max(network.widths)
         most = int(np.clip(EFFORT / (12.0 * size * widest), LEAST, MOST))
         found = _largest_eigenvalue(apply, size, most)
     return max(found, 0.0) if np.isfinite(found) else None
@@ -104,7 +107,8 @@ def largest_curvature(problem: Problem, network: Network, ridge: float = 0.0, li
 def _hessian(problem, network, ridge, linear):
     """A function of a flat direction that gives the Hessian times it: see "Curvature" in lrcore/README.md."""
     layers = [np.ascontiguousarray(layer, np.float64) for layer in network.layers]
-    scale, ends = problem.output_scale, np.cumsum([layer.size for layer in layers])[:-1]
+    scale = problem.output_scale
+    ends = np.cumsum([layer.size for layer in layers])[:-1]
     prefixes = [layers[0]]
     for layer in layers[1:]:
         prefixes.append(layer @ prefixes[-1])
@@ -133,9 +137,12 @@ def _hessian(problem, network, ridge, linear):
 
 def _largest_eigenvalue(apply, size, most):
     """Of a symmetric operator, by Lanczos' three terms from a random vector; NaN where a product is not finite."""
-    vector, before = np.random.default_rng(SEED).standard_normal(size), np.zeros(size)
+    vector = np.random.default_rng(SEED).standard_normal(size)
+    before = np.zeros(size)
     vector /= np.linalg.norm(vector)
-    diagonal, beside, found = [], [], np.nan
+    diagonal = []
+    beside = []
+    found = np.nan
     for count in range(1, min(most, size) + 1):
         product = apply(vector) - (beside[-1] * before if beside else 0.0)
         diagonal.append(float(vector @ product))
@@ -144,10 +151,12 @@ def _largest_eigenvalue(apply, size, most):
         if not np.isfinite([diagonal[-1], norm]).all():
             return np.nan
         last = (count - 1, count - 1)
-        earlier, found = found, float(eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=last)[0])
+        earlier = found
+        found = float(eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=last)[0])
         settled = count >= LEAST and abs(found - earlier) <= SETTLED * abs(found)
         if settled or norm <= 1e-13 * np.abs(diagonal).max():
             break
         beside.append(norm)
-        before, vector = vector, product / norm
+        before = vector
+        vector = product / norm
     return found

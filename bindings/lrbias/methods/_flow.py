@@ -42,7 +42,8 @@ class GradientFlow(Method):
     @model_validator(mode="after")
     def _check_tolerances(self):
         for name in ("rtol", "atol"):
-            value, accepted = getattr(self, name), f"nothing for {self.scheme}, whose steps are all dt long"
+            value = getattr(self, name)
+            accepted = f"nothing for {self.scheme}, whose steps are all dt long"
             require(value is None or not self.fixed, name, value, accepted)
         return self
 

@@ -79,10 +79,13 @@ SCHEDULES = {schedule.kind: schedule for schedule in (Steps, Anneal, Periodic)}
 
 def _powers(base, exponents):
     """base^k for integers k ≥ 0, by squaring: products round alike on every machine, powers may not."""
-    result, square, left = np.ones(len(exponents)), base, np.array(exponents)
+    result = np.ones(len(exponents))
+    square = base
+    left = np.array(exponents)
     while left.any():
         result = np.where(left & 1, result * square, result)
-        square, left = square * square, left >> 1
+        square = square * square
+        left = left >> 1
     return result
 
 

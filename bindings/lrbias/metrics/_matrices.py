@@ -60,9 +60,11 @@ def _alignment_quantities(setup):
 @metric("alignment", _alignment_quantities, needs=lambda setup: {PRODUCT: len(setup.clusters)})
 def _alignment(observation):
     """|⟨u_i, û_i⟩| and |⟨v_i, v̂_i⟩| per direction, clusters of equal target values as a whole; principal angles."""
-    setup, clusters = observation.setup, observation.setup.clusters
+    setup = observation.setup
+    clusters = observation.setup.clusters
     left, _, right = observation.triplets(PRODUCT)
-    spectrum, count = setup.problem.spectrum, len(clusters)
+    spectrum = setup.problem.spectrum
+    count = len(clusters)
     sides = [(left, spectrum.left), (right, spectrum.right)]
     cosines = [np.empty(count), np.empty(count)]
     for (vectors, teacher), out in zip(sides, cosines, strict=True):
@@ -74,7 +76,8 @@ def _alignment(observation):
 def _mode_strengths(observation):
     """û_iᵀ W v̂_i: how far the product has come along each of the target's directions (of a Regression, those of its
     modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.problems`."""
-    setup, product = observation.setup, observation.matrix(PRODUCT)
+    setup = observation.setup
+    product = observation.matrix(PRODUCT)
     out = np.empty((2, len(setup.mode_clusters)))
     cpu.mode_strengths(product, *setup.modes, out)
     settle_clusters(out[0], product, *setup.modes, setup.mode_clusters)

@@ -9,12 +9,15 @@ class Memory:
     """
 
     def __init__(self):
-        self._step, self._before, self._after = None, {}, {}
+        self._step = None
+        self._before = {}
+        self._after = {}
 
     def turn_to(self, step):
         """A record at `step` begins, or begins again."""
         if step != self._step:
-            self._step, self._before = step, self._after
+            self._step = step
+            self._before = self._after
         self._after = dict(self._before)
 
     def before(self, name):
@@ -35,4 +38,6 @@ class Memory:
 
     def restore(self, state):
         """Go on from what `state` gave."""
-        self._step, self._before, self._after = None, {}, dict(state)
+        self._step = None
+        self._before = {}
+        self._after = dict(state)

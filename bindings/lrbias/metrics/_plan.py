@@ -26,7 +26,8 @@ class Plan:
         self.setup = setup
         self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
-        self.memory, self._needs = Memory(), {}
+        self.memory = Memory()
+        self._needs = {}
 
     @property
     def ordered(self):
@@ -50,9 +51,11 @@ class Plan:
             if quantities or chosen.name not in self.setup.record.functions():
                 continue
             value = user_value(chosen.name, chosen.measure(observation)[0], "at the start")
-            shape, dtype = value.shape, value.dtype.str.lstrip("<=|")
+            shape = value.shape
+            dtype = value.dtype.str.lstrip("<=|")
             if known is not None:
-                shape, dtype = tuple(known[chosen.name]["shape"]), known[chosen.name]["dtype"]
+                shape = tuple(known[chosen.name]["shape"])
+                dtype = known[chosen.name]["dtype"]
             quantities.append(Quantity(chosen.name, shape, dtype, interval))
             fitting(quantities[0], value, "at the start")
             self._check_apart(chosen.name)

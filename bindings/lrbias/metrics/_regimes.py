@@ -41,8 +41,10 @@ def _negative_curvature(observation):
 
 
 def _hessian_end(observation, end, sign):
-    hessian, name = observation.once("hessian", lambda: _hessian(observation)), f"hessian/{end}"
-    record, known = observation.setup.record, observation.memory.before(name)
+    hessian = observation.once("hessian", lambda: _hessian(observation))
+    name = f"hessian/{end}"
+    record = observation.setup.record
+    known = observation.memory.before(name)
     found = hessian.end(sign, _count(observation.setup, hessian.size), record.eigen_tolerance, known)
     observation.memory.keep(name, found.vectors)
     return [found.values, found.products]
@@ -64,7 +66,8 @@ def _hessian(observation):
 )
 def _tangent_kernel(observation):
     """‖K‖_F; 1 − ⟨K, K_0⟩ / (‖K‖ ‖K_0‖); ‖K − K_0‖ / ‖K_0‖, K_0 the tangent kernel at step 0."""
-    now, first = _kernel(observation), _first_kernel(observation)
+    now = _kernel(observation)
+    first = _first_kernel(observation)
     square = cpu.ntk_inner(*now, *now)
     first_square = observation.scratch("first kernel's square", lambda: cpu.ntk_inner(*first, *first))
     inner = cpu.ntk_inner(*now, *first)
@@ -85,7 +88,8 @@ def _first_kernel(observation):
 
 
 def _factors(observation, params):
-    widths, depth = observation.widths, observation.setup.depth
+    widths = observation.widths
+    depth = observation.setup.depth
     left, right = (np.empty((depth, n, n)) for n in (widths[-1], widths[0]))
     work = observation.scratch("kernel", lambda: workspace.allocate_ntk(widths))
     cpu.ntk_factors(params.astype(np.float64), widths, left, right, work)
@@ -107,7 +111,9 @@ def _kernel_eigenvalues(observation):
     def apply(vector, out):
         cpu.ntk_apply(left, right, vector.reshape(shape), out.reshape(shape), work)
 
-    size, record, known = int(shape[0] * shape[1]), observation.setup.record, observation.memory.before("ntk")
+    size = int(shape[0] * shape[1])
+    record = observation.setup.record
+    known = observation.memory.before("ntk")
     start = np.empty((0, size)) if known is None else known
     found = cpu.lanczos(apply, start, _count(observation.setup, size), record.eigen_tolerance)
     observation.memory.keep("ntk", found.vectors)

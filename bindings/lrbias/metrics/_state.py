@@ -30,8 +30,13 @@ class Setup:
     """
 
     def __init__(self, problem, widths, dtype, record, method, device=CPU, start=None):
-        self.problem, self.widths, self.dtype, self.record = problem, tuple(widths), np.dtype(dtype), record
-        self.method, self.device, self._start = method, device.for_one_pass(widths), start
+        self.problem = problem
+        self.widths = tuple(widths)
+        self.dtype = np.dtype(dtype)
+        self.record = record
+        self.method = method
+        self.device = device.for_one_pass(widths)
+        self._start = start
         self.depth = layout.depth(widths)
         self.layers = range(1, self.depth + 1)
         self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
@@ -86,23 +91,31 @@ class Observation:
     """
 
     def __init__(self, setup):
-        self.setup, device = setup, setup.device
-        self.widths, self._kernels = layout.as_widths(setup.widths), device.kernels
+        self.setup = setup
+        device = setup.device
+        self.widths = layout.as_widths(setup.widths)
+        self._kernels = device.kernels
         self._work = device.workspace.allocate(self.widths, setup.dtype)
         self._whole = setup.problem.plain and setup.method.ridge == 0
         self._target = setup.problem.target.astype(setup.dtype)
         self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
         self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
-        self._spectra_work, self._angles_work, self._scratch = {}, None, {}
-        self._known, self._needs = {}, {}
+        self._spectra_work = {}
+        self._angles_work = None
+        self._scratch = {}
+        self._known = {}
+        self._needs = {}
 
     def at(self, params, step=0, needs=None, memory=None):
         """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors.
 
         The loss and the gradient have the ridge of that step. memory: what metrics kept at earlier records, a Memory.
         """
-        self.params, self.step, self._needs, self.memory = params, step, needs or {}, memory
+        self.params = params
+        self.step = step
+        self._needs = needs or {}
+        self.memory = memory
         self._known = {}
         return self
 

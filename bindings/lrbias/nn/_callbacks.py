@@ -20,7 +20,8 @@ class _Counter:
     """The steps that a loop has made, and what it said about them, on their way to a tracker."""
 
     def __init__(self, tracker):
-        self.tracker, self._seen = tracker, {}
+        self.tracker = tracker
+        self._seen = {}
 
     def __call__(self, made):
         """The loop has made so many steps in all, and said everything about them."""
@@ -120,7 +121,8 @@ def hugging_face(tracker):
             # the weights of a checkpoint are those of its last step, which may have been saved before it was measured
             begin = self.made - 1 if self.made == reached > 0 else self.made
             count.begin(begin)
-            place, recorded = "step" if count.by("step") else "epoch", begin - begin % tracker.every
+            place = "step" if count.by("step") else "epoch"
+            recorded = begin - begin % tracker.every
             for logs in state.log_history:
                 if logs.get(place, 0) > recorded:
                     count.note(logs)
@@ -164,7 +166,9 @@ class Keras:
     async_safe = False  # Keras may call others beside the training
 
     def __init__(self, tracker):
-        self._count, self._made, self._waits = _Counter(tracker), tracker.steps, False
+        self._count = _Counter(tracker)
+        self._made = tracker.steps
+        self._waits = False
 
     def set_params(self, params):
         """Nothing of it is needed."""

@@ -213,7 +213,8 @@ def _check_own(name, folder, package, shown):
 
 def _split(images, labels, seed):
     order = _stratified(labels, _generator(seed, 0))
-    images, labels = images[order].astype(np.uint8), labels[order].astype(np.int64)
+    images = images[order].astype(np.uint8)
+    labels = labels[order].astype(np.int64)
     first = len(labels) - len(labels) // 5
     return images[:first], labels[:first], images[first:], labels[first:]
 
@@ -316,12 +317,14 @@ def _inflated(content):
 
 def _mat_elements(data):
     """[(type, bytes), …]: a tag of 8 bytes and what it announces, or both in 8 bytes when that is short."""
-    elements, start = [], 0
+    elements = []
+    start = 0
     while start < len(data):
         if start + 8 > len(data):
             raise ValueError("it ends too early")
         kind, size = struct.unpack_from("<II", data, start)
-        first, end = start + 8, len(data)
+        first = start + 8
+        end = len(data)
         if kind >> 16:
             kind, size, first, end = kind & 0xFFFF, kind >> 16, start + 4, start + 8
         if first + size > end:
@@ -342,7 +345,9 @@ def _mat_array(content):
 
 def _read_disassembled(data):
     """Pixels and labels of a pickled batch, found among the arguments of its opcodes: nothing of it is executed."""
-    pixels, labels, reading = [], [], False
+    pixels = []
+    labels = []
+    reading = False
     for opcode, argument, _ in pickletools.genops(data):
         if isinstance(argument, (str, bytes)):
             text = argument if isinstance(argument, bytes) else argument.encode("latin-1")

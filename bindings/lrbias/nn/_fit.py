@@ -125,7 +125,8 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
             sink = MemorySink()
             sink.write_checkpoint(0, fitting.arrays(), ())
         else:
-            quantities, steps = fitting.tracking.quantities, fitting.steps
+            quantities = fitting.tracking.quantities
+            steps = fitting.steps
             sink = RunWriter.create(store, config, {}, (), fitting.arrays(), quantities, steps)
         return fitting.go(sink, config, 0, progress)
 
@@ -140,7 +141,8 @@ def resume(path, steps=None, model=None, images=None, progress=None):
     check_switches(progress=progress)
     writer = RunWriter.reopen(path)
     try:
-        config, known = writer.config(), writer.progress()
+        config = writer.config()
+        known = writer.progress()
         settings = config["settings"]
         accepted = "a run of lb.nn.fit; that of a tracker goes on in its own loop, with resume=True"
         require("steps_per_epoch" in settings, "path", str(path), accepted)
@@ -182,7 +184,8 @@ def _restore(fitting, writer, step):
     try:
         fitting.restore(arrays)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:  # of load_state_dict and of the generator
-        path, reason = writer.checkpoint_path(step), shorten(" ".join(str(error).split()), 200)
+        path = writer.checkpoint_path(step)
+        reason = shorten(" ".join(str(error).split()), 200)
         raise StoreError(f"{path} does not fit to the model ({reason}); start again.") from None
 
 
@@ -223,7 +226,8 @@ class _Fitting:
     """A run in progress: model, optimizer, data and what is recorded."""
 
     def __init__(self, training, images, model, checkpoint_every):
-        self.training, self.images = training, images
+        self.training = training
+        self.images = images
         count = len(images.train_inputs)
         require(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
         self.per_epoch = count // training.batch
@@ -241,7 +245,8 @@ class _Fitting:
         self._check_batch()
         tracked = Tracked(every=self.every, epsilon=training.epsilon, norm=training.norm)
         self.tracking = Tracking(matrices, tracked, SCALARS)
-        momentum, decay = training.momentum, 2 * training.weight_decay
+        momentum = training.momentum
+        decay = 2 * training.weight_decay
         parameters = self.model.parameters()
         self.optimizer = torch.optim.SGD(parameters, training.lr, momentum, weight_decay=decay, fused=True)
         self.augment = crops_and_flips(self.inputs.shape[-2:]) if training.augment else None
@@ -293,7 +298,9 @@ class _Fitting:
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the ModelRun."""
         self.tracking.begin(sink, _first_row(start), sink.progress()["elapsed"] if start else 0.0)
-        self.sink, self.step, self.checkpoint = sink, start, start
+        self.sink = sink
+        self.step = start
+        self.checkpoint = start
         shown = display(progress, "average rank")
         try:
             shown.start(start, self.steps)
@@ -337,7 +344,8 @@ class _Fitting:
             self._order = torch.from_numpy(self.training.order(epoch, len(self.labels)))
             self.optimizer.param_groups[0]["lr"] = self.training.rate(epoch)
         chosen = self._order[place * self.training.batch : (place + 1) * self.training.batch]
-        inputs, labels = self.inputs[chosen].contiguous(memory_format=torch.channels_last), self.labels[chosen]
+        inputs = self.inputs[chosen].contiguous(memory_format=torch.channels_last)
+        labels = self.labels[chosen]
         if self.augment is not None:
             inputs = self.augment(inputs)
         self.optimizer.zero_grad()

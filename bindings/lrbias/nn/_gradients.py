@@ -73,7 +73,8 @@ class Probe:
 
     def __post_init__(self):
         require(callable(self.loss), "loss", self.loss, "a function of outputs and targets")
-        size, first = batch_size(self.inputs), next(tensors(self.targets), None)
+        size = batch_size(self.inputs)
+        first = next(tensors(self.targets), None)
         fits = first is None or (first.ndim > 0 and len(first) == size)
         require(fits, "targets", None if fits else f"<shape {tuple(first.shape)}>", f"one for each of {size} samples")
         if self.tolerance is not None:
@@ -88,13 +89,17 @@ class Probed:
     """A probe of one model: `patches`, {name: m_l}, and `ranks`, as the weights are when it is called."""
 
     def __init__(self, probe, model, matrices):
-        self.probe, self.model, self.matrices = probe, model, matrices
+        self.probe = probe
+        self.model = model
+        self.matrices = matrices
         self.patches = patches(model, probe.inputs, matrices)
 
     def ranks(self, strict=True):
         """[GradientRanks], in the order of the matrices. strict: whether a gradient that is not finite is refused; if
         not, its ranks are NaN."""
-        inputs, targets, size = self.probe.inputs, self.probe.targets, batch_size(self.probe.inputs)
+        inputs = self.probe.inputs
+        targets = self.probe.targets
+        size = batch_size(self.probe.inputs)
         with unchanged(self.model), without_cudnn():
             batch = self._ranks(inputs, targets, strict)
             self.model.eval()

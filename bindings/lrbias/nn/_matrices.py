@@ -23,7 +23,8 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 PROJECTIONS = ("query", "key", "value")
 PACKED = ("qkv", "in_proj", "c_attn", "query_key_value", "Wqkv", "to_qkv")  # names of layers that hold all three
-LSTM, GRU = ("input", "forget", "cell", "output"), ("reset", "update", "new")
+LSTM = ("input", "forget", "cell", "output")
+GRU = ("reset", "update", "new")
 TABLE = "embedding"
 ACCEPTED = "a torch.nn.Module with a linear, convolution, attention or recurrent layer"
 
@@ -265,14 +266,17 @@ def _of_recurrent(layer, module):
 def _parts(layer, module, kind, attribute, parts=None, layout=None, holder=None, shape=None):
     """The equal blocks of rows of one weight. parts: {end of the name: argument with the vectors}; shape: that of the
     weight, where the module says it."""
-    holder, layout, parts = holder or module, layout or _as_it_is, parts or {"": "input"}
+    holder = holder or module
+    layout = layout or _as_it_is
+    parts = parts or {"": "input"}
     whole = WeightMatrix("", kind, (), layer, module, holder, attribute, layout, slice(None), "input")
     weight = whole.weight()
     fault = hooks.fault_of(weight, holder, attribute, f"<{_joined(layer, attribute)}", shape)
     rows, columns = (0, 0) if fault else layout(weight).shape
     size = rows // len(parts)
     for i, (end, vectors) in enumerate(parts.items()):
-        block, name = slice(i * size, (i + 1) * size), _joined(layer, end) or attribute
+        block = slice(i * size, (i + 1) * size)
+        name = _joined(layer, end) or attribute
         own = module, holder, attribute, layout, block, vectors, fault
         yield WeightMatrix(name, kind, (size, columns), layer, *own)
 

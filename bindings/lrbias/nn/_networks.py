@@ -35,7 +35,8 @@ def build(name, shape, classes, width=None, depth=None):
     """
     require(name in NETWORKS, "network", name, "one of " + ", ".join(NETWORKS))
     make, *defaults = _BUILDERS[name]
-    shape, classes = _check_shape(shape), validate(Count, "classes", classes)
+    shape = _check_shape(shape)
+    classes = validate(Count, "classes", classes)
     require(classes > 1, "classes", classes, "an integer of at least 2")
     sizes = []
     for argument, value, default in zip(("width", "depth"), (width, depth), defaults, strict=True):
@@ -62,7 +63,8 @@ def _check_installed(name, **packages):
 
 
 def _mlp(shape, classes, width, depth):
-    layers, inputs = [nn.Flatten()], shape[0] * shape[1] * shape[2]
+    layers = [nn.Flatten()]
+    inputs = shape[0] * shape[1] * shape[2]
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU()]
         inputs = width
@@ -90,7 +92,8 @@ def _resnet(shape, classes, width):
 
 def _vgg(shape, classes, width):
     _check_kernel(shape)
-    layers, inputs = [], shape[0]
+    layers = []
+    inputs = shape[0]
     for factor, convolutions in ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)):
         for _ in range(convolutions):
             layers += _convolution(inputs, factor * width, bias=True)

@@ -64,7 +64,10 @@ class RankTracker:
         matrices = weight_matrices(model, layers)
         probed = None if probe is None else probe.of(model, matrices)
         self._tracking = Tracking(matrices, tracked, scalars, probed, lambda: weight_matrices(model, layers))
-        self._open, self._noted, self._watched, self._owner = True, {}, {}, Owner()
+        self._open = True
+        self._noted = {}
+        self._watched = {}
+        self._owner = Owner()
         patches = None if probe is None else self._tracking.probe.patches
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
         self._config = configuration(settings, self._tracking, patches)
@@ -169,11 +172,13 @@ class RankTracker:
         not all there.
         """
         self._require_open()
-        steps, most = state["steps"], self.steps - self.steps % self.every + self.every - 1
+        steps = state["steps"]
+        most = self.steps - self.steps % self.every + self.every - 1
         accepted = f"at most {most}, before which this run has every record: take it up in its own store, or earlier"
         require(0 <= steps <= most, "steps", steps, accepted)
         self._tracking.rewind(steps)
-        self.steps, self._noted = steps, dict(state.get("noted", {}))
+        self.steps = steps
+        self._noted = dict(state.get("noted", {}))
 
     @property
     def run(self):

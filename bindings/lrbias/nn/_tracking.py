@@ -42,7 +42,8 @@ class Weights:
     """The matrices of a model in one flat vector, float64 when one of them is, else float32."""
 
     def __init__(self, matrices):
-        self.matrices, self.shapes = matrices, [matrix.shape for matrix in matrices]
+        self.matrices = matrices
+        self.shapes = [matrix.shape for matrix in matrices]
         double = any(matrix.value().dtype == torch.float64 for matrix in matrices)
         ends = np.cumsum([rows * columns for rows, columns in self.shapes])
         self.flat = np.empty(ends[-1], np.float64 if double else np.float32)
@@ -81,7 +82,8 @@ class Scratch:
 
     def __init__(self, weights):
         dtypes = [weights.flat.dtype] * len(weights.shapes)
-        self.weights, self._work = weights, workspace.allocate_weight_values(weights.shapes, dtypes)
+        self.weights = weights
+        self._work = workspace.allocate_weight_values(weights.shapes, dtypes)
 
     def values(self, flat):
         """Singular values of every matrix as float64, largest first."""
@@ -93,7 +95,8 @@ class WeightPlan:
 
     def __init__(self, weights, tracked, scalars, samples):
         self.every, self._epsilon = tracked.every, tracked.epsilon
-        self._noted, count = {}, len(weights.shapes)
+        self._noted = {}
+        count = len(weights.shapes)
         kinds = {VALUES: ("f8", sum(map(min, weights.shapes)))}
         kinds.update({f"layers/{name}": ("f8", count) for name in MEASURED})  # counts, too, which may be NaN
         probed = ("layers/gradient_rank", "layers/sample_gradient_rank") if samples else ()
@@ -110,7 +113,8 @@ class WeightPlan:
 
     def measure(self, scratch, flat, step, write):
         """Call write(quantity name, row, value) for everything at `step`."""
-        row, values = step // self.every, scratch.values(flat)
+        row = step // self.every
+        values = scratch.values(flat)
         write(VALUES, row, np.concatenate(values))
         table = np.empty((len(values), len(MEASURED)))
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
@@ -135,23 +139,31 @@ class Tracking:
         named = not isinstance(scalars, str) and all(isinstance(name, str) and name.isidentifier() for name in scalars)
         accepted = f"names like loss, other than {', '.join(TAKEN)}"
         require(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
-        self.weights, self.tracked, self.scalars, self.probe = Weights(matrices), tracked, tuple(scalars), probe
+        self.weights = Weights(matrices)
+        self.tracked = tracked
+        self.scalars = tuple(scalars)
+        self.probe = probe
         self._look_up = look_up
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
-        self.quantities, self.recorded = self._plan.quantities, -1
+        self.quantities = self._plan.quantities
+        self.recorded = -1
 
     def layers(self, patches=None):
         """A Layer for each matrix, as config.json has them."""
-        known, matrices = patches or {}, self.weights.matrices
+        known = patches or {}
+        matrices = self.weights.matrices
         return [Layer(matrix.name, matrix.kind, *matrix.shape, known.get(matrix.name)) for matrix in matrices]
 
     def begin(self, sink, step, elapsed=0.0, commit_seconds=None):
         """Write to `sink` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when so
         long a time has passed; None: only `commit` does."""
-        self._sink, self._log, self._in_memory = sink, Log(self.quantities, sink), isinstance(sink, MemorySink)
+        self._sink = sink
+        self._log = Log(self.quantities, sink)
+        self._in_memory = isinstance(sink, MemorySink)
         self._log.restore(step)
         self.recorded = step - 1
-        self._elapsed, self._begun = elapsed, time.monotonic()
+        self._elapsed = elapsed
+        self._begun = time.monotonic()
         self._commit_seconds = None if self._in_memory else commit_seconds
         self._last_commit = self._begun
         beside = Scratch(self.weights) if cores() > 1 else None

@@ -168,7 +168,8 @@ def save_each(figures, folder, formats):
 
     One that cannot be drawn does not keep the others from it: then FigureError is raised at the end.
     """
-    paths, failed = [], {}
+    paths = []
+    failed = {}
     for name, draw, _ in figures:
         try:
             paths += save_figure(draw(), folder, name, formats)

@@ -128,11 +128,13 @@ def loss(run):
 
 
 def _draw_loss(run, axes):
-    steps, losses = np.arange(len(run.losses)), run.losses
+    steps = np.arange(len(run.losses))
+    losses = run.losses
     if run.method.stochastic:
         block = run.settings["every"]
         whole = len(losses) // block * block
-        steps, losses = steps[:whole:block] + block / 2, losses[:whole].reshape(-1, block).mean(axis=1)
+        steps = steps[:whole:block] + block / 2
+        losses = losses[:whole].reshape(-1, block).mean(axis=1)
     steps, losses = thin(steps, losses)
     axes.semilogy(steps, positive(losses), color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
@@ -370,7 +372,8 @@ def adaptive_steps(run):
 
 
 def _draw_stable_steps(run, axes):
-    weights, name = getattr(run.problem, "weights", None), "product/singular_values"
+    weights = getattr(run.problem, "weights", None)
+    name = "product/singular_values"
     if weights is None or run.method.ridge or name not in run:
         return
     steps, values = _series(run, name)
@@ -401,8 +404,10 @@ def overview(run):
 def comparison(compared):
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
-    runs, names = _with_one_time(compared.runs), _literal_names(compared.runs)
-    values, differences = runs[0].target_values[: min(runs[0].target_rank, 5)], []
+    runs = _with_one_time(compared.runs)
+    names = _literal_names(compared.runs)
+    values = runs[0].target_values[: min(runs[0].target_rank, 5)]
+    differences = []
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         _draw_over_time(run, grid, len(values), {"label": names[run], **look})
         if run is not compared.reference:
@@ -521,7 +526,9 @@ def trajectory_distance(compared, reference=None):
     told = compared.followed and reference in known
     require(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
     figure, grid = new_figure(height=3.2)
-    axes, names, farthest = grid[0, 0], _literal_names(compared.runs), 0.0
+    axes = grid[0, 0]
+    names = _literal_names(compared.runs)
+    farthest = 0.0
     for run, look in zip(runs, _looks(len(runs)), strict=True):
         times, distances = thin(*compared.trajectory_distance(run, reference)[:2])
         with np.errstate(all="ignore"):  # a target of 0

@@ -48,7 +48,10 @@ def save(sweep, folder, formats=("png", "pdf")):
 
 def available(sweep):
     """(name, function without arguments, caption) of every figure that the sweep has rows for."""
-    rows, axes, made = sweep.table(), len(_axes(sweep)) - 1, []  # one axis stands for no setting
+    # one axis stands for no setting
+    rows = sweep.table()
+    axes = len(_axes(sweep)) - 1
+    made = []
     for quantity in CURVES:
         if len(rows) <= MOST_CURVES and _recorded(sweep, quantity):
             name = f"curves-{quantity.replace('/', '-')}"
@@ -80,7 +83,8 @@ def curves(sweep, quantity="product/effective_rank", rows=None, columns=None, co
     for row in sweep.table():
         if row["status"] in ("missing", "failed"):
             continue
-        run, key = sweep[row["run"]], axes[colour].index(_key(row, colour))
+        run = sweep[row["run"]]
+        key = axes[colour].index(_key(row, colour))
         panel = grid[axes[rows].index(_key(row, rows)), axes[columns].index(_key(row, columns))]
         x, y = _curve(run, quantity)
         panel.plot(x, y, color=shades[key], linestyle=LINES[key % len(LINES)], label=_label(colour, axes[colour][key]))

@@ -43,7 +43,9 @@ class Completion(Problem):
             require(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
         for name, value in {"mean": mean, "pairs": pairs}.items():
             require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
-        self.known, self.mean, self._drawn = known, bool(mean), None
+        self.known = known
+        self.mean = bool(mean)
+        self._drawn = None
         self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(pairs))
         self.mask.flags.writeable = False
         _warn_of_empty(self.mask)
@@ -85,7 +87,8 @@ class Completion(Problem):
         return both
 
     def _as_mask(self, mask, argument="mask"):
-        mask, accepted = as_array(argument, mask), "True or False, or a number, for each entry"
+        mask = as_array(argument, mask)
+        accepted = "True or False, or a number, for each entry"
         require(mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", accepted)
         require(
             mask.shape == self.shape, argument, f"<an array of shape {mask.shape}>", f"the target's shape {self.shape}"
@@ -134,7 +137,8 @@ class Completion(Problem):
         return objective.Entries(rows, columns, values, weight)
 
     def errors(self, product):
-        squares, hidden = (product - self.target) ** 2, self.known & ~self.mask
+        squares = (product - self.target) ** 2
+        hidden = self.known & ~self.mask
         found = {"train": np.sqrt(squares[..., self.mask].mean(axis=-1))}
         if hidden.any():
             found["hidden"] = np.sqrt(squares[..., hidden].mean(axis=-1))
@@ -185,7 +189,8 @@ class Sensing(Problem):
             f"as many as matrices, {len(flat)}",
         )
         require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
-        self.matrices, self.mean = flat.reshape(array.shape), bool(mean)
+        self.matrices = flat.reshape(array.shape)
+        self.mean = bool(mean)
         self.truth_known = target is not None
         if target is None:
             target = np.linalg.lstsq(flat, self.values, rcond=None)[0].reshape(array.shape[1:])
@@ -244,7 +249,8 @@ class Sensing(Problem):
 def _first_of_permutation(size, count, seed):
     from lrcore import cpu
 
-    chosen, order = np.empty(count, np.int64), np.zeros(size + 2, np.int64)
+    chosen = np.empty(count, np.int64)
+    order = np.zeros(size + 2, np.int64)
     cpu.draws(np.uint64(seed), np.uint64(random.OBSERVED), 0, False, order, chosen)
     return chosen
 

@@ -166,7 +166,8 @@ class Problem:
         if output_scale == self.output_scale:
             return self
         other = copy.copy(self)
-        other.output_scale, other.plain = validate(Scale, "output_scale", output_scale), False
+        other.output_scale = validate(Scale, "output_scale", output_scale)
+        other.plain = False
         return other
 
     @functools.cached_property

@@ -17,7 +17,8 @@ def cluster_rows(values: np.ndarray, count: int, tolerance: float) -> np.ndarray
     Neighbours whose values differ by less than `tolerance`, relatively, share a row's range. The last group is kept
     whole, so there can be more than `count` rows.
     """
-    rows, first = [], 0
+    rows = []
+    first = 0
     while first < count:
         last = first + 1
         while last < len(values) and values[last - 1] - values[last] < tolerance * values[last - 1]:

@@ -63,19 +63,26 @@ class Regression(Problem):
         samples, size = inputs.shape
         accepted = f"as many rows as inputs, {samples}, one for each sample"
         require(len(outputs) == samples, "outputs", f"<an array of shape {outputs.shape}>", accepted)
-        x, y = inputs / np.sqrt(samples), outputs / np.sqrt(samples)
+        x = inputs / np.sqrt(samples)
+        y = outputs / np.sqrt(samples)
         level = max(x.shape) * np.finfo(np.float64).eps * np.linalg.norm(x)  # of rounding, also that of a mean
         if center:
-            x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+            x = x - x.mean(axis=0)
+            y = y - y.mean(axis=0)
         left, values, right = np.linalg.svd(x, full_matrices=False)  # Σ itself would square the condition
         rank = int((values > level).sum())
         accepted = "inputs that differ from each other" if center else "inputs that are not all 0"
         require(rank > 0, "inputs", f"<an array of shape {inputs.shape}>", accepted)
-        left, values, right = left[:, :rank], values[:rank], right[:rank]
-        seen, whitening, covariance = y.T @ left, None, x.T @ x
+        left = left[:, :rank]
+        values = values[:rank]
+        right = right[:rank]
+        seen = y.T @ left
+        whitening = None
+        covariance = x.T @ x
         if whiten:
             half = right / np.sqrt(values)[:, None]
-            whitening, values = half.T @ half, np.ones(rank)
+            whitening = half.T @ half
+            values = np.ones(rank)
             covariance = np.eye(size) if rank == size else right.T @ right
         floor = 0.5 * np.sum((y - left @ seen.T) ** 2)
         self._keep((seen / values) @ right, covariance, (seen * values) @ right, floor, samples, whitening)
@@ -124,7 +131,8 @@ class Regression(Problem):
     @functools.cached_property
     def _modes(self):
         left, strengths, rows = np.linalg.svd(self.correlation, full_matrices=False)
-        right, varied = rows.T, self.covariance @ rows.T
+        right = rows.T
+        varied = self.covariance @ rows.T
         variances = (right * varied).sum(axis=0)
         known = strengths > max(self.shape) * np.finfo(np.float64).eps * strengths[0]
         values = np.divide(strengths, variances, out=np.zeros_like(strengths), where=known)

@@ -88,7 +88,10 @@ class _Part:
     """What one path holds: a run, a sweep, a study, or a folder of runs."""
 
     def __init__(self, path, anchor):
-        self.path, self.anchor, self.run, self.sweep = path, anchor, None, None
+        self.path = path
+        self.anchor = anchor
+        self.run = None
+        self.sweep = None
         self.evidence = self.findings = None  # of the studies that have some
         self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
@@ -129,8 +132,10 @@ class _Part:
         return self.sweep.names if len(self.sweep) <= MOST_RUNS else []
 
     def _of_sweep(self, shown):
-        made, rows = self.sweep, self.sweep.table()
-        name, detailed = _name(self.path), self._detailed()
+        made = self.sweep
+        rows = self.sweep.table()
+        name = _name(self.path)
+        detailed = self._detailed()
         fixed = {key: value for key, value in made.base.items() if value is not None}
         notes = [f"{len(made)} runs over {', '.join(made.varied)}: {_counts(made.counts())}."]
         if not detailed:
@@ -261,7 +266,8 @@ def _comparison(parts):
         drawers.append(plots.trajectory_distance)
         columns = {**COMPARED, "largest_trajectory_distance": "max dist/‖Ŵ‖"}
     heads = ["run", "status", *columns.values()]
-    names, rows = plots.names_of(compared.runs), []
+    names = plots.names_of(compared.runs)
+    rows = []
     for part, row in zip(parts, compared.table(), strict=True):
         numbers = [row[column] for column in columns]
         cells = [{"text": _number(number), "kind": "number"} for number in numbers]

@@ -13,7 +13,8 @@ class Recording:
     """
 
     def __init__(self, source, config):
-        self._source, self._config = source, config
+        self._source = source
+        self._config = config
         self.refresh()
 
     def refresh(self):
@@ -107,7 +108,8 @@ class Recording:
             import xarray
         except ImportError:
             raise InvalidInput("to_xarray needs xarray: pip install 'lrbias[xarray]'.") from None
-        variables, coordinates = {}, {}
+        variables = {}
+        coordinates = {}
         for name in self.names:
             interval = self._interval(name)
             axis = "step" if interval == 1 else f"step_every_{interval}"
@@ -127,7 +129,8 @@ class Recording:
             return []
         found = list(self._source.problems())
         for name in self.names:
-            count, rows = self._rows(name, self._interval(name)), self._source.rows_at_once(name)
+            count = self._rows(name, self._interval(name))
+            rows = self._source.rows_at_once(name)
             for first in range(0, count, rows):
                 last = min(first + rows, count)
                 found += _sentence_of(lambda name=name, rows=(first, last): self._source.read(name, *rows))

@@ -16,7 +16,8 @@ def network_at(run, source, step):
     """The Network after `step` steps: trained again from the checkpoint before, so with the bits that the run had."""
     step = validate(Whole, "step", step)
     require(step <= run.step, "step", step, f"at most {run.step}, the step that the run has reached")
-    at, problem = max(known for known in run.checkpoints if known <= step), run.problem
+    at = max(known for known in run.checkpoints if known <= step)
+    problem = run.problem
     if at == step:
         return run.checkpoint(step)
     with one_blas_thread(), np.errstate(all="ignore"):

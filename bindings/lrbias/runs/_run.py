@@ -64,7 +64,8 @@ def parts_of(path, config):
 
 
 def _no_settings(path, error):
-    where, reason = f"{path}/config.json" if path else "config.json", " ".join(f"{error}".split())
+    where = f"{path}/config.json" if path else "config.json"
+    reason = " ".join(f"{error}".split())
     return StoreError(f"{where} does not hold the settings of a run ({reason}); restore it from a copy.")
 
 
@@ -230,7 +231,8 @@ class Run(Recording):
 
     def _strengths_of_products(self):
         """(A, k), read in pieces, since all products at once may not fit into memory."""
-        size, count = max(PIECE_BYTES // (8 * self.target.size), 1), len(self.steps_of(MATRIX))
+        size = max(PIECE_BYTES // (8 * self.target.size), 1)
+        count = len(self.steps_of(MATRIX))
         firsts = range(0, count, size)
         return np.concatenate([self.strengths_of(self.rows(MATRIX, first, first + size)) for first in firsts])
 
@@ -289,11 +291,9 @@ class Run(Recording):
         return facts
 
     def _told_escapes(self, escapes):
-        escaped, followed, known = (
-            sum(step is not None for step in escapes),
-            len(escapes),
-            len(self.problem.mode_values),
-        )
+        escaped = sum(step is not None for step in escapes)
+        followed = len(escapes)
+        known = len(self.problem.mode_values)
         of = f"{followed}" if followed == known else f"the {followed} leading of {known}"
         return f"{escaped} of {of} modes of the target have passed half of their value"
 

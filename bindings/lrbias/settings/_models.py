@@ -74,7 +74,8 @@ def _adapter(annotation):
 
 def check_memory(argument, value, numbers):
     """InvalidInput when so many float64 numbers are more than this machine can hold with as many beside them."""
-    needed, there = COPIES * 8 * numbers, _memory()
+    needed = COPIES * 8 * numbers
+    there = _memory()
     accepted = f"sizes that fit into memory ({needed / 1e9:.3g} GB are needed, {there / 1e9:.3g} GB are there)"
     require(needed <= there, argument, value, accepted)
 

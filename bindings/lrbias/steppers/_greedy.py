@@ -84,11 +84,13 @@ def leading_direction(slope, tied, start=None):
     """
     matrix = -slope
     if tied:
-        operator, split = (matrix + matrix.T) / 2, None
+        operator = (matrix + matrix.T) / 2
+        split = None
     else:  # its eigenvalues are ± the singular values, its vectors (u; v)/√2
         split = matrix.shape[0]
         operator = np.zeros((sum(matrix.shape),) * 2)
-        operator[:split, split:], operator[split:, :split] = matrix, matrix.T
+        operator[:split, split:] = matrix
+        operator[split:, :split] = matrix.T
     values, vectors = _two_largest(operator, start)
     first = vectors[:, 0] * np.sign(vectors[np.argmax(np.abs(vectors[:, 0])), 0])
     residual = np.linalg.norm(operator @ first - values[0] * first) / max(abs(values[0]), np.finfo(float).tiny)
@@ -117,7 +119,8 @@ def _two_largest(operator, start):
         except ArpackNoConvergence:  # as between equal eigenvalues
             pass
         else:
-            values, vectors = values[::-1], vectors[:, ::-1]
+            values = values[::-1]
+            vectors = vectors[:, ::-1]
             residuals = np.linalg.norm(operator @ vectors - values * vectors, axis=0)
             if residuals[0] <= RESIDUAL * abs(values[0]):
                 return values, vectors
@@ -136,11 +139,17 @@ class Greedy(Trainer):
     machine = True
 
     def __init__(self, problem, widths, params, method, threads=1, device=CPU):
-        self.problem, self.method, self.threads, self.device = problem, method, threads, device
-        self.widths, self.params = tuple(widths), params.copy()
-        self.phases, self._before_unit = [], None
+        self.problem = problem
+        self.method = method
+        self.threads = threads
+        self.device = device
+        self.widths = tuple(widths)
+        self.params = params.copy()
+        self.phases = []
+        self._before_unit = None
         nothing = np.zeros(problem.shape)
-        self.direction, largest = self._leading(nothing), np.linalg.norm(problem.slope(nothing))
+        self.direction = self._leading(nothing)
+        largest = np.linalg.norm(problem.slope(nothing))
         self.steepest = self.direction.numbers[0]  # at W = 0, to which all tolerances refer
         what = "<no direction of descent at W = 0>"
         falls = self.steepest > ROUNDING * largest
@@ -171,18 +180,21 @@ class Greedy(Trainer):
         looking = self.device.for_one_pass(self.small_widths)
         self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
         self._goal = looking.constant(self.problem.objective(np.float64))
-        self._work, self._gradient = looking.workspace.allocate(self.small_widths), np.empty_like(self.small)
+        self._work = looking.workspace.allocate(self.small_widths)
+        self._gradient = np.empty_like(self.small)
 
     def _add_unit(self, step):
         """Give the pending direction to a new unit of every layer, in balanced form."""
-        unit, weight = self._units, self.method.epsilon ** (1 / self.method.depth)
+        unit = self._units
+        weight = self.method.epsilon ** (1 / self.method.depth)
         layers = layout.layers(self.params, self.widths)
         layers[0][unit] = weight * self.direction.right
         for layer in layers[1:-1]:
             layer[unit, unit] = weight
         layers[-1][:, unit] = weight * self.direction.left
         self.phases.append(Phase(step, -1, unit + 1, *map(float, self.direction.numbers)))
-        self._second, self.direction = self.direction.second, None
+        self._second = self.direction.second
+        self.direction = None
         before = self.inner
         self._begin(self.params, unit + 1)
         self.inner.follow(before)
@@ -215,7 +227,8 @@ class Greedy(Trainer):
         if step % self.method.check_every:
             return False
         loss = self._loss_and_gradient(self.small, self.small_widths, self._goal, 0.0, self._gradient, self._work)
-        norm, phase = np.linalg.norm(self._gradient), self.phases[-1]
+        norm = np.linalg.norm(self._gradient)
+        phase = self.phases[-1]
         if not (norm <= self.method.tolerance * self.steepest and self._trained(phase)):
             return False
         layers = layout.layers(self.small, self.small_widths)
@@ -237,7 +250,8 @@ class Greedy(Trainer):
 
     def _conclude(self):
         """Say so when the direction that waits does not count, or has no place."""
-        slope, limit = self.direction.numbers[0], self.method.cutoff * self.steepest
+        slope = self.direction.numbers[0]
+        limit = self.method.cutoff * self.steepest
         learnt = f"{self._units} direction{'s' if self._units > 1 else ''}"
         if slope <= limit:
             self.ending = (
@@ -262,9 +276,12 @@ class Greedy(Trainer):
         return {"phases": as_rows(self.phases), **vectors, **inner}
 
     def restore(self, params, state):
-        self.params[:], self._before_unit = params, None
-        self.phases, self.ending = [Phase.from_row(row) for row in state["phases"]], None
-        self._second, waits = state["second"], "left" in state
+        self.params[:] = params
+        self._before_unit = None
+        self.phases = [Phase.from_row(row) for row in state["phases"]]
+        self.ending = None
+        self._second = state["second"]
+        waits = "left" in state
         self.direction = Direction(*(state[name] for name in Direction._fields)) if waits else None
         self._begin(self.params, max(self._units, 1))
         inner = {name.removeprefix("inner_"): value for name, value in state.items() if name.startswith("inner_")}

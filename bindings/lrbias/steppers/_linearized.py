@@ -17,17 +17,21 @@ class Tangent(Trainer):
     """
 
     def __init__(self, problem, output, method):
-        self._output, self._method = output, method
-        self._goal, self._origin = problem.objective(output.dtype), {}
+        self._output = output
+        self._method = method
+        self._goal = problem.objective(output.dtype)
+        self._origin = {}
 
     def begin(self, network):
         self._take({"origin_params": network.params, "origin_widths": network.widths, "origin_scale": network.scale})
 
     def _take(self, origin):
         self._origin = {name: np.asarray(value) for name, value in origin.items()}
-        params, dtype = self._origin["origin_params"], self._output.dtype
+        params = self._origin["origin_params"]
+        dtype = self._output.dtype
         self._widths = layout.as_widths(self._origin["origin_widths"])
-        depth, sides = len(self._widths) - 1, (self._widths[-1], self._widths[0])
+        depth = len(self._widths) - 1
+        sides = (self._widths[-1], self._widths[0])
         self._left, self._right = (np.empty((depth, n, n), dtype) for n in sides)
         self._work = workspace.allocate_ntk(self._widths, dtype)
         cpu.ntk_factors(params, self._widths, self._left, self._right, self._work)

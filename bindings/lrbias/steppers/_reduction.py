@@ -55,7 +55,8 @@ class Diagonal(Short):
     reduced = "diagonal"
 
     def __init__(self, vectors, target, numbers, method, device):
-        self.vectors, self.numbers = vectors, _padded(numbers)
+        self.vectors = vectors
+        self.numbers = _padded(numbers)
         self._chains = _chains(self.numbers, target, np.ones(len(target)), method, device)
 
     @classmethod
@@ -88,10 +89,13 @@ class Compressed(Short):
     reduced = "compressed"
 
     def __init__(self, bases, rotations, target, numbers, method, device):
-        self.bases, self._rotations, self.numbers = bases, rotations, numbers
+        self.bases = bases
+        self._rotations = rotations
+        self.numbers = numbers
         size, inner = bases[0].shape
         depth = len(bases) - 1
-        widths, self._rest = layout.as_widths((inner,) * (depth + 1)), size - inner
+        widths = layout.as_widths((inner,) * (depth + 1))
+        self._rest = size - inner
         self._small = numbers[: layout.size(widths)]
         self._outside = numbers[layout.size(widths) :].reshape(depth, -1)
         self._widths = widths
@@ -102,7 +106,8 @@ class Compressed(Short):
 
     @classmethod
     def of(cls, problem, network, method, device):
-        layers, size = network.layers, network.widths[0]
+        layers = network.layers
+        size = network.widths[0]
         scales = [np.linalg.norm(layer) / np.sqrt(size) for layer in layers]
         columns = [np.linalg.norm(layer, axis=0) for layer in layers]  # most networks can be told apart by these
         if any(s == 0 or np.abs(c - s).max() > 1e-9 * s for s, c in zip(scales, columns, strict=True)):
@@ -111,7 +116,8 @@ class Compressed(Short):
         identity = np.eye(size)
         if any(np.abs(q.T @ q - identity).max() > TOLERANCE * len(identity) for q in rotations):
             return None
-        whole, spectrum = identity, problem.spectrum
+        whole = identity
+        spectrum = problem.spectrum
         for q in rotations:
             whole = q @ whole
         directions = np.hstack([spectrum.right[:, : spectrum.rank], whole.T @ spectrum.left[:, : spectrum.rank]])
@@ -141,7 +147,9 @@ class Compressed(Short):
         size = len(self.bases[0])
         small, whole = layout.layers(self._small, self._widths), layout.layers(params, (size,) * len(self.bases))
         for i, layer in enumerate(whole):
-            above, below, scale = self.bases[i + 1], self.bases[i], self._outside[i, 0]
+            above = self.bases[i + 1]
+            below = self.bases[i]
+            scale = self._outside[i, 0]
             layer[:] = above @ (small[i] - scale * np.eye(len(small[i]))) @ below.T + scale * self._rotations[i]
 
 

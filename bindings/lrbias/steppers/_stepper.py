@@ -89,7 +89,8 @@ class Whole(Trainer):
     """All layers, step by step, in the vector `params` itself."""
 
     def __init__(self, params, steps_of):
-        self.params, self._steps_of = params, steps_of
+        self.params = params
+        self._steps_of = steps_of
 
     def advance(self, losses, step):
         return self._steps_of(self.params, losses, step)
@@ -113,11 +114,18 @@ class Adaptive(Trainer):
     """
 
     def __init__(self, problem, widths, params, flow, threads=1, device=CPU):
-        dtype, widths, made = params.dtype, layout.as_widths(widths), device.kernels.adaptive_rk_steps
-        self.params, self._state, self._dt = params, adaptive.adaptive_state(params), flow.dt
+        dtype = params.dtype
+        widths = layout.as_widths(widths)
+        made = device.kernels.adaptive_rk_steps
+        self.params = params
+        self._state = adaptive.adaptive_state(params)
+        self._dt = flow.dt
         self._noted = None  # what the clock said at `params`, after a pause
-        pair, goal, state = PAIRS[flow.scheme], device.constant(problem.objective(dtype)), self._state
-        arrays, ridge = pair.astype(dtype), dtype.type(flow.ridge)
+        pair = PAIRS[flow.scheme]
+        goal = device.constant(problem.objective(dtype))
+        state = self._state
+        arrays = pair.astype(dtype)
+        ridge = dtype.type(flow.ridge)
 
         def kernel(params, losses, step, work):
             numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step, self.budget)
@@ -147,7 +155,8 @@ class Adaptive(Trainer):
         return {"base": self._state.base, "clock": self._state.clock, **noted}
 
     def restore(self, params, state):
-        self.params[:], self._noted = params, state.get("noted")
+        self.params[:] = params
+        self._noted = state.get("noted")
         self._state.base[:], self._state.clock[:] = state["base"], state["clock"]
         self._state.clock[adaptive.READY] = 0  # the stages of the current step are made again
 

@@ -25,10 +25,12 @@ def steps_of(method, problem, widths, dtype, threads=1, device=CPU):
 
 @steps_of.register
 def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
-    kernels, widths = device.kernels, layout.as_widths(widths)
+    kernels = device.kernels
+    widths = layout.as_widths(widths)
     works = device.workspace.team(widths, dtype, 0, threads)
     if method.plain and problem.plain:
-        target, lr = device.constant(layout.aligned_copy(problem.target, dtype)), np.dtype(dtype).type(method.lr)
+        target = device.constant(layout.aligned_copy(problem.target, dtype))
+        lr = np.dtype(dtype).type(method.lr)
         return together(
             lambda params, losses, _, work: kernels.gd_steps(params, widths, target, lr, losses, work), works
         )
@@ -43,13 +45,19 @@ def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
 
 @steps_of.register
 def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
-    kernels, tableau, widths = device.kernels, TABLEAUS[method.scheme], layout.as_widths(widths)
+    kernels = device.kernels
+    tableau = TABLEAUS[method.scheme]
+    widths = layout.as_widths(widths)
     dt, ridge = (np.dtype(dtype).type(number) for number in (method.dt, method.ridge))
     (a, b), works = tableau.astype(dtype), device.workspace.team(widths, dtype, tableau.stages, threads)
     if method.plain and problem.plain:
-        made, numbers, goal = kernels.rk_steps, (dt, a, b), layout.aligned_copy(problem.target, dtype)
+        made = kernels.rk_steps
+        numbers = (dt, a, b)
+        goal = layout.aligned_copy(problem.target, dtype)
     else:
-        made, numbers, goal = kernels.objective_rk_steps, (ridge, dt, (a, b)), problem.objective(dtype)
+        made = kernels.objective_rk_steps
+        numbers = (ridge, dt, (a, b))
+        goal = problem.objective(dtype)
     goal = device.constant(goal)
     return together(lambda params, losses, _, work: made(params, widths, goal, *numbers, losses, work), works)
 
@@ -57,10 +65,13 @@ def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
 @steps_of.register
 def _(method: SGD, problem, widths, dtype, threads=1, device=CPU):
     """One thread makes all steps."""
-    made, entries, widths = device.kernels.sgd_steps, problem.entries(dtype), layout.as_widths(widths)
+    made = device.kernels.sgd_steps
+    entries = problem.entries(dtype)
+    widths = layout.as_widths(widths)
     method.check_batch(entries)
     work = device.workspace.allocate_sgd(widths, entries.rows.size, method.batch, dtype)
-    entries, seed = device.constant(entries), np.uint64(method.sampling_seed)
+    entries = device.constant(entries)
+    seed = np.uint64(method.sampling_seed)
 
     def steps(params, losses, step=0):
         rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
@@ -78,14 +89,16 @@ def chain_steps(method, modes, target, weights, device=CPU):
 
 @chain_steps.register
 def _(method: GD, modes, target, weights, device=CPU):
-    made, work = device.kernels.diagonal_gd_steps, device.workspace.allocate_diagonal(*modes.shape)
+    made = device.kernels.diagonal_gd_steps
+    work = device.workspace.allocate_diagonal(*modes.shape)
     target, weights = device.constant(target), device.constant(weights)
     return lambda losses: made(modes, target, weights, method.lr, losses, work)
 
 
 @chain_steps.register
 def _(method: GradientFlow, modes, target, weights, device=CPU):
-    made, tableau = device.kernels.diagonal_rk_steps, TABLEAUS[method.scheme]
+    made = device.kernels.diagonal_rk_steps
+    tableau = TABLEAUS[method.scheme]
     work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
     (a, b), target, weights = tableau.astype(modes.dtype), device.constant(target), device.constant(weights)
     return lambda losses: made(modes, target, weights, method.dt, a, b, losses, work)
@@ -101,15 +114,20 @@ def batch_steps(methods, targets, widths, dtype, device=CPU):
 
 
 def _batch_of_gd(methods, targets, widths, dtype, device):
-    made, widths = device.kernels.batch_gd_steps, layout.as_widths(widths)
-    work, targets = device.workspace.allocate_batch(widths, dtype), device.constant(targets)
+    made = device.kernels.batch_gd_steps
+    widths = layout.as_widths(widths)
+    work = device.workspace.allocate_batch(widths, dtype)
+    targets = device.constant(targets)
     lr = _in_lanes([method.lr for method in methods], dtype)
     return lambda params, losses, statuses: made(params, widths, targets, lr, losses, statuses, work)
 
 
 def _batch_of_flows(methods, targets, widths, dtype, device):
-    made, tableau, widths = device.kernels.batch_rk_steps, TABLEAUS[methods[0].scheme], layout.as_widths(widths)
-    work, targets = device.workspace.allocate_batch(widths, dtype, tableau.stages), device.constant(targets)
+    made = device.kernels.batch_rk_steps
+    tableau = TABLEAUS[methods[0].scheme]
+    widths = layout.as_widths(widths)
+    work = device.workspace.allocate_batch(widths, dtype, tableau.stages)
+    targets = device.constant(targets)
     dt, (a, b) = _in_lanes([method.dt for method in methods], dtype), tableau.astype(dtype)
     return lambda params, losses, statuses: made(params, widths, targets, dt, a, b, losses, statuses, work)
 
@@ -120,7 +138,9 @@ def many_steps(methods, problems, widths, dtype, device=CPU):
     params (blocks, P, lanes), as `layout.to_lanes` makes it; statuses (blocks, lanes), read and written; losses
     likewise. Batch, sampling and schedules of all methods are those of the first, the numbers of entries are equal.
     """
-    first, lanes, widths = methods[0], layout.lanes(dtype), layout.as_widths(widths)
+    first = methods[0]
+    lanes = layout.lanes(dtype)
+    widths = layout.as_widths(widths)
     own = {id(problem): problem.entries(dtype) for problem in problems}
     every = [own[id(problem)] for problem in problems]
     first.check_batch(every[0])
@@ -128,13 +148,15 @@ def many_steps(methods, problems, widths, dtype, device=CPU):
         layout.to_lanes(np.stack([getattr(entries, name) for entries in every]).astype(kind), lanes)
         for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", dtype))
     ]
-    made, entries = device.kernels.batch_sgd_steps, device.constant(Entries(*blocked, every[0].weight))
+    made = device.kernels.batch_sgd_steps
+    entries = device.constant(Entries(*blocked, every[0].weight))
     lr, ridge = (_in_lanes([getattr(m, key) for m in methods], dtype) for key in ("lr", "ridge"))
     seeds = layout.to_lanes(np.array([m.sampling_seed for m in methods], np.uint64), lanes)
     work = device.workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)
 
     def steps(params, count, statuses, step):
-        losses, factors = np.empty(statuses.shape, dtype), first.factors(step, count, dtype)
+        losses = np.empty(statuses.shape, dtype)
+        factors = first.factors(step, count, dtype)
         sampling = Sampling(seeds, step, first.batch, first.replacement)
         made(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work)
         return losses

@@ -18,11 +18,14 @@ class Group:
     """
 
     def __init__(self, whole, part, device=CPU):
-        self.whole, self.step, self.row = whole, 0, 0
+        self.whole = whole
+        self.step = 0
+        self.row = 0
         listed = whole.problems, whole.networks, whole.methods
         self.problems, networks, methods = ([values[i] for i in part] for values in listed)
         self.widths, dtype = networks[0].widths, networks[0].dtype
-        self.runs, self.shared = len(part), all(problem is self.problems[0] for problem in self.problems)
+        self.runs = len(part)
+        self.shared = all(problem is self.problems[0] for problem in self.problems)
         self.lanes = layout.lanes(dtype)
         self.params = layout.to_lanes(np.stack([network.params for network in networks]), self.lanes)
         self.statuses = np.full((len(self.params), self.lanes), status.OK, np.int64)
@@ -47,8 +50,11 @@ class Group:
 
     def record(self):
         """Ranks, errors and sets at this step; what has diverged keeps its rank and is in no set."""
-        params, going, row = layout.from_lanes(self.params, self.runs), self._going(), self.row
-        layers, whole = _layers(np.where(going[:, None], params, 0), self.widths), self.whole
+        params = layout.from_lanes(self.params, self.runs)
+        going = self._going()
+        row = self.row
+        layers = _layers(np.where(going[:, None], params, 0), self.widths)
+        whole = self.whole
         with np.errstate(all="ignore"):  # on its way to divergence a product may not be finite
             product = layers[0]
             for layer in layers[1:]:

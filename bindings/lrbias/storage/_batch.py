@@ -39,12 +39,14 @@ PLACE = ("device", "threads", *PATHS)  # settings that may be others when a batc
 
 def columns_of(quantities):
     """({name: its columns}, {interval: number of columns}) of {name: {interval, shape, …}}, without the losses."""
-    columns, widths = {}, {}
+    columns = {}
+    widths = {}
     for name, quantity in quantities.items():
         if name != LOSSES:
             first = widths.get(quantity["interval"], 0)
             last = first + int(np.prod(quantity["shape"], dtype=np.int64))
-            columns[name], widths[quantity["interval"]] = slice(first, last), last
+            columns[name] = slice(first, last)
+            widths[quantity["interval"]] = last
     return columns, widths
 
 
@@ -113,7 +115,8 @@ class Batch:
     """What a batch file holds, all of it verified: `document`, and arrays by their names."""
 
     def __init__(self, path, data, owner):
-        self.path, self._arrays = path, unpack(data)
+        self.path = path
+        self._arrays = unpack(data)
         self.document = _parsed(self._arrays)
         if self.document["format"] > FORMAT:
             raise StoreError(f"{path} has format {self.document['format']}; this version reads {FORMAT}.")
@@ -127,11 +130,11 @@ class Batch:
     def _check(self):
         """Damaged unless the arrays have the shapes that the document says."""
         arrays, document = self._arrays, self.document
-        runs, steps, widths = len(document["members"]), document["steps"], document["widths"]
-        size, dtype = (
-            layout.size(widths),
-            document["layouts"][0][LOSSES]["dtype"],
-        )
+        runs = len(document["members"])
+        steps = document["steps"]
+        widths = document["widths"]
+        size = layout.size(widths)
+        dtype = document["layouts"][0][LOSSES]["dtype"]
         kept = len(expect(arrays, "checkpoint_steps", (None,), "i8"))
         expect(arrays, LOSSES, (runs, steps + 1), dtype)
         expect(arrays, "params", (runs, size), dtype)
@@ -188,7 +191,9 @@ class MemberFolder:
     """One run of a batch, with the methods for reading that a run directory has."""
 
     def __init__(self, file, path, owner):
-        self._file, self.path, self._owner = file, path, owner
+        self._file = file
+        self.path = path
+        self._owner = owner
 
     @property
     def _batch(self):
@@ -203,7 +208,8 @@ class MemberFolder:
         return self._batch.document["members"][self._place]
 
     def config(self):
-        document, member = self._batch.document, self._member
+        document = self._batch.document
+        member = self._member
         return {
             "settings": {**member["settings"], "steps": document["steps"]},
             "widths": document["widths"],
@@ -217,7 +223,8 @@ class MemberFolder:
         return self._batch["targets"][self._place], {}
 
     def progress(self):
-        document, member = self._batch.document, self._member
+        document = self._batch.document
+        member = self._member
         elapsed = document["elapsed"] / len(document["members"])
         reached = self.checkpoint_steps()[-1]
         progress = member["step"], reached, member["status"], member["detail"]
@@ -233,7 +240,8 @@ class MemberFolder:
 
     def checkpoint_steps(self):
         """A run that diverged has those from before that."""
-        member, steps = self._member, self._batch["checkpoint_steps"].tolist()
+        member = self._member
+        steps = self._batch["checkpoint_steps"].tolist()
         diverged = member["status"] == "diverged"
         return [step for step in steps if step < member["step"] or (step == member["step"] and not diverged)]
 

@@ -98,7 +98,8 @@ def chunk_rows(quantity):
 
 def capacity(quantity, steps):
     """Rows of the preallocated array: whole chunks that hold every row of `steps` steps."""
-    rows, chunk = steps // quantity.interval + 1, chunk_rows(quantity)
+    rows = steps // quantity.interval + 1
+    chunk = chunk_rows(quantity)
     return -(-rows // chunk) * chunk
 
 
@@ -177,7 +178,8 @@ class RunFolder:
 
     def _parsed(self, name, parse, config):
         """What `parse` makes of a file that never changes; StoreError unless the file is what was written."""
-        path, facts = self.path / name, config.get("files", {}).get(name, {})
+        path = self.path / name
+        facts = config.get("files", {}).get(name, {})
         checksum = facts.get("crc32", config.get(f"{path.stem}_crc32"))
         try:
             data = read_bytes(path, facts.get("bytes"))
@@ -217,7 +219,8 @@ class RunFolder:
         raise StoreError(f"{path} {problem}; {advice} (rows are recomputed with the same bits).")
 
     def _checked_checkpoint(self, path, step):
-        facts, most = self._facts, None
+        facts = self._facts
+        most = None
         if facts.widths:
             dtype = facts.quantities[LOSSES].dtype
             most = MOST_KEPT[0] + MOST_KEPT[1] * facts.size * np.dtype(dtype).itemsize
@@ -245,7 +248,8 @@ class RunFolder:
 
     def _tail(self, name):
         """(first row, rows) of a quantity's last chunk while it is not full; no rows once the run has ended."""
-        path, nothing = self.path / "tail.npz", (0, np.empty(0))
+        path = self.path / "tail.npz"
+        nothing = (0, np.empty(0))
         try:
             return self._tails(path).get(name, nothing)
         except FileNotFoundError:
@@ -270,13 +274,15 @@ class RunFolder:
         return self._read_tail[1]
 
     def _parse_tail(self, path):
-        quantities, tails = self._facts.quantities, {}
+        quantities = self._facts.quantities
+        tails = {}
         most = sum(zarr_log.most_bytes(quantity, chunk_rows(quantity)) for quantity in quantities.values())
         for key, rows in read_archive(path, self._facts.run, "tail", most).items():
             first, _, name = key.partition(":")
             if name not in quantities or not first.isdecimal() or not first.isascii():
                 raise Damaged(f"{key} is no quantity of this run")
-            quantity, first = quantities[name], int(first)
+            quantity = quantities[name]
+            first = int(first)
             expect({key: rows}, key, (None, *quantity.shape), quantity.dtype)
             if first % chunk_rows(quantity) or len(rows) > chunk_rows(quantity):
                 raise Damaged(f"{key} does not begin a chunk")
@@ -284,13 +290,15 @@ class RunFolder:
         return tails
 
     def _read_chunks(self, name, start, stop):
-        quantity, count = self._facts.quantities[name], max(0, stop - start)
+        quantity = self._facts.quantities[name]
+        count = max(0, stop - start)
         rows = chunk_rows(quantity)
         indices = range(start // rows, -(-max(stop, start) // rows)) if count and 0 not in quantity.shape else range(0)
         paths = [self._chunk_path(quantity, index) for index in indices]  # all of them, before memory is taken
         found = np.empty((count, *quantity.shape), quantity.dtype)
         for index, path in zip(indices, paths, strict=True):
-            first, last = max(start, index * rows), min(stop, (index + 1) * rows)
+            first = max(start, index * rows)
+            last = min(stop, (index + 1) * rows)
             found[first - start : last - start] = self._read_chunk(quantity, index, path)[
                 first - index * rows : last - index * rows
             ]
@@ -322,7 +330,8 @@ class RunFolder:
 
     def problems(self):
         """One sentence for each file that is damaged or missing, of those that hold neither rows nor a checkpoint."""
-        config, found = self.config(), []
+        config = self.config()
+        found = []
         for name in config.get("files", {}):
             try:
                 self._parsed(name, len, config)
@@ -353,7 +362,9 @@ class RunWriter(RunFolder):
 
     def __init__(self, path, held):
         super().__init__(path)
-        self._lock, self._owner, self._room = held, Owner(), {}
+        self._lock = held
+        self._owner = Owner()
+        self._room = {}
         self._written, self._superseded = set(), set()  # checkpoints since the last commit
 
     def _require_own(self):
@@ -382,7 +393,8 @@ class RunWriter(RunFolder):
             progress = progress_document(0, 0, "new", "no step was made yet", [], 0.0)
             writer._write_progress(progress, [] if start is None else [0])
             write_json(draft.folder / "config.json", config)
-        writer.path, writer._lock = path, draft.held
+        writer.path = path
+        writer._lock = draft.held
         return writer
 
     @classmethod
@@ -453,7 +465,8 @@ class RunWriter(RunFolder):
     def write_block(self, name, index, block):
         """Write chunk `index` of a quantity as a whole."""
         self._require_own()
-        quantity, end = self._facts.quantities[name], (index + 1) * len(block)
+        quantity = self._facts.quantities[name]
+        end = (index + 1) * len(block)
         if not block.size:
             return
         if end > self._room[name]:  # readers go by progress.json, so an array may be longer than what it holds
@@ -524,7 +537,8 @@ def check_quantities(path, config, quantities):
     """StoreError unless config.json of the run at `path` lists these quantities, the ones that its settings make."""
     listed = {q.name: {"interval": q.interval, "shape": list(q.shape), "dtype": q.dtype} for q in quantities}
     for name in sorted({*listed, *config["quantities"]}):
-        there, here = config["quantities"].get(name), listed.get(name)
+        there = config["quantities"].get(name)
+        here = listed.get(name)
         if there == here:
             continue
         if there and here and name in config.get("functions", ()):

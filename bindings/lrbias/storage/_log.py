@@ -26,7 +26,8 @@ class Column:
     """The current block of one quantity."""
 
     def __init__(self, quantity, sink):
-        self.quantity, self._sink = quantity, sink
+        self.quantity = quantity
+        self._sink = sink
         self.rows = chunk_rows(quantity)
         self.index = 0
         self.block = self._blank()
@@ -49,7 +50,8 @@ class Column:
     def _load(self, row):
         """Go to the block of `row`; read back from the sink what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
-        first, self.block = self.index * self.rows, self._blank()
+        first = self.index * self.rows
+        self.block = self._blank()
         if kept:
             self.block[:kept] = self._sink.read(self.quantity.name, first, row)
         later = min(self._count - first, self.rows)
@@ -57,7 +59,9 @@ class Column:
             with contextlib.suppress(StoreError):  # likewise
                 self.block[kept:later] = self._sink.read(self.quantity.name, row, first + later)
                 kept = later
-        self._filled, self._dirty = kept, kept > 0  # it may be the tail that has them, which ends with the run
+        # it may be the tail that has them, which ends with the run
+        self._filled = kept
+        self._dirty = kept > 0
 
     def set(self, row, value):
         """Write one row; rows come in order, and may repeat the last ones with the same values."""
@@ -75,7 +79,8 @@ class Column:
         self._turn_to(row)
         first = row - self.index * self.rows
         view = self.block[first : first + count]
-        self._filled, self._dirty = max(self._filled, first + len(view)), True
+        self._filled = max(self._filled, first + len(view))
+        self._dirty = True
         return view
 
     def _turn_to(self, row):

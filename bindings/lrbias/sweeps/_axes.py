@@ -37,7 +37,8 @@ def expand(base, over):
         require(key != "device", "over", key, "keys that tell runs apart; all of a sweep are made on one device")
         require(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
         require(keys.count(key) == 1, "over", key, "every key in one axis only")
-    labels, runs = _labels_of_paths(keys, axes), {}
+    labels = _labels_of_paths(keys, axes)
+    runs = {}
     for chosen in itertools.product(*(rows for _, rows in axes)):
         varied = dict(zip(keys, itertools.chain(*chosen), strict=True))
         settings = {**base, **varied}

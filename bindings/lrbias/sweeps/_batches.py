@@ -57,7 +57,8 @@ def plan_batches(runs, device=CPU, workers=1):
 
     Runs of a batch have the same widths, method, steps and records; targets, starts and step sizes are their own.
     """
-    kinds, most = {}, limits(device, workers)
+    kinds = {}
+    most = limits(device, workers)
     for name, settings in runs.items():
         whole = Experiment(**settings)
         kind = _kind(whole, most)
@@ -106,8 +107,10 @@ def make_batch(job):
     Returns {name: (status, detail)}, in a worker. Raises Interrupted when the worker is told to end: what was recorded
     is saved then.
     """
-    path, settings = Path(job[0]), job[1]
-    results, members = {}, []
+    path = Path(job[0])
+    settings = job[1]
+    results = {}
+    members = []
     for name, keys in settings.items():
         try:
             members.append(Member(name, Experiment(**keys)))
@@ -133,14 +136,20 @@ class Member:
 
     def __init__(self, name, whole):
         arguments = whole.arguments()
-        network, others = arguments["network"], ("steps", "checkpoint_every", "threads", "device", "compress")
-        self.name, self.problem, self.method = name, arguments["problem"], arguments["method"]
-        self.params, self.widths, self.record = network.params, network.widths, arguments["record"]
+        network = arguments["network"]
+        others = ("steps", "checkpoint_every", "threads", "device", "compress")
+        self.name = name
+        self.problem = arguments["problem"]
+        self.method = arguments["method"]
+        self.params = network.params
+        self.widths = network.widths
+        self.record = arguments["record"]
         self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
         parts = self.problem, network, self.method, self.record
         self.settings = describe(*parts, **{key: arguments[key] for key in others})
         setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method)
-        self.observation, self.plan = Observation(setup), Plan(setup)
+        self.observation = Observation(setup)
+        self.plan = Plan(setup)
         self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])
         self.columns = columns_of(self.quantities)
         self.status, self.detail, self.step = "running", "training goes on, or was killed", 0
@@ -154,7 +163,8 @@ class Member:
 
     def measure(self, params, step, rows):
         """Write what is due at `step` into rows[interval] (records, columns)."""
-        columns, quantities = self.columns[0], self.quantities
+        columns = self.columns[0]
+        quantities = self.quantities
 
         def write(name, row, value):
             rows[quantities[name]["interval"]][row, columns[name]] = np.ravel(value)
@@ -162,7 +172,9 @@ class Member:
         self.plan.measure(self.observation, params, step, write)
 
     def end(self, status, detail, step):
-        self.status, self.detail, self.step = status, detail, step
+        self.status = status
+        self.detail = detail
+        self.step = step
 
     def loss(self, params):
         with np.errstate(all="ignore"):
@@ -194,10 +206,18 @@ class _BatchTraining:
     """A batch in progress. `going` are the places of the runs whose loss is still finite."""
 
     def __init__(self, path, members, device, owner=None):
-        first, self.device, self.owner = members[0], device, owner
-        self.path, self.members, self.widths, self.steps = path, members, first.widths, first.steps
-        self.step, self.elapsed, self.chunk = 0, 0.0, FIRST_CHUNK
-        runs, dtype = len(members), first.params.dtype
+        first = members[0]
+        self.device = device
+        self.owner = owner
+        self.path = path
+        self.members = members
+        self.widths = first.widths
+        self.steps = first.steps
+        self.step = 0
+        self.elapsed = 0.0
+        self.chunk = FIRST_CHUNK
+        runs = len(members)
+        dtype = first.params.dtype
         self.lanes = layout.lanes(dtype)
         self.losses = np.full((runs, self.steps + 1), np.nan, dtype)
         widths = {}
@@ -235,7 +255,8 @@ class _BatchTraining:
         self.step, self.elapsed = document["step"], document["elapsed"]
         for member, known in zip(self.members, document["members"], strict=True):
             member.end(known["status"], known["detail"], known["step"])
-        self.losses, self.rows = batch[LOSSES].copy(), {i: batch[f"{ROWS}{i}"].copy() for i in batch.intervals}
+        self.losses = batch[LOSSES].copy()
+        self.rows = {i: batch[f"{ROWS}{i}"].copy() for i in batch.intervals}
         steps = batch["checkpoint_steps"].tolist()
         self.checkpoints = dict(zip(steps, batch["checkpoints"], strict=True))
         self._load(batch["params"])
@@ -310,7 +331,9 @@ class _BatchTraining:
     def _save(self):
         """Replace the file by all that is known now."""
         started = time.monotonic()
-        params, layouts, listed = self._now(), [], []
+        params = self._now()
+        layouts = []
+        listed = []
         for i, member in enumerate(self.members):
             if member.status == "running":
                 member.step, self.losses[i, self.step] = self.step, member.loss(params[i])
@@ -319,7 +342,8 @@ class _BatchTraining:
             facts = {key: getattr(member, key) for key in ("name", "settings", "status", "detail", "step")}
             listed.append({**facts, "layout": layouts.index(member.quantities)})
         self.saved = time.monotonic()
-        self.elapsed, self.began = self.elapsed + self.saved - self.began, self.saved
+        self.elapsed = self.elapsed + self.saved - self.began
+        self.began = self.saved
         document = {"step": self.step, "elapsed": self.elapsed, "steps": self.steps}
         document.update(made_with=made_with(device=self.device))
         document.update(widths=[int(n) for n in self.widths], layouts=layouts, members=listed)

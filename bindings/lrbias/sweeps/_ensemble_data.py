@@ -64,7 +64,8 @@ def read_group(path, document):
 
 def _check_group(found, document):
     """Damaged unless the arrays have the shapes that such a group has."""
-    widths, records = document["widths"], document["steps"] // document["every"] + 1
+    widths = document["widths"]
+    records = document["steps"] // document["every"] + 1
     runs = len(expect(found, "ended", (None,), "i8"))
     for name in ("ranks", "absorbing", "train_error", "hidden_error"):
         kind = found[name].dtype if name in found else "f8"
@@ -80,7 +81,8 @@ def _check_group(found, document):
 
 def _most_bytes(document):
     """Bytes that a group has at most."""
-    widths, records = document["widths"], document["steps"] // document["every"] + 1
+    widths = document["widths"]
+    records = document["steps"] // document["every"] + 1
     size = layout.size(widths)
     return 8 * document["runs"] * (4 * records + size + sum(widths) + 4) + OVERHEAD
 
@@ -101,7 +103,8 @@ def read_ensemble_json(path):
 
 def data_problem(path, document):
     """A sentence when data.npz in the folder `path` is not the one of the ensemble, else None."""
-    file, problem = path / "data.npz", None
+    file = path / "data.npz"
+    problem = None
     try:
         data = read_bytes(file)
         if document.get("sealed", False):
@@ -149,12 +152,14 @@ class Ensemble:
     """
 
     def __init__(self, document, groups, path=None):
-        self.document, self.path = document, path
+        self.document = document
+        self.path = path
         joined = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
         self.ranks, self.absorbing = joined["ranks"], joined["absorbing"]
         self.train_error, self.hidden_error = joined["train_error"], joined["hidden_error"]
         self.diverged, self.ended, self.values = joined["diverged"], joined["ended"], joined["values"]
-        self._params, self.seconds = joined["params"], float(joined["seconds"].sum())
+        self._params = joined["params"]
+        self.seconds = float(joined["seconds"].sum())
         self.steps = np.arange(0, document["steps"] + 1, document["every"])
         self.lr, self.ridge = np.array(document["lr"]), np.array(document["ridge"])
         self.sampling_seed = np.array(document["sampling_seed"], np.uint64)

@@ -75,13 +75,16 @@ def ensemble(
     a folder that is damaged or in use.
     """
     check_switches(progress=progress)
-    whole, place = _Plan(problem, network, method, runs), resolve(device)
+    whole = _Plan(problem, network, method, runs)
+    place = resolve(device)
     whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
     lower, upper = check_thresholds(lower, upper)
     sets = AbsorbingSets() if sets is None else sets
     require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
-    whole.sets, whole.lower, whole.upper = sets, lower, upper
+    whole.sets = sets
+    whole.lower = lower
+    whole.upper = upper
     threads = cores() if threads is None else validate(Threads, "threads", threads)
     folder = None if store is None else _folder(as_path("store", store), whole, place)
     held = lock(folder / LOCK, folder) if folder else None
@@ -109,7 +112,9 @@ class _Plan:
         if single:
             seeds = [(method.sampling_seed + i) % 2**64 for i in range(count)]
             methods = [method.model_copy(update={"sampling_seed": seed}) for seed in seeds]
-        self.problems, self.networks, self.methods = problems, networks, methods
+        self.problems = problems
+        self.networks = networks
+        self.methods = methods
 
     def __len__(self):
         return len(self.methods)
@@ -175,7 +180,9 @@ def _require_kinds(problems, networks, methods):
     ):
         for value in values:
             require(isinstance(value, kind), argument, value, f"{'an' if kind is SGD else 'a'} {kind.__name__}")
-    first, start, own = problems[0], networks[0], methods[0]
+    first = problems[0]
+    start = networks[0]
+    own = methods[0]
     for problem in problems:
         same = (problem.shape, problem.count, problem.mean) == (first.shape, first.count, first.mean)
         require(same, "problem", problem, f"problems like the first, {first!r}")
@@ -226,7 +233,8 @@ def _make(whole, folder, threads, progress, device):
     if folder and data_problem(folder, known):
         write_group(folder / "data.npz", whole.data(), own)
     made = sum(len(parts[n]) for n in groups)
-    shown, stop = RunsDisplay(progress, len(whole), made), []
+    shown = RunsDisplay(progress, len(whole), made)
+    stop = []
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting = [n for n in range(len(parts)) if n not in groups]
         if waiting:
@@ -270,9 +278,13 @@ def _make_groups(whole, chosen, own, device, received, stop):
             return {}
         group.advance(whole.every)
         group.record()
-    seconds, together, found, first = (time.perf_counter() - started) / len(chosen), group.found(), {}, 0
+    seconds = (time.perf_counter() - started) / len(chosen)
+    together = group.found()
+    found = {}
+    first = 0
     for n, (part, path) in chosen.items():
-        rows, first = slice(first, first + len(part)), first + len(part)
+        rows = slice(first, first + len(part))
+        first = first + len(part)
         found[n] = {**{name: array[rows] for name, array in together.items()}, "seconds": np.array([seconds])}
         if path:
             write_group(path, found[n], own)

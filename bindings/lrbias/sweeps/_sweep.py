@@ -63,7 +63,8 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
     require(scheduler is None or not others, "scheduler", scheduler, f"either it or {' and '.join(others)}")
     find = resolve if executor is None and scheduler is None else elsewhere
-    place, shard = find(base.get("device", CPU.name)), _check_shard(shard)
+    place = find(base.get("device", CPU.name))
+    shard = _check_shard(shard)
     workers = _check_workers(workers, place)
     if is_client(executor):
         executor, scheduler = None, executor
@@ -74,7 +75,8 @@ def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=
 
 def _expanded(base, over, device):
     """(base, axes, runs) of a sweep that is made on `device`, or where the base says."""
-    base, over = plain_settings(base), plain_axes(over)
+    base = plain_settings(base)
+    over = plain_axes(over)
     if device is not None:
         base = {**base, "device": device}
     return base, over, expand(base, over)
@@ -141,7 +143,9 @@ def _check_plain(document):
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
         plain = {"base": plain_settings, "over": plain_axes}[part]
-        there, here = plain(known[part]), wanted[part]  # an earlier version kept paths as they were given
+        # an earlier version kept paths as they were given
+        there = plain(known[part])
+        here = wanted[part]
         for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
                 raise InvalidInput(
@@ -157,7 +161,8 @@ def _make(folder, shard, device, workers, executor, progress):
     jobs = _jobs(Sweep(folder, document), document, units, device)
     waiting = sum(len(job[2]) for job in jobs)
     total = sum(len(names) for _, names in units)
-    failures, shown = {}, RunsDisplay(progress, total, total - waiting)
+    failures = {}
+    shown = RunsDisplay(progress, total, total - waiting)
     results = run_all(make_job, jobs, workers, executor, one_core=not device.apart)
     try:
         with terminable():
@@ -196,7 +201,9 @@ def _units(document):
 
 def _jobs(made, document, units, device):
     """(is a batch, path, {name: settings}) of what is to be made. Paths are absolute: a worker may live elsewhere."""
-    statuses, folder, jobs = made.statuses(), made.path.absolute(), []
+    statuses = made.statuses()
+    folder = made.path.absolute()
+    jobs = []
     place = {"device": device.name, **({"threads": 1} if device.apart else {})}
     for number, names in units:
         waiting = [name for name in names if statuses[name] not in ENDED]
@@ -226,7 +233,8 @@ def make_run(job):
 
     Raises Interrupted when the worker is told to end: the run is saved then.
     """
-    path, settings = Path(job[0]), job[1]
+    path = Path(job[0])
+    settings = job[1]
     try:
         if not path.parent.is_dir():
             raise StoreError(f"{path.parent} was removed in the meantime.")
@@ -250,7 +258,9 @@ def forecast_sweep(base, over, workers=None, device=None):
     place = resolve(base.get("device", CPU.name))
     workers = _check_workers(workers, place)
     batched = {name: len(names) for names in plan_batches(runs, place, workers).values() for name in names}
-    known, seconds, size = {}, 0.0, 0
+    known = {}
+    seconds = 0.0
+    size = 0
     for name, settings in runs.items():
         kind = (name in batched, *(repr(settings.get(key)) for key in COSTLY))
         if kind not in known:
@@ -261,7 +271,8 @@ def forecast_sweep(base, over, workers=None, device=None):
             with place.fitting():
                 one = name not in batched
                 known[kind] = cost(**arguments, alone=True) if one else batched_cost(whole, place, batched[name])
-        seconds, size = seconds + known[kind][0], size + known[kind][1]
+        seconds = seconds + known[kind][0]
+        size = size + known[kind][1]
     return {"runs": len(runs), "seconds": seconds / min(workers, len(runs)), "bytes": size}
 
 

@@ -51,7 +51,9 @@ class Sweep:
     """
 
     def __init__(self, path, document, failures=None):
-        self.path, self._document, self._failures = path, document, failures or {}
+        self.path = path
+        self._document = document
+        self._failures = failures or {}
         self._owners = {}  # of batches, by their numbers
         self._ended = {}  # rows of runs that have ended, and stay as they are
         self._batch_of = {name: number for number, names in document.get("batches", {}).items() for name in names}
@@ -173,7 +175,8 @@ class Sweep:
             import xarray
         except ImportError:
             raise InvalidInput("to_xarray needs xarray: pip install 'lrbias[xarray]'.") from None
-        rows, over = self.table(), self._document["over"]
+        rows = self.table()
+        over = self._document["over"]
         dimensions = [key.replace(",", "_") for key in over]
         shape = [len(values) for values in over.values()]
         coordinates = {}
@@ -238,7 +241,8 @@ def as_csv(rows):
 
 
 def _as_parquet(rows):
-    arrow, data = _arrow(), io.BytesIO()
+    arrow = _arrow()
+    data = io.BytesIO()
     arrow.parquet.write_table(arrow.Table.from_pylist(rows), data)
     return data.getvalue()
 

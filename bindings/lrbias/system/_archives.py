@@ -141,7 +141,8 @@ def parse_array(data):
     if not header:
         raise Damaged("the header of its .npy file is not one that was written")
     with parsing():
-        dtype, shape = np.dtype(header[1]), tuple(int(n) for n in header[3].replace(",", " ").split())
+        dtype = np.dtype(header[1])
+        shape = tuple(int(n) for n in header[3].replace(",", " ").split())
     count = 1
     for n in shape:
         count *= n
@@ -156,7 +157,8 @@ def expect(arrays, name, shape, dtype):
     """The array of that name; Damaged unless it has this shape and dtype. None in the shape stands for any length."""
     if name not in arrays:
         raise Damaged(f"{name} is not in it")
-    array, shown = arrays[name], tuple("any" if n is None else n for n in shape)
+    array = arrays[name]
+    shown = tuple("any" if n is None else n for n in shape)
     same = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not same or array.dtype != np.dtype(dtype):
         raise Damaged(f"{name} is {array.dtype} of shape {array.shape}, not {np.dtype(dtype)} of shape {shown}")

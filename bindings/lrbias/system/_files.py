@@ -116,7 +116,10 @@ class Draft:
     """A folder in the making: `folder` until the end of the block, `path` after it; `held` is its lock."""
 
     def __init__(self, path: Path, folder: Path, held: BaseFileLock, shared: bool):
-        self.path, self.folder, self.held, self._shared = path, folder, held, shared
+        self.path = path
+        self.folder = folder
+        self.held = held
+        self._shared = shared
 
     def _clear(self) -> None:
         """Remove what a killed creation left."""
@@ -150,7 +153,8 @@ def drafted(path: Path, name: str | None = None):
     the block or after it leaves nothing behind, neither a draft nor the folders made above it; an OSError becomes
     InvalidInput or StoreError. The lock, `draft.held`, stays with the caller after the block.
     """
-    folder, made = path.with_name(name or f".{path.name}.new"), []
+    folder = path.with_name(name or f".{path.name}.new")
+    made = []
     try:
         made = make_folder(path.parent)
         draft = _begun(path, folder, shared=name is not None)

@@ -32,10 +32,12 @@ class Plain(Silent):
     interval = PLAIN_INTERVAL
 
     def __init__(self, rank="effective rank"):
-        self._rank, self._stream = rank, Careful(sys.stderr)
+        self._rank = rank
+        self._stream = Careful(sys.stderr)
 
     def start(self, step, steps):
-        self._first_step, self._steps = step, steps
+        self._first_step = step
+        self._steps = steps
         self._first_time = self._last_time = time.monotonic()
         self._compiled = compile_seconds()
 
@@ -111,7 +113,9 @@ class RunsDisplay:
         self._stream = Careful(sys.stderr)
         self._live = self._stream.isatty()
         self._wanted = self._live if wanted is None else wanted
-        self._runs, self._before, self._made = runs, made, made
+        self._runs = runs
+        self._before = made
+        self._made = made
         self._counts = {}
         self._first = self._last = time.monotonic()
 

@@ -16,7 +16,8 @@ class Careful:
     """
 
     def __init__(self, stream):
-        self._stream, self.error = stream, None
+        self._stream = stream
+        self.error = None
 
     def write(self, text):
         self._attempt(lambda stream: stream.write(text))
@@ -54,7 +55,8 @@ class Careful:
         if self.error is None:
             return
         with contextlib.suppress(AttributeError, ValueError, OSError):  # a stream without a file needs nothing
-            target, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+            target = self._stream.fileno()
+            nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, target)
             os.close(nothing)
 

@@ -44,7 +44,9 @@ class _OneBlasThread:
     """
 
     def __init__(self):
-        self._lock, self._inside, self._limits = threading.Lock(), 0, []
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limits = []
         if hasattr(os, "register_at_fork"):  # another thread may have held it in the parent
             os.register_at_fork(after_in_child=self._renew_lock)
 

@@ -21,7 +21,9 @@ class MeasureError(Exception):
 
     def __init__(self, step, params, state):
         super().__init__(f"a metric failed at step {step}")
-        self.step, self.params, self.state = step, params, state
+        self.step = step
+        self.params = params
+        self.state = state
 
 
 @dataclass
@@ -47,13 +49,17 @@ class Recorder:
     """
 
     def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False):
-        self._plan, self._write, self._observation, self._most = plan, write, here, min(most, SNAPSHOTS)
+        self._plan = plan
+        self._write = write
+        self._observation = here
+        self._most = min(most, SNAPSHOTS)
         self._ordered = ordered
         self._waiting = deque()  # not written yet, in order
         self._ready = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
         self._failure = None
-        self._thread, self._owner = None, Owner()
+        self._thread = None
+        self._owner = Owner()
         if beside is not None:
             self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
             self._thread.start()
@@ -144,6 +150,7 @@ class Recorder:
 
     def _raise(self):
         if self._failure is not None:
-            failure, self._failure = self._failure, None
+            failure = self._failure
+            self._failure = None
             self._waiting.clear()
             raise failure

@@ -107,7 +107,8 @@ def train(
     steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     threads = validate(Threads, "threads", threads)
-    compress, place = validate(Compress, "compress", compress), resolve(device, threads)
+    compress = validate(Compress, "compress", compress)
+    place = resolve(device, threads)
     problem.check(network)
     problem = problem.scaled(network.scale)
     network.check_method(method)
@@ -193,16 +194,19 @@ def resume(path, steps=None, metrics=None, from_checkpoint=None, progress=None, 
 def _continue(writer, config, problem, start, metrics, progress):
     settings = config["settings"]
     method, record, stop = parts_of(writer.path, config)
-    threads, device = settings["threads"], resolve(settings["device"], settings["threads"])
+    threads = settings["threads"]
+    device = resolve(settings["device"], settings["threads"])
     record = record.with_functions(metrics, config["functions"])
     here = made_with(config["made_with"]["promise"], device)
     if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
         config["resumed_with"] = [*config.get("resumed_with", []), {"step": start, **here}]
     with one_blas_thread(), device.fitting():
-        short, arrays = None, writer.checkpoint_arrays(start)
+        short = None
+        arrays = writer.checkpoint_arrays(start)
         if config.get("reduced"):  # the basis is that of the start, the numbers are those of the checkpoint
             short = reduce(problem, Network(writer.checkpoint(0), config["widths"]), method, device)
-        params, kept = arrays.pop("params"), _taken(arrays)
+        params = arrays.pop("params")
+        kept = _taken(arrays)
         arrays.pop("scale", None)  # which the problem has
         before = {"first": functools.partial(writer.checkpoint, 0), "known": config["quantities"]}
         parts = problem, config["widths"], params, method, record, stop, threads, device, short
@@ -211,7 +215,8 @@ def _continue(writer, config, problem, start, metrics, progress):
             training.plan.memory.restore(kept)
             training.trainer.restore(params, arrays)
         except (KeyError, ValueError, TypeError, IndexError) as error:  # what this method needs is not there
-            path, reason = writer.checkpoint_path(start), " ".join(f"{error}".split())
+            path = writer.checkpoint_path(start)
+            reason = " ".join(f"{error}".split())
             raise StoreError(f"{path} is not of such a run ({reason}); resume with from_checkpoint=0.") from None
         training.check(writer, config, start)
         writer.open_log(training.quantities, settings["steps"])
@@ -234,21 +239,27 @@ class _Training:
     def __init__(
         self, problem, widths, params, method, record, stop, threads, device, short=None, first=None, known=None
     ):
-        self.params, self.stop, self.record = layout.aligned_copy(params, params.dtype), stop, record
-        self.method, self.device = method, device
+        self.params = layout.aligned_copy(params, params.dtype)
+        self.stop = stop
+        self.record = record
+        self.method = method
+        self.device = device
         self.trainer = short or trainer_of(method, problem, tuple(widths), self.params, threads, device)
         self.trainer.budget = FIRST_BUDGET
         first = first or params.copy
         self.setup = Setup(problem, widths, params.dtype, record, method, device, first)
-        self.observation, self.plan = Observation(self.setup), Plan(self.setup)
+        self.observation = Observation(self.setup)
+        self.plan = Plan(self.setup)
         self.beside = Observation(self.setup) if has_another_core(threads, record, device) else None
         self.plan.probe(self.observation.at(self.params), known)
         self.own = self.trainer.quantities(record.every)
         self.quantities = as_recorded([losses_quantity(params.dtype), *self.plan.quantities, *self.own], known)
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self.own)})
         self.watch = self._watch()
-        self.chunk, self.step = FIRST_CHUNK, 0
-        self.loss_reached, self.last_loss = False, float("nan")
+        self.chunk = FIRST_CHUNK
+        self.step = 0
+        self.loss_reached = False
+        self.last_loss = float("nan")
         self.stage_over = False  # whether the trainer asks for a commit here
 
     def _watch(self):
@@ -291,13 +302,15 @@ class _Training:
 
     def go(self, sink, config, start, progress):
         """Train from step `start` to the end, whatever ends it; commit; return the Run."""
-        self.sink, self.log = sink, Log(self.quantities, sink)
+        self.sink = sink
+        self.log = Log(self.quantities, sink)
         self.recorder = Recorder(self.plan, self.observation, self.beside, self._write, ordered=self.plan.ordered)
         self.step = self.checkpoint = start
         self.steps, self.checkpoint_every = config["settings"]["steps"], config["settings"]["checkpoint_every"]
         self.elapsed_before = sink.progress()["elapsed"] if start else 0.0
         self._start_clock()
-        self.shown, owner = display(progress), Owner()
+        self.shown = display(progress)
+        owner = Owner()
         try:
             self.shown.start(self.step, self.steps)
             with collected() as received:
@@ -359,7 +372,8 @@ class _Training:
             self.shown.update(self.step, self.last_loss, self.log.last("product/effective_rank"))
 
     def _start_clock(self):
-        self.start_time, self.compiled_before = time.perf_counter(), compile_seconds()
+        self.start_time = time.perf_counter()
+        self.compiled_before = compile_seconds()
 
     def _ending(self, received):
         """(status, sentence) when the run ends here, else (None, None)."""

@@ -40,7 +40,9 @@ def available(recovery):
 
 def _curves(run, axes):
     """The diagonal of VᵀWV, a line for each eigenvalue."""
-    values, steps, measured = run.problem.eigen.values, run.steps_of(EIGENVALUES), run[EIGENVALUES]
+    values = run.problem.eigen.values
+    steps = run.steps_of(EIGENVALUES)
+    measured = run[EIGENVALUES]
     for i, colour in enumerate(dark_to_light(len(values))):
         label = rf"$\lambda_{i + 1} = {values[i]:.3g}$"
         axes.plot(steps, measured[:, i], color=colour, linestyle=LINES[i % len(LINES)], label=label)
@@ -68,7 +70,8 @@ def _title(run):
 def recovered(run):
     """Diagonal of VᵀWV over the iterations; dashed: what theory says is recovered; triangles: bounds T_N^Id."""
     figure, grid = new_figure(height=3.2)
-    axes, values = grid[0, 0], run.problem.eigen.values
+    axes = grid[0, 0]
+    values = run.problem.eigen.values
     start = run.settings.get("init", "gaussian")
     _curves(run, axes)
     for value in theory.recovered(values, start != "identical"):
@@ -83,7 +86,8 @@ def recovered(run):
 
 def _mark_bounds(run, axes):
     """A triangle at ⌈T_N^Id⌉ for each eigenvalue: by then its d is within EPSILON of the limit."""
-    values, bounds = run.problem.eigen.values, chou.bounds(run, EPSILON)
+    values = run.problem.eigen.values
+    bounds = chou.bounds(run, EPSILON)
     for i, (value, bound) in enumerate(zip(values, bounds, strict=True)):
         if bound <= run.step:
             label = rf"{LAYER_VALUE}, $\epsilon$ = {EPSILON}" if i == 0 else None
@@ -97,7 +101,8 @@ def by_depth(runs):
     figure, grid = new_figure(height=3.2)
     axes = grid[0, 0]
     for run, colour, line in zip(runs, dark_to_light(len(runs)), LINES * 2, strict=False):
-        steps, values = run.steps_of(EIGENVALUES), run[EIGENVALUES][:, chou.traced(run)]
+        steps = run.steps_of(EIGENVALUES)
+        values = run[EIGENVALUES][:, chou.traced(run)]
         axes.plot(steps[1:], values[1:], color=colour, linestyle=line, label=f"N = {run.depth}")
     axes.axhline(chou.TRACED, **THEORY)
     axes.set(xscale="log", xlabel=f"iteration ($\\eta$ = {chou.LR:g})")
@@ -135,7 +140,8 @@ def rank_and_error(run):
     """Effective rank above the error ‖W − Ŵ‖_F; dashed: Σ_{i≤k} |λ_i| / |λ_1|, and the errors of the best rank-k W."""
     figure, grid = new_figure(2, 1, height=2.3, sharex=True)
     _rank(run, grid[0, 0])
-    axes, values = grid[1, 0], np.sort(np.abs(run.problem.eigen.values))[::-1]
+    axes = grid[1, 0]
+    values = np.sort(np.abs(run.problem.eigen.values))[::-1]
     axes.plot(np.arange(len(run.losses)), np.sqrt(2 * run.losses), color="black")
     for k in range(len(values)):
         axes.axhline(np.sqrt((values[k:] ** 2).sum()), **THEORY)

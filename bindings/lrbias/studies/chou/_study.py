@@ -23,7 +23,10 @@ from lrbias.system import write_file
 
 VECTORS = np.array([[0, 1, 1, 1], [1, 0, 1, -1], [1, -1, 0, 1], [1, 1, -1, 0]]) / np.sqrt(3)
 EXAMPLES = {1: (10.0, 7.0, 5.0, -5.0), 2: (5.0, 3.0, -1.0, -5.0)}
-DEPTH, LR, ALPHA, BETA = 3, 1e-3, 0.1, 0.05
+DEPTH = 3
+LR = 1e-3
+ALPHA = 0.1
+BETA = 0.05
 # λ < 0 from an identical start: d ≈ 1/(|λ|ηk), so that d³ is below 1e-6 only after so many steps
 STEPS = {(1, "identical"): 40_000, (1, "perturbed"): 20_000, (2, "identical"): 200_000, (2, "perturbed"): 50_000}
 DEPTH_STEPS = {1: 10_000, 2: 10_000, 3: 10_000, 4: 30_000, 5: 200_000}
@@ -83,7 +86,8 @@ def expected():
 
 def study(store, progress=None):
     """Make the runs that are not made yet under `store`, and return the Recovery."""
-    store, found = Path(store), {}
+    store = Path(store)
+    found = {}
     for name, arguments in runs().items():
         found[name] = made(store / name, progress, **arguments)
     return Recovery(store, found)
@@ -106,8 +110,10 @@ class Recovery:
             if name.startswith(("not-symmetric", "random")):
                 continue
             perturbed = run.settings["init"] == "perturbed"
-            depth, chosen = run.depth, traced(run) if name.startswith("depth") else slice(None)
-            values, halves = run.problem.eigen.values[chosen], half_steps(run)[chosen]
+            depth = run.depth
+            chosen = traced(run) if name.startswith("depth") else slice(None)
+            values = run.problem.eigen.values[chosen]
+            halves = half_steps(run)[chosen]
             final = run["product/eigenvalues_in_basis"][-1, chosen]
             expected = theory.recovered(values, perturbed)
             rows.append(
@@ -156,7 +162,8 @@ class Recovery:
 
 def half_steps(run):
     """For each eigenvalue the first recorded step at which its entry has half of it, or None."""
-    entries, steps = run["product/eigenvalues_in_basis"], run.steps_of("product/eigenvalues_in_basis")
+    entries = run["product/eigenvalues_in_basis"]
+    steps = run.steps_of("product/eigenvalues_in_basis")
     passed = entries * np.sign(run.problem.eigen.values) > np.abs(run.problem.eigen.values) / 2
     return [int(steps[column.argmax()]) if column.any() else None for column in passed.T]
 
@@ -169,7 +176,8 @@ def traced(run):
 
 def limit(run):
     """The learning rate up to which recovery is proven for the run's start."""
-    norm, perturbed = run.problem.spectrum.values[0], run.settings["init"] == "perturbed"
+    norm = run.problem.spectrum.values[0]
+    perturbed = run.settings["init"] == "perturbed"
     return (theory.perturbed_limit if perturbed else theory.identical_limit)(norm, run.depth, ALPHA)
 
 

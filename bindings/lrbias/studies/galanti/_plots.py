@@ -71,7 +71,8 @@ def _told(axis):
 
 def _mean(runs, name):
     """(thousands of steps, means over the runs) of a quantity, without the records at which it is not known."""
-    steps, values = runs[0].steps_of(name) / 1000, np.mean([run[name] for run in runs], axis=0)
+    steps = runs[0].steps_of(name) / 1000
+    values = np.mean([run[name] for run in runs], axis=0)
     known = np.isfinite(values)
     return steps[known], values[known]
 
@@ -196,7 +197,8 @@ def norms(findings):
     for axes in grid.flat[len(chosen) :]:
         axes.set_visible(False)
     for (network, run), axes in zip(chosen.items(), grid.flat, strict=False):
-        steps, ratios = run.steps_of("layers/norm_ratio")[1:] / 1000, run["layers/norm_ratio"][1:]
+        steps = run.steps_of("layers/norm_ratio")[1:] / 1000
+        ratios = run["layers/norm_ratio"][1:]
         axes.plot(steps, ratios, color="0.7", linewidth=0.7)
         axes.plot(steps, ratios.mean(axis=1), color="black")
         axes.axhline(1, **THEORY)

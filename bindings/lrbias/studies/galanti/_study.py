@@ -100,7 +100,8 @@ def small():
         "mixed": {**SMALL_IMAGES, "network": "mixed", "width": 32, "depth": 3, "steps": 3000},
         "wide": {**LARGE_IMAGES, "network": "mlp-bn", "width": 2000, "depth": 2, "steps": 2000},
     }
-    resnet, mlp = {"batch": 16, "lr": 0.4, "weight_decay": 5e-3}, {"batch": 16, "lr": 0.1, "weight_decay": 2.5e-3}
+    resnet = {"batch": 16, "lr": 0.4, "weight_decay": 5e-3}
+    mlp = {"batch": 16, "lr": 0.1, "weight_decay": 2.5e-3}
     axes = (
         _axis("resnet", "lr", (0.1, 0.2, 0.4, 0.8), resnet, "2"),
         _axis("resnet", "weight_decay", (0.0, 1.25e-3, 2.5e-3, 5e-3, 1e-2), resnet, "3"),
@@ -202,7 +203,10 @@ class Study:
     """
 
     def __init__(self, store, seeds=3, steps=None, workers=None, progress=None, scale="small", folder=None):
-        self.store, self.seeds, self.workers, self.progress = Path(store), seeds, workers, progress
+        self.store = Path(store)
+        self.seeds = seeds
+        self.workers = workers
+        self.progress = progress
         self.scale = stretched(_scale_of(scale, folder), steps)
         named = scale if isinstance(scale, str) else "given"
         if not (self.store / "study.json").is_file():
@@ -319,7 +323,8 @@ def train_one(job):
     from lrbias.nn import Training, fit, resume
 
     torch.set_num_threads(1)
-    path, settings = Path(job[0]), job[1]
+    path = Path(job[0])
+    settings = job[1]
     if (path / "config.json").is_file():
         return resume(path, progress=False).status
     return fit(Training(**settings), store=path, progress=False).status
@@ -355,7 +360,8 @@ def expected(seeds=3, steps=None, workers=None, scale="small"):
     """{runs, seconds, bytes} of the study, from the times that were measured on one core."""
     sized = stretched(_scale_of(scale, None), steps)
     study = Study.__new__(Study)  # its runs alone: nothing is made
-    study.scale, study.seeds = sized, seeds
+    study.scale = sized
+    study.seeds = seeds
     runs = study.runs()
     seconds = sum(seconds_of(sized, name.split(",")[0], settings) + 3 for name, settings in runs.items())
     return {"runs": len(runs), "seconds": seconds / (workers or cores()), "bytes": len(runs) * 5e6}

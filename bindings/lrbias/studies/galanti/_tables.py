@@ -48,7 +48,9 @@ class RankFindings(Findings):
     name, title = "galanti", "Ranks of real networks under SGD with weight decay"
 
     def __init__(self, study):
-        self.study, self.store, self.scale = study, study.store, study.scale
+        self.study = study
+        self.store = study.store
+        self.scale = study.scale
         study.make()
         self.axes, self.controls, self.others = (
             [(axis, study.table(axis)) for axis in axes]
@@ -113,7 +115,8 @@ class RankFindings(Findings):
 
     def bound_rows(self):
         """A dictionary for each ε: bound, and how many σ_i/‖W‖₂ of the wide network's matrices exceed it."""
-        settings, rows = self.wide.settings, []
+        settings = self.wide.settings
+        rows = []
         given = settings["lr"], settings["weight_decay"], settings["batch"]
         shapes = {layer.name: layer.size for layer in self.wide.layers}
         for epsilon in EPSILONS:
@@ -230,7 +233,8 @@ class RankFindings(Findings):
 
     def _kind_text(self):
         heads = ("μ", "λ", "convolutions", "linear layers", "training accuracy", "test accuracy")
-        ranks, accuracies = ("convolutions", "linears"), ("train_accuracy", "test_accuracy")
+        ranks = ("convolutions", "linears")
+        accuracies = ("train_accuracy", "test_accuracy")
         rows = [
             [
                 *(f"{r[key]:g}" for key in ("lr", "weight_decay")),

@@ -12,7 +12,10 @@ from lrbias.network import Network
 from lrbias.problems import Completion, symmetric
 from lrbias.training import train
 
-SIZE, EIGENVALUES, SHARE, SEED = 10, (10.0, 3.0, 1.0), 0.7, 5
+SIZE = 10
+EIGENVALUES = (10.0, 3.0, 1.0)
+SHARE = 0.7
+SEED = 5
 DEPTHS = (2, 3, 4)
 RTOL = 1e-10
 EPSILONS = {2: 1e-14, 3: 1e-6, 4: 1e-5}  # of greedy learning: in depths ≥ 3 its time grows as a power of 1/ε
@@ -66,9 +69,11 @@ def _greedy(depth):
 
 
 def _flow(greedy, points, start, alpha, network, note):
-    depth, dt = network.depth, FLOW_DT[network.depth]
+    depth = network.depth
+    dt = FLOW_DT[network.depth]
     plateau = 2 / ((depth - 2) * LAST_SLOPE * alpha ** (depth - 2)) if depth > 2 else 0
-    steps, method = round((SETTLED + plateau) / dt), GradientFlow(dt=dt, scheme="dopri5", rtol=RTOL)
+    steps = round((SETTLED + plateau) / dt)
+    method = GradientFlow(dt=dt, scheme="dopri5", rtol=RTOL)
     others = {"compress": "off", "forecast": False, "progress": False, "checkpoint_every": steps}
     run = train(problem(), network, method, steps, PATH, **others)
     note(f"flow, N = {depth}, α = {alpha:g}", run.status)
@@ -92,7 +97,8 @@ def _flow(greedy, points, start, alpha, network, note):
 
 def _curves(run):
     """Singular values at some of the records."""
-    products, times = run["product/matrix"], run.steps_of("product/matrix") * run.step_size
+    products = run["product/matrix"]
+    times = run.steps_of("product/matrix") * run.step_size
     kept = _kept(len(products))
     values = np.linalg.svd(products[kept], compute_uv=False)
     return {"values_time": times[kept].tolist(), "values": values[:, : len(EIGENVALUES) + 1].tolist()}

@@ -67,7 +67,8 @@ def distance_over_time(findings):
     for panel, depth in zip(grid[0], DEPTHS, strict=True):
         flows = findings.flows(depth)
         for flow, colour in zip(flows, dark_to_light(len(flows)), strict=True):
-            times, distances = np.array(flow["time"]), positive(np.array(flow["distance"]))
+            times = np.array(flow["time"])
+            distances = positive(np.array(flow["distance"]))
             panel.plot(times, distances, color=colour, linewidth=0.9, label=rf"$\alpha$ = {flow['alpha']:g}")
         panel.set(yscale="log", xscale="log", xlabel="time $t$", title=f"N = {depth}", ylim=(1e-5, 3))
         panel.set_xlim(left=0.1)
@@ -92,7 +93,8 @@ def distance_over_start(findings):
         style = {"color": shade, "marker": marker, "markersize": 4, "label": name.replace("α", r"$\alpha$")}
         grid[0, 0].loglog(alphas, [flow["largest"] for flow in flows], **style)
         grid[0, 1].loglog(alphas, [flow["critical"][0] for flow in flows], **style)
-    flows, power = findings.flows(2), predicted_power(findings.paths[2])
+    flows = findings.flows(2)
+    power = predicted_power(findings.paths[2])
     alphas = np.array([flow["alpha"] for flow in flows])
     middle = flows[len(flows) // 2]
     expected = middle["largest"] * (alphas / middle["alpha"]) ** power
@@ -133,7 +135,8 @@ def hidden_entries(findings):
     """Root mean square errors over hidden entries: every instance, and medians as lines."""
     names = [*(name for name, _, _ in COMPLETIONS), NUCLEAR]
     figure, grid = new_figure(height=3.6)
-    panel, fractions = grid[0, 0], np.array(list(findings.completions))
+    panel = grid[0, 0]
+    fractions = np.array(list(findings.completions))
     for k, (name, colour) in enumerate(zip(names, dark_to_light(len(names)), strict=True)):
         errors = np.array([row[name] for row in findings.completions.values()])
         places = 100 * fractions + 0.8 * (k - (len(names) - 1) / 2)

@@ -32,7 +32,9 @@ WATCHED = ("product", "singular_values", "effective_rank")
 LARGE = (2, 3, 5)  # R of the counter-example
 LARGE_SCALES = (1e-1, 1e-2, 1e-4, 1e-8, 1e-16, 1e-32, 1e-64)
 SPECTRUM = (7.0, 4.0, 2.0, 1.0)  # of the whole target whose phases are compared with best approximations
-FRACTIONS, INSTANCES, HIDDEN_VALUES = (0.4, 0.5, 0.6, 0.7, 0.8), 10, (10.0, 5.0)
+FRACTIONS = (0.4, 0.5, 0.6, 0.7, 0.8)
+INSTANCES = 10
+HIDDEN_VALUES = (10.0, 5.0)
 COMPLETIONS = (  # name, depth, α; None for greedy learning
     ("greedy, N = 2", 2, None),
     ("greedy, N = 3", 3, None),
@@ -50,7 +52,9 @@ SECONDS, BYTES = 180.0, 5.5e7
 def counterexample(large):
     """A symmetric 4 × 4 matrix, (1, 3) = 1 and (1, 4) = (2, 3) = R seen: rank 1 has nuclear norm 2R² + 2, not 4R."""
     target = np.zeros((4, 4))
-    target[0, 2], target[0, 3], target[1, 2] = 1, large, large
+    target[0, 2] = 1
+    target[0, 3] = large
+    target[1, 2] = large
     target += target.T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
@@ -84,7 +88,8 @@ class Study:
     """The parts of the study, made under `store` when they are asked for."""
 
     def __init__(self, store, progress=None):
-        self.store, self._shown = Path(store), RunsDisplay(progress, expected()["runs"], 0)
+        self.store = Path(store)
+        self._shown = RunsDisplay(progress, expected()["runs"], 0)
         if not (self.store / "study.json").is_file():
             make_store(self.store, {"study": "glrl"})
         known = read_json(self.store / "study.json").get("study")
@@ -114,18 +119,21 @@ class Study:
     def counterexample(self, large):
         """(greedy learning, {α: flow}) of the counter-example."""
         method = GLRL(epsilon=1e-10, tied=True, inner=_flow(0.1), tolerance=1e-10, check_every=50)
-        metrics, folder = ("singular_values",), f"counterexample/R={large}"
+        metrics = ("singular_values",)
+        folder = f"counterexample/R={large}"
         greedy = self._made(f"{folder}/greedy", counterexample(large), None, method, metrics=metrics)
         flows = {}
         for alpha in LARGE_SCALES:
-            network, given = Network.symmetric((4, 4, 4), alpha, seed=1), (_flow(1.0), 400)
+            network = Network.symmetric((4, 4, 4), alpha, seed=1)
+            given = (_flow(1.0), 400)
             name = f"{folder}/flow,alpha={alpha:g}"
             flows[alpha] = self._made(name, counterexample(large), network, *given, metrics=metrics)
         return greedy, flows
 
     def on_graph(self, name):
         """(greedy learning, flow) of a rank-1 matrix on one of GRAPHS, α = 1e-4."""
-        folder, given = f"graphs/{name}", graph(name)
+        folder = f"graphs/{name}"
+        given = graph(name)
         method = GLRL(epsilon=1e-10, tied=True, inner=_flow(0.1), tolerance=1e-9, check_every=50)
         greedy = self._made(f"{folder}/greedy", given, None, method)
         network = Network.symmetric((SIZE, SIZE, SIZE), 1e-4, seed=SEED)

@@ -20,7 +20,8 @@ class GreedyFindings(Findings):
     name, title = "glrl", "Greedy low-rank learning beside gradient flow"
 
     def __init__(self, study):
-        self.study, self.store = study, study.store
+        self.study = study
+        self.store = study.store
         self.factorizations = {
             (depth, tied): study.factorization(depth, tied)
             for depth, tied in ((2, True), *((n, False) for n in DEPTHS))
@@ -71,7 +72,8 @@ class GreedyFindings(Findings):
         for (depth, tied), run in self.factorizations.items():
             ends = [run.checkpoint(phase.end).product() for phase in run.phases]
             gaps = [np.abs(end - best(run.target, k)).max() for k, end in enumerate(ends, start=1)]
-            ranks, worst = [phase.rank for phase in run.phases], float(max(gaps))
+            ranks = [phase.rank for phase in run.phases]
+            worst = float(max(gaps))
             rows.append({"depth": depth, "tied": tied, "ranks": ranks, "largest_error": worst, "steps": run.step})
         return rows
 

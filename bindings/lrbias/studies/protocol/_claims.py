@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from scipy.stats import kendalltau
 
-HOLDS, IN_PART, FAILS, NOT_JUDGED = "holds", "in part", "fails", "not judged"
+HOLDS = "holds"
+IN_PART = "in part"
+FAILS = "fails"
+NOT_JUDGED = "not judged"
 LOSS_LEVELS = (0.5, 0.2, 0.05)
 FLOOR = 1e-12  # of the first loss; below it rounding is all that is left to compare
 SAME = 0.01  # a ratio that differs from 1 by less is no difference

@@ -61,11 +61,13 @@ def plateaus(runs):
     chosen = _finest(runs)
     first = min(run.settings["seed"] for _, run in chosen)
     chosen = [(target, run) for target, run in chosen if run.settings["seed"] == first]
-    targets, depths = _in_order(target for target, _ in chosen), sorted({run.depth for _, run in chosen})
+    targets = _in_order(target for target, _ in chosen)
+    depths = sorted({run.depth for _, run in chosen})
     figure, grid = new_figure(len(targets), len(depths), height=1.7, sharey="row")
     for target, run in chosen:
         panel = grid[targets.index(target), depths.index(run.depth)]
-        steps, ranks = run.steps_of("product/effective_rank"), run["product/effective_rank"]
+        steps = run.steps_of("product/effective_rank")
+        ranks = run["product/effective_rank"]
         label, style = STYLES[run.settings["method"]]
         panel.plot(steps[1:] * run.step_size, ranks[1:], label=label, **style)
         panel.set(xscale="log", title=f"N = {run.depth}, {target}")
@@ -90,13 +92,17 @@ def plateaus(runs):
 def order(runs):
     """When a mode is learnt against its value, a panel for each depth, all starts of GD; dashed: ∝ 1/σ̂_i."""
     chosen = [(target, run) for target, run in _finest(runs) if run.settings["method"] == "gd"]
-    targets, depths = _in_order(target for target, _ in chosen), sorted({run.depth for _, run in chosen})
+    targets = _in_order(target for target, _ in chosen)
+    depths = sorted({run.depth for _, run in chosen})
     figure, grid = new_figure(1, len(depths), height=2.4)
-    shades, known = dark_to_light(len(targets)), {depth: [] for depth in depths}
+    shades = dark_to_light(len(targets))
+    known = {depth: [] for depth in depths}
     for target, run in chosen:
-        panel, k = grid[0, depths.index(run.depth)], targets.index(target)
+        panel = grid[0, depths.index(run.depth)]
+        k = targets.index(target)
         times = escape_steps(run) * run.step_size
-        values, learnt = run.target_values[: len(times)], np.isfinite(times) & (times > 0)
+        values = run.target_values[: len(times)]
+        learnt = np.isfinite(times) & (times > 0)
         style = {"color": shades[k], "marker": MARKERS[k % len(MARKERS)], "markersize": 3, "linestyle": "none"}
         panel.plot(values[learnt], times[learnt], label=target, **style)
         known[run.depth] += zip(values[learnt], times[learnt], strict=True)
@@ -121,11 +127,13 @@ def smoothness(runs, settings):
     """Curvature of GD relative to flow against the step size, as a share of its stability limit."""
     tops = {(part, target): run.target_values[0] for part, target, run in runs}
     rows = [s for s in settings if s.claim == "smoothness" and s.values]
-    statistics, depths = _in_order(s.statistic for s in rows), sorted({s.depth for s in rows})
+    statistics = _in_order(s.statistic for s in rows)
+    depths = sorted({s.depth for s in rows})
     figure, grid = new_figure(1, max(len(statistics), 1), height=2.8, sharex=True)
     shades = dark_to_light(len(depths))
     for s in rows:
-        panel, k = grid[0, statistics.index(s.statistic)], depths.index(s.depth)
+        panel = grid[0, statistics.index(s.statistic)]
+        k = depths.index(s.depth)
         share = s.step_size / learning_rate_limit(tops[s.part, s.target], s.depth)
         style = {"color": shades[k], "marker": MARKERS[k % len(MARKERS)], "markersize": 3.5, "linestyle": "none"}
         panel.plot(np.full(len(s.values), share), s.values, label=f"N = {s.depth}", **style)
@@ -145,12 +153,14 @@ def depth(settings):
     rows = [s for s in settings if s.claim == "depth" and s.method == "gd" and s.detail["loss_level"] is not None]
     largest = {part: max(s.step_size for s in rows if s.part == part) for part in {s.part for s in rows}}
     rows = [s for s in rows if s.step_size == largest[s.part]]
-    targets, names = _in_order(s.target for s in rows), list(RANKS)
+    targets = _in_order(s.target for s in rows)
+    names = list(RANKS)
     figure, grid = new_figure(len(names), len(LOSS_LEVELS), height=2.1, sharex=True, sharey="row")
     shades = dark_to_light(len(targets))
     for s in rows:
         i = next(i for i, name in enumerate(names) if name in s.statistic)
-        panel, k = grid[i, LOSS_LEVELS.index(s.detail["loss_level"])], targets.index(s.target)
+        panel = grid[i, LOSS_LEVELS.index(s.detail["loss_level"])]
+        k = targets.index(s.target)
         depths = [int(depth) for depth in s.detail["ranks"]]
         style = {"color": shades[k], "marker": MARKERS[k % len(MARKERS)], "markersize": 3.5, "linestyle": LINES[k % 4]}
         panel.plot(depths, list(s.detail["ranks"].values()), label=s.target, **style)

@@ -13,7 +13,9 @@ BASE = {
     "every": 10,
     "metrics": ["effective_rank", "singular_values", "mode_strengths"],
 }
-RANKS, DEPTHS, STEP_SIZES = [5, 10, 20], [2, 3, 4, 5], [1e-4, 1e-3, 1e-2]
+RANKS = [5, 10, 20]
+DEPTHS = [2, 3, 4, 5]
+STEP_SIZES = [1e-4, 1e-3, 1e-2]
 RECTANGULAR = [  # (shape, widths): wide and tall targets, students that narrow and widen
     [[100, 50], [50, 100, 100]],
     [[100, 50], [50, 100, 100, 100]],
@@ -29,7 +31,8 @@ def sweeps(steps=50_000, seeds=3):
     """{name: (base, over)} of the sweeps that make up the study. seeds: number of starts."""
     common = {**BASE, "steps": steps, "checkpoint_every": max(steps // 5, 1)}
     teacher = {**common, "scale": 10.0, "teacher_depth": 3}
-    starts, made = list(range(1, seeds + 1)), {}
+    starts = list(range(1, seeds + 1))
+    made = {}
     for method, step in STEP_KEY.items():
         square = {"seed": starts, "rank": RANKS, "depth": DEPTHS, step: STEP_SIZES}
         made[f"square-{method}"] = {**teacher, "method": method, "shape": [100, 100]}, square

@@ -30,7 +30,8 @@ class RegimeNumbers:
     """All runs of the study, made where they are missing, and what is counted of them."""
 
     def __init__(self, study):
-        self.study, self.store = study, study.store
+        self.study = study
+        self.store = study.store
         starts = [(width, gamma, seed) for width in WIDTHS for gamma in GAMMAS for seed in study.seeds]
         self.lazy = {key: study.lazy(*key) for key in starts}
         self.scaled = {(alpha, seed): study.scaled(alpha, seed) for alpha in SCALES for seed in study.seeds}
@@ -80,7 +81,8 @@ class RegimeNumbers:
         """A dictionary for each learning rate: sharpness at the end against 2/η."""
         rows = []
         for share, run in self.edges.items():
-            limit, values = 2 / run.method.lr, run["hessian/largest"][:, 0]
+            limit = 2 / run.method.lr
+            values = run["hessian/largest"][:, 0]
             late = values[-len(values) // 4 :]
             rows.append(
                 {
@@ -137,7 +139,8 @@ class RegimeNumbers:
         """A dictionary for each mode of each run: when it passes half its value, measured and by theory."""
         rows = []
         for whiten, run in self.bias.items():
-            modes, strengths = run.problem.modes(), run["product/mode_strengths"]
+            modes = run.problem.modes()
+            strengths = run["product/mode_strengths"]
             steps = run.steps_of("product/mode_strengths")
             for a in range(len(STRENGTHS)):
                 half = strengths[:, a] > 0.5 * modes.values[a]
@@ -160,7 +163,8 @@ def _last(values):
 
 def _gap(run, linear):
     """The largest ‖W − W_lin‖ over the records that both have, of the way ‖W(0) − Ŵ‖ to go."""
-    own, other = run["product/matrix"], linear["product/matrix"]
+    own = run["product/matrix"]
+    other = linear["product/matrix"]
     count = min(len(own), len(other))
     norms = np.linalg.norm((own[:count] - other[:count]).reshape(count, -1), axis=1)
     return float(norms.max() / np.linalg.norm(own[0] - run.target))

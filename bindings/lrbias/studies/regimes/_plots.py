@@ -110,7 +110,8 @@ def edge_of_stability(findings):
     left, right = grid[0]
     flow = findings.flow["hessian/largest"][-1, 0]
     for (share, run), colour in zip(findings.edges.items(), dark_to_light(len(findings.edges)), strict=True):
-        steps, values = run.steps_of("hessian/largest"), run["hessian/largest"][:, 0]
+        steps = run.steps_of("hessian/largest")
+        values = run["hessian/largest"][:, 0]
         look = {"color": colour, "linestyle": "-" if share > 1 else "--", "linewidth": 1.0}
         left.plot(steps + 1, values * run.method.lr / 2, label=f"{share:g}", **look)
     left.axhline(1, **THEORY)
@@ -142,8 +143,11 @@ def sharpness(findings):
     """
     figure, grid = new_figure(1, len(findings.paths), height=2.9)
     for axes, (depth, run) in zip(grid[0], findings.paths.items(), strict=True):
-        steps, values = run.steps_of("hessian/largest"), run["hessian/largest"][:, 0]
-        times, lowest, top = steps * run.step_size, run["hessian/smallest"][:, 0], run["product/singular_values"][:, 0]
+        steps = run.steps_of("hessian/largest")
+        values = run["hessian/largest"][:, 0]
+        times = steps * run.step_size
+        lowest = run["hessian/smallest"][:, 0]
+        top = run["product/singular_values"][:, 0]
         axes.plot(times, values, color="black", label=r"$\lambda_{\max}$")
         axes.plot(times, lowest, color="0.55", linestyle="-.", label=r"$\lambda_{\min}$")
         axes.plot(times, theory.sharpness(top, depth), label=r"$N\,\sigma_1^{2-2/N}$", **THEORY)
@@ -177,7 +181,8 @@ def updates(findings):
     Grey: the loss is below 1e-4 of its first value, and there is little left to learn.
     """
     figure, grid = new_figure(2, 3, height=2.3, sharey=True)
-    names, deepest = list(findings.updates), max(run.depth for run in findings.updates.values())
+    names = list(findings.updates)
+    deepest = max(run.depth for run in findings.updates.values())
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.flat, names, strict=False):
@@ -234,7 +239,8 @@ def spectral_bias(findings):
     """Modes of a regression, learnt in the order of their strength s, not of the value s/d; dashed: theory."""
     figure, grid = new_figure(1, 2, height=3.0, sharey=True)
     for axes, (whiten, run) in zip(grid[0], findings.bias.items(), strict=True):
-        modes, steps = run.problem.modes(), run.steps_of("product/mode_strengths")
+        modes = run.problem.modes()
+        steps = run.steps_of("product/mode_strengths")
         for a, colour in enumerate(dark_to_light(len(STRENGTHS))):
             label = f"s = {modes.strengths[a]:.2g}, d = {modes.variances[a]:.2g}"
             values = run["product/mode_strengths"][:, a]

@@ -26,20 +26,29 @@ from lrbias.training import train
 
 DEPTH = 3
 # lazy and rich
-SIDE, LAZY_VALUES = 20, (1.0, 0.5)  # outputs and inputs; singular values of the target
+# outputs and inputs; singular values of the target
+SIDE = 20
+LAZY_VALUES = (1.0, 0.5)
 WIDTHS = (50, 100, 200, 400)
 GAMMAS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
 SEEDS = 3
 FITTED = 1e-4  # of ½‖Ŵ‖²: where these runs stop
 LAZY_SHARE = 0.25  # of the largest stable learning rate
 LAZY_RECORDS = 200
-SCALED_GAMMA, SCALED_WIDTH, SCALES = 0.8, 100, (1.0, 3.0, 10.0, 30.0, 100.0)
+SCALED_GAMMA = 0.8
+SCALED_WIDTH = 100
+SCALES = (1.0, 3.0, 10.0, 30.0, 100.0)
 # edge of stability
-EDGE_SIZE, EDGE_VALUES, EDGE_GAMMA, UNBALANCED = 8, (3.0, 2.0, 1.0), 0.8, 5.0
+EDGE_SIZE = 8
+EDGE_VALUES = (3.0, 2.0, 1.0)
+EDGE_GAMMA = 0.8
+UNBALANCED = 5.0
 SHARES = (0.6, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.9)  # of the largest rate that is stable where the flow ends
 EDGE_STEPS, EDGE_EVERY = 2000, 2
 # saddles
-SADDLE_SIZE, SADDLE_VALUES, SADDLE_DT = 20, (8.0, 2.5, 0.8, 0.25), 0.05
+SADDLE_SIZE = 20
+SADDLE_VALUES = (8.0, 2.5, 0.8, 0.25)
+SADDLE_DT = 0.05
 SADDLE_STARTS = {2: (1e-5, 2000), 3: (2e-3, 14_000)}  # depth: standard deviation, iterations
 # updates and directions
 UPDATE_SIZE, UPDATE_RANK, WINDOW = 100, 10, 100
@@ -50,9 +59,15 @@ UPDATE_RUNS = {  # name: depth, rank of the target, γ, learning rate, steps
     "N = 3, full rank": (3, UPDATE_SIZE, 1.1, 1e-3, 30_000),
     "N = 3, large start": (3, UPDATE_RANK, 0.5, 1e-3, 10_000),
 }
-DRIFT_SIZE, DRIFT_TIME, DRIFT_RATES, DRIFT_GAMMA = 20, 4.0, (0.02, 0.01, 0.005, 0.0025), 0.6
+DRIFT_SIZE = 20
+DRIFT_TIME = 4.0
+DRIFT_RATES = (0.02, 0.01, 0.005, 0.0025)
+DRIFT_GAMMA = 0.6
 # spectral bias: inputs of variance d are seen in outputs with strength s, so that the mode tends to s/d
-STRENGTHS, VARIANCES, BIAS_OUTPUTS, BIAS_SAMPLES = (2.0, 1.0, 0.5), (4.0, 0.5, 0.1), 6, 200
+STRENGTHS = (2.0, 1.0, 0.5)
+VARIANCES = (4.0, 0.5, 0.1)
+BIAS_OUTPUTS = 6
+BIAS_SAMPLES = 200
 BIAS_START, BIAS_RATE, BIAS_STEPS = 1e-3, 0.01, 4000
 SECONDS, BYTES = 240.0, 6e8  # most of it for the pairs of lazy and rich runs
 
@@ -69,7 +84,8 @@ class Study:
     """The runs of the study, made under `store` when they are asked for. seeds: number of starts of lazy and rich."""
 
     def __init__(self, store, seeds, progress=None):
-        self.store, self.seeds = Path(store), range(1, seeds + 1)
+        self.store = Path(store)
+        self.seeds = range(1, seeds + 1)
         self._shown = RunsDisplay(progress, expected(seeds)["runs"], 0)
         if not (self.store / "study.json").is_file():
             make_store(self.store, {"study": "regimes", "seeds": list(self.seeds)})
@@ -108,20 +124,23 @@ class Study:
             every, steps = _paced(problem, network, lr, fitted)
         record = Record(every=every, metrics=("product", "ntk", "movement"))
         run = self._made(name, problem, network, GD(lr=lr), steps, record, stop=fitted)
-        record, steps = Record(every=every, metrics=("product",)), max(run.step, 1)
+        record = Record(every=every, metrics=("product",))
+        steps = max(run.step, 1)
         linear = self._made(f"{name},linear", problem, network, Linearized(lr=lr), steps, record)
         return run, linear
 
     def edge(self):
         """(flow, {share: run of GD}) from one start that is not balanced."""
-        problem, network = Factorization(spectrum((EDGE_SIZE, EDGE_SIZE), EDGE_VALUES, seed=0)), edge_start()
+        problem = Factorization(spectrum((EDGE_SIZE, EDGE_SIZE), EDGE_VALUES, seed=0))
+        network = edge_start()
         record = Record(every=20, metrics={"sharpness": 20, "balancedness": 20})
         flow = self._made("edge/flow", problem, network, GradientFlow(dt=0.1, scheme="dopri5"), 2000, record)
         limit = 2 / float(flow["hessian/largest"][-1, 0])
         record = Record(every=EDGE_EVERY, metrics=("sharpness", "balancedness"))
         runs = {}
         for share in SHARES:
-            name, method = f"edge/share={share:g}", GD(lr=share * limit)
+            name = f"edge/share={share:g}"
+            method = GD(lr=share * limit)
             runs[share] = self._made(name, problem, network, method, EDGE_STEPS, record)
         return flow, runs
 
@@ -153,7 +172,8 @@ class Study:
         for name, method in (("gd", lambda h: GD(lr=h)), ("rk4", lambda h: GradientFlow(dt=h))):
             found[name] = {}
             for h in DRIFT_RATES:
-                record, steps = Record(every=10, metrics=("balancedness",)), round(DRIFT_TIME / h)
+                record = Record(every=10, metrics=("balancedness",))
+                steps = round(DRIFT_TIME / h)
                 found[name][h] = self._made(f"drift/{name},h={h:g}", problem, network, method(h), steps, record)
         return found["gd"], found["rk4"]
 
@@ -190,7 +210,8 @@ def edge_start():
 
 def bias_data():
     """(inputs, outputs): samples with Σ = V diag(d) Vᵀ exactly, and outputs with YᵀX/m = U diag(s) Vᵀ."""
-    count, rng = len(STRENGTHS), np.random.default_rng(0)
+    count = len(STRENGTHS)
+    rng = np.random.default_rng(0)
     scores = np.linalg.qr(rng.normal(size=(BIAS_SAMPLES, count)))[0] * np.sqrt(BIAS_SAMPLES)
     right = np.linalg.qr(rng.normal(size=(count, count)))[0]
     left = np.linalg.qr(rng.normal(size=(BIAS_OUTPUTS, count)))[0]

@@ -72,7 +72,8 @@ class RegimeFindings(RegimeNumbers, Findings):
         yield self._bias_text()
 
     def _lazy_text(self):
-        rows, crossing = self.lazy_table(), self.transition()
+        rows = self.lazy_table()
+        crossing = self.transition()
         heads = ["γ", *(f"w = {width}" for width in WIDTHS)]
         cells = []
         for gamma in GAMMAS:
@@ -92,7 +93,8 @@ class RegimeFindings(RegimeNumbers, Findings):
 
     def _lazy_finding(self):
         rows = self.lazy_table()
-        least, most = min(rows, key=lambda row: row["distance"]), max(rows, key=lambda row: row["distance"])
+        least = min(rows, key=lambda row: row["distance"])
+        most = max(rows, key=lambda row: row["distance"])
         return (
             f"Lazy (distance below {LAZY:g}): down to {least['distance']:.2g} at w = {least['width']}, "
             f"γ = {least['gamma']:g}, where the linearised network is followed to within {least['gap']:.2g}. "
@@ -134,7 +136,8 @@ class RegimeFindings(RegimeNumbers, Findings):
             ]
             for row in self.edge_table()
         ]
-        flow, balanced = self.flow["hessian/largest"][:, 0], theory.sharpness(regimes.EDGE_VALUES[0], regimes.DEPTH)
+        flow = self.flow["hessian/largest"][:, 0]
+        balanced = theory.sharpness(regimes.EDGE_VALUES[0], regimes.DEPTH)
         text = (
             f"Depth {regimes.DEPTH}, {regimes.EDGE_SIZE} neurons a layer, "
             f"a start whose first layer is {regimes.UNBALANCED:g} times as large. Along "
@@ -176,7 +179,8 @@ class RegimeFindings(RegimeNumbers, Findings):
 
     def _saddle_finding(self):
         ranks = "; ".join(f"{', '.join(str(s.rank) for s in f)} at depth {d}" for d, f in self.saddles.items())
-        size, rank = regimes.SADDLE_SIZE, len(regimes.SADDLE_VALUES)
+        size = regimes.SADDLE_SIZE
+        rank = len(regimes.SADDLE_VALUES)
         fits = all(s.index == (rank - s.rank) * (size - s.rank) for s in self.saddles.get(2, ()))
         return (
             f"Ranks of the points where the gradient was small: {ranks}. At depth 2 a saddle of rank k should have "

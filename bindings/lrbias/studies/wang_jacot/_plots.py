@@ -35,7 +35,8 @@ def same_start(runs):
     """
     figure, grid = new_figure(1, 2, height=2.9, sharey=True)
     for panel, run in zip(grid[0], runs, strict=True):
-        values, steps = run["product/singular_values"], run.steps_of("product/singular_values") * THOUSAND
+        values = run["product/singular_values"]
+        steps = run.steps_of("product/singular_values") * THOUSAND
         for i, colour in enumerate(dark_to_light(4)):
             shown = positive(np.where(values[:, i] > SMALLEST, values[:, i], np.nan))
             if np.isfinite(shown).any():

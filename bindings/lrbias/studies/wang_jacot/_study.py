@@ -29,7 +29,10 @@ from lrbias.system import cores
 from lrcore import cpu, layout, random
 from lrcore.cpu import workspace
 
-SIZE, ENTRIES, NOISE, SMALL_RIDGE = 10, 60, 0.2, 1e-4
+SIZE = 10
+ENTRIES = 60
+NOISE = 0.2
+SMALL_RIDGE = 1e-4
 MILLION = 1_000_000
 SETS = AbsorbingSets(balance=10.0, slack=0.5, alpha=0.5, bound=60.0)
 LR_OF_GD = 0.1
@@ -44,7 +47,10 @@ ONE_WAY = [
 CURVATURE_STEP = 1e-5
 EARLY_STEPS = 10_000  # of gradient descent with a small ridge, where its rank is still high
 SAMPLINGS = [(1, True), (1, False), (2, True), (2, False), (4, True), (4, False)]  # (batch, replacement)
-DEPTHS, DEPTH_RIDGES, DEPTH_LR, DEPTH_INSTANCE = (2, 3, 4, 5), (1e-3, 2e-3, 3e-3), 0.08, 1
+DEPTHS = (2, 3, 4, 5)
+DEPTH_RIDGES = (1e-3, 2e-3, 3e-3)
+DEPTH_LR = 0.08
+DEPTH_INSTANCE = 1
 WIDTHS = (5, 10, 20, 40)
 PHASE_LRS, PHASE_RIDGES = np.geomspace(0.03, 0.3, 20), np.geomspace(3e-4, 6e-2, 20)
 INSTANCES = 10
@@ -87,13 +93,17 @@ class Study:
     """
 
     def __init__(self, store, steps=MILLION, seeds=20, threads=None, progress=None):
-        self.store, self.steps, self.seeds = Path(store), steps, seeds
-        self.threads, self.progress = _checked_threads(threads), progress
+        self.store = Path(store)
+        self.steps = steps
+        self.seeds = seeds
+        self.threads = _checked_threads(threads)
+        self.progress = progress
         self._begin()
 
     def _begin(self):
         """The folder, with the size of the study in it; InvalidInput when it holds one of another size."""
-        path, size = self.store / "study.json", {"steps": self.steps, "seeds": self.seeds}
+        path = self.store / "study.json"
+        size = {"steps": self.steps, "seeds": self.seeds}
         if path.is_file():
             known = read_json(path)
             accepted = f"a study of {self.steps} steps and {self.seeds} seeds, this one has {known}"
@@ -114,7 +124,8 @@ class Study:
 
     def descend(self, name, given, start, ridge, steps=None):
         """Gradient descent to its end at a ridge, or for so many steps; the Run."""
-        longest, record = steps or self._steps(), Record(every=1000, metrics=("singular_values", "errors"))
+        longest = steps or self._steps()
+        record = Record(every=1000, metrics=("singular_values", "errors"))
         stop = Stop() if steps else Stop(gradient=1e-10)
         method = GD(lr=LR_OF_GD, ridge=ridge)
         arguments = {"problem": given, "network": start, "method": method, "steps": longest, "record": record}
@@ -143,7 +154,8 @@ class Study:
             before = (
                 self.early(instance, noise, depth) if start == "early" else self.minimum(instance, noise, depth, ridge)
             )
-            method, given = SGD(lr=lr, ridge=ridge), problem(instance, noise)
+            method = SGD(lr=lr, ridge=ridge)
+            given = problem(instance, noise)
             runs = self._runs(1024)
             rows.append((name, before, self._ensemble(f"one-way-{number}", given, before.network, method, runs=runs)))
         return rows
@@ -154,7 +166,8 @@ class Study:
         before = self.minimum(instance, noise, depth, ridge)
         first = np.where(several.first_falls < 0, several.steps[-1] + 1, several.first_falls)
         seed = int(several.sampling_seed[np.argsort(first)[len(first) // 2]])  # a run of median waiting time
-        steps, given = self._steps(0.5), problem(instance, noise)
+        steps = self._steps(0.5)
+        given = problem(instance, noise)
         runs = []
         for name, method in (("gd", GD(lr=lr, ridge=ridge)), ("sgd", SGD(lr=lr, ridge=ridge, sampling_seed=seed))):
             record = Record(every=max(self._every // 4, 1), metrics=("singular_values", "errors"))
@@ -166,10 +179,12 @@ class Study:
     def sampling(self):
         """[(batch, replacement, Ensemble)] from the first start of `one_way`, half as many steps."""
         _, instance, noise, depth, lr, ridge, _ = ONE_WAY[0]
-        before, rows = self.minimum(instance, noise, depth, ridge), []
+        before = self.minimum(instance, noise, depth, ridge)
+        rows = []
         for batch, replacement in SAMPLINGS:
             method = SGD(lr=lr, ridge=ridge, batch=batch, replacement=replacement)
-            given, name = problem(instance, noise), f"sampling-{batch}-{replacement}"
+            given = problem(instance, noise)
+            name = f"sampling-{batch}-{replacement}"
             made = self._ensemble(name, given, before.network, method, runs=self._runs(256), share=0.5)
             rows.append((batch, replacement, made))
         return rows
@@ -178,8 +193,10 @@ class Study:
         """[(depth, ridge, the run before, Ensemble)]: each from its own minimum, all with the same η."""
         rows = []
         for depth, ridge in itertools.product(DEPTHS, DEPTH_RIDGES):
-            before, method = self.minimum(DEPTH_INSTANCE, NOISE, depth, ridge), SGD(lr=DEPTH_LR, ridge=ridge)
-            name, given = f"depth-{depth}-{ridge:g}", problem(DEPTH_INSTANCE)
+            before = self.minimum(DEPTH_INSTANCE, NOISE, depth, ridge)
+            method = SGD(lr=DEPTH_LR, ridge=ridge)
+            name = f"depth-{depth}-{ridge:g}"
+            given = problem(DEPTH_INSTANCE)
             made = self._ensemble(name, given, before.network, method, runs=self._runs(256), share=0.5)
             rows.append((depth, ridge, before, made))
         return rows
@@ -190,7 +207,8 @@ class Study:
         rows = []
         for hidden in WIDTHS:
             before = self.minimum(instance, noise, depth, ridge, hidden)
-            given, method = problem(instance, noise), SGD(lr=lr, ridge=ridge)
+            given = problem(instance, noise)
+            method = SGD(lr=lr, ridge=ridge)
             made = self._ensemble(f"width-{hidden}", given, before.network, method, runs=self._runs(128), share=0.5)
             rows.append((hidden, before, made))
         return rows
@@ -206,7 +224,8 @@ class Study:
 
     def schedules(self, noise):
         """{name: Ensemble} over instances and seeds, from where `early` stopped."""
-        seeds, made = self._runs(16), {}
+        seeds = self._runs(16)
+        made = {}
         runs = list(itertools.product(range(INSTANCES), range(seeds)))
         own = [problem(instance, noise) for instance in range(INSTANCES)]
         starts = [self.early(instance, noise, 3).network for instance in range(INSTANCES)]
@@ -257,7 +276,9 @@ class Study:
 
 def expected(steps=MILLION, seeds=20, threads=None):
     """{runs, seconds, bytes} of the study, from timing one group of runs for a moment."""
-    given, runs, threads = problem(0), 64, _checked_threads(threads)
+    given = problem(0)
+    runs = 64
+    threads = _checked_threads(threads)
     start = Network.gaussian((SIZE,) * 4, gamma=0.5, seed=0)
     few = max(steps // 100, 1)
 
@@ -283,8 +304,11 @@ def least_curvature(run):
     Directions that only turn neighbouring layers against each other are flat, so at a minimum it is 0 up to rounding.
     """
     network, problem = run.network, run.problem
-    widths, goal = layout.as_widths(network.widths), problem.objective(np.float64)
-    work, ridge, count = workspace.allocate(widths), run.settings["ridge"], network.params.size
+    widths = layout.as_widths(network.widths)
+    goal = problem.objective(np.float64)
+    work = workspace.allocate(widths)
+    ridge = run.settings["ridge"]
+    count = network.params.size
     hessian, ends = np.empty((count, count)), np.empty((2, count))
     for k in range(count):
         for end, step in zip(ends, (CURVATURE_STEP, -CURVATURE_STEP), strict=True):

@@ -35,10 +35,14 @@ class JumpFindings(Findings):
     name, title = "wang-jacot", "Jumps of SGD to lower rank"
 
     def __init__(self, study):
-        self.study, self.store = study, study.store
-        self.one_way, self.sampling = study.one_way(), study.sampling()
+        self.study = study
+        self.store = study.store
+        self.one_way = study.one_way()
+        self.sampling = study.sampling()
         self.example = study.example(self.one_way[0][2])
-        self.depths, self.widths, self.phases = study.depths(), study.widths(), study.phases()
+        self.depths = study.depths()
+        self.widths = study.widths()
+        self.phases = study.phases()
         self.schedules = {noise: study.schedules(noise) for noise in (0.0, NOISE)}
         self.baselines = {noise: study.baselines(noise) for noise in (0.0, NOISE)}
 
