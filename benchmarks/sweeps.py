@@ -22,7 +22,7 @@ import jobs
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrbias.experiments._experiment import read_toml
+from lrbias.experiments import read_toml
 
 HERE = Path(__file__).parent
 DEPTHS = sized([2, 3, 4, 5], [2])

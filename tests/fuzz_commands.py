@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lrbias.experiments import all_settings
+
 
 def _split(words):
     return words.split()
@@ -79,7 +81,7 @@ NUMBERS = _split("""scale fraction gamma std output-scale alpha beta lr dt rtol 
     eigen-tolerance stop-loss stop-gradient""")
 INTEGERS = _split("""rank teacher-depth teacher-seed entries mask-seed depth seed batch sampling-seed max-rank
     check-every checkpoint-every threads every directions leading stop-plateaus""")
-FLAGS = _split("""whiten center pairs mean no-replacement tied json json json quiet quiet dry-run empty-shape""")
+FLAGS = _split("""whiten center pairs mean no-replacement tied json json json quiet quiet dry-run""")
 OPTIONS = {
     **dict.fromkeys(NUMBERS, _number),
     **dict.fromkeys(INTEGERS, _integer),
@@ -150,7 +152,8 @@ def _is_long(value):
 
 def _toml(rng):
     keys = rng.sample([name.replace("-", "_") for name in [*OPTIONS, "x"]], rng.choice([1, 2, 3]))
-    lines = [f"{key} = {rng.choice(TOML_VALUES)}" for key in keys if key not in ("steps", "check_every", "device")]
+    kept = [key for key in keys if key not in ("steps", "check_every", "device")]
+    lines = [line for key in kept for line in (*_section_of(rng, key), f"{key} = {rng.choice(TOML_VALUES)}")]
     odd = [
         "a = = 1",
         "\ufeff",
@@ -165,8 +168,15 @@ def _toml(rng):
     return "\n".join(lines) + "\n"
 
 
+def _section_of(rng, word):
+    """The line of the section in which a word stands, mostly."""
+    found = [setting.table for setting in all_settings() if setting.word == word]
+    return [f"[{'.'.join(found[0])}]"] if found and rng.random() < 0.9 else []
+
+
 def _sweep(rng):
-    lines = ["shape = [4, 3]", "rank = 1", "steps = 2", "every = 1", rng.choice(["", "", "lr = 0.1", 'store = "x"'])]
+    lines = ["[problem.target]", "shape = [4, 3]", "rank = 1", "[run]", "steps = 2", "[record]", "every = 1"]
+    lines += rng.choice([[], [], ["[method]", "lr = 0.1"], ['store = "x"']])
     axes = [
         "seed = [1, 2]",
         "depth = [2, 0]",

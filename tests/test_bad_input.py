@@ -5,7 +5,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.cli import _app as cli
-from lrbias.experiments._experiment import Experiment
+from lrbias.experiments import Experiment
 from runs import settings
 
 NAN, INF = float("nan"), float("inf")
@@ -30,20 +30,28 @@ def folder(tmp_path, monkeypatch):
     np.save(tmp_path / "objects.npy", np.array([[None]], dtype=object))
     np.save(tmp_path / "none.npy", np.ones((0, 3)))
     (tmp_path / "broken.toml").write_text("lr = = 3")
-    (tmp_path / "unknown.toml").write_text("learning_rate = 0.1")
-    (tmp_path / "text.toml").write_text('lr = "fast"')
-    (tmp_path / "float.toml").write_text("steps = 10.5")
-    (tmp_path / "bool.toml").write_text("steps = true")
-    (tmp_path / "metric.toml").write_text("[metrics]\nstable_rank = 0")
-    (tmp_path / "shape.toml").write_text("shape = 5")
-    (tmp_path / "nan.toml").write_text("method = nan")
+    (tmp_path / "unknown.toml").write_text("[method]\nlearning_rate = 0.1")
+    (tmp_path / "text.toml").write_text('[method]\nlr = "fast"')
+    (tmp_path / "float.toml").write_text("[run]\nsteps = 10.5")
+    (tmp_path / "bool.toml").write_text("[run]\nsteps = true")
+    (tmp_path / "metric.toml").write_text("[record.metrics]\nstable_rank = 0")
+    (tmp_path / "shape.toml").write_text("[problem.target]\nshape = 5")
+    (tmp_path / "nan.toml").write_text("[method]\nkind = nan")
     (tmp_path / "fake.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", something=np.ones(3))
     np.savez(tmp_path / "measured.npz", matrices=np.ones((3, 2, 2)), values=np.ones(3))
     np.savez(tmp_path / "unequal.npz", matrices=np.ones((3, 2, 2)), values=np.ones(2))
-    (tmp_path / "schedule.toml").write_text('method = "sgd"\nentries = 9\nlr_schedule = 0.5')
-    (tmp_path / "replacement.toml").write_text('method = "sgd"\nentries = 9\nreplacement = "no"')
-    (tmp_path / "positions.toml").write_text("shape = [5, 4]\nrank = 2\nentries = [[0, 1], [5, 0]]")
+    (tmp_path / "schedule.toml").write_text('[problem]\nentries = 9\n[method]\nkind = "sgd"\nlr_schedule = 0.5')
+    (tmp_path / "replacement.toml").write_text('[problem]\nentries = 9\n[method]\nkind = "sgd"\nreplacement = "no"')
+    (tmp_path / "positions.toml").write_text(
+        "[problem]\nentries = [[0, 1], [5, 0]]\n[problem.target]\nshape = [5, 4]\nrank = 2"
+    )
+    (tmp_path / "outside.toml").write_text("lr = 0.1")
+    (tmp_path / "section.toml").write_text("[metod]\nlr = 0.1")
+    (tmp_path / "near.toml").write_text("[network]\ngama = 1.5")
+    (tmp_path / "kind.toml").write_text('[method]\nkind = "flo"')
+    (tmp_path / "table.toml").write_text("method = 3")
+    (tmp_path / "other_kind.toml").write_text('[method]\nkind = "gd"\ndt = 0.1')
     (tmp_path / "taken").mkdir()
     return tmp_path
 
@@ -136,7 +144,15 @@ CLI = {
     "toml boolean": ("run bool.toml", "steps = True", "integer"),
     "toml metric interval": ("run metric.toml", "metrics.stable_rank = 0", "at least 1"),
     "toml shape": ("run shape.toml", "shape = 5", "two integers"),
-    "toml nan": ("run nan.toml", "method = nan", "gd or flow"),
+    "toml nan": ("run nan.toml", "method = nan", "flow or gd"),
+    "toml outside": ("run outside.toml", "lr = 0.1", "write lr = … below [method]"),
+    "toml section": ("run section.toml", "[metod]", "did you mean method?"),
+    "toml near": ("run near.toml", "gama = 1.5", "did you mean gamma?"),
+    "toml kind": ("run kind.toml", "method = 'flo'", "did you mean flow?"),
+    "toml table": ("run table.toml", "method = 3", "outside of a section"),
+    "toml other kind": ("run other_kind.toml", "dt = 0.1", "[method] of kind gd has"),
+    "init again": ("init broken.toml", "file = 'broken.toml'", "does not exist"),
+    "init nowhere": ("init no/such.toml", "file = 'no/such.toml'", "in a folder that exists"),
     "store exists": ("run -o taken", "store = 'taken'", "does not exist"),
     "store is a file": ("run -o good.csv", "store = 'good.csv'", "does not exist"),
     "store below a file": ("run -o good.csv/run", "store = 'good.csv/run'", "can be written"),
@@ -324,7 +340,11 @@ API = {
     "positions ragged": (_entries(entries=RAGGED), "entries = [[1, 0], [1]]", "equal length"),
     "mask seed": (_entries(entries=9, seed=-1), "seed = -1", "0 to 2^64"),
     "mean": (_entries(entries=9, mean=1), "mean = 1", "True or False"),
-    "mean of nothing": (lambda: Experiment(mean=True).problem(), "mean = True", "a setting of observed entries"),
+    "mean of nothing": (
+        lambda: Experiment.from_words({"mean": True}),
+        "mean = True",
+        "a setting of problem completion",
+    ),
     "sensing lengths": (lambda: lb.Sensing(SQUARES, [1, 2]), "values = <2 numbers>", "as many as matrices, 3"),
     "sensing dimension": (lambda: lb.Sensing(np.ones((3, 2)), [1]), "matrices = ", "(K, outputs, inputs)"),
     "sensing none": (lambda: lb.Sensing(SQUARES[:0], []), "matrices = ", "at least one"),

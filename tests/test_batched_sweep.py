@@ -8,7 +8,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.cli import main
-from lrbias.experiments._experiment import Experiment
+from lrbias.experiments import Experiment
 from lrbias.storage._batch import read_batch
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps._sweep import forecast_sweep
@@ -21,7 +21,7 @@ GD = {"lr": [0.01, 0.02, 3.0], "seed": range(6)}
 
 
 def _alone(settings):
-    return lb.train(**Experiment(**settings).arguments(), forecast=False, progress=False)
+    return lb.train(**Experiment.from_words(settings).arguments(), forecast=False, progress=False)
 
 
 def _same(one, other):

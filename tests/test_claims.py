@@ -8,7 +8,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.cli import main
-from lrbias.experiments._experiment import Experiment
+from lrbias.experiments import Experiment
 from lrbias.studies._reproduce import read_evidence
 from lrbias.studies.protocol import _claims as claims
 from lrbias.studies.protocol import _runs as protocol
@@ -20,7 +20,7 @@ METRICS = protocol.BASE["metrics"]
 def _run(**changes):
     """Three values far apart at depth 3, learnt one after the other."""
     settings = {"shape": [12, 12], "values": [4.0, 2.0, 1.0], "teacher_seed": 1, "gamma": 1.8, "seed": 2, "lr": 0.01}
-    whole = Experiment(**{**settings, "steps": 30_000, "metrics": METRICS, **changes})
+    whole = Experiment.from_words({**settings, "steps": 30_000, "metrics": METRICS, **changes})
     return lb.train(**whole.arguments(), forecast=False)
 
 

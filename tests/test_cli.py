@@ -60,7 +60,8 @@ def test_dry_run_creates_nothing(work, capsys):
 
 def test_flags_win_over_the_file(work, capsys):
     (work / "experiment.toml").write_text(
-        "shape = [8, 6]\nrank = 2\ndepth = 2\nlr = 0.5\nsteps = 300\ngamma = 1.0\n[metrics]\nstable_rank = 7\n"
+        "[problem.target]\nshape = [8, 6]\nrank = 2\n[network]\ndepth = 2\ngamma = 1.0\n[method]\nlr = 0.5\n"
+        "[run]\nsteps = 300\n[record.metrics]\nstable_rank = 7\n"
     )
     assert call(capsys, "run experiment.toml --lr 0.01 --steps 70 --widths 6 3 8 -o run --quiet --no-figures")[0] == 0
     run = lb.open("run")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import lrbias as lb
-from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.experiments import Experiment, read_toml
 from lrbias.problems._observed import load_observed, restore
 from lrbias.theory import representation_cost
 from runs import fingerprint, settings
@@ -347,7 +347,7 @@ def test_a_run_directory_has_the_whole_problem(kind, tmp_path):
     assert {name: array.tolist() for name, array in opened.observed.items()} == {
         name: array.tolist() for name, array in problem.observed.items()
     }
-    arguments = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    arguments = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert arguments["problem"].errors(TARGET) == problem.errors(TARGET)
     assert fingerprint(lb.train(**arguments, forecast=False)) == fingerprint(run)
 
@@ -380,10 +380,10 @@ def test_a_damaged_mask_is_named(tmp_path):
 
 def test_an_experiment_draws_the_entries_of_its_seed():
     keys = {"shape": [6, 5], "rank": 2, "depth": 2, "mask_seed": 3, "mean": True}
-    problem = Experiment(**keys, entries=20).problem()
-    whole = Experiment(shape=[6, 5], rank=2, depth=2).problem()
+    problem = Experiment.from_words({**keys, "entries": 20}).make_problem()
+    whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2}).make_problem()
     assert np.array_equal(problem.mask, lb.Completion(whole.target, entries=20, seed=3).mask)
-    assert np.array_equal(Experiment(**keys, fraction=2 / 3).problem().mask, problem.mask)
+    assert np.array_equal(Experiment.from_words({**keys, "fraction": 2 / 3}).make_problem().mask, problem.mask)
     assert problem.mean
 
 

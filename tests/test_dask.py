@@ -76,7 +76,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_sweep(tmp_path):
 def test_a_scheduler_that_is_not_there_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
-    (tmp_path / "small.toml").write_text("steps = 10\n[sweep]\nseed = [1, 2]\n")
+    (tmp_path / "small.toml").write_text("[run]\nsteps = 10\n[sweep]\nseed = [1, 2]\n")
     for address in ("tcp://127.0.0.1:9", "nonsense://a"):
         with pytest.raises(SystemExit) as ended:
             main(["sweep", "small.toml", "-o", "s", "--quiet", "--scheduler", address])

@@ -18,7 +18,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import devices
-from lrbias.experiments._experiment import Experiment
+from lrbias.experiments import Experiment
 from lrbias.storage._directory import progress_document, read_json, write_json
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps import _ensembles as ensembles
@@ -291,7 +291,7 @@ def _take_back(path):
 def test_a_gpu_has_one_worker(tmp_path, capsys):
     """In a process of its own, from the command line, with a forecast."""
     (tmp_path / "s.toml").write_text(
-        "shape = [3, 2]\nrank = 1\ndepth = 2\nsteps = 2\nevery = 2\n[sweep]\nseed = [1, 2, 3, 4, 5, 6, 7, 8]\n"
+        "[problem.target]\nshape = [3, 2]\nrank = 1\n[network]\ndepth = 2\n[run]\nsteps = 2\n[record]\nevery = 2\n[sweep]\nseed = [1, 2, 3, 4, 5, 6, 7, 8]\n"
     )
     code, shown, said = call(capsys, f"sweep {tmp_path}/s.toml -o {tmp_path}/s --device cuda --json")
     assert code == 0, said
@@ -488,7 +488,7 @@ NAMES = "device = 'gpu' is not accepted: expected cpu, cuda or auto"
 
 def test_unknown_devices_are_refused_by_commands(work, capsys):
     lb.train(**arguments(steps=4), store="run")
-    (work / "s.toml").write_text("steps = 3\n[sweep]\nseed = [1, 2]\n")
+    (work / "s.toml").write_text("[run]\nsteps = 3\n[sweep]\nseed = [1, 2]\n")
     for words in ("run", "resume run --steps 8", "sweep s.toml"):
         code, shown, said = call(capsys, f"{words} --device gpu")
         assert (code, shown) == (2, "")
@@ -504,7 +504,7 @@ def test_unknown_devices_are_refused_by_functions(device, tmp_path):
         lambda: lb.train(**arguments(), device=device),
         lambda: lb.ensemble(lb.Completion(TARGET), NETWORK, lb.SGD(lr=0.1), 2, 3, 1, device=device),
         lambda: lb.forecast(*own, device=device),
-        lambda: Experiment(device=device),
+        lambda: Experiment.from_words({"device": device}),
         lambda: lb.sweep({**BASE, "device": device}, {"seed": [1]}, tmp_path / "s"),
     ):
         with pytest.raises(lb.InvalidInput, match=shown):

@@ -95,9 +95,9 @@ def test_no_module_hides_a_function():
 
 
 def test_the_protocol_file_is_what_the_command_does_without_one():
-    from lrbias.experiments import _experiment as experiment
+    from lrbias import experiments as experiment
 
-    _assert_same(_written("protocol.toml"), experiment.Experiment().arguments())
+    _assert_same(_written("protocol.toml"), experiment.Experiment.from_words({}).arguments())
 
 
 def test_the_first_block_of_the_readme_trains_what_the_protocol_file_does(monkeypatch):
@@ -122,9 +122,9 @@ def test_the_other_start_differs_in_its_size_and_length_only():
 
 def _written(name):
     """Arguments of `train` from a file in examples/."""
-    from lrbias.experiments import _experiment as experiment
+    from lrbias import experiments as experiment
 
-    return experiment.Experiment(**experiment.read_toml(ROOT / "examples" / name)).arguments()
+    return experiment.Experiment.from_words(experiment.read_toml(ROOT / "examples" / name)).arguments()
 
 
 def _assert_same(some, others):

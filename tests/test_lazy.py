@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.experiments import Experiment, read_toml
 from lrcore import cpu, layout, reference
 from lrcore.cpu import workspace
 from runs import call, fingerprint, settings
@@ -64,11 +64,13 @@ def test_a_scaled_run_is_kept_with_its_scale(tmp_path):
     opened = lb.open(tmp_path / "run")
     assert opened.network.scale == opened.problem.output_scale == 2
     assert fingerprint(lb.resume(tmp_path / "run", steps=120)) == whole
-    again = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert np.array_equal(again["network"].params, START.params)
     assert again["network"].scale == 2
     checkpoint = str(tmp_path / "run/checkpoints/step-00000050.npz")
-    started = Experiment(network=checkpoint, target=str(tmp_path / "run/target.npy")).arguments()["network"]
+    started = Experiment.from_words({"network": checkpoint, "target": str(tmp_path / "run/target.npy")}).arguments()[
+        "network"
+    ]
     assert (started.scale, started.product().tolist()) == (2, opened.checkpoint(50).product().tolist())
 
 
@@ -171,7 +173,7 @@ def test_a_linearised_run_is_kept_and_taken_up(tmp_path):
     assert fingerprint(run) == fingerprint(whole)
     assert run.network_at(77).params.tolist() == whole.network_at(77).params.tolist()
     assert (run.start.params.tolist(), run.start.scale) == (START.params.tolist(), 1.5)
-    again = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert fingerprint(lb.train(**{**arguments, **again, "steps": 120})) == fingerprint(whole)
     full = lb.train(**{**arguments, "steps": 120, "method": lb.GD(lr=0.02)})
     assert lb.compare([full, run]).same_start

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias import experiments as experiment
 from lrbias.cli import _app as cli
-from lrbias.experiments import _experiment as experiment
 from lrbias.sweeps._table import as_csv
 from runs import call, settings
 
@@ -44,7 +44,7 @@ def test_home_in_python(home):
 
 
 def test_home_in_files_and_commands(home, capsys):
-    (home / "a.toml").write_text('target = "~/target.npy"\nsteps = 2\ngamma = 0.5\n')
+    (home / "a.toml").write_text('[problem.target]\npath = "~/target.npy"\n[network]\ngamma = 0.5\n[run]\nsteps = 2\n')
     words = ["run", "a.toml", "--store=~/run", "--quiet", "--no-figures"]
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
@@ -59,7 +59,7 @@ def test_paths_of_axes_are_relative_to_their_file(work, capsys):
     (work / "data").mkdir()
     for name in ("a", "b"):
         np.save(work / f"data/{name}.npy", TARGET)
-    text = 'steps = 2\nmetrics = "singular_values"\n[sweep]\ntarget = ["a.npy", "b.npy"]\n'
+    text = '[run]\nsteps = 2\n[record]\nmetrics = "singular_values"\n[sweep]\ntarget = ["a.npy", "b.npy"]\n'
     (work / "data/s.toml").write_text(text)
     keys = experiment.read_toml("data/s.toml")
     assert keys["sweep"]["target"] == [str(work.joinpath("data", f"{name}.npy").relative_to(work)) for name in "ab"]
@@ -107,7 +107,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 def test_letters_beyond_ascii_under_an_ascii_locale(work):
     (work / "für.csv").write_text("\ufeff1,2\n3,4 # größer\n", encoding="utf-8")
-    (work / "a.toml").write_text('\ufefftarget = "für.csv" # für\nsteps = 2\n', encoding="utf-8")
+    (work / "a.toml").write_text('\ufeff[problem.target]\npath = "für.csv" # für\n[run]\nsteps = 2\n', encoding="utf-8")
     command = [sys.executable, "-m", "lrbias", "run", "a.toml", "-o", "run", "--quiet", "--no-figures", "--json"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, **ASCII}, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -146,7 +146,7 @@ def test_what_no_machine_can_take_is_one_sentence(work, capsys, case):
     np.savez("wrong.npz", params=np.ones(5), widths=np.array([2, 4, 2]))
     (work / "a.toml").write_text("[sweep]\nseed = [1]\n")
     (work / "deep.toml").write_text("values = " + "[" * 900 + "1" + "]" * 900 + "\n")
-    (work / "long.toml").write_text("steps = " + "9" * 5000 + "\n")
+    (work / "long.toml").write_text("[run]\nsteps = " + "9" * 5000 + "\n")
     (work / "latin.toml").write_bytes("# für\n".encode("latin-1"))
     before, (words, *needles) = _files(work), REFUSED[case]
     code, out, err = call(capsys, words)

@@ -9,7 +9,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import theory
-from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.experiments import Experiment, read_toml
 from lrbias.problems._observed import load_observed, restore
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
@@ -284,7 +284,7 @@ def test_a_run_directory_has_the_whole_problem(kind, tmp_path):
     assert not any(array.shape[:1] == (SAMPLES,) for array in opened.observed.values())
     np.testing.assert_equal(opened.modes()._asdict(), problem.modes()._asdict())
     assert opened.facts() == {"samples": SAMPLES, "floor": problem.floor}
-    arguments = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    arguments = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert fingerprint(lb.train(**arguments)) == fingerprint(run)
     assert "over the samples\n" in repr(lb.train(**settings(5, problem=problem, record=RECORD)))
 

@@ -11,7 +11,7 @@ import pytest
 
 import crash
 import lrbias as lb
-from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.experiments import Experiment, read_toml
 from lrbias.theory import representation_cost
 from lrbias.training import _training as training
 from lrcore import cpu, random
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
 @each_method
 def test_the_experiment_file_repeats_a_run(kind, tmp_path):
     run = lb.train(**arguments(method=METHODS[kind]), store=tmp_path / "run")
-    again = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert again["method"] == METHODS[kind]
     assert fingerprint(lb.train(**again, forecast=False)) == fingerprint(run)
 
@@ -277,7 +277,7 @@ def test_a_loss_to_stop_at_is_refused(tmp_path):
         lb.train(**arguments(stop=lb.Stop(loss=0.1)), store=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(lb.InvalidInput, match="stop_loss"):
-        Experiment(method="sgd", entries=5, stop_loss=0.1).parts()
+        Experiment.from_words({"method": "sgd", "entries": 5, "stop_loss": 0.1})
 
 
 def test_a_gradient_norm_to_stop_at_is_that_of_all_entries():
@@ -298,7 +298,7 @@ def test_a_sweep_over_the_draws(tmp_path):
         made = lb.sweep(BASE, {"sampling_seed": range(3)}, tmp_path / "s", executor=executor, progress=False)
     assert made.counts()["finished"] == 3
     found = [fingerprint(made[f"sampling_seed={seed}"]) for seed in range(3)]
-    alone = [Experiment(**BASE, sampling_seed=seed).arguments() for seed in range(3)]
+    alone = [Experiment.from_words({**BASE, "sampling_seed": seed}).arguments() for seed in range(3)]
     assert found == [fingerprint(lb.train(**each, forecast=False)) for each in alone]
     assert len(set(found)) == 3
     rows = made.table()
@@ -355,11 +355,11 @@ def test_sgd_on_the_command_line(work, capsys):
     anneal = lb.Anneal(factor=0.1, start=10, stop=90)
     own = {"lr_schedule": anneal, "ridge_schedule": lb.Steps(factor=0.5, at=[30, 60]), "ridge": 0.001}
     method = lb.SGD(lr=0.3, batch=2, replacement=False, sampling_seed=5, **own)
-    whole = Experiment(shape=[6, 5], rank=2, depth=2, gamma=1.0, scale=3.0)
-    problem = lb.Completion(whole.problem().target, entries=20, seed=3, mean=True)
+    whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2, "gamma": 1.0, "scale": 3.0})
+    problem = lb.Completion(whole.make_problem().target, entries=20, seed=3, mean=True)
     assert np.array_equal(run.problem.mask, problem.mask)
     record = lb.Record(every=10)
-    same = lb.train(problem, whole.student(problem), method, 100, record, checkpoint_every=50, forecast=False)
+    same = lb.train(problem, whole.make_network(problem), method, 100, record, checkpoint_every=50, forecast=False)
     assert fingerprint(run) == fingerprint(same)
 
     code, out, _ = call(capsys, "info run --check")
@@ -374,7 +374,8 @@ def test_sgd_on_the_command_line(work, capsys):
 def test_another_method_keeps_the_numbers_that_it_has_too(work, capsys):
     """From GD to SGD the learning rate of the file stays; to a flow it goes."""
     (work / "gd.toml").write_text(
-        "lr = 0.05\nridge = 0.01\nentries = 20\n[lr_schedule]\nkind = 'periodic'\nfactor = 0.5\nperiod = 4\n"
+        "[problem]\nentries = 20\n[method]\nlr = 0.05\nridge = 0.01\n"
+        "[method.lr_schedule]\nkind = 'periodic'\nfactor = 0.5\nperiod = 4\n"
     )
     assert call(capsys, f"run gd.toml {SMALL} --method sgd -o sgd --quiet")[0] == 0
     found = lb.open("sgd").settings

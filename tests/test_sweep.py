@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias import experiments as experiment
 from lrbias.cli import main
-from lrbias.experiments import _experiment as experiment
 from lrbias.plots import sweep_plots
 from lrbias.storage._batch import read_batch
 from lrbias.storage._directory import RunWriter
@@ -38,12 +38,8 @@ def _here(store, base=BASE, over=OVER, **options):
 
 
 def _alone(settings):
-    whole = experiment.Experiment(**settings)
-    problem = whole.problem()
-    method, record, stop = whole.parts()
-    return lb.train(
-        problem, whole.student(problem), method, whole.steps, record, stop, whole.checkpoint_every, forecast=False
-    )
+    whole = experiment.Experiment.from_words(settings)
+    return lb.train(**whole.arguments(), forecast=False)
 
 
 def _times(path):
@@ -282,13 +278,17 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
 
 
 TOML = """
+[problem.target]
 shape = [6, 5]
 rank = 2
 scale = 3.0
+[network]
 gamma = 1.0
+[run]
 steps = 3000
-every = 10
 checkpoint_every = 50
+[record]
+every = 10
 
 [sweep]
 lr = [0.01, 3.0]

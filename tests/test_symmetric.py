@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.experiments._experiment import Experiment, read_toml
+from lrbias.experiments import Experiment, read_toml
 from lrbias.problems._factorization import gaussian
 from lrbias.problems._observed import restore
 from lrbias.steppers import steps_of
@@ -314,7 +314,7 @@ def test_a_run_is_made_again_from_its_experiment_file(tmp_path):
     arguments = settings(200, problem=problem, network=lb.Network.symmetric((6, 4, 6), 0.2, seed=5))
     run = lb.train(**arguments, store=tmp_path / "run")
     assert {**run.settings, "pairs": True, "entries": 14, "mask_seed": 9, "init": "symmetric"} == run.settings
-    again = Experiment(**read_toml(tmp_path / "run/experiment.toml")).arguments()
+    again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert again["network"].tied
     assert fingerprint(lb.train(**again, forecast=False)) == fingerprint(run)
     lb.train(**{**arguments, "steps": 120}, store=tmp_path / "half")
@@ -366,7 +366,7 @@ def test_a_batch_of_a_sweep_does_not_take_what_is_not_symmetric():
     assert plan_batches({name: {**keys, "init": "balanced"} for name, keys in runs.items()})
     assert plan_batches(runs) == {}
     with pytest.raises(lb.InvalidInput, match="init = 'symmetric'"):
-        Experiment(**runs["0"]).arguments()
+        Experiment.from_words(runs["0"]).arguments()
 
 
 def test_a_sweep_has_symmetric_starts(tmp_path):

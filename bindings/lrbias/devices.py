@@ -5,14 +5,12 @@ was begun here may be finished there, and what follows only asks a Device for it
 """
 
 import contextlib
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from lrbias.errors import InvalidInput, require
 from lrbias.settings import validate
 
-DeviceName = Annotated[Literal["cpu", "cuda", "auto"], Field(description="cpu, cuda or auto")]
+DeviceName = Literal["cpu", "cuda", "auto"]
 WIDE = 256  # widest layer from which on a single pass over a network costs more than launching it and copying weights
 
 

@@ -15,10 +15,10 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
 from lrbias.errors import require
-from lrbias.settings import Count, Depth, Finite, NotNegative, Number, Positive, Share, as_real, validate
+from lrbias.settings import Accepts, Count, Depth, Finite, NotNegative, Number, Positive, Share, as_real, validate
 
-Amount = Annotated[Number, Field(ge=1e-150, le=1e150, description="a number from 1e-150 to 1e150")]
-Size = Annotated[Number, Field(ge=0, le=1e150, description="a number from 0 to 1e150")]
+Amount = Annotated[Number, Field(ge=1e-150, le=1e150), Accepts("a number from 1e-150 to 1e150")]
+Size = Annotated[Number, Field(ge=0, le=1e150), Accepts("a number from 0 to 1e150")]
 BRANCHES = ("negative", "from above", "late", "early, fine", "early, coarse")
 
 

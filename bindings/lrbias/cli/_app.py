@@ -9,11 +9,8 @@ import contextlib
 import signal
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
-from lrbias.cli import _runs as runs
-from lrbias.cli import _studies as studies
-from lrbias.cli import _warmup as warming
 from lrbias.cli._console import EXIT_INPUT, EXIT_STORE, complain
 from lrbias.system import Careful
 
@@ -22,20 +19,24 @@ app = App(
     help="Watch gradient descent learn low-rank solutions.",
     version=lambda: __import__("lrbias").__version__,
     help_format="plaintext",
+    group_parameters=Group("Output and other options", sort_key=99),
     suppress_keyboard_interrupt=False,  # ours says what was saved
 )
-for command in (
-    runs.run,
-    runs.resume,
-    studies.sweep,
-    studies.reproduce,
-    runs.plot,
-    runs.info,
-    runs.compare,
-    studies.report,
-    warming.warmup,
-):
-    app.command(command)
+COMMANDS = {  # and where each is, which is imported when it is asked for
+    "run": "_run",
+    "resume": "_runs",
+    "init": "_files",
+    "schema": "_files",
+    "sweep": "_studies",
+    "reproduce": "_studies",
+    "plot": "_runs",
+    "info": "_runs",
+    "compare": "_runs",
+    "report": "_studies",
+    "warmup": "_warmup",
+}
+for name, module in COMMANDS.items():
+    app.command(f"lrbias.cli.{module}:{name}", name=name)
 
 
 def main(arguments=None):
@@ -57,6 +58,10 @@ def main(arguments=None):
 
 def _command(arguments):
     """Carry out a command; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("--help", "-h"):
+        for name in COMMANDS:  # what they are for stands in their modules
+            app[name]
     try:
         return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

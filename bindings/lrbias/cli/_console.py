@@ -11,7 +11,7 @@ from cyclopts import Parameter
 EXIT_STORE, EXIT_INPUT, EXIT_DIVERGED = 1, 2, 3
 
 
-def _whole(kind, tokens):
+def as_integers(kind, tokens):
     """Integers only: the parser's own conversion would round 1.5."""
     from lrbias.errors import InvalidInput
 
@@ -23,7 +23,7 @@ def _whole(kind, tokens):
     return numbers[0] if len(numbers) == 1 and kind is int else numbers
 
 
-def _converter_of_paths(argument):
+def converter_of_paths(argument):
     """Expands `~`, which the shell leaves in --flag=~/folder. argument: its name in a sentence; None: the flag's."""
 
     def convert(kind, tokens):
@@ -36,16 +36,16 @@ def _converter_of_paths(argument):
     return convert
 
 
-Whole = Annotated[int | None, Parameter(converter=_whole)]
-Pair = Annotated[tuple[int, int] | None, Parameter(converter=_whole)]
+Whole = Annotated[int | None, Parameter(converter=as_integers)]
+
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
-Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=_whole)]
+Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=as_integers)]
 Numbers = Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
-Place = Annotated[Path, Parameter(converter=_converter_of_paths(None))]
-File = Annotated[Path, Parameter(converter=_converter_of_paths("file"))]
-Store = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("store"))]
-Output = Annotated[Path | None, Parameter(alias="-o", converter=_converter_of_paths("output"))]
+Place = Annotated[Path, Parameter(converter=converter_of_paths(None))]
+File = Annotated[Path, Parameter(converter=converter_of_paths("file"))]
+Store = Annotated[Path | None, Parameter(alias="-o", converter=converter_of_paths("store"))]
+Output = Annotated[Path | None, Parameter(alias="-o", converter=converter_of_paths("output"))]
 
 
 def show(facts, text, as_json):

@@ -1,24 +1,29 @@
 """When a run ends early."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from lrbias.errors import require
-from lrbias.settings import Count, Positive, Settings
+from lrbias.settings import Count, Positive, Settings, Word, word_of
 
 
 class Stop(Settings):
     """When a run ends before its last step.
 
-    loss: stop at the first step whose loss is at most this.
-    gradient: stop at the first recorded step (a multiple of `Record.every`) whose gradient norm is at most this.
-    plateaus: stop on this plateau of the effective rank, as `lb.plateaus` counts them. When the target's values are far
-        enough apart for each to have one, the network is then the best approximation of that rank. Looked at every 16th
-        record of effective_rank, which has to be among the metrics.
+    On a plateau the network is the best approximation of that rank when the target's values are far enough apart for
+    each to have one. It is looked at every 16th record of effective_rank, which has to be among the metrics.
     """
 
-    loss: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
-    gradient: Positive | None = Field(None, description="a finite number greater than 0, or nothing")
-    plateaus: Count | None = Field(None, description="an integer of at least 1, or nothing")
+    loss: Annotated[Positive | None, Word("stop_loss")] = Field(
+        None, description="stop at the first step whose loss is at most this"
+    )
+    gradient: Annotated[Positive | None, Word("stop_gradient")] = Field(
+        None, description="stop at the first record whose gradient norm is at most this"
+    )
+    plateaus: Annotated[Count | None, Word("stop_plateaus")] = Field(
+        None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
+    )
 
     def check(self, record):
         """InvalidInput unless `record` (a Record) measures what this looks at."""
@@ -33,4 +38,5 @@ class Stop(Settings):
         require(self.gradient is None or method.name != "glrl", "stop_gradient", self.gradient, accepted)
 
     def settings(self):
-        return {f"stop_{name}": value for name, value in self.model_dump(exclude_none=True).items()}
+        given = self.model_dump(exclude_none=True)
+        return {word_of(name, type(self).model_fields[name]): value for name, value in given.items()}

@@ -1,11 +1,10 @@
+from ._base import METHODS as METHODS
+from ._base import STEP_SIZE as STEP_SIZE
 from ._base import Method as Method
 from ._flow import GradientFlow as GradientFlow
 from ._gd import GD as GD
 from ._glrl import GLRL as GLRL
 from ._linearized import Linearized as Linearized
-from ._registry import INNER as INNER
-from ._registry import METHODS as METHODS
-from ._registry import OWN as OWN
 from ._schedules import Anneal as Anneal
 from ._schedules import Periodic as Periodic
 from ._schedules import Steps as Steps

@@ -8,14 +8,19 @@ from pydantic import BeforeValidator, Field, model_validator
 from lrbias.errors import require
 from lrbias.methods._schedules import as_schedule, as_settings
 from lrbias.network import Network
-from lrbias.settings import NotNegative, Positive, Settings
+from lrbias.settings import Accepts, Kinds, NotNegative, Positive, Settings
 
-RIDGE = "a finite number of at least 0"
+STEP_SIZE = 1e-3  # learning rate or time step of a method that is not told another
+LR_SCHEDULE = (
+    "how the learning rate changes: anneal:factor=0.1,start=0,stop=1000 (shape=geometric or linear), "
+    "steps:factor=0.1,at=500+800 or periodic:factor=0.1,period=200,share=0.5"
+)
 
 
 def schedule_field(argument):
     """The annotation of a schedule: see `lrbias.methods`."""
-    return Annotated[Any, BeforeValidator(lambda value: as_schedule(argument, value))]
+    read = BeforeValidator(lambda value: as_schedule(argument, value))
+    return Annotated[Any, read, Accepts("a schedule, as in anneal:factor=0.1,start=0,stop=1000")]
 
 
 def factors_of(schedule, first, count):
@@ -32,8 +37,9 @@ class Method(Settings):
     name: ClassVar[str]
     label: ClassVar[str]
     stochastic: ClassVar[bool] = False  # whether a step, and so the loss of it, sees only part of the data
+    needs_network: ClassVar[bool] = True  # whether it starts from a network that it is given
     most_steps: ClassVar[int | None] = None  # of a run that is not told how many, where a method knows its end
-    ridge: NotNegative = Field(0.0, description=RIDGE)
+    ridge: NotNegative = Field(0.0, description="λ: minimise the loss + λ Σ ‖W_i‖²")
 
     @property
     def plain(self):
@@ -71,12 +77,17 @@ class Method(Settings):
         return f"{text}, ridge = {self.ridge:g}" if self.ridge else text
 
 
+METHODS = Kinds("method", word="method", default="gd", base=Method, home="lrbias.methods", group="lrbias.methods")
+
+
 class Descent(Method):
     """Methods with a learning rate: it and the ridge may follow a schedule, of which they are the largest values."""
 
-    lr: Positive
-    lr_schedule: schedule_field("lr_schedule") = None
-    ridge_schedule: schedule_field("ridge_schedule") = None
+    lr: Positive = Field(STEP_SIZE, description="learning rate η; a step advances the time t by it")
+    lr_schedule: schedule_field("lr_schedule") = Field(None, description=LR_SCHEDULE)
+    ridge_schedule: schedule_field("ridge_schedule") = Field(
+        None, description="how the ridge changes, in the same words; with 2ηλ < 1"
+    )
 
     @model_validator(mode="after")
     def _check_decay(self):

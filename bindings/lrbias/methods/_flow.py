@@ -1,43 +1,42 @@
 """Gradient flow, by Runge–Kutta methods."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lrbias.errors import require
-from lrbias.methods._base import Method
-from lrbias.settings import NotNegative, Positive
+from lrbias.methods._base import METHODS, STEP_SIZE, Method
+from lrbias.settings import Accepts, NotNegative, Positive, Unset
 from lrcore.tableau import PAIRS, TABLEAUS
 
 SCHEMES = (*TABLEAUS, *PAIRS)
 RTOL = 1e-6
+Scheme = Annotated[Literal[SCHEMES], Accepts("one of " + ", ".join(SCHEMES))]
+SCHEMES_HELP = "rk4, heun or euler, which make steps of dt, or dopri5, which chooses its steps"
 
 
-def _known_scheme(name):
-    if name not in SCHEMES:
-        raise ValueError("unknown scheme")
-    return name
-
-
+@METHODS.add
 class GradientFlow(Method):
     """Gradient flow dW_i/dt = −∂L/∂W_i − 2λ W_i.
 
-    dt: time step, > 0; to compare with GD, t = lr · iteration.
-    scheme: rk4 (order 4, four gradients a step), heun (order 2) or euler (which is GD) make steps of dt. dopri5
-        (Dormand and Prince, order 5) chooses its own, whatever dt is: its layers at multiples of dt are interpolated to
-        order 4. A plateau then takes few gradients; a small dt takes a forward pass for each of its losses.
-    ridge: λ ≥ 0.
-    rtol, atol: of dopri5, 1e-6 and 0 unless given: the error of a step, as root mean square over all weights, is at
-        most atol + rtol · root mean square of the weights. (Ours: one norm for all weights, so the steps do not depend
-        on the basis. Modes that are small beside others are followed as well as their own time scale lets them.)
+    The schemes rk4 (order 4, four gradients a step), heun (order 2) and euler (which is GD) make steps of dt. dopri5
+    (Dormand and Prince, order 5) chooses its own, whatever dt is: its layers at multiples of dt are interpolated to
+    order 4. A plateau then takes few gradients; a small dt takes a forward pass for each of its losses. The error of a
+    step of dopri5, as root mean square over all weights, is at most atol + rtol · root mean square of the weights.
+    (Ours: one norm for all weights, so the steps do not depend on the basis. Modes that are small beside others are
+    followed as well as their own time scale lets them.)
     """
 
     name: ClassVar[str] = "flow"
     label: ClassVar[str] = "gradient flow"
-    dt: Positive
-    scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(SCHEMES))
-    rtol: Positive | None = Field(None, description="a finite number greater than 0")
-    atol: NotNegative | None = Field(None, description="a finite number of at least 0")
+    dt: Positive = Field(
+        STEP_SIZE, description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration"
+    )
+    scheme: Scheme = Field("rk4", description=SCHEMES_HELP)
+    rtol: Annotated[Positive | None, Unset(f"{RTOL:g}")] = Field(
+        None, description="error of a step of dopri5 relative to the weights"
+    )
+    atol: Annotated[NotNegative | None, Unset("0")] = Field(None, description="error of a step of dopri5 beside that")
 
     @model_validator(mode="after")
     def _check_tolerances(self):

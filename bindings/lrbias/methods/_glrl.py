@@ -1,17 +1,21 @@
 """Greedy low-rank learning."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from lrbias.errors import require
-from lrbias.methods._base import Method
+from lrbias.methods._base import METHODS, Method
 from lrbias.methods._flow import GradientFlow
 from lrbias.methods._gd import GD
 from lrbias.network import Network
-from lrbias.settings import Count, Depth, Positive, Share
+from lrbias.settings import Accepts, Count, Depth, Kinds, Positive, Share, Switch, Unset, one_of
 from lrcore import layout
+
+INNER = Kinds("method", word="inner", default="gd", base=Method)
+INNER.add(GD)
+INNER.add(GradientFlow)
 
 
 def _checked_inner(value):
@@ -20,6 +24,7 @@ def _checked_inner(value):
     return value
 
 
+@METHODS.add
 class GLRL(Method):
     """Greedy low-rank learning (Li, Luo and Lyu): from nothing, one direction after the other.
 
@@ -32,29 +37,29 @@ class GLRL(Method):
     eigenvalue) as for others (which are tied ones of [[0, W], [Wᵀ, 0]], where the unit has the strength 2ε). The form
     for depth ≥ 3, all tolerances and their defaults are ours.
 
-    epsilon: strength ε > 0 of a new direction.
-    inner: the GD or GradientFlow that trains in a phase, without ridge and schedule.
-    depth: number of layers N ≥ 2.
-    tied: W = U Uᵀ for a loss that is symmetric; depth 2.
-    tolerance: a phase ends when the gradient norm is at most this times σ at W = 0 (and the new unit was trained: its
-        own gradient, divided by the (N−1)-th power of its norm, is at most half of σ).
-    cutoff: see above, in (0, 1).
-    max_rank: end after so many phases; None: as many as the smaller side of the target, which is also the width of the
-        hidden layers of the recorded network, whose other units are 0.
-    check_every: steps between two looks at the gradient.
+    A phase ends when the gradient norm is at most `tolerance` times σ at W = 0 and the new unit was trained: its own
+    gradient, divided by the (N−1)-th power of its norm, is at most half of σ. `max_rank` is also the width of the
+    hidden layers of the recorded network, whose other units are 0.
     """
 
     name: ClassVar[str] = "glrl"
     label: ClassVar[str] = "greedy low-rank learning"
+    needs_network: ClassVar[bool] = False
     most_steps: ClassVar[int | None] = 1_000_000
-    epsilon: Positive = 1e-6
-    inner: Annotated[Any, AfterValidator(_checked_inner)] = GD(lr=1e-3)
-    depth: Annotated[Depth, Field(ge=2, description="an integer of at least 2, at most 1000")] = 2
-    tied: bool = Field(False, strict=True, description="True or False")
-    tolerance: Positive = 1e-9
-    cutoff: Share = 1e-6
-    max_rank: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    check_every: Count = Field(100, description="an integer of at least 1")
+    epsilon: Positive = Field(1e-6, description="strength ε of a new direction")
+    inner: Annotated[one_of(INNER), AfterValidator(_checked_inner)] = Field(
+        GD(), description="gd or flow without ridge and schedule, which trains in a phase"
+    )
+    depth: Annotated[Depth, Field(ge=2), Accepts("an integer of at least 2, at most 1000")] = Field(
+        2, description="number of layers N"
+    )
+    tied: Switch = Field(False, description="learn W = U Uᵀ, for a symmetric loss and depth 2")
+    tolerance: Positive = Field(1e-9, description="gradient norm at which a phase ends, relative to the slope at W = 0")
+    cutoff: Share = Field(1e-6, description="slope of the last direction that is learnt, relative to that at W = 0")
+    max_rank: Annotated[Count | None, Unset("the smaller side of the target")] = Field(
+        None, description="end after so many phases"
+    )
+    check_every: Count = Field(100, description="iterations between two looks at the gradient")
 
     @model_validator(mode="after")
     def _check_form(self):

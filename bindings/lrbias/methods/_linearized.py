@@ -2,14 +2,15 @@
 
 from typing import ClassVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lrbias.errors import require
-from lrbias.methods._base import Method, factors_of, schedule_field
+from lrbias.methods._base import LR_SCHEDULE, METHODS, STEP_SIZE, Method, factors_of, schedule_field
 from lrbias.network import Network
 from lrbias.settings import Positive
 
 
+@METHODS.add
 class Linearized(Method):
     """Gradient descent on the network linearised at its start, f(θ) = W(θ_0) + J (θ − θ_0): the lazy limit.
 
@@ -17,15 +18,12 @@ class Linearized(Method):
     al. 2018; the same steps as in the space of weights). So its run is that of a network with one layer, which is the
     linear model itself: product, ranks, alignment and loss are those of the model, there are no other layers, and its
     own kernel and curvature never change. `lb.compare` draws it beside the run of the full network.
-
-    lr: learning rate η, > 0, of the weights.
-    lr_schedule: as for GD.
     """
 
     name: ClassVar[str] = "linearized"
     label: ClassVar[str] = "linearised gradient descent"
-    lr: Positive
-    lr_schedule: schedule_field("lr_schedule") = None
+    lr: Positive = Field(STEP_SIZE, description="learning rate η of the weights")
+    lr_schedule: schedule_field("lr_schedule") = Field(None, description=LR_SCHEDULE)
 
     @model_validator(mode="after")
     def _check_ridge(self):

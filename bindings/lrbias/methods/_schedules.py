@@ -8,10 +8,10 @@ import itertools
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from lrbias.errors import InvalidInput, require
-from lrbias.settings import Count, Fraction, Positive, Settings, Whole, validate
+from lrbias.settings import Accepts, Count, Fraction, Settings, Share, Whole, validate
 
 
 def _increasing(at):
@@ -26,7 +26,7 @@ class Steps(Settings):
 
     kind: ClassVar[str] = "steps"
     factor: Fraction
-    at: Annotated[Any, BeforeValidator(_increasing)] = Field(description="a list of steps that increase")
+    at: Annotated[Any, BeforeValidator(_increasing), Accepts("a list of steps that increase")]
 
     def factors(self, first, count):
         """The factors of the steps first … first + count − 1."""
@@ -39,9 +39,9 @@ class Anneal(Settings):
 
     kind: ClassVar[str] = "anneal"
     factor: Fraction
-    start: Whole = Field(0, description="an integer of at least 0")
-    stop: Count = Field(description="an integer greater than start")
-    shape: Literal["geometric", "linear"] = Field("geometric", description="geometric or linear")
+    start: Whole = 0
+    stop: Annotated[Count, Accepts("an integer greater than start")]
+    shape: Literal["geometric", "linear"] = "geometric"
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -65,8 +65,8 @@ class Periodic(Settings):
 
     kind: ClassVar[str] = "periodic"
     factor: Fraction
-    period: Count = Field(description="an integer of at least 1")
-    share: Annotated[Positive, Field(lt=1)] = Field(0.5, description="a number between 0 and 1")
+    period: Count
+    share: Share = 0.5
 
     def factors(self, first, count):
         """As those of `Steps`."""

@@ -5,10 +5,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from lrbias.errors import require
-from lrbias.methods._base import Descent
-from lrbias.settings import Count, Seed
+from lrbias.methods._base import METHODS, Descent
+from lrbias.settings import Count, Seed, Switch
 
 
+@METHODS.add
 class SGD(Descent):
     """Stochastic gradient descent on single entries of a Completion (or of a whole target).
 
@@ -18,21 +19,16 @@ class SGD(Descent):
     `losses` hold what the drawn entries say: ½ of the mean square of their residuals, times that number, no ridge.
 
     Weights below 1e-30 become 0 at every 1024th step (see `lrcore.objective`).
-
-    lr: learning rate η, > 0.
-    ridge: λ ≥ 0, with 2ηλ < 1.
-    batch: entries of a step.
-    replacement: False draws a fresh permutation for each epoch; its last batch may be smaller.
-    sampling_seed: the draws of a step depend on it and on the number of the step alone.
-    lr_schedule, ridge_schedule: as for GD.
     """
 
     name: ClassVar[str] = "sgd"
     label: ClassVar[str] = "stochastic gradient descent"
     stochastic: ClassVar[bool] = True
-    batch: Count = Field(1, description="an integer of at least 1")
-    replacement: bool = Field(True, strict=True, description="True or False")
-    sampling_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
+    batch: Count = Field(1, description="entries that a step draws")
+    replacement: Switch = Field(
+        True, description="draw with replacement, or a fresh permutation for each epoch (its last batch may be smaller)"
+    )
+    sampling_seed: Seed = Field(0, description="seed of the draws, which depend on it and the number of the step alone")
 
     @property
     def plain(self):

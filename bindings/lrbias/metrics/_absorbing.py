@@ -11,17 +11,16 @@ from pydantic import Field
 
 from lrbias.settings import Positive, Settings
 
-POSITIVE = "a finite number greater than 0"
 NONE = -1
 
 
 class AbsorbingSets(Settings):
-    """balance: ε_1. slack: ε_2. alpha: α, the singular value from which on a direction counts in full. bound: C."""
+    """The numbers of the sets B_r."""
 
-    balance: Positive = Field(0.1, description=POSITIVE)
-    slack: Positive = Field(0.5, description=POSITIVE)
-    alpha: Positive = Field(0.5, description=POSITIVE)
-    bound: Positive = Field(100.0, description=POSITIVE)
+    balance: Positive = Field(0.1, description="ε_1")
+    slack: Positive = Field(0.5, description="ε_2")
+    alpha: Positive = Field(0.5, description="α, the singular value from which on a direction counts in full")
+    bound: Positive = Field(100.0, description="C")
 
     def rank(self, values, balancedness):
         """The smallest r with the network in B_r, an integer array of shape (…); −1 where it is in none.

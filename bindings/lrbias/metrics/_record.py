@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.metrics._absorbing import AbsorbingSets
 from lrbias.metrics._registry import METRICS
-from lrbias.settings import Count, Positive, Settings, Share, validate
+from lrbias.settings import Accepts, Count, Positive, Settings, Share, Unset, validate
 
 ALL = "all"
 NAME = re.compile(r"[A-Za-z][\w-]*(/[A-Za-z][\w-]*)*", re.ASCII)
@@ -40,37 +40,44 @@ def _check_metrics(metrics):
     return dict(metrics) if isinstance(metrics, dict) else tuple(metrics)
 
 
+def _absorbing(name):
+    """The type of a number of `AbsorbingSets`, whose default it has where it is not set."""
+    return Annotated[Positive | None, Unset(f"{AbsorbingSets.model_fields[name].default:g}")]
+
+
 class Record(Settings):
     """What is measured, and every how many steps. The loss is kept for every step whatever this says.
 
-    every: interval in steps for every metric that names none.
-    metrics: "all"; or names; or {name: interval}, or {name: f} with f(network) a number or an array of fixed shape.
-        () records the loss alone. Some metrics are not among "all", and recorded where they are named: those of
-        `lrbias.metrics` (curvature, tangent kernel, updates, movement), which can cost as much as many steps
-        and deserve an interval of their own (benchmarks/monitors.md); absorbing_rank; and product, all of W, as large
-        as the target at every record, which is what `lb.trajectory_distance` follows.
-    numerical_threshold: numerical_rank counts σ_i above it.
-    relative_threshold: relative_rank counts σ_i above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F.
-    directions: how many leading singular directions are compared with the target's; None: its rank, at most 20.
-    degenerate: target values closer than this (relatively) share one subspace in the alignment. Our choice.
-    absorbing_balance, _slack, _alpha, _bound: ε_1, ε_2, α and C of the sets B_r of absorbing_rank, which is recorded
-        only when it is named. Our choices, see `lrbias.metrics`.
-    leading: how many eigenvalues sharpness, negative_curvature and ntk_eigenvalues record.
-    eigen_tolerance: residuals ‖Hv − λv‖ of these are at most so large, relative to the largest |λ|.
+    `metrics` may be {name: f}, too, with f(network) a number or an array of fixed shape. () records the loss alone.
+    Some metrics are not among "all", and recorded where they are named: those of curvature, tangent kernel, updates and
+    movement, which can cost as much as many steps and deserve an interval of their own (benchmarks/monitors.md);
+    absorbing_rank; and product, all of W, as large as the target at every record, which `lb.trajectory_distance`
+    follows. Of every metric `run[name]` gives what it recorded; the rows are listed in `run.names`.
     """
 
-    every: Count = Field(10, description="an integer of at least 1")
-    metrics: Annotated[Any, BeforeValidator(_check_metrics)] = Field(ALL, description='metric names, or "all"')
-    numerical_threshold: Positive = Field(1e-6, description="a finite number greater than 0")
-    relative_threshold: Positive = Field(1e-3, description="a finite number greater than 0")
-    directions: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    degenerate: Positive = Field(1e-3, description="a finite number greater than 0")
-    absorbing_balance: Positive | None = Field(None, description="a finite number greater than 0")
-    absorbing_slack: Positive | None = Field(None, description="a finite number greater than 0")
-    absorbing_alpha: Positive | None = Field(None, description="a finite number greater than 0")
-    absorbing_bound: Positive | None = Field(None, description="a finite number greater than 0")
-    leading: Count = Field(3, description="an integer of at least 1")
-    eigen_tolerance: Share = Field(1e-6, description="a number between 0 and 1")
+    every: Count = Field(10, description="steps between records of every metric that names no interval of its own")
+    metrics: Annotated[Any, BeforeValidator(_check_metrics), Accepts('metric names, or "all"')] = Field(
+        ALL, description="metrics to record: names, name=interval, all or none"
+    )
+    numerical_threshold: Positive = Field(1e-6, description="numerical_rank counts singular values above it")
+    relative_threshold: Positive = Field(
+        1e-3,
+        description="relative_rank counts singular values above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F",
+    )
+    directions: Annotated[Count | None, Unset("as many as its rank, at most 20")] = Field(
+        None, description="leading singular directions that are compared with the target's"
+    )
+    degenerate: Positive = Field(
+        1e-3, description="target values closer than this, relatively, share one subspace; our choice"
+    )
+    absorbing_balance: _absorbing("balance") = Field(None, description="ε_1 of the sets of absorbing_rank")
+    absorbing_slack: _absorbing("slack") = Field(None, description="ε_2 of these sets")
+    absorbing_alpha: _absorbing("alpha") = Field(None, description="α of these sets")
+    absorbing_bound: _absorbing("bound") = Field(None, description="C of these sets")
+    leading: Count = Field(3, description="eigenvalues that sharpness, negative_curvature and ntk_eigenvalues record")
+    eigen_tolerance: Share = Field(
+        1e-6, description="how exact these are: their residuals relative to the largest eigenvalue"
+    )
 
     def absorbing_sets(self):
         """The AbsorbingSets of these settings; what is not given has its default."""

@@ -1,7 +1,13 @@
 """The metrics by name, and the quantities that each one writes."""
 
-from collections.abc import Callable
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from lrbias.settings import load_entry_point
 
 
 @dataclass(frozen=True)
@@ -23,14 +29,49 @@ class Metric:
     looks_back: bool = False
 
 
-METRICS: dict[str, Metric] = {}
+class Metrics(Mapping[str, Metric]):
+    """The metrics by name: those of this room, and those that other packages add as entry points `lrbias.metrics`.
+
+    Their modules are imported when a metric is looked up, since they need the kernels.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Metric] = {}
+
+    def add(self, added: Metric) -> None:
+        self._known[added.name] = added
+
+    @functools.cached_property
+    def _all(self) -> dict[str, Metric]:
+        home = importlib.import_module("lrbias.metrics")
+        for module in pkgutil.iter_modules(home.__path__, f"{home.__name__}."):
+            importlib.import_module(module.name)
+        for point in entry_points(group="lrbias.metrics"):
+            self.add(load_entry_point(point, Metric))
+        return self._known
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
-def metric(name, quantities, needs=lambda setup: {}, **kinds):
-    """Register the decorated function as the metric `name`; `kinds` as in `Metric`."""
+METRICS = Metrics()
 
-    def register(measure):
-        METRICS[name] = Metric(name, quantities, measure, needs, **kinds)
-        return measure
+
+def metric(name: str, quantities: Callable, needs: Callable = lambda setup: {}, **kinds: bool) -> Callable:
+    """Register the decorated function as the metric `name`; `kinds` as in `Metric`.
+
+    It gives the Metric, for an entry point of the group `lrbias.metrics`.
+    """
+
+    def register(measure: Callable) -> Metric:
+        made = Metric(name, quantities, measure, needs, **kinds)
+        METRICS.add(made)
+        return made
 
     return register

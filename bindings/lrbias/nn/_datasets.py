@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.settings import Count, Seed, validate
+from lrbias.settings import Accepts, Count, Seed, validate
 from lrbias.system import as_path
 
-Folder = Annotated[Path, Field(description="the path of a folder")]
+Folder = Annotated[Path, Accepts("the path of a folder")]
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
 FASHION_SIZES = (60_000, 10_000)

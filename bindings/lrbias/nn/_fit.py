@@ -22,6 +22,7 @@ from lrbias.nn._tracker import configuration
 from lrbias.nn._tracking import TRAINING, Tracked, Tracking
 from lrbias.runs import ModelRun
 from lrbias.settings import (
+    Accepts,
     Count,
     File,
     Fraction,
@@ -38,46 +39,37 @@ from lrbias.system import collected, display, resume_call, shell_command, usual_
 
 SCALARS = ("loss", "train_accuracy", "test_accuracy")
 TESTED = 500  # images at a time, where no gradient is needed
-Momentum = Annotated[Number, Field(ge=0, lt=1, description="a number of at least 0 and less than 1")]
-Milestones = Annotated[tuple[Count, ...], Field(description="epochs, each an integer of at least 1")]
+Momentum = Annotated[Number, Field(ge=0, lt=1), Accepts("a number of at least 0 and less than 1")]
+Milestones = Annotated[tuple[Count, ...], Accepts("epochs, each an integer of at least 1")]
 
 
 class Training(Settings):
-    """How a network is trained: SGD on the mean cross entropy + λ‖W‖², W all of its parameters.
+    """How a network is trained: SGD on the mean cross entropy + λ‖W‖², W all of its parameters."""
 
-    data, folder, samples, test_samples, pool, data_seed: see `lb.nn.load`.
-    network, width, depth: see `lb.nn.build`.
-    batch, lr, momentum: B, μ and the momentum of torch.optim.SGD, by default none.
-    weight_decay: λ of λ‖W‖², so that a step multiplies the weights by 1 − 2μλ (PyTorch's weight_decay is 2λ).
-    epochs: how long; the images left over by whole batches wait for another order. steps: stop after so many.
-    milestones, factor: the learning rate is multiplied by the factor when each of these epochs begins.
-    augment: random crops with a margin of 4 pixels, and flips.
-    seed: of the weights, the orders, crops and flips.
-    every: interval of the records in steps; None: an epoch. epsilon, norm: as in RankTracker.
-    """
-
-    data: str = Field("fashion-mnist", description="the name of a data set")
-    folder: File | None = Field(None, description="the folder of the data set, or nothing")
-    samples: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    test_samples: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    pool: Count = Field(1, description="an integer of at least 1")
-    data_seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
-    network: str = Field("mlp-bn", description="the name of a network")
-    width: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    depth: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    batch: Count = Field(16, description="an integer of at least 1")
-    lr: Positive = Field(0.1, description="a finite number greater than 0")
-    weight_decay: NotNegative = Field(5e-4, description="a finite number of at least 0")
-    momentum: Momentum = Field(0.0, description="a number of at least 0 and less than 1")
-    epochs: Count = Field(10, description="an integer of at least 1")
-    steps: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    milestones: Milestones = Field((), description="epochs, each an integer of at least 1")
-    factor: Fraction = Field(0.1, description="a number greater than 0 and at most 1")
-    augment: bool = Field(False, description="true or false")
-    seed: Seed = Field(0, description="an integer from 0 to 2^64 - 1")
-    every: Count | None = Field(None, description="an integer of at least 1, or nothing")
-    epsilon: Positive = Field(1e-3, description="a finite number greater than 0")
-    norm: str = Field("spectral", description="spectral or frobenius")
+    data: str = Field("fashion-mnist", description="name of a data set, see `lb.nn.load`")
+    folder: File | None = Field(None, description="folder of the data set")
+    samples: Count | None = Field(None, description="images to train on; all")
+    test_samples: Count | None = Field(None, description="images to test on; all")
+    pool: Count = Field(1, description="images are made smaller by this factor")
+    data_seed: Seed = Field(0, description="seed of the choice of images")
+    network: str = Field("mlp-bn", description="name of a network, see `lb.nn.build`")
+    width: Count | None = Field(None, description="width of the network; its own default")
+    depth: Count | None = Field(None, description="depth of the network; its own default")
+    batch: Count = Field(16, description="images B of a step; those left over wait for another order")
+    lr: Positive = Field(0.1, description="learning rate μ")
+    weight_decay: NotNegative = Field(
+        5e-4, description="λ: a step multiplies the weights by 1 − 2μλ (PyTorch's weight_decay is 2λ)"
+    )
+    momentum: Momentum = Field(0.0, description="momentum of torch.optim.SGD")
+    epochs: Count = Field(10, description="how long")
+    steps: Count | None = Field(None, description="stop after so many steps")
+    milestones: Milestones = Field((), description="epochs at whose begin the learning rate is multiplied by `factor`")
+    factor: Fraction = Field(0.1, description="factor of the learning rate at a milestone")
+    augment: bool = Field(False, description="random crops with a margin of 4 pixels, and flips")
+    seed: Seed = Field(0, description="seed of the weights, the orders, crops and flips")
+    every: Count | None = Field(None, description="steps between records; an epoch")
+    epsilon: Positive = Field(1e-3, description="ranks count singular values above epsilon times the norm")
+    norm: str = Field("spectral", description="that norm: spectral or frobenius")
 
     def images(self):
         """The Images that these settings name."""

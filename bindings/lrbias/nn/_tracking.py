@@ -26,16 +26,12 @@ TRAINING = "the model is being trained, or that was killed"
 
 
 class Tracked(Settings):
-    """What is measured of the weight matrices, and when.
+    """What is measured of the weight matrices, and when."""
 
-    every: interval in steps. unit: what a step is, of the optimizer or an epoch.
-    epsilon, norm: the rank of W is #{σ_i > epsilon ‖W‖}, with the "spectral" or the "frobenius" norm.
-    """
-
-    every: Count = Field(1, description="an integer of at least 1")
-    unit: Literal["step", "epoch"] = Field("step", description="step or epoch")
-    epsilon: Positive = Field(1e-3, description="a finite number greater than 0")
-    norm: Literal["spectral", "frobenius"] = Field("spectral", description="spectral or frobenius")
+    every: Count = Field(1, description="steps between records")
+    unit: Literal["step", "epoch"] = Field("step", description="what a step is: one of the optimizer, or an epoch")
+    epsilon: Positive = Field(1e-3, description="the rank of W is #{σ_i > epsilon ‖W‖}")
+    norm: Literal["spectral", "frobenius"] = Field("spectral", description="the norm ‖W‖ of that rank")
 
 
 class Weights:

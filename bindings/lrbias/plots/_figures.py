@@ -10,7 +10,7 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
-from lrbias.experiments import INITIAL
+from lrbias.experiments import all_settings
 from lrbias.forecasts import MODES, escapes
 from lrbias.plots import _curvature as regime_plots
 from lrbias.plots import _tracked as model_plots
@@ -471,7 +471,8 @@ def names_of(runs):
     found = {}
     for number, run in enumerate(runs, start=1):
         alike = [other.settings for other in runs if other.label == run.label and other is not run]
-        own = [key for key in INITIAL if any(other.get(key) != run.settings.get(key) for other in alike)]
+        initial = dict.fromkeys(setting.word for setting in all_settings() if setting.table == ("network",))
+        own = [key for key in ("init", *initial) if any(other.get(key) != run.settings.get(key) for other in alike)]
         told = ", ".join(f"{key} = {run.settings[key]}" for key in own if key in run.settings)
         found[run] = run.label + (f", {told or f'run {number}'}" if alike else "")
     return found

@@ -16,5 +16,9 @@ from ._modes import settle_clusters as settle_clusters
 from ._modes import strengths as strengths
 from ._observed import load_observed as load_observed
 from ._observed import restore as restore
+from ._registry import PROBLEMS as PROBLEMS
+from ._registry import Fitted as Fitted
 from ._regression import Regression as Regression
-from ._regression import load_regression as load_regression
+from ._targets import TARGETS as TARGETS
+from ._targets import Made as Made
+from ._targets import Target as Target

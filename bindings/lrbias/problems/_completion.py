@@ -33,6 +33,15 @@ class Completion(Problem):
     Raises InvalidInput for what is not accepted.
     """
 
+    kept = ("mask",)
+
+    @classmethod
+    def restored(cls, target, observed, mean, source):
+        with warnings.catch_warnings():  # they were given when the run was made
+            warnings.simplefilter("ignore", DataWarning)
+            known = observed.get("known", np.True_)
+            return cls(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
+
     def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None, pairs=False):
         target = as_partly_known("target", target)
         known = ~np.isnan(target)
@@ -175,6 +184,12 @@ class Sensing(Problem):
     """
 
     errors_over = "measurements", "whole truth"
+    kept = ("matrices", "values")
+
+    @classmethod
+    def restored(cls, target, observed, mean, source):
+        truth = target if observed["truth_known"] else None
+        return cls(observed["matrices"], observed["values"], truth, mean)
 
     def __init__(self, matrices, values, target=None, mean=False):
         array = as_array("matrices", matrices)

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
 
     Raises InvalidInput when rank exceeds the smaller side, or when depth is 1 and rank is below it.
     """
-    outputs, inputs = _shape(shape)
+    outputs, inputs = as_shape(shape)
     rank = validate(Count, "rank", rank)
     depth = validate(Depth, "depth", depth)
     scale, seed = validate(Positive, "scale", scale), validate(Seed, "seed", seed)
@@ -44,7 +44,7 @@ def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
 
 def spectrum(shape, values, seed=0):
     """A matrix of `shape` with the given singular `values` (the rest are 0) and random singular vectors."""
-    outputs, inputs = _shape(shape)
+    outputs, inputs = as_shape(shape)
     seed = validate(Seed, "seed", seed)
     values = as_vector("values", values)
     require(len(values) <= min(outputs, inputs), "values", values, f"at most {min(outputs, inputs)} singular values")
@@ -95,7 +95,7 @@ def load_matrix(path, scale=None, crop=None):
     """
     matrix = read_matrix("target", path)
     if crop is not None:
-        matrix = _crop(matrix, _shape(crop, "crop"))
+        matrix = _crop(matrix, as_shape(crop, "crop"))
     if scale is not None:
         norm = np.linalg.norm(matrix, 2)
         require(norm > 0, "target", str(path), "a matrix that is not all zero when it is to be scaled")
@@ -110,7 +110,7 @@ def _crop(matrix, shape):
     return matrix[top : top + shape[0], left : left + shape[1]]
 
 
-def _shape(shape, argument="shape"):
+def as_shape(shape, argument="shape"):
     try:
         rows, columns = shape
     except (TypeError, ValueError):
@@ -149,8 +149,19 @@ class Problem:
     """
 
     plain = False  # whether the loss is that of a whole target, which has kernels of its own
+    kept: ClassVar[tuple[str, ...]] = ()  # names of `observed` by which a run knows that its loss is of this class
+    known: ClassVar[list[type["Problem"]]] = []  # classes whose losses a run can have again
     output_scale = 1.0  # what the product of the layers is multiplied by: see `scaled`
     errors_over = "observed entries", "hidden ones"  # what the errors "train" and "hidden" are over
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        Problem.known.append(cls)
+
+    @classmethod
+    def restored(cls, target, observed, mean, source):
+        """The loss that a run has kept: its target, `observed`, and what else its settings say."""
+        raise NotImplementedError
 
     def __init__(self, target, source=None):
         self.target = as_matrix("target", target)
@@ -281,6 +292,10 @@ class Factorization(Problem):
     """
 
     plain = True
+
+    @classmethod
+    def restored(cls, target, observed, mean, source):
+        return cls(target, source)
 
     @property
     def weights(self):

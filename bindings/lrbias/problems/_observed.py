@@ -1,34 +1,31 @@
 """From what a run keeps of its loss, or a file that says what is observed, to the problem."""
 
-import warnings
+from typing import Any
 
 import numpy as np
 
-from lrbias.errors import DataWarning, InvalidInput, require, shorten
-from lrbias.problems._completion import Completion, Sensing
-from lrbias.problems._factorization import Factorization
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.problems._factorization import Problem
 from lrbias.problems._matrix_files import read_matrix
-from lrbias.problems._regression import MOMENTS, Regression
+from lrbias.problems._registry import PROBLEMS
 from lrbias.system import Damaged, as_path, read_any_archive
 
 
-def restore(target, observed, mean=False, source=None):
+def restore(target: np.ndarray, observed: dict[str, Any], mean: bool = False, source: Any = None) -> Problem:
     """The problem that a run was made with, from its target and what it kept as `Problem.observed`."""
-    if not observed:
-        return Factorization(target, source)
-    if "matrices" in observed:
-        truth = target if observed["truth_known"] else None
-        return Sensing(observed["matrices"], observed["values"], truth, mean)
-    if "covariance" in observed:
-        kept = {name: observed[name] for name in (*MOMENTS, "whitening") if name in observed}
-        return Regression.from_moments(target, **kept)
-    with warnings.catch_warnings():  # they were given when the run was made
-        warnings.simplefilter("ignore", DataWarning)
-        known = observed.get("known", np.True_)
-        return Completion(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
+    return class_of(observed).restored(target, observed, mean, source)
 
 
-def load_observed(path):
+def class_of(observed: dict[str, Any]) -> type[Problem]:
+    """The class of the loss that keeps these arrays, the one that most of them belong to; InvalidInput for none."""
+    PROBLEMS.names  # noqa: B018  asking for the kinds imports all classes
+    fitting = [cls for cls in Problem.known if set(cls.kept) <= set(observed) and bool(cls.kept) == bool(observed)]
+    names = [" and ".join(cls.kept) for cls in Problem.known if cls.kept]
+    require(bool(fitting), "observed", sorted(observed), "the arrays of a loss: " + ", or ".join(names))
+    return max(fitting, key=lambda cls: len(cls.kept))
+
+
+def load_observed(path: Any) -> dict[str, Any]:
     """{name: array} of a file that says what is observed: a run's observed.npz, or a mask as `load_matrix` reads it."""
     path = as_path("observed", path)
     if path.suffix.lower() != ".npz" or not path.is_file():
@@ -37,9 +34,10 @@ def load_observed(path):
     try:
         found = read_any_archive(path)
     except Damaged as error:
-        raise InvalidInput(
-            f"observed = {str(path)!r} is not accepted: expected {accepted} ({shorten(str(error))})."
-        ) from None
-    known = any(set(names) <= set(found) for names in (("mask",), ("matrices", "values"), MOMENTS))
-    require(known, "observed", str(path), accepted)
+        reason = shorten(str(error))
+        raise InvalidInput(f"observed = {str(path)!r} is not accepted: expected {accepted} ({reason}).") from None
+    try:
+        class_of(found)
+    except InvalidInput:
+        raise InvalidInput(f"observed = {str(path)!r} is not accepted: expected {accepted}.") from None
     return found

@@ -55,6 +55,12 @@ class Regression(Problem):
     """
 
     errors_over = ("samples",)
+    kept = MOMENTS
+
+    @classmethod
+    def restored(cls, target, observed, mean, source):
+        names = [name for name in (*MOMENTS, "whitening") if name in observed]
+        return cls.from_moments(target, **{name: observed[name] for name in names})
 
     def __init__(self, inputs, outputs, whiten=False, center=False):
         inputs, outputs = as_matrix("inputs", inputs), as_matrix("outputs", outputs)

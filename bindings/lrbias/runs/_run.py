@@ -6,7 +6,7 @@ import numpy as np
 
 from lrbias.storage import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
-from lrbias.experiments import parts
+from lrbias.experiments import parts_of_words
 from lrbias.steppers import Phase
 from lrbias.events import jumps
 from lrbias.storage import LOSSES
@@ -58,7 +58,7 @@ def check_settings(path, config):
 def parts_of(path, config):
     """(method, record, stop) of the run at `path`; StoreError when its settings are not those of a run."""
     try:
-        return parts(config["settings"])
+        return parts_of_words(config["settings"])
     except (InvalidInput, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _no_settings(path, error) from None
 

@@ -1,14 +1,19 @@
 """Frozen, validated settings, and how a refused value is reported."""
 
+import difflib
 import functools
+import inspect
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings._fields import Accepts, PathOf, accepted, accepted_by, default_of, plain_type
 
 COPIES = 3  # at least: layers, gradients and products beside each other
 
@@ -22,22 +27,23 @@ def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-Number = Annotated[float, BeforeValidator(_plain), Field(allow_inf_nan=False)]
-Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_plain), Field(allow_inf_nan=False), Accepts("a finite number")]
+Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True), Accepts("an integer")]
 
-Positive = Annotated[Number, Field(gt=0, description="a finite number greater than 0")]
-Finite = Annotated[Number, Field(description="a finite number")]
-Count = Annotated[Integer, Field(ge=1, lt=2**63, description="an integer of at least 1")]
-Depth = Annotated[Integer, Field(ge=1, le=1000, description="an integer of at least 1, at most 1000")]
-Scale = Annotated[Number, Field(ge=1e-100, le=1e100, description="a number from 1e-100 to 1e100, greater than 0")]
-Whole = Annotated[Integer, Field(ge=0, lt=2**63, description="an integer of at least 0")]
-NotNegative = Annotated[Number, Field(ge=0, description="a finite number of at least 0")]
-Fraction = Annotated[Number, Field(gt=0, le=1, description="a number greater than 0 and at most 1")]
-Share = Annotated[Number, Field(gt=0, lt=1, description="a number between 0 and 1")]
-Threads = Annotated[Integer, Field(ge=1, le=256, description="an integer from 1 to 256")]
-Compress = Annotated[Literal["auto", "off"], Field(description="auto or off")]
-Seed = Annotated[Integer, Field(ge=0, lt=2**64, description="an integer from 0 to 2^64 - 1")]
-File = Annotated[Path, Field(description="the path of a file")]
+Positive = Annotated[Number, Field(gt=0), Accepts("a finite number greater than 0")]
+Finite = Number
+Count = Annotated[Integer, Field(ge=1, lt=2**63), Accepts("an integer of at least 1")]
+Depth = Annotated[Integer, Field(ge=1, le=1000), Accepts("an integer of at least 1, at most 1000")]
+Scale = Annotated[Number, Field(ge=1e-100, le=1e100), Accepts("a number from 1e-100 to 1e100, greater than 0")]
+Whole = Annotated[Integer, Field(ge=0, lt=2**63), Accepts("an integer of at least 0")]
+NotNegative = Annotated[Number, Field(ge=0), Accepts("a finite number of at least 0")]
+Fraction = Annotated[Number, Field(gt=0, le=1), Accepts("a number greater than 0 and at most 1")]
+Share = Annotated[Number, Field(gt=0, lt=1), Accepts("a number between 0 and 1")]
+Threads = Annotated[Integer, Field(ge=1, le=256), Accepts("an integer from 1 to 256")]
+Compress = Literal["auto", "off"]
+Seed = Annotated[Integer, Field(ge=0, lt=2**64), Accepts("an integer from 0 to 2^64 - 1")]
+Switch = Annotated[bool, Field(strict=True), Accepts("True or False")]
+File = Annotated[Path, PathOf("a file")]
 
 
 class Settings(BaseModel):
@@ -45,7 +51,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __init__(self, *args, **values):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """The docstring and the signature name every field, as they are written in its `Field`."""
+        described = [_described(name, field) for name, field in cls.model_fields.items() if field.description]
+        if described:
+            cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), "\n".join(described)])
+        cls.__signature__ = inspect.Signature([_parameter(name, field) for name, field in cls.model_fields.items()])
+
+    def __init__(self, *args: Any, **values: Any):
         if args:
             raise InvalidInput(f"{type(self).__name__} takes its settings by name: {_names(type(self))}.")
         try:
@@ -54,14 +68,29 @@ class Settings(BaseModel):
             raise InvalidInput(_sentence(type(self), error.errors()[0])) from None
 
 
+def _described(name: str, field: FieldInfo) -> str:
+    default = default_of(field)
+    return f"{name}: {field.description}" + ("" if default is None else f" (default: {default})")
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    annotation = plain_type(field.annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The part of a sentence that names the known word which is spelled most like an unknown one; "" for none."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def validate(annotation, argument, value):
     """`value` as the annotated type, or InvalidInput naming `argument`."""
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError:
-        raise InvalidInput(
-            f"{argument} = {shorten(value)} is not accepted: expected {_accepted(annotation)}."
-        ) from None
+        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted(annotation)}.") from None
 
 
 @functools.cache
@@ -100,11 +129,6 @@ def check_formats(formats):
     return formats
 
 
-def _accepted(annotation):
-    descriptions = [data.description for data in annotation.__metadata__ if getattr(data, "description", None)]
-    return descriptions[-1]
-
-
 def _names(model):
     return ", ".join(model.model_fields)
 
@@ -113,11 +137,12 @@ def _sentence(model, error):
     """One sentence for the first thing that pydantic found wrong."""
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        return f"{name} = {shorten(error['input'])} is not accepted: {model.__name__} knows only {_names(model)}."
-    description = model.model_fields[name].description if name in model.model_fields else None
+        near = did_you_mean(name, model.model_fields)
+        return f"{name} = {shorten(error['input'])} is not accepted{near}: {model.__name__} knows only {_names(model)}."
+    wanted = accepted_by(model.model_fields[name]) if name in model.model_fields else None
     if error["type"] == "missing":
-        return f"{name} is missing: {model.__name__} expects {description}."
+        return f"{name} is missing: {model.__name__} expects {wanted}."
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidInput):
         return str(cause)
-    return f"{name} = {shorten(error['input'])} is not accepted: expected {description or error['msg']}."
+    return f"{name} = {shorten(error['input'])} is not accepted: expected {wanted or error['msg']}."

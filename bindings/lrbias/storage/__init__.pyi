@@ -17,7 +17,6 @@ from ._directory import check_new as check_new
 from ._directory import check_quantities as check_quantities
 from ._directory import read_json as read_json
 from ._directory import write_json as write_json
-from ._documents import PATHS as PATHS
 from ._documents import Count as Count
 from ._documents import Text as Text
 from ._documents import Whole as Whole

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import InvalidInput, StoreError
 from lrbias.storage._directory import progress_document, read_json
-from lrbias.storage._documents import PATHS, Count, Name, Quantity, Text, Whole
+from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
 from lrbias.storage._log import LOSSES
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout
@@ -34,7 +34,8 @@ from lrcore import layout
 FORMAT = 2  # 1: without an owner
 ROWS = "rows/"
 WHAT = "batch"
-PLACE = ("device", "threads", *PATHS)  # settings that may be others when a batch is finished
+# settings that may be others when a batch is finished: where it is made, and where its files lie
+PLACE = ("device", "threads", "target", "network", "observed", "inputs", "outputs")
 
 
 def columns_of(quantities):

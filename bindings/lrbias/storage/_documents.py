@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import StoreError, shorten
 
-PATHS = ("target", "network", "observed", "inputs", "outputs")  # settings that name a file
-
 Whole = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Count = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 Crc = Annotated[int, Field(ge=0, lt=2**32, strict=True)]

@@ -7,9 +7,9 @@ import zlib
 from pathlib import Path
 
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.experiments import Experiment
+from lrbias.experiments import Experiment, known_words, path_words
 from lrbias.problems import as_positions, is_number
-from lrbias.storage import PATHS
+from lrbias.settings import did_you_mean
 from lrbias.system import as_path
 
 PLAIN = re.compile(r"[^A-Za-z0-9.+-]+")
@@ -31,9 +31,8 @@ def expand(base, over):
     axes = [_axis(key, values) for key, values in over.items()]
     keys = [key for names, _ in axes for key in names]
     for key in keys:
-        require(
-            key in Experiment.model_fields, "over", key, f"keys of an experiment ({', '.join(Experiment.model_fields)})"
-        )
+        near = did_you_mean(key, known_words())
+        require(key in known_words(), "over", key, f"keys of an experiment ({', '.join(known_words())}){near}")
         require(key != "device", "over", key, "keys that tell runs apart; all of a sweep are made on one device")
         require(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
         require(keys.count(key) == 1, "over", key, "every key in one axis only")
@@ -45,8 +44,7 @@ def expand(base, over):
         name = run_name({key: labels[key][value] if key in labels else value for key, value in varied.items()})
         require(name not in runs, "over", shorten(varied), "runs that differ; two of them are the same")
         try:
-            checked = Experiment(**settings)
-            checked.parts()
+            Experiment.from_words(settings)
         except InvalidInput as error:
             raise InvalidInput(f"{error} (in the run {name})") from None
         runs[name] = settings
@@ -76,7 +74,7 @@ def plain_axes(over):
 
 
 def _plain(key, value):
-    if key in PATHS and isinstance(value, (str, os.PathLike)):
+    if key in path_words() and isinstance(value, (str, os.PathLike)):
         return str(as_path(key, value).resolve())
     if key == "entries" and value is not None and not is_number(value):
         value = as_positions(value)
@@ -90,7 +88,7 @@ def _labels_of_paths(keys, axes):
     """{key: {path: its last part}} for varied paths, where these tell them apart."""
     columns = dict(zip(keys, itertools.chain(*(zip(*rows, strict=True) for _, rows in axes)), strict=True))
     labels = {}
-    for key in set(PATHS) & set(columns):
+    for key in path_words() & set(columns):
         if all(isinstance(path, str) for path in columns[key]):
             names = {path: Path(path).name for path in columns[key]}
             if len(set(names.values())) == len(names):

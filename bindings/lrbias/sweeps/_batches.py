@@ -15,6 +15,7 @@ from lrbias.errors import Interrupted, StoreError
 from lrbias.experiments import Experiment, describe
 from lrbias.forecasts import seconds_of
 from lrbias.metrics import Observation, Plan, Setup
+from lrbias.network import Drawn
 from lrbias.steppers import batch_steps
 from lrbias.storage import LOSSES, ROWS, batch_owner, columns_of, losses_quantity, read_batch, write_batch
 from lrbias.system import collected, lock, one_blas_thread
@@ -60,7 +61,7 @@ def plan_batches(runs, device=CPU, workers=1):
     kinds = {}
     most = limits(device, workers)
     for name, settings in runs.items():
-        whole = Experiment(**settings)
+        whole = Experiment.from_words(settings)
         kind = _kind(whole, most)
         if kind is not None:
             kinds.setdefault(kind, (whole, []))[1].append(name)
@@ -74,20 +75,19 @@ def plan_batches(runs, device=CPU, workers=1):
 
 def _kind(whole, most):
     """What runs of one batch have in common, None for a run that is trained alone."""
-    method, record, stop = whole.parts()
-    if whole.target is not None or whole.network is not None or stop.settings() or whole.threads > 1:
+    method, record, start, run = whole.method, whole.record, whole.network, whole.run
+    shape = whole.problem.whole_shape
+    if shape is None or not isinstance(start, Drawn) or whole.stop.settings() or run.threads > 1:
         return None
-    if whole.init in SHORTENED and whole.compress == "auto":
+    if start.name in SHORTENED and run.compress == "auto":
         return None
-    if whole.sees_part or not (method.plain and method.fixed):
+    if not (method.plain and method.fixed) or record.remembers or record.looks_back:
         return None
-    if whole.output_scale != 1 or whole.parametrization != "standard" or record.remembers or record.looks_back:
-        return None
-    widths = tuple(whole.layer_widths(whole.shape))
-    if max(widths) > most.widest:
+    widths = start.layer_widths(shape)
+    if max(widths) > most.widest or start.output_scale * start.scale(widths) != 1:
         return None
     own = {key: value for key, value in method.settings().items() if key not in ("lr", "dt")}
-    return repr((widths, whole.dtype, own, record.settings(), whole.steps, whole.checkpoint_every))
+    return repr((widths, start.dtype, own, record.settings(), whole.steps, run.checkpoint_every))
 
 
 def _size(whole, count, most):
@@ -113,7 +113,7 @@ def make_batch(job):
     members = []
     for name, keys in settings.items():
         try:
-            members.append(Member(name, Experiment(**keys)))
+            members.append(Member(name, Experiment.from_words(keys)))
         except Exception as error:  # a row of the table; the others go on
             results[name] = ("failed", f"{type(error).__name__}: {error}")
     if not members:
@@ -144,7 +144,8 @@ class Member:
         self.params = network.params
         self.widths = network.widths
         self.record = arguments["record"]
-        self.steps, self.checkpoint_every = whole.steps, whole.checkpoint_every
+        self.steps = whole.steps
+        self.checkpoint_every = whole.run.checkpoint_every
         parts = self.problem, network, self.method, self.record
         self.settings = describe(*parts, **{key: arguments[key] for key in others})
         setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
-from lrbias.experiments import Experiment
+from lrbias.experiments import Experiment, path_words
 from lrbias.settings import Count, check_switches, validate
-from lrbias.storage import PATHS, batch_path, check_new, read_json, write_json
+from lrbias.storage import batch_path, check_new, read_json, write_json
 from lrbias.sweeps._axes import expand, plain_axes, plain_settings
 from lrbias.sweeps._batches import make_batch, plan_batches
 from lrbias.sweeps._table import ENDED, FORMAT, Sweep
@@ -216,7 +216,7 @@ def _jobs(made, document, units, device):
 
 
 def _absolute(settings):
-    return {key: str(Path(value).absolute()) if key in PATHS else value for key, value in settings.items()}
+    return {key: str(Path(value).absolute()) if key in path_words() else value for key, value in settings.items()}
 
 
 def make_job(job):
@@ -242,7 +242,7 @@ def make_run(job):
             places = {key: settings.get(key) for key in ("threads", "device")}
             run = resume_run(path, progress=False, **places)
         else:
-            run = train(**Experiment(**settings).arguments(), store=path, progress=False, forecast=False)
+            run = train(**Experiment.from_words(settings).arguments(), store=path, progress=False, forecast=False)
     except Exception as error:  # a row of the table; the other runs go on
         return "failed", f"{type(error).__name__}: {error}"
     return run.status, run.detail
@@ -264,7 +264,7 @@ def forecast_sweep(base, over, workers=None, device=None):
     for name, settings in runs.items():
         kind = (name in batched, *(repr(settings.get(key)) for key in COSTLY))
         if kind not in known:
-            whole = Experiment(**settings)
+            whole = Experiment.from_words(settings)
             arguments = whole.arguments()
             del arguments["stop"], arguments["threads"]
             arguments["device"] = place

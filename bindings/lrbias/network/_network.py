@@ -1,19 +1,20 @@
 """The student: layers W_1 … W_N in one flat vector, and how they are initialised."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
-from lrbias.problems import gaussian, orthonormal
-from lrbias.settings import Count, Depth, Finite, Positive, Scale, Seed, as_array, as_matrix, check_memory, validate
-from lrcore import layout, random
-
-PARAMETRIZATIONS = ("standard", "ntk")
-GAMMA, NTK_GAMMA = 1.5, 0.5  # of the protocol, and of the tangent parametrization
-MOST_LAYERS = 1000  # of which each has metrics and files of its own
-DTYPES = {"float64": np.float64, "float32": np.float32}
+from lrbias.errors import require
+from lrbias.network._balanced import Balanced
+from lrbias.network._checkpoint import check_start, start_of
+from lrbias.network._gaussian import Gaussian
+from lrbias.network._identity import Identical, Perturbed
+from lrbias.network._initialization import Drawn, Initialization, Start
+from lrbias.network._orthogonal import Orthogonal
+from lrbias.network._symmetric import Symmetric
+from lrbias.settings import Count, Depth, Scale, as_array, as_matrix, check_memory, validate
+from lrcore import layout
 
 
 class Network:
@@ -51,28 +52,13 @@ class Network:
         Layer i is stream i of `seed`: it does not change when layers are added after it. float32 networks are the
         rounded float64 ones. Raises InvalidInput.
         """
-        widths = as_widths(widths)
-        seed = validate(Seed, "seed", seed)
-        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        known = isinstance(parametrization, str) and parametrization in PARAMETRIZATIONS
-        require(known, "parametrization", parametrization, " or ".join(PARAMETRIZATIONS))
-        start = _deviations(widths, gamma, std, parametrization)
-        with np.errstate(over="ignore"):  # checked below
-            layers = [
-                gaussian(shape, seed, stream=i, domain=random.NETWORK) * deviation
-                for i, (shape, deviation) in enumerate(zip(layout.shapes(widths), start.deviations, strict=True), 1)
-            ]
-            params, _ = layout.flatten(layers, DTYPES[dtype])
-        accepted = f"a number for which all weights are finite in {dtype}"
-        require(np.isfinite(params).all(), *next(iter(start.settings.items())), accepted)
-        settings = {"widths": list(widths), **start.settings, "seed": seed, "dtype": dtype}
-        return cls(params, widths, settings, start.scale)
+        numbers = {"gamma": gamma, "std": std, "parametrization": parametrization, "seed": seed}
+        return cls.drawn(Gaussian(**numbers, dtype=dtype), widths)
 
     @classmethod
     def identical(cls, n, depth, alpha, dtype="float64"):
         """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
-        settings = {"init": "identical", "alpha": validate(Positive, "alpha", alpha)}
-        return cls._scaled_identities(n, depth, [settings["alpha"]] * validate(Depth, "depth", depth), dtype, settings)
+        return cls._of_identities(Identical(alpha=alpha, dtype=dtype), n, depth)
 
     @classmethod
     def perturbed(cls, n, depth, alpha, beta, dtype="float64"):
@@ -80,18 +66,14 @@ class Network:
 
         Chou et al.: the perturbation lets gradient descent recover negative eigenvalues, too.
         """
-        alpha, beta = validate(Positive, "alpha", alpha), validate(Positive, "beta", beta)
-        require(beta < alpha, "beta", beta, f"less than alpha, {alpha:g}")
-        scales = [alpha - beta] + [alpha] * (validate(Depth, "depth", depth) - 1)
-        return cls._scaled_identities(n, depth, scales, dtype, {"init": "perturbed", "alpha": alpha, "beta": beta})
+        return cls._of_identities(Perturbed(alpha=alpha, beta=beta, dtype=dtype), n, depth)
 
     @classmethod
-    def _scaled_identities(cls, n, depth, scales, dtype, settings):
+    def _of_identities(cls, initialization, n, depth):
         n = validate(Count, "n", n)
+        depth = validate(Depth, "depth", depth)
         check_memory("n", n, depth * n**2)
-        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        params, widths = layout.flatten([scale * np.eye(n) for scale in scales], DTYPES[dtype])
-        return cls(params, widths, {**settings, "widths": [n] * (depth + 1), "dtype": dtype})
+        return cls.drawn(initialization, (n,) * (depth + 1))
 
     @classmethod
     def orthogonal(cls, widths, alpha, seed=0, dtype="float64"):
@@ -99,14 +81,7 @@ class Network:
 
         Layer i is stream i of `seed`. Raises InvalidInput unless alpha > 0.
         """
-        widths = as_widths(widths)
-        seed = validate(Seed, "seed", seed)
-        alpha = validate(Positive, "alpha", alpha)
-        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        layers = [alpha * _orthogonal(shape, seed, i) for i, shape in enumerate(layout.shapes(widths), start=1)]
-        params, _ = layout.flatten(layers, DTYPES[dtype])
-        settings = {"init": "orthogonal", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
-        return cls(params, widths, settings)
+        return cls.drawn(Orthogonal(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
     def balanced(cls, widths, alpha, seed=0, dtype="float64"):
@@ -116,21 +91,7 @@ class Network:
         its singular values, between orthonormal directions that fit those of its neighbours. Raises InvalidInput
         unless alpha > 0.
         """
-        widths = as_widths(widths)
-        seed = validate(Seed, "seed", seed)
-        alpha = validate(Positive, "alpha", alpha)
-        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        depth = len(widths) - 1
-        rank = min(widths)
-        left, values, right = np.linalg.svd(gaussian((widths[-1], widths[0]), seed, 0, random.NETWORK), False)
-        roots = alpha * (values[:rank] / values[0]) ** (1 / depth)
-        sides = [right[:rank].T]
-        sides += [_orthogonal((n, rank), seed, i) for i, n in enumerate(widths[1:-1], start=1)]
-        sides.append(left[:, :rank])
-        layers = [(above * roots) @ below.T for below, above in itertools.pairwise(sides)]
-        params, _ = layout.flatten(layers, DTYPES[dtype])
-        settings = {"init": "balanced", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
-        return cls(params, widths, settings)
+        return cls.drawn(Balanced(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
     def symmetric(cls, widths, alpha, seed=0, dtype="float64"):
@@ -143,16 +104,19 @@ class Network:
 
         Raises InvalidInput unless the widths are three, the first is the last, and alpha > 0.
         """
-        widths = as_widths(widths)
-        seed = validate(Seed, "seed", seed)
-        fits = len(widths) == 3 and widths[0] == widths[-1]
-        require(fits, "widths", widths, "(n, d, n) for a symmetric start UUᵀ, which has depth 2")
-        alpha = validate(Positive, "alpha", alpha)
-        require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, "float64 or float32")
-        half = gaussian(widths[:2], seed, stream=1, domain=random.NETWORK) * (alpha / np.sqrt(widths[0]))
-        params, _ = layout.flatten([half.T, half], DTYPES[dtype])
-        settings = {"init": "symmetric", "widths": list(widths), "alpha": alpha, "seed": seed, "dtype": dtype}
-        return cls(params, widths, settings)
+        return cls.drawn(Symmetric(alpha=alpha, seed=seed, dtype=dtype), widths)
+
+    @classmethod
+    def drawn(cls, initialization: Drawn, widths: Any) -> "Network":
+        """The network of these widths with which an initialization starts: also one of somebody else's."""
+        return cls(*initialization.start_with(widths))
+
+    @classmethod
+    def initialized(cls, initialization: Initialization, problem: Any) -> "Network":
+        """The network with which `initialization` starts on a problem. Raises InvalidInput."""
+        network = cls(*initialization.start(problem.shape))
+        scale = initialization.output_scale
+        return network if scale == 1 else network.scaled(scale)
 
     @classmethod
     def from_layers(cls, layers):
@@ -177,19 +141,11 @@ class Network:
     @classmethod
     def from_checkpoint(cls, arrays):
         """The network of a checkpoint, {name: array}; of a linearised run the one that it linearised."""
-        origin = "origin_" if "origin_params" in arrays else ""
-        params, widths = (arrays[origin + name] for name in ("params", "widths"))
-        return cls(params, widths, scale=float(arrays.get(f"{origin}scale", 1)))
+        return cls(*start_of(arrays))
 
     def check_layers(self):
         """InvalidInput unless the layers fit the widths and are finite: of arrays that come from a file."""
-        widths = as_widths(self.widths)
-        known = self.params.ndim == 1 and self.params.dtype.name in DTYPES
-        require(known, "params", f"<{self.params.dtype}, shape {self.params.shape}>", "a vector, float64 or float32")
-        size = sum(rows * columns for rows, columns in itertools.pairwise(widths))
-        require(self.params.size == size, "params", f"<{self.params.size} numbers>", f"{size}, for widths {widths}")
-        require(np.isfinite(self.params).all(), "params", f"<{size} numbers>", "finite numbers")
-        validate(Scale, "scale", self.scale)
+        check_start(Start(self.params, self.widths, None, self.scale))
 
     @property
     def layers(self):
@@ -245,46 +201,3 @@ class Network:
         arrows = " → ".join(str(n) for n in self.widths)
         scale = "" if self.scale == 1 else f", output scale {self.scale:g}"
         return f"Network({arrows}, {self.dtype}, {self.params.size} parameters{scale})"
-
-
-class _Start(NamedTuple):
-    """Standard deviations of the layers, the output scale, and the settings that say so."""
-
-    deviations: list
-    scale: float
-    settings: dict
-
-
-def _deviations(widths, gamma, std, parametrization):
-    tangent = parametrization == "ntk"
-    inputs = [np.float64(n) for n in widths[:-1]]
-    settings = {"parametrization": "ntk"} if tangent else {}
-    scale = float(np.prod([n**-0.5 for n in inputs])) if tangent else 1.0
-    if std is not None:
-        require(gamma is None, "std", std, "either std or gamma")
-        std = validate(Positive, "std", std)
-        return _Start([std] * len(inputs), scale, {"std": std, **settings})
-    gamma = validate(Finite, "gamma", (NTK_GAMMA if tangent else GAMMA) if gamma is None else gamma)
-    with np.errstate(over="ignore"):
-        return _Start([n ** (tangent / 2 - gamma) for n in inputs], scale, {"gamma": gamma, **settings})
-
-
-def _orthogonal(shape, seed, stream):
-    """A random matrix with orthonormal columns, or rows when there are fewer of them."""
-    rows, columns = shape
-    tall = orthonormal(max(shape), min(shape), seed, stream, random.NETWORK)
-    return tall if rows >= columns else tall.T
-
-
-def as_widths(widths):
-    """`widths` as a tuple of integers, or InvalidInput."""
-    accepted = "at least two integers (n_0, …, n_N), each at least 1"
-    try:
-        widths = tuple(widths)
-    except TypeError:
-        raise InvalidInput(f"widths = {shorten(widths)} is not accepted: expected {accepted}.") from None
-    require(len(widths) >= 2, "widths", widths, accepted)
-    require(len(widths) - 1 <= MOST_LAYERS, "widths", widths, f"at most {MOST_LAYERS} layers")
-    widths = tuple(validate(Count, "widths", width) for width in widths)
-    check_memory("widths", widths, sum(rows * columns for rows, columns in itertools.pairwise(widths)))
-    return widths

@@ -1,0 +1,14 @@
+from ._absorbing import NONE as NONE
+from ._absorbing import AbsorbingSets as AbsorbingSets
+from ._hessian import Hessian as Hessian
+from ._plan import Plan as Plan
+from ._plan import has_another_core as has_another_core
+from ._record import Record as Record
+from ._registry import METRICS as METRICS
+from ._registry import Metric as Metric
+from ._registry import metric as metric
+from ._state import PRODUCT as PRODUCT
+from ._state import RANKS as RANKS
+from ._state import Observation as Observation
+from ._state import Setup as Setup
+from ._state import ranks_of as ranks_of

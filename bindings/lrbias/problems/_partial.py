@@ -1,0 +1,72 @@
+"""Some entries of a target, drawn or from a file; also what else a file says of it: measurements, moments of data."""
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lrbias.errors import InvalidInput, require
+from lrbias.problems._completion import Completion, Sensing
+from lrbias.problems._factorization import Problem
+from lrbias.problems._observed import load_observed, restore
+from lrbias.problems._registry import PROBLEMS, Fitted
+from lrbias.problems._targets import TARGETS, Made, TargetFile, Teacher
+from lrbias.settings import Accepts, Fraction, PathOf, Seed, Switch, Word, one_of
+
+
+@PROBLEMS.add
+class ObservedEntries(Fitted):
+    """The loss over observed entries: see `lb.Completion`.
+
+    A file may hold linear measurements instead (`lb.Sensing`), or the moments of data (`lb.Regression`).
+    """
+
+    name: ClassVar[str] = "completion"
+    selected_by: ClassVar[tuple[str, ...]] = ("observed", "fraction", "entries")
+    exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("observed", "fraction", "entries"),)
+    target: one_of(TARGETS) = Field(Teacher(), description="where the target comes from")
+    observed: Annotated[Any, PathOf("observed entries")] = Field(
+        None,
+        description="fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz "
+        "of a run",
+    )
+    fraction: Fraction | None = Field(None, description="fit only this share of the entries, drawn at random")
+    entries: Annotated[Any, Accepts("a number of entries, or their positions")] = Field(
+        None, description="fit only so many entries, drawn at random"
+    )
+    seed: Annotated[Seed, Word("mask_seed")] = Field(0, description="seed of the observed entries")
+    pairs: Switch = Field(
+        False,
+        description="draw entries of a square target in pairs (i, j), (j, i); fraction and entries count pairs",
+    )
+    mean: Switch = Field(False, description="divide the loss of observed entries by their number")
+
+    @model_validator(mode="after")
+    def _check_file(self) -> "ObservedEntries":
+        if self.observed is not None:
+            require("seed" not in self.model_fields_set, "mask_seed", self.seed, "nothing beside a file of entries")
+            require(not self.pairs, "pairs", self.pairs, "nothing beside a file of entries")
+        return self
+
+    def make(self, depth: int) -> Problem:
+        made = self.target.make(depth)
+        if self.observed is not None:
+            return self._from_file(made)
+        drawn = {"fraction": self.fraction, "entries": self.entries, "seed": self.seed, "pairs": self.pairs}
+        return Completion(made.matrix, mean=self.mean, source=made.source, **drawn)
+
+    def _from_file(self, made: Made) -> Problem:
+        found = load_observed(self.observed)
+        from_file = isinstance(self.target, TargetFile)
+        if "matrices" in found:
+            known = found.get("truth_known", from_file)  # a file of a run says so itself
+            return Sensing(found["matrices"], found["values"], made.matrix if known else None, self.mean)
+        if "mask" not in found:
+            require(from_file, "target", None, "a target file beside what a run keeps of another loss")
+            require(not self.mean, "mean", self.mean, "a setting of observed entries")
+            return restore(made.matrix, found)
+        target = np.where(found["known"], made.matrix, np.nan) if "known" in found else made.matrix
+        try:
+            return Completion(target, found["mask"], mean=self.mean, source=made.source)
+        except InvalidInput as error:  # here the mask has another name
+            raise InvalidInput(str(error).replace("mask =", "observed =", 1)) from None

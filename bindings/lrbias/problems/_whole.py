@@ -1,0 +1,25 @@
+"""A whole target."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from lrbias.problems._factorization import Factorization, Problem
+from lrbias.problems._registry import PROBLEMS, Fitted
+from lrbias.problems._targets import TARGETS, Teacher
+from lrbias.settings import one_of
+
+
+@PROBLEMS.add
+class WholeTarget(Fitted):
+    """The loss ½‖W − target‖² of a whole target: see `lb.Factorization`."""
+
+    name: ClassVar[str] = "factorization"
+    target: one_of(TARGETS) = Field(Teacher(), description="where the target comes from")
+
+    @property
+    def whole_shape(self) -> tuple[int, int] | None:
+        return getattr(self.target, "shape", None)
+
+    def make(self, depth: int) -> Problem:
+        return Factorization(*self.target.make(depth))

@@ -1,0 +1,122 @@
+"""The kinds of a part of an experiment by name (methods, initializations, problems): ours, and those of other packages.
+
+A kind is a `Settings` model with a `name`. It is registered where it is written:
+
+    @METHODS.add
+    class GD(Method): ...
+
+or by another package, as an entry point of the group that is named here.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Collection, Iterator
+from importlib.metadata import entry_points
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+
+from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings._models import Settings, did_you_mean
+
+
+class Kinds:
+    """What one of an experiment's parts can be.
+
+    section   the part, as a sentence calls it: "method"
+    word      the flag and flat key that names the kind; in a TOML table that is always `kind`
+    default   the kind of a part of which nothing is said
+    base      what all kinds are subclasses of
+    home      the package whose modules register kinds when they are imported
+    group     entry points with further ones
+    """
+
+    def __init__(
+        self, section: str, word: str, default: str, base: Any, home: str | None = None, group: str | None = None
+    ):
+        self.section = section
+        self.word = word
+        self.default = default
+        self.base = base
+        self.home = home
+        self.group = group
+        self._known: dict[str, type[Settings]] = {}
+
+    def add(self, kind: type[Settings]) -> type[Settings]:
+        """Register a kind; as a decorator it returns the class."""
+        self._known[kind.name] = kind
+        return kind
+
+    @functools.cached_property
+    def all(self) -> dict[str, type[Settings]]:
+        """{name: class}, with those of other packages."""
+        if self.home is not None:
+            for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__, f"{self.home}."):
+                importlib.import_module(module.name)
+        if self.group is not None:
+            for point in entry_points(group=self.group):
+                self.add(load_entry_point(point, self.base))
+        return dict(self._known)
+
+    def __iter__(self) -> Iterator[type[Settings]]:
+        return iter(self.all.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.all)
+
+    def find(self, name: Any) -> type[Settings]:
+        """The kind of this name, or InvalidInput."""
+        known = isinstance(name, str) and name in self.all
+        near = did_you_mean(name, self.all) if isinstance(name, str) else ""
+        require(known, self.word, name, " or ".join(self.all) + near)
+        return self.all[name]
+
+    def choose(self, words: Collection[str]) -> type[Settings]:
+        """The kind of a part whose kind is not named: the one that some of these words are about, else the default."""
+        for kind in self:
+            if set(getattr(kind, "selected_by", ())) & set(words):
+                return kind
+        return self.all[self.default]
+
+    def read(self, value: Any) -> Any:
+        """A kind from one, or from a table {"kind": …, key: value}."""
+        if isinstance(value, self.base):
+            return value
+        accepted = f"a {self.base.__name__}, or a table with its kind and settings"
+        require(isinstance(value, dict), self.word, value, accepted)
+        settings = dict(value)
+        return self.find(settings.pop("kind", self.default))(**settings)
+
+
+class OneOf:
+    """The field is one of these kinds, which has settings of its own."""
+
+    def __init__(self, kinds: Kinds):
+        self.kinds = kinds
+
+
+def one_of(kinds: Kinds) -> Any:
+    """The type of a field that is one of `kinds`."""
+    return Annotated[kinds.base, OneOf(kinds), BeforeValidator(kinds.read)]
+
+
+def kinds_of(field: FieldInfo) -> Kinds | None:
+    """The kinds that a field is one of, None for a plain setting."""
+    found = [data.kinds for data in field.metadata if isinstance(data, OneOf)]
+    return found[0] if found else None
+
+
+def load_entry_point(point: Any, base: type) -> Any:
+    """What an entry point of another package names: an instance or a subclass of `base`, else InvalidInput."""
+    where = f"the entry point {point.name} = {point.value} of {point.dist.name if point.dist else 'a package'}"
+    try:
+        found = point.load()
+    except Exception as error:
+        reason = shorten(f"<{error}")[1:]
+        raise InvalidInput(f"{where} cannot be loaded ({reason}); install it anew or remove it.") from error
+    if not (isinstance(found, base) or (isinstance(found, type) and issubclass(found, base))):
+        raise InvalidInput(f"{where} is no {base.__name__}.")
+    return found
