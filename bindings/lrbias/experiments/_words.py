@@ -17,7 +17,7 @@ from lrbias.methods import METHODS
 from lrbias.metrics import Record
 from lrbias.network import INITIALIZATIONS
 from lrbias.problems import PROBLEMS
-from lrbias.settings import Kinds, Settings, did_you_mean, kinds_of, names_a_file, word_of
+from lrbias.settings import Kinds, Settings, did_you_mean, either, kinds_of, names_a_file, word_of
 
 SECTIONS: dict[str, Kinds | type[Settings]] = {
     "problem": PROBLEMS,
@@ -190,23 +190,26 @@ def _take_model(model: type[Settings], left: dict[str, Any], kinds: Kinds | None
 
 def _misplaced(word: str, value: Any, parts: dict[str, Part]) -> str:
     """Why a word that exists is not accepted here: it belongs to other kinds than those that are chosen."""
-    if word in choices():
-        section = choices()[word].kinds.section
-        return f"{word} = {shorten(value)} is not accepted: expected nothing, since there is no {section} to choose."
-    having = [setting for setting in all_settings() if setting.word == word]
-    section = having[0].table[0]
-    others = " or ".join(dict.fromkeys(setting.kind for setting in having if setting.kind))
-    where = having[0].table[-1]
-    if section not in parts:
-        method = parts["method"].model.name
-        return f"{word} = {shorten(value)} is not accepted: {method} makes its {section} itself."
-    part = parts[section]
-    for name in having[0].table[1:]:
+    refused = f"{word} = {shorten(value)} is not accepted"
+    table, owners = _owners(word)
+    if table[0] not in parts:
+        return f"{refused}: {parts['method'].model.name} makes its {table[0]} itself."
+    part = parts[table[0]]
+    for name in table[1:]:
         part = part.values.get(name, part)
-    return (
-        f"{word} = {shorten(value)} is not accepted: it is a setting of {where} {others}, "
-        f"not of {part.model.name} ({', '.join(own_words(part.model))})."
-    )
+    known = ", ".join(own_words(part.model))
+    having = f", which has {known}" if known else ""
+    return f"{refused}: it is a setting of {table[-1]} {either(owners)}, not of {part.model.name}{having}."
+
+
+def _owners(word: str) -> tuple[tuple[str, ...], list[str]]:
+    """(table, names of kinds) of those models that have a setting, or the choice of a kind, of this word."""
+    if word in choices():
+        kinds, table = choices()[word]
+        part = SECTIONS[table[0]]
+        return table[:-1], [model.name for model in part if kinds in map(kinds_of, model.model_fields.values())]
+    having = [setting for setting in all_settings() if setting.word == word]
+    return having[0].table, list(dict.fromkeys(setting.kind for setting in having if setting.kind))
 
 
 def own_words(model: type[Settings]) -> list[str]:

@@ -11,7 +11,7 @@ from lrbias.devices import CPU, resolve
 from lrbias.errors import require
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
 from lrbias.forecasts._stability import Limits, limits
-from lrbias.methods import METHODS
+from lrbias.methods import Method
 from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
@@ -88,8 +88,8 @@ def told_escape(step: int | None, outcome: str, steps: int) -> str:
 
 def _check(problem, method, record):
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
-    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
-    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
+    accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
+    require(isinstance(method, Method), "method", method, accepted)
     require(record is None or isinstance(record, Record), "record", record, "a Record")
 
 

@@ -69,7 +69,9 @@ class Method(Settings):
 
     def settings(self):
         """Keys of an experiment file; what has its default is left out, apart from the method's own numbers."""
-        own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"lr_schedule", "ridge_schedule"})}
+        size = {name: getattr(self, name) for name in ("lr", "dt") if name in type(self).model_fields}
+        others = self.model_dump(exclude_defaults=True, exclude={"lr_schedule", "ridge_schedule"})
+        own = {"method": self.name, **size, **others}
         schedules = {key: getattr(self, key, None) for key in ("lr_schedule", "ridge_schedule")}
         return {**own, **{key: as_settings(value) for key, value in schedules.items() if value is not None}}
 

@@ -17,7 +17,7 @@ class DataFiles(Fitted):
     """The mean square error over samples: see `lb.Regression`."""
 
     name: ClassVar[str] = "regression"
-    selected_by: ClassVar[tuple[str, ...]] = ("inputs", "outputs", "whiten", "center")
+    selected_by: ClassVar[tuple[str, ...]] = ("inputs", "outputs")
     inputs: Annotated[Any, PathOf("samples")] = Field(description=f"fit data instead of a target: {SAMPLES}")
     outputs: Annotated[Any, PathOf("samples")] = Field(
         description="what the network is to make of these samples, in as many rows"

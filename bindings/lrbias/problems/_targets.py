@@ -65,7 +65,7 @@ class TargetFile(Target):
     """A matrix or an image: see `lb.load_matrix`."""
 
     name: ClassVar[str] = "file"
-    selected_by: ClassVar[tuple[str, ...]] = ("target", "crop")
+    selected_by: ClassVar[tuple[str, ...]] = ("target",)
     path: Annotated[Any, PathOf("a matrix"), Word("target")] = Field(
         description="fit this matrix: .npy, .csv, .tsv, .txt or an image (read as grey)"
     )

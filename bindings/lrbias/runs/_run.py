@@ -4,19 +4,16 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lrbias.storage import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
+from lrbias.events import jumps, plateaus
 from lrbias.experiments import parts_of_words
-from lrbias.steppers import Phase
-from lrbias.events import jumps
-from lrbias.storage import LOSSES
 from lrbias.network import Network
-from lrbias.runs._tracked import ModelRun, is_model
 from lrbias.problems import restore, strengths
-from lrbias.events import plateaus
 from lrbias.runs._recording import Recording
 from lrbias.runs._replay import network_at
-from lrbias.storage import RunFolder
+from lrbias.runs._tracked import ModelRun, is_model
+from lrbias.steppers import Phase
+from lrbias.storage import LOSSES, RunFolder, find_batched
 from lrcore import layout
 
 STRENGTHS, MATRIX = "product/mode_strengths", "product/matrix"
@@ -223,7 +220,7 @@ class Run(Recording):
 
     def strengths_of(self, products: np.ndarray, directions: int | None = None) -> np.ndarray:
         """(…, k): the strengths of modes in products (…, m, n). directions: how many; None: as the run's record has."""
-        record = parts(self.settings)[1]
+        record = parts_of_words(self.settings)[1]
         clusters = self.problem.mode_clusters(directions or record.directions, record.degenerate)
         sides = [vectors[:, : len(clusters)] for vectors in self.problem.mode_directions]
         with np.errstate(all="ignore"):  # what is not finite has no strengths

@@ -10,6 +10,7 @@ from ._fields import Unset as Unset
 from ._fields import Word as Word
 from ._fields import accepted_by as accepted_by
 from ._fields import default_of as default_of
+from ._fields import either as either
 from ._fields import names_a_file as names_a_file
 from ._fields import plain_type as plain_type
 from ._fields import word_of as word_of

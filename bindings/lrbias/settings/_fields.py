@@ -10,6 +10,7 @@ Its default, check, sentence, docstring, flag, help, TOML key and JSON schema co
 import functools
 import operator
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -95,11 +96,12 @@ def accepted(annotation: Any, metadata: Any = ()) -> str:
         nothing = ", or nothing" if len(inner) < len(arguments) else ""
         return " or ".join(map(accepted, inner)) + nothing
     if origin is Literal:
-        return _alternatives(arguments)
+        return either(arguments)
     return "True or False" if annotation is bool else getattr(annotation, "__name__", str(annotation))
 
 
-def _alternatives(words: tuple[str, ...]) -> str:
+def either(words: Sequence[str]) -> str:
+    """a, b or c."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}"
 
 

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from lrbias.errors import InvalidInput, require, shorten
+from lrbias.settings._fields import either
 from lrbias.settings._models import Settings, did_you_mean
 
 
@@ -51,14 +52,14 @@ class Kinds:
 
     @functools.cached_property
     def all(self) -> dict[str, type[Settings]]:
-        """{name: class}, with those of other packages."""
+        """{name: class}, with those of other packages: the default first, then by name."""
         if self.home is not None:
             for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__, f"{self.home}."):
                 importlib.import_module(module.name)
         if self.group is not None:
             for point in entry_points(group=self.group):
                 self.add(load_entry_point(point, self.base))
-        return dict(self._known)
+        return dict(sorted(self._known.items(), key=lambda item: (item[0] != self.default, item[0])))
 
     def __iter__(self) -> Iterator[type[Settings]]:
         return iter(self.all.values())
@@ -71,7 +72,7 @@ class Kinds:
         """The kind of this name, or InvalidInput."""
         known = isinstance(name, str) and name in self.all
         near = did_you_mean(name, self.all) if isinstance(name, str) else ""
-        require(known, self.word, name, " or ".join(self.all) + near)
+        require(known, self.word, name, either(self.names) + near)
         return self.all[name]
 
     def choose(self, words: Collection[str]) -> type[Settings]:

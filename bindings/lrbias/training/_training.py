@@ -15,7 +15,7 @@ from lrbias.errors import ForecastWarning, Interrupted, InvalidInput, StoreError
 from lrbias.events import PlateauWatch
 from lrbias.experiments import Stop, describe, to_toml
 from lrbias.forecasts import first_warnings
-from lrbias.methods import METHODS
+from lrbias.methods import Method
 from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
 from lrbias.network import Network
 from lrbias.problems import Problem
@@ -99,8 +99,8 @@ def train(
     """
     check_switches(progress=progress, forecast=forecast)
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
-    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
-    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
+    accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
+    require(isinstance(method, Method), "method", method, accepted)
     network, given = method.start(problem, network), network
     record, stop = _default(record, Record, "record"), _default(stop, Stop, "stop")
     stop.check(record)
