@@ -88,7 +88,11 @@ CLI = {
     "alpha": ("run --init identical --alpha 0", "alpha = 0.0", "greater than 0"),
     "beta": ("run --init perturbed --alpha 0.1 --beta 0.1", "beta = 0.1", "less than alpha, 0.1"),
     "beta of another init": ("run --init identical --beta 0.1", "beta = 0.1", "of network perturbed, not of identical"),
-    "gamma of another init": ("run --init orthogonal --gamma 1", "gamma = 1.0", "of network gaussian, not of orthogonal"),
+    "gamma of another init": (
+        "run --init orthogonal --gamma 1",
+        "gamma = 1.0",
+        "of network gaussian, not of orthogonal",
+    ),
     "alpha of gaussian": ("run --alpha 0.1", "alpha = 0.1", "not of gaussian, which has"),
     "identical rectangles": ("run --init identical --shape 5 6 --rank 2", "init = 'identical'", "all square"),
     "compress": ("run --compress yes", "compress = 'yes'", "auto or off"),
@@ -191,7 +195,11 @@ CLI = {
     "fraction above one": ("run --fraction 1.5", "fraction = 1.5", "at most 1"),
     "fraction nan": ("run --fraction nan", "fraction = nan", "at most 1"),
     "fraction of no entry": ("run --shape 5 4 --rank 2 --fraction 0.01", "fraction = 0.01", "one entry is observed"),
-    "fraction and entries": ("run --fraction 0.5 --entries 9", "entries = 9", "only one of observed, fraction, entries"),
+    "fraction and entries": (
+        "run --fraction 0.5 --entries 9",
+        "entries = 9",
+        "only one of observed, fraction, entries",
+    ),
     "entries zero": ("run --entries 0", "entries = 0", "at least 1"),
     "entries too many": ("run --shape 5 4 --rank 2 --entries 21", "entries = 21", "at most 20"),
     "mask seed": ("run --entries 9 --mask-seed=-1", "mask_seed = -1", "0 to 2^64"),
@@ -205,7 +213,11 @@ CLI = {
     "observed nan": ("run --target good.csv --observed nan.csv", "observed = 'nan.csv'", "finite"),
     "observed shape": ("run --observed good.csv", "observed = <an array of shape (2, 2)>", "shape (100, 100)"),
     "observed words": ("run --observed words.csv", "observed = 'words.csv'", "readable .csv"),
-    "observed and entries": ("run --observed good.csv --entries 3", "entries = 3", "only one of observed, fraction, entries"),
+    "observed and entries": (
+        "run --observed good.csv --entries 3",
+        "entries = 3",
+        "only one of observed, fraction, entries",
+    ),
     "observed and mask seed": ("run --observed good.csv --mask-seed 3", "mask_seed = 3", "beside a file"),
     "measurements unequal": ("run --observed unequal.npz", "values = <2 numbers>", "as many as matrices, 3"),
     "measurements for sgd": (

@@ -291,7 +291,8 @@ def _take_back(path):
 def test_a_gpu_has_one_worker(tmp_path, capsys):
     """In a process of its own, from the command line, with a forecast."""
     (tmp_path / "s.toml").write_text(
-        "[problem.target]\nshape = [3, 2]\nrank = 1\n[network]\ndepth = 2\n[run]\nsteps = 2\n[record]\nevery = 2\n[sweep]\nseed = [1, 2, 3, 4, 5, 6, 7, 8]\n"
+        "[problem.target]\nshape = [3, 2]\nrank = 1\n[network]\ndepth = 2\n[run]\nsteps = 2\n[record]\nevery = 2\n"
+        "[sweep]\nseed = [1, 2, 3, 4, 5, 6, 7, 8]\n"
     )
     code, shown, said = call(capsys, f"sweep {tmp_path}/s.toml -o {tmp_path}/s --device cuda --json")
     assert code == 0, said

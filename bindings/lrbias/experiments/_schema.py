@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from lrbias.experiments._words import SECTIONS
 from lrbias.settings import Kinds, Settings, accepted_by, kinds_of
 
+BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
 
@@ -70,4 +71,11 @@ def _type(field: FieldInfo) -> dict[str, Any]:
     made = TypeAdapter(field.rebuild_annotation()).json_schema(mode="validation")
     options = [option for option in made.pop("anyOf", [made]) if option.get("type") != "null"]
     chosen = options[0] if len(options) == 1 else {"anyOf": options}
-    return {key: value for key, value in chosen.items() if key not in ("default", "title")}
+    return _standard({key: value for key, value in chosen.items() if key not in ("default", "title")})
+
+
+def _standard(made: Any) -> Any:
+    """Pydantic keeps its own words for the bounds of a number that is read before it is checked."""
+    if isinstance(made, list):
+        return [_standard(part) for part in made]
+    return {BOUNDS.get(key, key): _standard(value) for key, value in made.items()} if isinstance(made, dict) else made

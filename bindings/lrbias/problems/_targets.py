@@ -12,6 +12,13 @@ from lrbias.settings import Accepts, Count, Depth, Kinds, PathOf, Positive, Seed
 SHAPE = "two integers (rows, columns)"
 Shape = Annotated[tuple[int, int], BeforeValidator(as_shape), Accepts(SHAPE)]
 
+Crop = Annotated[
+    tuple[int, int] | None,
+    BeforeValidator(lambda shape: None if shape is None else as_shape(shape, "crop")),
+    Accepts(SHAPE),
+    Unset("all of it"),
+]
+
 
 def _as_values(argument: str) -> Any:
     """The type of a list of numbers, called so in a sentence."""
@@ -72,9 +79,7 @@ class TargetFile(Target):
     scale: Annotated[Positive | None, Unset("as it is in the file")] = Field(
         None, description="spectral norm of the target"
     )
-    crop: Annotated[tuple[int, int] | None, BeforeValidator(lambda n: None if n is None else as_shape(n, "crop"))] = (
-        Field(None, description="rows and columns to cut from the middle of the target file")
-    )
+    crop: Crop = Field(None, description="rows and columns to cut from the middle of the target file")
 
     def make(self, depth: int) -> Made:
         source = {"target": self.path, "scale": self.scale, "crop": self.crop and list(self.crop)}
