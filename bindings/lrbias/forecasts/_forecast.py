@@ -15,7 +15,7 @@ from lrbias.methods import METHODS
 from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
-from lrbias.steppers import reduce, trainer_of
+from lrbias.steppers import Execution, make_stepper
 from lrbias.storage import capacity, losses_quantity
 from lrbias.system import clock, one_blas_thread, usual_errors
 from lrcore import status
@@ -248,13 +248,12 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
 
     network: what `method` makes of the `given` one.
     """
-    short = reduce(problem, network, method, device) if compress == "auto" else None
-    if short is not None:
+    stepper = make_stepper(method, problem, network, Execution(device=device, compress=compress))
+    if stepper.reduced:
         several = np.empty(CALL)
-        return seconds_of(lambda: short.advance(several, 0)) / several.size
-    trainer = trainer_of(method, problem, network.widths, network.params.copy(), device=device)
-    trainer.begin(given)
-    timed = _TimedSteps(trainer, np.empty(call, network.dtype))
+        return seconds_of(lambda: stepper.step(several, 0)) / several.size
+    stepper.init(given)
+    timed = _TimedSteps(stepper, np.empty(call, network.dtype))
     seconds = seconds_of(timed.call)
     return seconds * timed.calls / timed.steps
 
@@ -262,18 +261,18 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
 class _TimedSteps:
     """Calls that go on where the one before has stopped: a step of a grid can take any number of gradients."""
 
-    def __init__(self, trainer, losses):
-        self._trainer = trainer
+    def __init__(self, stepper, losses):
+        self._stepper = stepper
         self._losses = losses
         self.calls, self._whole, self._part = 0, 0, 0.0
-        trainer.budget = TIMED_GRADIENTS
+        stepper.budget = TIMED_GRADIENTS
 
     def call(self):
-        code = self._trainer.advance(self._losses, self._whole)
+        code = self._stepper.step(self._losses, self._whole)
         self.calls += 1
         paused = code == status.PAUSED
         self._whole += int(np.isfinite(self._losses).sum()) if paused else len(self._losses)
-        self._part = self._trainer.part_of_step(self._whole) if paused else 0.0
+        self._part = self._stepper.part_of_step(self._whole) if paused else 0.0
 
     @property
     def steps(self):

@@ -11,9 +11,9 @@ from lrbias.errors import require
 from lrbias.metrics import RANKS, ranks_of
 from lrbias.runs import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
-from lrbias.storage import Log, MemorySink, Quantity
+from lrbias.storage import Log, Quantity
 from lrbias.system import cores
-from lrbias.training import MeasureError, Recorder
+from lrbias.training import Logger, MeasureError
 from lrcore import cpu
 from lrcore.cpu import workspace
 
@@ -159,16 +159,15 @@ class Tracking:
         long a time has passed; None: only `commit` does."""
         self._sink = sink
         self._log = Log(self.quantities, sink)
-        self._in_memory = isinstance(sink, MemorySink)
         self._log.restore(step)
         self.recorded = step - 1
         self._elapsed = elapsed
         self._begun = time.monotonic()
-        self._commit_seconds = None if self._in_memory else commit_seconds
+        self._commit_seconds = commit_seconds
         self._last_commit = self._begun
         beside = Scratch(self.weights) if cores() > 1 else None
         most = max(1, WAITING_BYTES // self.weights.flat.nbytes)
-        self._recorder = Recorder(self._plan, Scratch(self.weights), beside, self._write, most)
+        self._logger = Logger(self._plan, Scratch(self.weights), beside, self._write, most)
 
     def record(self, step, noted=None):
         """Measure the model as it is, beside the training. noted: {scalar: value}."""
@@ -181,7 +180,7 @@ class Tracking:
             known["layers/gradient_rank"] = [ranks.batch for ranks in found]
             known["layers/sample_gradient_rank"] = [max(ranks.sample) for ranks in found]
         self._plan.note(step, known)
-        self._checked(self._recorder.measure, self.weights.read(), step, {})
+        self._checked(self._logger.measure, self.weights.read(), step, {})
 
     def _follow(self):
         """Read from the modules that the model has now."""
@@ -199,7 +198,7 @@ class Tracking:
 
     def drain(self):
         """Until everything recorded so far is measured."""
-        self._checked(self._recorder.drain)
+        self._checked(self._logger.drain)
 
     def _checked(self, act, *arguments):
         try:
@@ -218,28 +217,30 @@ class Tracking:
             self._note_progress("running", TRAINING)
             self._last_commit = now
 
-    def _note_progress(self, status, detail, step=None, checkpoint=0):
+    def _note_progress(self, status, detail):
         elapsed = self._elapsed + time.monotonic() - self._begun
-        step = self.recorded if step is None else step
-        self._sink.commit(step, checkpoint, status, detail, [self.tracked.every], elapsed)
+        self._sink.commit(self.recorded, 0, status, detail, [self.tracked.every], elapsed)
 
-    def commit(self, status, detail, step=None, checkpoint=None):
-        """Make everything recorded so far count. checkpoint: the arrays that training goes on from at `step`.
-
-        Where weights are not finite at the last record of a run that has finished, the detail says so.
-        """
+    def commit(self, status, detail):
+        """Make everything recorded so far count."""
         self.drain()
-        lost = self._lost_matrices() if status == "finished" else 0
-        if lost:
-            count = len(self.weights.matrices)
-            detail = f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
-        if status == "running" and not self._in_memory:
+        self.hand_on(status)
+        self._note_progress(status, self.detail(status, detail))
+
+    def hand_on(self, status):
+        """Hand all rows to the storage: as a tail while the run goes on, else whole blocks."""
+        if status == "running":
             self._sink.write_tail(self._log.tails())
         else:
             self._log.flush()
-        if checkpoint is not None:
-            self._sink.write_checkpoint(step, checkpoint, ())
-        self._note_progress(status, detail, step, step if checkpoint is not None else 0)
+
+    def detail(self, status, detail):
+        """`detail`, and of a run that has finished, how many weights are not finite at the last record."""
+        lost = self._lost_matrices() if status == "finished" else 0
+        if not lost:
+            return detail
+        count = len(self.weights.matrices)
+        return f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
 
     def _lost_matrices(self):
         """How many matrices were not finite at the record that was measured last."""
@@ -252,7 +253,11 @@ class Tracking:
         found = self._log.last(f"layers/{RANK[self.tracked.norm]}")
         return None if found is None else float(np.mean(found))
 
+    def close(self):
+        """End the thread that measures."""
+        self._logger.close()
+
     def end(self):
         """End the thread and give the folder free."""
-        self._recorder.close()
+        self.close()
         self._sink.close()

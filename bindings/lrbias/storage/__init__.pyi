@@ -8,6 +8,9 @@ from ._batch import owner_in as owner_in
 from ._batch import read_batch as read_batch
 from ._batch import refuse_writing as refuse_writing
 from ._batch import write_batch as write_batch
+from ._batch_writer import GOES_ON as GOES_ON
+from ._batch_writer import BatchWriter as BatchWriter
+from ._batch_writer import Entry as Entry
 from ._directory import LOSSES as LOSSES
 from ._directory import RunFolder as RunFolder
 from ._directory import RunWriter as RunWriter
@@ -22,7 +25,10 @@ from ._documents import Count as Count
 from ._documents import Text as Text
 from ._documents import Whole as Whole
 from ._log import Log as Log
-from ._log import MemorySink as MemorySink
 from ._log import committed as committed
 from ._log import losses_quantity as losses_quantity
+from ._memory import MemoryStorage as MemoryStorage
+from ._protocol import LoopStorage as LoopStorage
+from ._protocol import RunSource as RunSource
+from ._protocol import RunStorage as RunStorage
 from ._quantity import Quantity as Quantity

@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.storage._directory import LOSSES, chunk_rows, progress_document, shortened
+from lrbias.storage._directory import LOSSES, chunk_rows
 from lrbias.storage._quantity import Quantity
 
 
@@ -138,50 +138,3 @@ class Log:
     def tails(self):
         """{quantity: (first row, rows)} of what the blocks hold so far: at a commit on the way."""
         return {name: column.tail() for name, column in self.columns.items()}
-
-
-class MemorySink:
-    """What a run directory does, in memory: blocks and progress of a run without a store."""
-
-    def __init__(self):
-        self._blocks = {}
-        self._progress = {}
-        self._checkpoints = {}
-
-    def write_block(self, name, index, block):
-        self._blocks.setdefault(name, {})[index] = block
-
-    def write_tail(self, tails):
-        """Nothing: nobody reads a run in memory before it ends."""
-
-    def read(self, name, start, stop):
-        blocks = self._blocks[name]
-        joined = np.concatenate([blocks[index] for index in sorted(blocks)])
-        return joined[start:stop]
-
-    def write_checkpoint(self, step, arrays, widths):
-        self._checkpoints[step] = {name: array.copy() for name, array in arrays.items()}
-
-    def forget_checkpoint(self, step):
-        self._checkpoints.pop(step, None)
-
-    def checkpoint(self, step):
-        return self._checkpoints[step]["params"].copy()
-
-    def checkpoint_arrays(self, step):
-        return dict(self._checkpoints[step])
-
-    def checkpoint_steps(self):
-        return sorted(self._checkpoints)
-
-    def commit(self, *progress):
-        self._progress = progress_document(*progress)
-
-    def go_back(self, step):
-        self._progress = shortened(self._progress, step)
-
-    def progress(self):
-        return self._progress
-
-    def close(self):
-        pass

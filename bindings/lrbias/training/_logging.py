@@ -14,7 +14,7 @@ SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
 
 class MeasureError(Exception):
-    """A metric failed at `step`, where the parameters were `params` and the trainer's state `state`.
+    """A metric failed at `step`, where the parameters were `params` and the stepper's state `state`.
 
     The cause is the metric's own exception.
     """
@@ -38,7 +38,7 @@ class _Snapshot:
     done: bool = False
 
 
-class Recorder:
+class Logger:
     """Measures what is due, in the calling thread or beside it.
 
     A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
@@ -65,7 +65,7 @@ class Recorder:
             self._thread.start()
 
     def measure(self, params, step, state):
-        """Measure, or queue a snapshot of `params` (and of the trainer's `state`, for a failure).
+        """Measure, or queue a snapshot of `params` (and of the stepper's `state`, for a failure).
 
         Raises MeasureError or StoreError, also for earlier steps.
         """
