@@ -43,7 +43,7 @@ def _seen(run):
 
 def _has_own_time(run):
     """Whether t of this run is not that of others: a greedy method trains for as long as each of its phases takes."""
-    return run.settings["method"] == "glrl"
+    return run.method.phases
 
 
 class Comparison:
@@ -119,7 +119,7 @@ class Comparison:
         measure: self.difference or self.distance. A rate is left out when nothing can be compared up to then.
         """
         found = {}
-        runs = [run for run in self._timed if run is not self.reference and run.method.name == "gd"]
+        runs = [run for run in self._timed if run is not self.reference and run.method.euler]
         runs = [
             run for run in runs if run.method.lr_schedule is None and run.method.ridge == self.reference.method.ridge
         ]

@@ -264,7 +264,7 @@ class Experiment(Settings):
     def arguments(self):
         """Those of `train` that say what is trained and how; the target and the start are made here."""
         (method, record, stop), problem = self.parts(), self.problem()  # what is quick to refuse comes first
-        network = self._nothing() if method.name == "glrl" else self.student(problem)
+        network = self._nothing() if method.starts_empty else self.student(problem)
         if network is not None:
             network.check_method(method)
         return {
@@ -299,7 +299,7 @@ def _method(settings):
         accepted = f"a setting of method {name} ({', '.join(OWN[name])})"
         require(settings.get(key) is None, key, settings.get(key), accepted)
     own = {key: settings[key] for key in OWN[name] if settings.get(key) is not None}
-    if name == "glrl":
+    if METHODS[name].starts_empty:
         return _greedy(own, settings.get("depth"))
     own.setdefault("lr" if "lr" in OWN[name] else "dt", STEP_SIZE)
     return METHODS[name](**own)

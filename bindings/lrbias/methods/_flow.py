@@ -34,6 +34,7 @@ class GradientFlow(Method):
 
     name: ClassVar[str] = "flow"
     label: ClassVar[str] = "gradient flow"
+    step_name: ClassVar[str] = "dt"
     dt: Positive
     scheme: Annotated[str, AfterValidator(_known_scheme)] = Field("rk4", description="one of " + ", ".join(SCHEMES))
     rtol: Positive | None = Field(None, description="a finite number greater than 0")
@@ -54,6 +55,10 @@ class GradientFlow(Method):
     @property
     def fixed(self):
         return self.scheme in TABLEAUS
+
+    @property
+    def has_stability_limit(self):
+        return self.fixed
 
     @property
     def tolerances(self):

@@ -46,6 +46,8 @@ class GLRL(Method):
 
     name: ClassVar[str] = "glrl"
     label: ClassVar[str] = "greedy low-rank learning"
+    phases: ClassVar[bool] = True
+    starts_empty: ClassVar[bool] = True
     most_steps: ClassVar[int | None] = 1_000_000
     epsilon: Positive = 1e-6
     inner: Annotated[Any, AfterValidator(_checked_inner)] = GD(lr=1e-3)

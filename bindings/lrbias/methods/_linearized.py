@@ -24,6 +24,7 @@ class Linearized(Method):
 
     name: ClassVar[str] = "linearized"
     label: ClassVar[str] = "linearised gradient descent"
+    linear: ClassVar[bool] = True
     lr: Positive
     lr_schedule: schedule_field("lr_schedule") = None
 

@@ -13,7 +13,7 @@ class FitRecorder(Recorder):
     def __init__(self, tracking, stepper):
         self.tracking = tracking
         self._stepper = stepper
-        self.intervals = [tracking.tracked.every]
+        self.intervals = self.marks = [tracking.tracked.every]
 
     def begin(self, storage, step):
         self._start = step

@@ -94,7 +94,8 @@ class WeightPlan:
     """Which rows a record has: singular values of all matrices end to end, norm and ranks of each, what was noted."""
 
     def __init__(self, weights, tracked, scalars, samples):
-        self.every, self._epsilon = tracked.every, tracked.epsilon
+        self.every = tracked.every
+        self._epsilon = tracked.epsilon
         self._noted = {}
         count = len(weights.shapes)
         kinds = {VALUES: ("f8", sum(map(min, weights.shapes)))}
@@ -147,6 +148,7 @@ class Tracking:
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities = self._plan.quantities
         self.recorded = -1
+        self._logger = None
 
     def layers(self, patches=None):
         """A Layer for each matrix, as config.json has them."""
@@ -154,11 +156,11 @@ class Tracking:
         matrices = self.weights.matrices
         return [Layer(matrix.name, matrix.kind, *matrix.shape, known.get(matrix.name)) for matrix in matrices]
 
-    def begin(self, sink, step, elapsed=0.0, commit_seconds=None):
-        """Write to `sink` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when so
-        long a time has passed; None: only `commit` does."""
-        self._sink = sink
-        self._log = Log(self.quantities, sink)
+    def begin(self, storage, step, elapsed=0.0, commit_seconds=None):
+        """Write to `storage` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when
+        so long a time has passed; None: only `commit` does."""
+        self._storage = storage
+        self._log = Log(self.quantities, storage)
         self._log.restore(step)
         self.recorded = step - 1
         self._elapsed = elapsed
@@ -193,7 +195,7 @@ class Tracking:
         """Go on after `step`: later rows do not count any more, and are written again."""
         self.commit("running", TRAINING)  # rows are read back from where a commit puts them
         self.recorded = min(self.recorded, step - step % self.tracked.every)
-        self._sink.go_back(self.recorded)
+        self._storage.go_back(self.recorded)
         self._log.restore(step + 1)
 
     def drain(self):
@@ -213,13 +215,13 @@ class Tracking:
         self.recorded = row * self.tracked.every
         now = time.monotonic()
         if self._commit_seconds is not None and now - self._last_commit >= self._commit_seconds:
-            self._sink.write_tail(self._log.tails())
+            self._storage.write_tail(self._log.tails())
             self._note_progress("running", TRAINING)
             self._last_commit = now
 
     def _note_progress(self, status, detail):
         elapsed = self._elapsed + time.monotonic() - self._begun
-        self._sink.commit(self.recorded, 0, status, detail, [self.tracked.every], elapsed)
+        self._storage.commit(self.recorded, 0, status, detail, [self.tracked.every], elapsed)
 
     def commit(self, status, detail):
         """Make everything recorded so far count."""
@@ -230,7 +232,7 @@ class Tracking:
     def hand_on(self, status):
         """Hand all rows to the storage: as a tail while the run goes on, else whole blocks."""
         if status == "running":
-            self._sink.write_tail(self._log.tails())
+            self._storage.write_tail(self._log.tails())
         else:
             self._log.flush()
 
@@ -255,9 +257,10 @@ class Tracking:
 
     def close(self):
         """End the thread that measures."""
-        self._logger.close()
+        if self._logger:
+            self._logger.close()
 
     def end(self):
         """End the thread and give the folder free."""
         self.close()
-        self._sink.close()
+        self._storage.close()

@@ -32,7 +32,7 @@ RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 def exact_reduction(method, problem, network, device=CPU):
     """The exact reduction of this training, a Stepper; None where there is none (or it would not be shorter)."""
-    if not (problem.plain and method.plain and method.fixed):
+    if not (method.is_plain_on(problem) and method.fixed):
         return None
     if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None

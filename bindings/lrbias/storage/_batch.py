@@ -129,7 +129,8 @@ class Batch:
 
     def _check(self):
         """Damaged unless the arrays have the shapes that the document says."""
-        arrays, document = self._arrays, self.document
+        arrays = self._arrays
+        document = self.document
         runs = len(document["members"])
         steps = document["steps"]
         widths = document["widths"]

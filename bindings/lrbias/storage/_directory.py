@@ -365,7 +365,8 @@ class RunWriter(RunFolder):
         self._lock = held
         self._owner = Owner()
         self._room = {}
-        self._written, self._superseded = set(), set()  # checkpoints since the last commit
+        self._written = set()  # checkpoints since the last commit
+        self._superseded = set()
 
     def _require_own(self):
         """A forked child has a copy of this writer: StoreError before it overwrites what its parent has written."""
@@ -500,7 +501,8 @@ class RunWriter(RunFolder):
             self._write_progress(document, sorted(kept))
             for superseded in self._superseded:
                 remove_file(self.checkpoint_path(superseded))
-            self._written, self._superseded = set(), set()
+            self._written = set()
+            self._superseded = set()
         if status != "running":  # then every row is in a chunk
             remove_file(self.path / "tail.npz")
 

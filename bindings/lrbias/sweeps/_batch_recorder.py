@@ -60,7 +60,7 @@ class BatchRecorder(Recorder):
         self._members = members
         self._stepper = stepper
         self._checkpoint_every = members[0].checkpoint_every
-        self.intervals = sorted({*batch.intervals, self._checkpoint_every})
+        self.intervals = self.marks = sorted({*batch.intervals, self._checkpoint_every})
 
     def begin(self, storage, step):
         self._batch = storage

@@ -4,7 +4,6 @@ Which runs go together is decided when a sweep is made and stands in its sweep.j
 however many workers there are. A batch saves all that it has now and then, and goes on from there when it was killed.
 """
 
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from lrbias.steppers import BatchStepper
 from lrbias.storage import BatchWriter, Entry, batch_owner
 from lrbias.sweeps._batch_recorder import BatchMember, BatchRecorder
 from lrbias.system import display, lock, one_blas_thread
-from lrbias.training import Loop, Span, Subject, made_with
+from lrbias.training import EverySeconds, Loop, Span, Subject, made_with
 
 SHORTENED = ("identical", "perturbed", "orthogonal")  # starts that have an exact reduction
 FEWEST = 8  # runs in a batch: the lanes of a vector
@@ -149,24 +148,6 @@ def _stepper(members, device):
     targets = np.stack([member.problem.target for member in members])
     params = np.stack([member.params for member in members])
     return BatchStepper([member.method for member in members], targets, params, members[0].widths, device)
-
-
-class EverySeconds:
-    """Commits once so many seconds have passed, and longer where they take more than `share` of the time."""
-
-    intervals = ()
-
-    def __init__(self, seconds, share):
-        self._seconds = self._pause = seconds
-        self._share = share
-        self._last = time.monotonic()
-
-    def due(self, step, stage_over):
-        return time.monotonic() - self._last > self._pause
-
-    def took(self, seconds):
-        self._pause = max(self._seconds, seconds / self._share)
-        self._last = time.monotonic()
 
 
 def batched_cost(whole, device=CPU, runs=FEWEST):

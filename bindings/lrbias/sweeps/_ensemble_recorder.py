@@ -19,7 +19,7 @@ class EnsembleRecorder(Recorder):
     def __init__(self, plan, part, stepper):
         self._plan = plan
         self._stepper = stepper
-        self.intervals = [plan.every]
+        self.intervals = self.marks = [plan.every]
         self._problems = [plan.problems[i] for i in part]
         self._shared = all(problem is self._problems[0] for problem in self._problems)
         self._floor = FLOOR * np.array([[problem.spectrum.values[0]] for problem in self._problems])
@@ -55,7 +55,8 @@ class EnsembleRecorder(Recorder):
 
     def _rank(self, row):
         """(runs,): with the hysteresis of `lb.jumps`."""
-        lower, upper = self._plan.lower, self._plan.upper
+        lower = self._plan.lower
+        upper = self._plan.upper
         if row == 0:
             return first_rank(self._values, lower, self._floor)
         before = self._ranks[:, row - 1]

@@ -89,7 +89,8 @@ def ensemble(
     check_switches(progress=progress)
     whole = _Plan(problem, network, method, runs)
     place = resolve(device)
-    whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
+    whole.steps = validate(Count, "steps", steps)
+    whole.every = validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
     lower, upper = check_thresholds(lower, upper)
     sets = AbsorbingSets() if sets is None else sets

@@ -1,8 +1,9 @@
+from ._commits import EverySeconds as EverySeconds
+from ._commits import EverySteps as EverySteps
+from ._commits import Never as Never
 from ._logging import Logger as Logger
 from ._logging import MeasureError as MeasureError
-from ._loop import EverySteps as EverySteps
 from ._loop import Loop as Loop
-from ._loop import Never as Never
 from ._loop import Span as Span
 from ._loop import Subject as Subject
 from ._provenance import made_with as made_with

@@ -8,8 +8,11 @@ import numpy as np
 
 from lrbias.errors import Interrupted, StoreError
 from lrbias.steppers import Chunks
-from lrbias.system import Owner, collected, compile_seconds
+from lrbias.system import Owner, collected
+from lrbias.training._callbacks import Callbacks
+from lrbias.training._clock import Clock
 from lrbias.training._logging import MeasureError
+from lrbias.training._stops import NoStops
 from lrcore import status
 from lrcore.adaptive import ENDLESS
 
@@ -27,63 +30,6 @@ class Subject(NamedTuple):
     view: Callable[[], Any]
     way_on: str | None
     display: Any
-
-
-class EverySteps:
-    """Commits at multiples of `every` steps, and where a stage of the training ends."""
-
-    def __init__(self, every):
-        self._every = every
-        self.intervals = (every,)
-
-    def due(self, step, stage_over):
-        return step % self._every == 0 or stage_over
-
-    def took(self, seconds):
-        """A commit has taken so long."""
-
-
-class NoStops:
-    """What ends a run before its last step: nothing.
-
-    loss       the loss that a run stops at
-    intervals  in steps: of looks that need a chunk to end there
-    """
-
-    loss: float | None = None
-    intervals: tuple[int, ...] = ()
-
-    def sentence(self, step):
-        """Why the run stops at `step`, None where it goes on."""
-        return
-
-
-class Clock:
-    """Seconds of training, without those of compilation."""
-
-    def __init__(self, before=0.0):
-        self._before = before
-        self.start()
-
-    def start(self):
-        self._started = time.perf_counter()
-        self._compiled = compile_seconds()
-
-    @property
-    def elapsed(self):
-        return self._before + time.perf_counter() - self._started - (compile_seconds() - self._compiled)
-
-
-class Never:
-    """Commits only at the end."""
-
-    intervals = ()
-
-    def due(self, step, stage_over):
-        return False
-
-    def took(self, seconds):
-        """A commit has taken so long."""
 
 
 class Span(NamedTuple):
@@ -106,30 +52,33 @@ class Span(NamedTuple):
 class Loop:
     """Steps from one to another.
 
-    stepper   makes them: a `Stepper`
-    recorder  takes their losses and measures what is due: a `Recorder`
-    storage   keeps what is committed: a `RunStorage`
-    span      which steps, and when to commit
-    subject   how to speak of it
-    stops     what ends it early
+    stepper    makes them: a `Stepper`
+    recorder   takes their losses and measures what is due: a `Recorder`
+    storage    keeps what is committed: a `LoopStorage`
+    span       which steps, and when to commit
+    subject    how to speak of it
+    stops      what ends it early
+    callbacks  what is called meanwhile
     """
 
-    def __init__(self, stepper, recorder, storage, span, subject, stops=None):
+    def __init__(self, stepper, recorder, storage, span, subject, stops=None, callbacks=None):
         self.stepper = stepper
         self.recorder = recorder
         self.storage = storage
         self.subject = subject
         self.stops = stops or NoStops()
+        self.callbacks = callbacks or Callbacks()
         self.chunks = span.chunks(stepper)
         self.step = self.checkpoint = span.first
         self._last = span.last
         self._keeps_all = span.keeps_all
         self._commits = span.commits
-        self._intervals = sorted({*recorder.intervals, *self.stops.intervals, *span.commits.intervals})
+        self._intervals = sorted({*recorder.marks, *self.stops.intervals, *span.commits.intervals})
         self._clock = Clock(storage.progress()["elapsed"] if span.first else 0.0)
         self._loss = float("nan")
         self._loss_reached = False
         self._stage_over = False  # whether the stepper asks for a commit here
+        self._failed = False
 
     def run(self):
         """Make the steps, whatever ends them; commit; return the run.
@@ -137,29 +86,35 @@ class Loop:
         Raises Interrupted, StoreError, and what a function of the user's raised.
         """
         owner = Owner()
+        failure = None
         try:
             self.subject.display.start(self.step, self._last)
-            with collected() as signals:
-                ending = self.make(signals)
+            with collected() as self.callbacks.signals:
+                ending = self.make(self.callbacks.signals)
         except StoreError as error:  # what could be written is committed already
             if not self.storage.path.exists():  # then there is nothing to resume
                 raise
             raise StoreError(f"{error} When that is mended: {self.subject.way_on}") from error
-        except MeasureError as error:
-            self._fail(error)
+        except MeasureError as error:  # in a function of the user's, or for one in a metric
+            ending = self._fail(error)
+            failure = error.__cause__
         finally:
             self.recorder.close()
             if owner.here:  # a child that a metric forked ends here, too
                 self.subject.display.stop()
             self.storage.close()
+        self._end_callbacks(failure)
+        if failure:
+            raise failure from None
         run = self.subject.view()
-        if ending == "interrupted":
-            raise Interrupted(f"interrupted at step {self.step}{self._kept()}", run, signals[0])
+        if ending == "interrupted" or self.callbacks.interrupted:
+            raise Interrupted(f"interrupted at step {self.step}{self._kept()}", run, self.callbacks.signals[0])
         return run
 
     def make(self, signals):
         """Make the steps and commit; returns the status that ended them. signals: a list that fills when one comes."""
         self.recorder.begin(self.storage, self.step)
+        self._call(self.callbacks.start, self.subject.view)
         self.recorder.record(self.step)
         self.recorder.drain()
         self._clock.start()  # every metric was compiled, by whichever thread measured here
@@ -257,19 +212,34 @@ class Loop:
         elapsed = self._clock.elapsed
         detail = self.recorder.detail(ending, detail)
         self.storage.commit(self.step, self.checkpoint, ending, detail, self.recorder.intervals, elapsed)
+        if not self._failed:
+            self._call(self.callbacks.commit, self.step)
+
+    def _call(self, callback, argument):
+        """Raises MeasureError for what a callback has raised."""
+        try:
+            callback(argument)
+        except Exception as error:
+            raise MeasureError(self.step, *self.stepper.snapshot()) from error
 
     def _fail(self, error):
-        """Commit where a function of the user's, or a metric, has failed; training may be further by now.
-
-        Raises what it has raised.
-        """
+        """Commit where something has failed; training may be further by now. Returns the status."""
+        self._failed = True
+        self.recorder.failed(error)
         self.step = error.step
         self.stepper.restore(error.params, error.state)
-        self.recorder.close()
-        self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
+        ending = self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
         if self.subject.way_on:
             error.__cause__.add_note(f"The run up to there is saved; continue with: {self.subject.way_on}")
-        raise error.__cause__ from None
+        return ending
+
+    def _end_callbacks(self, failure):
+        try:
+            self.callbacks.end(self.subject.view)
+        except Exception as error:
+            if failure is None:
+                raise
+            failure.add_note(f"on_end has failed, too: {type(error).__name__}: {error}")
 
     def _kept(self):
         """The rest of a sentence: what is there of an interrupted run, and how to go on with it."""

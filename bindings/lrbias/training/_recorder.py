@@ -7,10 +7,12 @@ class Recorder:
     """Takes the losses of the steps and measures what is due. This one keeps nothing.
 
     intervals  in steps: of its rows
+    marks      in steps: of records, at each of which a chunk ends
     rank       a number for the display, beside the loss
     """
 
     intervals: list[int]
+    marks: list[int]
     rank: float | None = None
 
     def begin(self, storage, step):
@@ -50,6 +52,10 @@ class Recorder:
     def state(self, step):
         """{name: array} for a checkpoint at `step`, beside what the stepper needs."""
         return {}
+
+    def failed(self, error):
+        """Go back to the record where something of the user's failed (a MeasureError); nothing is recorded any more."""
+        raise error
 
     def close(self):
         """Nothing is recorded any more."""

@@ -5,6 +5,7 @@ import numpy as np
 from lrbias.events import PlateauWatch
 from lrbias.metrics import Observation, Plan, Setup, has_another_core
 from lrbias.storage import LOSSES, Log, as_recorded, check_quantities, losses_quantity
+from lrbias.training._callbacks import as_row
 from lrbias.training._logging import Logger
 from lrbias.training._recorder import Recorder
 from lrcore import status
@@ -20,9 +21,10 @@ class RunRecorder(Recorder):
     stepper  whose `params` are measured
     start    a function without arguments for the layers at step 0
     known    the quantities of a run that is resumed, as config.json has them
+    tell     a function (step, row) that is called at each record, or None
     """
 
-    def __init__(self, task, stepper, start, known=None):
+    def __init__(self, task, stepper, start, known=None, tell=None):
         self._task = task
         self._stepper = stepper
         threads = task.execution.threads
@@ -31,11 +33,16 @@ class RunRecorder(Recorder):
         self.setup = Setup(task.problem, stepper.widths, dtype, task.record, task.method, device, start)
         self.observation = Observation(self.setup)
         self.plan = Plan(self.setup)
-        self._beside = Observation(self.setup) if has_another_core(threads, task.record, device) else None
+        beside = has_another_core(threads, task.record, device) and task.stop.when is None
+        self._beside = Observation(self.setup) if beside else None
         self.plan.probe(self.observation.at(stepper.params), known)
         self._own = stepper.quantities(task.record.every)
         self.quantities = as_recorded([losses_quantity(dtype), *self.plan.quantities, *self._own], known)
         self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self._own)})
+        self._tell = tell
+        self.marks = sorted({*self.intervals, task.record.every}) if tell else self.intervals
+        self._dtypes = {quantity.name: quantity.dtype for quantity in self.quantities}
+        self._logger = None
         self.watch = None
         if task.stop.plateaus is not None:
             self.watch = PlateauWatch(task.stop.plateaus, task.record.intervals()["effective_rank"])
@@ -54,8 +61,8 @@ class RunRecorder(Recorder):
     def begin(self, storage, step):
         self._log = Log(self.quantities, storage)
         self._storage = storage
-        ordered = self.plan.ordered
-        self._logger = Logger(self.plan, self.observation, self._beside, self._write, ordered=ordered)
+        more = {"ordered": self.plan.ordered, "tell": self._tell_of}
+        self._logger = Logger(self.plan, self.observation, self._beside, self._write, **more)
         self._log.restore(step, storage.progress())
         if self.watch and step:
             self.watch.restore(*self._watched(storage, step))
@@ -73,10 +80,20 @@ class RunRecorder(Recorder):
             self.watch.note_losses(step, losses)
 
     def record(self, step):
-        self._logger.measure(self._stepper.params, step, self._stepper.state())
+        own = []
         for quantity, value in zip(self._own, self._stepper.values() if self._own else [], strict=True):
             if step % quantity.interval == 0:
-                self._log.set(quantity.name, step // quantity.interval, value)
+                own.append((quantity.name, step // quantity.interval, value))
+        for each in own:
+            self._log.set(*each)
+        told = None
+        if self._tell and any(step % interval == 0 for interval in self.marks):
+            told = {"loss": self._loss_at(step), **as_row(own, self._dtypes)}
+        self._logger.measure(self._stepper.params, step, self._stepper.state(), told)
+
+    def _tell_of(self, step, known, rows):
+        """Tell of a record what is `known` of it, and its rows, as they are written."""
+        self._tell(step, {**known, **as_row(rows, self._dtypes)})
 
     @property
     def rank(self):
@@ -127,5 +144,11 @@ class RunRecorder(Recorder):
         arrays.pop("scale", None)  # which the problem has
         self.plan.memory.restore(kept)
 
+    def failed(self, error):
+        self.close()
+        if error.kept is not None:
+            self.plan.memory.restore(error.kept)
+
     def close(self):
-        self._logger.close()
+        if self._logger:
+            self._logger.close()

@@ -1,15 +1,38 @@
 """When a run ends before its last step: a `Stop` at work."""
 
 
-class Stops:
-    """What a Stop says of one run, whose rows a RunRecorder has."""
+class NoStops:
+    """What ends a run before its last step: nothing.
 
-    def __init__(self, stop, record, recorder):
+    loss       the loss that a run stops at
+    intervals  in steps: of looks that need a chunk to end there
+    """
+
+    loss: float | None = None
+    intervals: tuple[int, ...] = ()
+
+    def sentence(self, step):
+        """Why the run stops at `step`, None where it goes on."""
+        return
+
+
+class Stops(NoStops):
+    """What a Stop says of one run.
+
+    recorder: a RunRecorder, once there is one; it calls `look` at each record where a function is asked.
+    """
+
+    def __init__(self, stop, record):
         self.loss = stop.loss
         self.intervals = () if stop.gradient is None else (record.every,)
+        self.recorder = None
         self._stop = stop
         self._every = record.every
-        self._recorder = recorder
+        self._found = False  # what the function has said
+
+    def look(self, step, row):
+        """Ask the function of the user's."""
+        self._found = bool(self._stop.when(step, row))
 
     def sentence(self, step):
         """Why the run stops at `step`, None where it goes on."""
@@ -17,16 +40,18 @@ class Stops:
             return f"the gradient norm is at most {self._stop.gradient:g}"
         if self._plateaus_reached(step):
             return f"the effective rank has reached its plateau {self._stop.plateaus}"
+        if self._found:
+            return "the function that was given as `when` has said so"
         return None
 
     def _gradient_reached(self, step):
         if self._stop.gradient is None or step % self._every:
             return False
-        return self._recorder.gradient_norm(step) <= self._stop.gradient
+        return self.recorder.gradient_norm(step) <= self._stop.gradient
 
     def _plateaus_reached(self, step):
-        watch = self._recorder.watch
+        watch = self.recorder.watch
         if not watch or step % watch.every:
             return False
-        self._recorder.drain()
+        self.recorder.drain()
         return watch.reached()

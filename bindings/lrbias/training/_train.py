@@ -14,7 +14,8 @@ from lrbias.settings import Compress, Count, Threads, check_switches, validate
 from lrbias.steppers import Execution, make_stepper
 from lrbias.storage import MemoryStorage, RunWriter, check_new
 from lrbias.system import announce_compilation, one_blas_thread, usual_errors
-from lrbias.training._run import Task, config_of, first_checkpoint, run_of
+from lrbias.training._callbacks import Callbacks
+from lrbias.training._run import Task, Watch, config_of, first_checkpoint, run_of
 from lrbias.training._run_recorder import RunRecorder
 
 
@@ -33,6 +34,7 @@ def train(
     threads=1,
     compress="auto",
     device="cpu",
+    callbacks=(),
 ):
     """Train `network` on `problem` and return the Run.
 
@@ -53,34 +55,49 @@ def train(
                       whole layers grow, and can lead them elsewhere
     device            "cpu", "cuda" (an NVIDIA GPU, extra `cuda`, the same bits) or "auto": a GPU where one can be
                       used, else the CPU
+    callbacks         what to call meanwhile: functions of (step, row), or objects with any of on_start(run),
+                      on_record(step, row), on_commit(step) and on_end(run). A row is {name: value} of what was
+                      measured at that record, and the loss there; rows come in the order of the steps
 
     A loss that is no longer finite ends the run with status "diverged"; that is a result, not an error. Ctrl-C and
-    SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. Raises InvalidInput for settings
+    SIGTERM save everything and raise Interrupted, whose `.run` is the run so far. An exception in a metric of the
+    user's or in a callback saves everything, too, with status "failed", and is raised. Raises InvalidInput for settings
     that are not accepted (nothing is created then) and StoreError when the folder cannot be written.
     """
     check_switches(progress=progress, forecast=forecast)
-    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
-    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
-    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
+    _check_kinds(problem, method)
     start = _Start(method.start(problem, network), network)
     record = _default(record, Record, "record")
     stop = _default(stop, Stop, "stop")
     stop.check(record)
-    steps = validate(Count, "steps", method.most_steps if steps is None else steps)
-    checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
-    threads = validate(Threads, "threads", threads)
-    compress = validate(Compress, "compress", compress)
-    task = Task(problem, method, record, stop, Execution(threads, resolve(device, threads), compress))
-    task = _fitting(task, start.network)
+    steps = method.most_steps if steps is None else steps
+    asked = _checked(steps=steps, checkpoint_every=checkpoint_every, threads=threads, device=device, compress=compress)
+    execution = Execution(asked["threads"], resolve(device, asked["threads"]), compress)
+    task = _fitting(Task(problem, method, record, stop, execution), start.network)
+    watch = Watch.of(stop, record, Callbacks(callbacks), progress)
     if store is not None:
         check_new(store)
     announce_compilation(progress)
     if forecast:
-        for sentence in first_warnings(task.problem, start.network, network, method, steps):
-            warnings.warn(sentence, ForecastWarning, stacklevel=3)
-    asked = {"steps": steps, "checkpoint_every": checkpoint_every, "threads": threads}
-    asked.update(device=device, compress=compress)
-    return _begin(task, start, asked, store, progress)
+        _warn(first_warnings(task.problem, start.network, network, method, asked["steps"]))
+    return _begin(task, start, asked, store, watch)
+
+
+def _warn(sentences):
+    for sentence in sentences:
+        warnings.warn(sentence, ForecastWarning, stacklevel=4)
+
+
+def _check_kinds(problem, method):
+    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
+    accepted = "a GD, GradientFlow, SGD, GLRL or Linearized"
+    require(isinstance(method, tuple(METHODS.values())), "method", method, accepted)
+
+
+def _checked(**asked):
+    """These settings, as they are kept with the run. A device is checked where it is looked up."""
+    kinds = {"steps": Count, "checkpoint_every": Count, "threads": Threads, "compress": Compress}
+    return {name: validate(kinds[name], name, value) if name in kinds else value for name, value in asked.items()}
 
 
 class _Start(NamedTuple):
@@ -105,11 +122,11 @@ def _fitting(task, network):
     return task._replace(problem=task.problem.scaled(network.scale))
 
 
-def _begin(task, start, asked, store, progress):
+def _begin(task, start, asked, store, watch):
     """Make the run, with its first checkpoint, and train."""
     with one_blas_thread(), task.execution.device.fitting():
         stepper = make_stepper(task.method, task.problem, start.network, task.execution)
-        recorder = RunRecorder(task, stepper, start.network.params.copy)
+        recorder = RunRecorder(task, stepper, start.network.params.copy, tell=watch.tell)
         stepper.init(start.given)
         given = [] if start.given is None else [start.given]
         settings = describe(task.problem, *given, task.method, task.record, task.stop, **asked)
@@ -122,4 +139,4 @@ def _begin(task, start, asked, store, progress):
         else:
             toml = {"experiment.toml": to_toml(settings)}
             storage = RunWriter.create(store, config, toml, data, first, recorder.quantities, asked["steps"])
-        return run_of(task, stepper, recorder, storage, config, 0, progress)
+        return run_of(task, stepper, recorder, storage, config, 0, watch)
