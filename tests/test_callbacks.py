@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.storage import _directory as directory
+from lrbias.storage import _format as disk
 from runs import fingerprint, settings
 
 MEASURED = {"singular_values": 4, "stable_rank": 10, "updates": 6}
@@ -194,7 +194,7 @@ def test_an_exception_ends_the_run_with_everything_saved(moment, at, step, cores
 def test_a_failure_far_behind_the_training_loses_no_rows(tmp_path, monkeypatch):
     """Blocks that are full have been written by then; the losses before the failure are read back from them."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(directory, "MOST_CHUNK_ROWS", 4)
+    monkeypatch.setattr(disk, "MOST_CHUNK_ROWS", 4)
     whole = lb.train(**arguments())
 
     def late(step, row):

@@ -20,7 +20,8 @@ import lrbias as lb
 from lrbias import devices
 from lrbias.experiments._experiment import Experiment
 from lrbias.storage import _batch_writer as batch_writer
-from lrbias.storage._directory import progress_document, read_json, write_json
+from lrbias.storage import read_json, write_json
+from lrbias.storage._format import progress_document
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps import _ensembles as ensembles
 from lrbias.sweeps._sweep import forecast_sweep

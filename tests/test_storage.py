@@ -22,7 +22,7 @@ from lrbias.storage import (
     committed,
     losses_quantity,
 )
-from lrbias.storage import _directory as directory
+from lrbias.storage import _format as disk
 from lrbias.storage._batch import MemberFolder
 from lrbias.training import listed_quantities
 from runs import fingerprint
@@ -125,7 +125,7 @@ class Kept:
 @pytest.fixture(params=["directory", "batch", "memory"])
 def kept(request, tmp_path, monkeypatch):
     """Blocks of at most eight rows, so that there are several."""
-    monkeypatch.setattr(directory, "MOST_CHUNK_ROWS", 8)
+    monkeypatch.setattr(disk, "MOST_CHUNK_ROWS", 8)
     kept = Kept(request.param, tmp_path)
     yield kept
     kept.storage.close()
@@ -256,7 +256,7 @@ def test_rows_go_on_where_a_commit_was(kept):
 
 
 def test_a_run_is_the_same_wherever_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "MOST_CHUNK_ROWS", 8)
+    monkeypatch.setattr(disk, "MOST_CHUNK_ROWS", 8)
     found = []
     for kind in ("directory", "batch", "memory"):
         folder = tmp_path / kind

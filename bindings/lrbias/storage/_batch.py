@@ -25,8 +25,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import InvalidInput, StoreError
-from lrbias.storage._directory import progress_document, read_json
 from lrbias.storage._documents import PATHS, Count, Name, Quantity, Text, Whole
+from lrbias.storage._format import progress_document, read_json
 from lrbias.storage._log import LOSSES
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout

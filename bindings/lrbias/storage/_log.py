@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.storage._directory import LOSSES, chunk_rows
+from lrbias.storage._format import LOSSES, chunk_rows
 from lrbias.storage._quantity import Quantity
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lrbias.storage._directory import progress_document, shortened
+from lrbias.storage._format import progress_document, shortened
 
 
 class MemoryStorage:
