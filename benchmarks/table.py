@@ -24,8 +24,7 @@ from peak import gigaflops
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrbias.steppers import steps_of
-from lrbias.steppers._reduction import reduce
+from lrbias.steppers import exact_reduction, steps_of
 
 RUNS = sized(10_000, 32)
 HERE = Path(__file__).parent
@@ -153,13 +152,13 @@ def short_forms():
     for name, (target, network) in cases.items():
         problem = lb.Factorization(target)
         method = lb.GD(lr=1e-4)
-        short = reduce(problem, network, method)
+        short = exact_reduction(method, problem, network)
         several = np.empty(steps)
         dense = steps_of(method, problem, network.widths, np.float64)
         one = np.empty(whole)
         params = network.params.copy()
         sides = {
-            "short": functools.partial(short.advance, several, 0),
+            "short": functools.partial(short.step, several, 0),
             "whole": lambda d=dense, p=params, o=one: d(p, o),
         }
         middle, ratio = medians(sides)

@@ -24,7 +24,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import lrbias as lb
-from lrbias.storage import _directory as store
+from lrbias.storage import RunWriter
+from lrbias.storage import _format as store
 from runs import settings
 
 REFUSED = (lb.StoreError, lb.InvalidInput)
@@ -84,14 +85,14 @@ class Unfinished(Finished):
 
     def make(self, path, seed=0):
         def train():
-            commit = store.RunWriter.commit
+            commit = RunWriter.commit
 
             def last(writer, step, *rest):
                 commit(writer, step, *rest)
                 if step == 40:
                     os._exit(9)
 
-            store.RunWriter.commit = last
+            RunWriter.commit = last
             Finished.make(self, path, seed)
 
         in_child(train)
@@ -207,14 +208,14 @@ class Fitted:
 
     def make(self, path, seed=0):
         def train():
-            commit = store.RunWriter.commit
+            commit = RunWriter.commit
 
             def last(writer, step, *rest):
                 commit(writer, step, *rest)
                 if step == 15:
                     os._exit(9)
 
-            store.RunWriter.commit = last
+            RunWriter.commit = last
             lb.nn.fit(self.training(seed), store=path)
 
         in_child(train)

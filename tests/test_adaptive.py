@@ -15,7 +15,7 @@ from conftest import ROOT
 from lrbias import theory
 from lrbias.system._progress import Silent
 from lrbias.system._threads import together
-from lrbias.training import _training as training
+from lrbias.training import _run as running
 from lrcore import adaptive, cpu, layout, objective, reference, tableau
 from lrcore.adaptive import ACCEPTED, EVALUATIONS, NEXT, READY, REJECTED, STEP, TIME, Flow
 from lrcore.cpu import workspace
@@ -381,7 +381,7 @@ def test_an_interrupt_within_a_long_step_is_served_and_changes_no_bits(tmp_path,
     record = lb.Record(every=1, metrics=("singular_values", "gradient_norm"))
     arguments = settings(4, network=network, method=method, record=record)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "display", lambda progress: Ending(calls, first))
+        patch.setattr(running, "display", lambda progress: Ending(calls, first))
         with pytest.raises(lb.Interrupted) as caught:
             lb.train(**arguments, store=tmp_path / "run")
     step = caught.value.run.step

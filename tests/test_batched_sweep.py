@@ -9,6 +9,7 @@ import pytest
 import lrbias as lb
 from lrbias.cli import main
 from lrbias.experiments import Experiment
+from lrbias.storage import _batch_writer as batch_writer
 from lrbias.storage._batch import read_batch
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps._sweep import forecast_sweep
@@ -81,7 +82,7 @@ def test_a_batch_that_was_killed_goes_on(tmp_path):
         batching.SAVE_SECONDS = 0
         batching.SAVE_SHARE = float("inf")
         saves = []
-        write = batching.write_batch
+        write = batch_writer.write_batch
 
         def last(*arguments):
             write(*arguments)
@@ -89,7 +90,7 @@ def test_a_batch_that_was_killed_goes_on(tmp_path):
             if len(saves) == 2:
                 os._exit(9)
 
-        batching.write_batch = last
+        batch_writer.write_batch = last
         try:
             lb.sweep(BASE, GD, tmp_path / "s", executor=_Here(), progress=False)
         finally:  # whatever happens, the child must not go on with the tests of its parent

@@ -17,8 +17,8 @@ import zarr
 import damage
 import lrbias as lb
 from lrbias.cli import main
-from lrbias.storage import _directory as store
-from lrbias.storage._directory import read_json, write_json
+from lrbias.storage import _format as store
+from lrbias.storage import read_json, write_json
 from lrbias.system._archives import Damaged, pack, parse_array, read_archive, unpack
 from runs import fingerprint, settings
 

@@ -19,11 +19,13 @@ import pytest
 import lrbias as lb
 from lrbias import devices
 from lrbias.experiments import Experiment
-from lrbias.storage._directory import progress_document, read_json, write_json
+from lrbias.storage import _batch_writer as batch_writer
+from lrbias.storage import read_json, write_json
+from lrbias.storage._format import progress_document
 from lrbias.sweeps import _batches as batching
 from lrbias.sweeps import _ensembles as ensembles
 from lrbias.sweeps._sweep import forecast_sweep
-from lrbias.training import _training as training
+from lrbias.training import _run_recorder as recording
 from runs import call, fingerprint
 
 NO_EXTRA = "" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed: pip install 'lrbias[cuda]'"
@@ -153,14 +155,14 @@ def test_large_networks_are_looked_at_on_the_gpu(monkeypatch, launches):
 def test_measuring_beside_needs_no_core_of_its_own(monkeypatch):
     """Training waits for the GPU, so that even a single core is free."""
     beside = []
-    has = training.has_another_core
+    has = recording.has_another_core
 
     def note(*given):
         beside.append(has(*given))
         return beside[-1]
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr(training, "has_another_core", note)
+    monkeypatch.setattr(recording, "has_another_core", note)
     runs = [fingerprint(lb.train(**arguments(record=lb.Record(every=2)), device=name)) for name in ("cpu", "cuda")]
     assert beside == [False, True]
     assert runs[0] == runs[1]
@@ -235,7 +237,7 @@ def test_a_sweep_that_was_stopped_goes_on_on_another_device(first, then, tmp_pat
     monkeypatch.setattr(batching, "SAVE_SECONDS", 0)
     monkeypatch.setattr(batching, "SAVE_SHARE", np.inf)
     saves = []
-    write = batching.write_batch
+    write = batch_writer.write_batch
 
     def stop_after_two(*given):
         write(*given)
@@ -244,7 +246,7 @@ def test_a_sweep_that_was_stopped_goes_on_on_another_device(first, then, tmp_pat
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(batching, "write_batch", stop_after_two)
+        patched.setattr(batch_writer, "write_batch", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             lb.sweep({**BASE, "device": first}, over, **where)
     begun = lb.open_sweep(tmp_path / "s")

@@ -11,7 +11,7 @@ import torch
 
 import lrbias as lb
 from lrbias.nn import Training
-from lrbias.nn._fit import _Fitting
+from lrbias.nn._stepper import TorchStepper
 from lrbias.studies.galanti import _study as galanti
 from lrbias.studies.galanti._statistics import correlation, last_rank, verdict
 from lrbias.studies.galanti._study import Map, Scale, Study
@@ -98,14 +98,14 @@ def test_runs_that_were_begun_are_continued(work, monkeypatch):
     study = Study(work / "study", seeds=1, scale=tiny(), workers=1)
     name, settings = next(iter(study.runs().items()))
     whole = lb.nn.fit(Training(**settings))
-    make = _Fitting._make_step
+    make = TorchStepper.step
 
-    def interrupted(fitting):
-        if fitting.step == 20:
+    def interrupted(stepper, losses, step):
+        if step == 20:
             os.kill(os.getpid(), signal.SIGINT)
-        return make(fitting)
+        return make(stepper, losses, step)
 
-    monkeypatch.setattr(_Fitting, "_make_step", interrupted)
+    monkeypatch.setattr(TorchStepper, "step", interrupted)
     with pytest.raises(lb.Interrupted):
         galanti.train_one((study.path(name), settings))
     monkeypatch.undo()

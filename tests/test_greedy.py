@@ -7,8 +7,8 @@ import pytest
 
 import lrbias as lb
 from lrbias.errors import InvalidInput
+from lrbias.steppers import _chunks as chunks
 from lrbias.steppers._greedy import SMALL, leading_direction
-from lrbias.training import _training as training
 from lrcore import layout
 from runs import call, fingerprint
 
@@ -184,8 +184,8 @@ def test_the_length_of_kernel_calls_does_not_change_bits(name, monkeypatch):
     problem = lb.Factorization(rectangular())
     method = FORMS[name]
     expected = fingerprint(train(problem, method))
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(training, "FIRST_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "FIRST_CHUNK", 1)
     assert fingerprint(train(problem, method)) == expected
     assert fingerprint(train(problem, method, threads=2)) == expected
 

@@ -161,11 +161,11 @@ def importing(name, *others):
 builtins.__import__ = importing
 """
 TWICE = """
-from lrbias.training import _training as training
+from lrbias.storage import Log
 def twice(*arguments):
     for _ in range(2):
         signal.raise_signal(signal.{name})
-training.Log.restore = twice
+Log.restore = twice
 """
 
 

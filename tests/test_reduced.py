@@ -7,7 +7,8 @@ import pytest
 
 import lrbias as lb
 from backends import REFERENCE, cases
-from lrbias.steppers._reduction import Compressed, Diagonal, reduce
+from lrbias.steppers import exact_reduction
+from lrbias.steppers._reduction import CompressedStepper, DiagonalStepper
 from lrcore import cpu, layout, tableau
 from lrcore.cpu import workspace
 from lrcore.status import DIVERGED, OK
@@ -128,17 +129,17 @@ def test_without_the_structure_there_is_no_short_form():
     method = lb.GD(lr=1e-3)
     symmetric, low = lb.Factorization(SYMMETRIC), lb.Factorization(lb.spectrum((20, 20), [2.0], seed=1))
     gaussian = lb.Network.gaussian((4,) * 4, seed=1)
-    assert reduce(symmetric, gaussian, method) is None
-    assert reduce(low, lb.Network.gaussian((20,) * 3, seed=1), method) is None
-    assert reduce(symmetric, lb.Network.identical(4, 3, 0.1, "float32"), method) is None
-    assert reduce(low, lb.Network.orthogonal((20, 30, 20), 0.1), method) is None
+    assert exact_reduction(method, symmetric, gaussian) is None
+    assert exact_reduction(method, low, lb.Network.gaussian((20,) * 3, seed=1)) is None
+    assert exact_reduction(method, symmetric, lb.Network.identical(4, 3, 0.1, "float32")) is None
+    assert exact_reduction(method, low, lb.Network.orthogonal((20, 30, 20), 0.1)) is None
     full = lb.Factorization(lb.spectrum((20, 20), np.arange(1, 21.0), seed=1))
-    assert reduce(full, lb.Network.orthogonal((20,) * 3, 0.1), method) is None, "not shorter"
+    assert exact_reduction(method, full, lb.Network.orthogonal((20,) * 3, 0.1)) is None, "not shorter"
     bent = lb.Network.identical(4, 3, 0.1)
     bent.layers[1][0, 1] = 1e-9
-    assert reduce(symmetric, bent, method) is None
-    assert isinstance(reduce(symmetric, lb.Network.identical(4, 3, 0.1), method), Diagonal)
-    assert isinstance(reduce(low, lb.Network.orthogonal((20,) * 3, 0.1), method), Compressed)
+    assert exact_reduction(method, symmetric, bent) is None
+    assert isinstance(exact_reduction(method, symmetric, lb.Network.identical(4, 3, 0.1)), DiagonalStepper)
+    assert isinstance(exact_reduction(method, low, lb.Network.orthogonal((20,) * 3, 0.1)), CompressedStepper)
 
 
 @pytest.mark.parametrize("form", ["perturbed", "orthogonal"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.training import _training as training
+from lrbias.training import _run_recorder as recording
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 from runs import fingerprint, settings
@@ -120,7 +120,7 @@ def test_rows_are_the_same_beside_the_training_and_in_it(monkeypatch):
     """They are made in order in either thread, since each enters the next."""
     found = []
     for beside in (True, False):
-        monkeypatch.setattr(training, "has_another_core", lambda *_, beside=beside: beside)
+        monkeypatch.setattr(recording, "has_another_core", lambda *_, beside=beside: beside)
         found.append(fingerprint(lb.train(**_arguments(steps=60, record=lb.Record(every=1, metrics=METRICS)))))
     assert found[0] == found[1]
 

@@ -12,8 +12,8 @@ import pytest
 import crash
 import lrbias as lb
 from lrbias.experiments import Experiment, read_toml
+from lrbias.steppers import _chunks as chunks
 from lrbias.theory import representation_cost
-from lrbias.training import _training as training
 from lrcore import cpu, random
 from runs import call, fingerprint, quiet_train, settings
 
@@ -101,8 +101,8 @@ def test_a_resumed_run_has_the_same_bits(kind, tmp_path):
 @each_method
 def test_the_length_of_kernel_calls_does_not_change_bits(kind, monkeypatch):
     expected = fingerprint(lb.train(**arguments(method=METHODS[kind])))
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(training, "FIRST_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "FIRST_CHUNK", 1)
     assert fingerprint(lb.train(**arguments(method=METHODS[kind]))) == expected
 
 

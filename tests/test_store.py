@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 import lrbias as lb
-from lrbias.storage import _directory as store
+from lrbias.storage import _format as store
 from runs import fingerprint, quiet_train, settings
 
 

@@ -20,8 +20,8 @@ import lrbias as lb
 from lrbias import experiments as experiment
 from lrbias.cli import main
 from lrbias.plots import sweep_plots
+from lrbias.storage import RunWriter
 from lrbias.storage._batch import read_batch
-from lrbias.storage._directory import RunWriter
 from lrbias.sweeps._axes import expand
 from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint

@@ -9,7 +9,7 @@ import pytest
 
 import lrbias as lb
 from lrbias import metrics
-from lrbias.training import _training as training
+from lrbias.steppers import _chunks as chunks
 from lrcore import layout, reference
 from runs import fingerprint, settings
 
@@ -112,8 +112,8 @@ def test_recording_does_not_change_training():
 
 def test_the_length_of_kernel_calls_does_not_change_bits(monkeypatch):
     expected = fingerprint(lb.train(**settings()))
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(training, "FIRST_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "FIRST_CHUNK", 1)
     assert fingerprint(lb.train(**settings())) == expected
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lrbias.analysis import has_products, trajectory_distance
 from lrbias.errors import InvalidInput, require
-from lrbias.runs import Recording, Run
+from lrbias.runs import Run, RunReader
 from lrbias.runs import open as open_run
 from lrbias.settings import check_formats
 from lrbias.system import usual_errors
@@ -23,7 +23,7 @@ def compare(runs):
     require(
         isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
     )
-    opened = [run if isinstance(run, Recording) else open_run(run) for run in runs]
+    opened = [run if isinstance(run, RunReader) else open_run(run) for run in runs]
     for run in opened:
         shown = str(run.path or run.label)
         require(isinstance(run, Run), "runs", shown, "runs of deep linear networks")
@@ -43,7 +43,7 @@ def _seen(run):
 
 def _has_own_time(run):
     """Whether t of this run is not that of others: a greedy method trains for as long as each of its phases takes."""
-    return run.settings["method"] == "glrl"
+    return run.method.phases
 
 
 class Comparison:
@@ -119,7 +119,7 @@ class Comparison:
         measure: self.difference or self.distance. A rate is left out when nothing can be compared up to then.
         """
         found = {}
-        runs = [run for run in self._timed if run is not self.reference and run.method.name == "gd"]
+        runs = [run for run in self._timed if run is not self.reference and run.method.euler]
         runs = [
             run for run in runs if run.method.lr_schedule is None and run.method.ridge == self.reference.method.ridge
         ]

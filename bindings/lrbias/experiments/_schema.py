@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from lrbias.experiments._words import SECTIONS
-from lrbias.settings import Kinds, Settings, accepted_by, kinds_of
+from lrbias.settings import Kinds, Settings, accepted_by, kinds_of, written_fields
 
 BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -45,8 +45,8 @@ def _first_line(model: type[Settings]) -> str:
 
 
 def _model(model: type[Settings], kind: dict[str, Any]) -> dict[str, Any]:
-    properties = {name: _field(field) for name, field in model.model_fields.items()}
-    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    properties = {name: _field(field) for name, field in written_fields(model).items()}
+    required = [name for name, field in written_fields(model).items() if field.is_required()]
     table = {
         "title": _first_line(model),
         "type": "object",

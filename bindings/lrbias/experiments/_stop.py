@@ -1,11 +1,17 @@
 """When a run ends early."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lrbias.errors import require
-from lrbias.settings import Count, Positive, Settings, Word, word_of
+from lrbias.settings import Accepts, Count, Positive, Settings, Word, word_of
+
+
+def _check_function(value):
+    if value is not None and not callable(value):
+        raise ValueError("not a function")
+    return value
 
 
 class Stop(Settings):
@@ -24,6 +30,12 @@ class Stop(Settings):
     plateaus: Annotated[Count | None, Word("stop_plateaus")] = Field(
         None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
     )
+    when: Annotated[Any, AfterValidator(_check_function), Accepts("a function of (step, row), or nothing")] = Field(
+        None,
+        description="a function of (step, row), asked at each record: True ends the run. A row is {name: value} of what is "
+        "measured there, and the loss. A function cannot be written down: it is given again to `resume`",
+        exclude=True,
+    )
 
     def check(self, record):
         """InvalidInput unless `record` (a Record) measures what this looks at."""
@@ -35,7 +47,16 @@ class Stop(Settings):
         accepted = f"nothing for {method.label}, whose losses are those of single entries"
         require(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
         accepted = f"nothing for {method.label}, whose phases begin and end where the gradient vanishes"
-        require(self.gradient is None or method.name != "glrl", "stop_gradient", self.gradient, accepted)
+        require(self.gradient is None or not method.phases, "stop_gradient", self.gradient, accepted)
+
+    def with_function(self, when, needed):
+        """This Stop with the function of the user's given again; InvalidInput where it is missing, or not known.
+
+        needed: whether the run had one.
+        """
+        accepted = "the function that ends this run, as Stop(when=…) had it" if needed else "nothing: the run has none"
+        require((when is not None) == needed, "when", when, accepted)
+        return self.model_copy(update={"when": Stop(when=when).when}) if needed else self
 
     def settings(self):
         given = self.model_dump(exclude_none=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lrbias.experiments._words import SECTIONS
-from lrbias.settings import Kinds, Settings, accepted_by, default_of, kinds_of
+from lrbias.settings import Kinds, Settings, accepted_by, default_of, kinds_of, written_fields
 
 WIDTH = 100
 FIRST = """\
@@ -32,7 +32,7 @@ def _section(part: Kinds | type[Settings], name: str) -> Iterator[str]:
         yield from _comment(f"{' | '.join(part.names)}")
         yield f'kind = "{model.name}"'
     inner = {}
-    for key, field in model.model_fields.items():
+    for key, field in written_fields(model).items():
         if kinds_of(field) is not None:
             inner[key] = kinds_of(field)
             continue
@@ -42,7 +42,7 @@ def _section(part: Kinds | type[Settings], name: str) -> Iterator[str]:
     if isinstance(part, Kinds):
         for other in part:
             if other is not model:
-                keys = [key for key, field in other.model_fields.items() if kinds_of(field) is None]
+                keys = [key for key, field in written_fields(other).items() if kinds_of(field) is None]
                 yield from _comment(f'kind = "{other.name}" has: {", ".join(keys)}')
     for key, kinds in inner.items():
         yield ""

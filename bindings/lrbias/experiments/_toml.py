@@ -6,7 +6,7 @@ from typing import Any
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.experiments._words import SECTIONS, all_settings, choices, known_words, path_words, sort
-from lrbias.settings import Kinds, Settings, did_you_mean, kinds_of, word_of
+from lrbias.settings import Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
 from lrbias.system import as_path
 
 SWEEP = "sweep"
@@ -75,7 +75,7 @@ def _words_of_kinds(kinds: Kinds, table: dict[str, Any], where: str) -> dict[str
 def _told_by(kinds: Kinds, keys: dict[str, Any]) -> type[Settings]:
     """The kind that has keys of its own among these."""
     for model in kinds:
-        words = {word_of(name, field) for name, field in model.model_fields.items() if name in keys}
+        words = {word_of(name, field) for name, field in written_fields(model).items() if name in keys}
         if words & set(getattr(model, "selected_by", ())):
             return model
     return kinds.all[kinds.default]
@@ -84,7 +84,7 @@ def _told_by(kinds: Kinds, keys: dict[str, Any]) -> type[Settings]:
 def _words_of_model(model: type[Settings], table: dict[str, Any], where: str) -> dict[str, Any]:
     words: dict[str, Any] = {}
     for name, value in table.items():
-        field = model.model_fields.get(name)
+        field = written_fields(model).get(name)
         if field is None:
             raise InvalidInput(_unknown(name, value, model, where))
         inner = kinds_of(field)
@@ -98,7 +98,7 @@ def _words_of_model(model: type[Settings], table: dict[str, Any], where: str) ->
 
 
 def _unknown(name: str, value: Any, model: type[Settings], where: str) -> str:
-    known = list(model.model_fields)
+    known = list(written_fields(model))
     near = did_you_mean(name, known)
     kind = getattr(model, "name", None)
     of = f"[{where}]" + (f" of kind {kind}" if kind else "")

@@ -17,7 +17,7 @@ from lrbias.methods import METHODS
 from lrbias.metrics import Record
 from lrbias.network import INITIALIZATIONS
 from lrbias.problems import PROBLEMS
-from lrbias.settings import Kinds, Settings, did_you_mean, either, kinds_of, names_a_file, word_of
+from lrbias.settings import Kinds, Settings, did_you_mean, either, kinds_of, names_a_file, word_of, written_fields
 
 SECTIONS: dict[str, Kinds | type[Settings]] = {
     "problem": PROBLEMS,
@@ -51,7 +51,7 @@ def all_settings() -> tuple[Setting, ...]:
 
 def _settings_of(part: Kinds | type[Settings], table: tuple[str, ...]) -> Iterator[Setting]:
     for model in part if isinstance(part, Kinds) else (part,):
-        for name, field in model.model_fields.items():
+        for name, field in written_fields(model).items():
             inner = kinds_of(field)
             if inner is not None:
                 yield from _settings_of(inner, (*table, name))
@@ -82,7 +82,7 @@ def _choices() -> Iterator[Choice]:
 
 
 def _inner_choices(model: type[Settings], table: tuple[str, ...]) -> Iterator[Choice]:
-    for name, field in model.model_fields.items():
+    for name, field in written_fields(model).items():
         inner = kinds_of(field)
         if inner is not None:
             yield Choice(inner, (*table, name))
@@ -115,7 +115,7 @@ class Part(NamedTuple):
             raise InvalidInput(self._by_words(str(error))) from None
 
     def _by_words(self, sentence: str) -> str:
-        for name, field in self.model.model_fields.items():
+        for name, field in written_fields(self.model).items():
             word = word_of(name, field)
             if word != name and sentence.startswith((f"{name} =", f"{name} is")):
                 return word + sentence.removeprefix(name)
@@ -141,7 +141,7 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
         require_known(word, left[word])
     parts = {"method": _take(METHODS, left)}
     for section, part in SECTIONS.items():
-        if section not in parts and not (section == "network" and not parts["method"].model.needs_network):
+        if section not in parts and not (section == "network" and parts["method"].model.starts_empty):
             parts[section] = _take(part, left) if isinstance(part, Kinds) else _take_model(part, left)
     for word, value in left.items():
         raise InvalidInput(_misplaced(word, value, parts))
@@ -176,12 +176,12 @@ def _take_model(model: type[Settings], left: dict[str, Any], kinds: Kinds | None
             accepted = f"only one of {', '.join(group)}"
             require(False, given[1], left[given[1]], f"{accepted} ({given[0]} is given)")
     values = {}
-    for name, field in model.model_fields.items():
+    for name, field in written_fields(model).items():
         inner = kinds_of(field)
         word = word_of(name, field)
         if inner is None and word in left:
             values[name] = left.pop(word)
-    for name, field in model.model_fields.items():
+    for name, field in written_fields(model).items():
         inner = kinds_of(field)
         if inner is not None:
             values[name] = _take(inner, left)
@@ -207,20 +207,20 @@ def _owners(word: str) -> tuple[tuple[str, ...], list[str]]:
     if word in choices():
         kinds, table = choices()[word]
         part = SECTIONS[table[0]]
-        return table[:-1], [model.name for model in part if kinds in map(kinds_of, model.model_fields.values())]
+        return table[:-1], [model.name for model in part if kinds in map(kinds_of, written_fields(model).values())]
     having = [setting for setting in all_settings() if setting.word == word]
     return having[0].table, list(dict.fromkeys(setting.kind for setting in having if setting.kind))
 
 
 def own_words(model: type[Settings]) -> list[str]:
     """The words of a model, without those of the kinds in it."""
-    return [word_of(name, field) for name, field in model.model_fields.items() if kinds_of(field) is None]
+    return [word_of(name, field) for name, field in written_fields(model).items() if kinds_of(field) is None]
 
 
 def words_of(model: type[Settings]) -> set[str]:
     """The words of a model and of all kinds that its fields can be."""
     words = set(own_words(model))
-    for field in model.model_fields.values():
+    for field in written_fields(model).values():
         inner = kinds_of(field)
         if inner is not None:
             words |= {inner.word}.union(*(words_of(kind) for kind in inner))

@@ -15,7 +15,7 @@ from lrbias.methods import Method
 from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
-from lrbias.steppers import reduce, trainer_of
+from lrbias.steppers import Execution, make_stepper
 from lrbias.storage import capacity, losses_quantity
 from lrbias.system import clock, one_blas_thread, usual_errors
 from lrcore import status
@@ -106,7 +106,7 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     problem.check(network)
     problem = problem.scaled(network.scale)
     spectrum = problem.spectrum
-    known = _has_forecast(problem, method)
+    known = method.is_plain_on(problem)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread(), device.fitting():
         found = escapes(problem, network, method.step_size, steps, modes)
@@ -128,11 +128,6 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     )
 
 
-def _has_forecast(problem, method):
-    """Whether limits and escapes are those of the theory: a whole target, plain descent."""
-    return problem.plain and method.plain
-
-
 def _warnings_of_data(problem):
     parts = problem.facts().get("components", 1)
     if parts == 1:
@@ -147,14 +142,14 @@ def first_warnings(problem, network, given, method, steps):
     """
     with one_blas_thread():
         stable = limits(problem, given, method)
-        modes = min(problem.spectrum.rank, 1) if _has_forecast(problem, method) else 0
+        modes = min(problem.spectrum.rank, 1) if method.is_plain_on(problem) else 0
         found = escapes(problem, network, method.step_size, steps, modes)
     return _warnings(problem, network, method, steps, stable, found)
 
 
 def _warnings(problem, network, method, steps, stable: Limits, found: list[Escape]):
     warned = _warnings_of_stability(method, stable)
-    if not _has_forecast(problem, method):
+    if not method.is_plain_on(problem):
         return warned + _warnings_of_data(problem)
     if problem.spectrum.rank == 0:
         return ["the target is zero: there is nothing to learn"]
@@ -167,9 +162,8 @@ def _warnings_of_stability(method, stable):
         return []
     at_start = stable.smaller == stable.start
     place = "at the start" if at_start else "at a balanced minimum"
-    name = "dt" if method.name == "flow" else "lr"
     reason = f"the stability limit {stable.factor:.4g}/λ {place}, λ the largest curvature of the loss there"
-    return [f"{name} = {method.step_size:g} is not below {stable.smaller:.4g}, {reason}"]
+    return [f"{method.step_name} = {method.step_size:g} is not below {stable.smaller:.4g}, {reason}"]
 
 
 def _warnings_of_escapes(steps, found):
@@ -190,7 +184,7 @@ def _warnings_of_escapes(steps, found):
 def _warnings_of_theorems(problem, network, method):
     """What keeps the theorems of Chou et al. from holding, for the starts that they are about."""
     start = network.settings()
-    if method.name != "gd" or start.get("init") not in ("identical", "perturbed"):
+    if not method.euler or start.get("init") not in ("identical", "perturbed"):
         return []
     alpha = start["alpha"]
     depth = network.depth
@@ -248,13 +242,12 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
 
     network: what `method` makes of the `given` one.
     """
-    short = reduce(problem, network, method, device) if compress == "auto" else None
-    if short is not None:
+    stepper = make_stepper(method, problem, network, Execution(device=device, compress=compress))
+    if stepper.reduced:
         several = np.empty(CALL)
-        return seconds_of(lambda: short.advance(several, 0)) / several.size
-    trainer = trainer_of(method, problem, network.widths, network.params.copy(), device=device)
-    trainer.begin(given)
-    timed = _TimedSteps(trainer, np.empty(call, network.dtype))
+        return seconds_of(lambda: stepper.step(several, 0)) / several.size
+    stepper.init(given)
+    timed = _TimedSteps(stepper, np.empty(call, network.dtype))
     seconds = seconds_of(timed.call)
     return seconds * timed.calls / timed.steps
 
@@ -262,18 +255,18 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
 class _TimedSteps:
     """Calls that go on where the one before has stopped: a step of a grid can take any number of gradients."""
 
-    def __init__(self, trainer, losses):
-        self._trainer = trainer
+    def __init__(self, stepper, losses):
+        self._stepper = stepper
         self._losses = losses
         self.calls, self._whole, self._part = 0, 0, 0.0
-        trainer.budget = TIMED_GRADIENTS
+        stepper.budget = TIMED_GRADIENTS
 
     def call(self):
-        code = self._trainer.advance(self._losses, self._whole)
+        code = self._stepper.step(self._losses, self._whole)
         self.calls += 1
         paused = code == status.PAUSED
         self._whole += int(np.isfinite(self._losses).sum()) if paused else len(self._losses)
-        self._part = self._trainer.part_of_step(self._whole) if paused else 0.0
+        self._part = self._stepper.part_of_step(self._whole) if paused else 0.0
 
     @property
     def steps(self):

@@ -43,13 +43,12 @@ class Limits(NamedTuple):
 
 def limits(problem: Problem, network: Network | None, method: Method) -> Limits:
     """The Limits of `method` on `problem` from `network`, as `train` was handed both."""
-    if method.name not in ("gd", "flow", "linearized") or (method.name == "flow" and not method.fixed):
+    if not method.has_stability_limit:
         return Limits(None, None, np.nan)
     problem = problem.scaled(network.scale)
-    factor = stable_interval(method.scheme) if method.name == "flow" else 2.0
-    linear = method.name == "linearized"
-    start = largest_curvature(problem, network, method.ridge, linear)
-    minimum = start if linear else curvature_at_minimum(problem, network.depth, method.ridge)
+    factor = stable_interval(getattr(method, "scheme", "euler"))
+    start = largest_curvature(problem, network, method.ridge, method.linear)
+    minimum = start if method.linear else curvature_at_minimum(problem, network.depth, method.ridge)
     return Limits(*(_limit(factor, curvature) for curvature in (start, minimum)), factor)
 
 

@@ -29,16 +29,28 @@ def factors_of(schedule, first, count):
 
 
 class Method(Settings):
-    """What all methods have: a ridge, and a name for files and for people.
+    """What all methods have: a ridge, a name for files and for people, and what they declare of themselves.
 
     Each one has a step_size beside it, the time t per step; the first one where a schedule changes it.
+
+    stochastic    a step, and so the loss of it, sees only part of the data
+    phases        training goes by phases, each as long as it takes: a run lists them, and its time is its own
+    starts_empty  the method makes its network itself: none is given
+    linear        the network is its linearization, whose curvature and kernel do not change
+    euler         a step is W_i − η ∂L/∂W_i of the whole loss, which is Euler's method on the gradient flow
+    step_name     the setting that is the step size
+    most_steps    of a run that is not told how many, where a method knows its end
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
-    stochastic: ClassVar[bool] = False  # whether a step, and so the loss of it, sees only part of the data
-    needs_network: ClassVar[bool] = True  # whether it starts from a network that it is given
-    most_steps: ClassVar[int | None] = None  # of a run that is not told how many, where a method knows its end
+    stochastic: ClassVar[bool] = False
+    phases: ClassVar[bool] = False
+    starts_empty: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    euler: ClassVar[bool] = False
+    step_name: ClassVar[str] = "lr"
+    most_steps: ClassVar[int | None] = None
     ridge: NotNegative = Field(0.0, description="λ: minimise the loss + λ Σ ‖W_i‖²")
 
     @property
@@ -50,6 +62,19 @@ class Method(Settings):
     def fixed(self):
         """Whether every step is the same map of the layers: short forms and kernels for many runs need that."""
         return True
+
+    @property
+    def has_stability_limit(self):
+        """Whether its steps are stable below some size, and grow beyond it, by the curvature of the loss alone."""
+        return self.euler or self.linear
+
+    def fits_whole(self, problem):
+        """Whether what is minimised is ½‖W − target‖_F² and nothing else: a whole target, without ridge."""
+        return problem.plain and self.ridge == 0
+
+    def is_plain_on(self, problem):
+        """Whether that is done by steps of one size: it has the fastest kernels, exact reductions and forecasts."""
+        return self.plain and self.fits_whole(problem)
 
     def start(self, problem, network):
         """The Network that a run starts from, given the one it was handed. Raises InvalidInput."""
@@ -69,7 +94,7 @@ class Method(Settings):
 
     def settings(self):
         """Keys of an experiment file; what has its default is left out, apart from the method's own numbers."""
-        size = {name: getattr(self, name) for name in ("lr", "dt") if name in type(self).model_fields}
+        size = {name: getattr(self, name) for name in (self.step_name,) if name in type(self).model_fields}
         others = self.model_dump(exclude_defaults=True, exclude={"lr_schedule", "ridge_schedule"})
         own = {"method": self.name, **size, **others}
         schedules = {key: getattr(self, key, None) for key in ("lr_schedule", "ridge_schedule")}

@@ -29,6 +29,7 @@ class GradientFlow(Method):
 
     name: ClassVar[str] = "flow"
     label: ClassVar[str] = "gradient flow"
+    step_name: ClassVar[str] = "dt"
     dt: Positive = Field(
         STEP_SIZE, description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration"
     )
@@ -53,6 +54,10 @@ class GradientFlow(Method):
     @property
     def fixed(self):
         return self.scheme in TABLEAUS
+
+    @property
+    def has_stability_limit(self):
+        return self.fixed
 
     @property
     def tolerances(self):

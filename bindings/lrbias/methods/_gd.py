@@ -11,6 +11,7 @@ class GD(Descent):
 
     name: ClassVar[str] = "gd"
     label: ClassVar[str] = "gradient descent"
+    euler: ClassVar[bool] = True
 
     @property
     def caption(self):

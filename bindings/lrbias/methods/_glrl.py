@@ -44,7 +44,8 @@ class GLRL(Method):
 
     name: ClassVar[str] = "glrl"
     label: ClassVar[str] = "greedy low-rank learning"
-    needs_network: ClassVar[bool] = False
+    phases: ClassVar[bool] = True
+    starts_empty: ClassVar[bool] = True
     most_steps: ClassVar[int | None] = 1_000_000
     epsilon: Positive = Field(1e-6, description="strength ε of a new direction")
     inner: Annotated[one_of(INNER), AfterValidator(_checked_inner)] = Field(

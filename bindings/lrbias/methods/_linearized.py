@@ -22,6 +22,7 @@ class Linearized(Method):
 
     name: ClassVar[str] = "linearized"
     label: ClassVar[str] = "linearised gradient descent"
+    linear: ClassVar[bool] = True
     lr: Positive = Field(STEP_SIZE, description="learning rate η of the weights")
     lr_schedule: schedule_field("lr_schedule") = Field(None, description=LR_SCHEDULE)
 

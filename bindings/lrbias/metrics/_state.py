@@ -96,7 +96,7 @@ class Observation:
         self.widths = layout.as_widths(setup.widths)
         self._kernels = device.kernels
         self._work = device.workspace.allocate(self.widths, setup.dtype)
-        self._whole = setup.problem.plain and setup.method.ridge == 0
+        self._whole = setup.method.fits_whole(setup.problem)
         self._target = setup.problem.target.astype(setup.dtype)
         self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)

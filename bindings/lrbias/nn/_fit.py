@@ -5,21 +5,20 @@ order of an epoch from (seed, epoch), crops, flips and dropout from the state of
 """
 
 import functools
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch.nn.functional import cross_entropy
 
-from lrbias.errors import Interrupted, InvalidInput, StoreError, require, shorten
-from lrbias.nn._augmentation import crops_and_flips
+from lrbias.errors import StoreError, require, shorten
 from lrbias.nn._datasets import Images, load
+from lrbias.nn._fit_recorder import SCALARS, FitRecorder, first_row
 from lrbias.nn._matrices import patches, weight_matrices
 from lrbias.nn._networks import build
-from lrbias.nn._passes import unchanged
+from lrbias.nn._stepper import TorchStepper, load_weights
 from lrbias.nn._tracker import configuration
-from lrbias.nn._tracking import TRAINING, Tracked, Tracking
+from lrbias.nn._tracking import Tracked, Tracking
 from lrbias.runs import ModelRun
 from lrbias.settings import (
     Accepts,
@@ -34,11 +33,10 @@ from lrbias.settings import (
     check_switches,
     validate,
 )
-from lrbias.storage import Log, MemorySink, RunWriter, check_new, check_quantities
-from lrbias.system import collected, display, resume_call, shell_command, usual_errors
+from lrbias.storage import Log, MemoryStorage, RunWriter, check_new, check_quantities
+from lrbias.system import display, resume_call, shell_command, usual_errors
+from lrbias.training import EverySteps, Loop, Span, Subject
 
-SCALARS = ("loss", "train_accuracy", "test_accuracy")
-TESTED = 500  # images at a time, where no gradient is needed
 Momentum = Annotated[Number, Field(ge=0, lt=1), Accepts("a number of at least 0 and less than 1")]
 Milestones = Annotated[tuple[Count, ...], Accepts("epochs, each an integer of at least 1")]
 
@@ -111,16 +109,16 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
     images = training.images() if images is None else images
     require(isinstance(images, Images), "images", images, "a lb.nn.Images")
     with torch.random.fork_rng(devices=[]):
-        fitting = _Fitting(training, images, model, checkpoint_every)
-        config = {**fitting.config(), "given": [name for name, own in given.items() if own]}
+        fitting = _prepared(training, images, model, checkpoint_every)
+        config = {**_config(fitting), "given": [name for name, own in given.items() if own]}
+        first = fitting.stepper.checkpoint()
         if store is None:
-            sink = MemorySink()
-            sink.write_checkpoint(0, fitting.arrays(), ())
+            storage = MemoryStorage(config)
+            storage.write_checkpoint(0, first, ())
         else:
-            quantities = fitting.tracking.quantities
-            steps = fitting.steps
-            sink = RunWriter.create(store, config, {}, (), fitting.arrays(), quantities, steps)
-        return fitting.go(sink, config, 0, progress)
+            quantities = fitting.recorder.tracking.quantities
+            storage = RunWriter.create(store, config, {}, (), first, quantities, fitting.plan.steps)
+        return _run(fitting, storage, config, 0, progress)
 
 
 @usual_errors
@@ -138,9 +136,7 @@ def resume(path, steps=None, model=None, images=None, progress=None):
         settings = config["settings"]
         accepted = "a run of lb.nn.fit; that of a tracker goes on in its own loop, with resume=True"
         require("steps_per_epoch" in settings, "path", str(path), accepted)
-        for name, value in (("model", model), ("images", images)):
-            accepted = "what lb.nn.fit was given" if name in config["given"] else "nothing, as lb.nn.fit was given"
-            require((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
+        _check_given(config, model=model, images=images)
         training = training_of(settings)
         planned = settings["total_steps"] if steps is None else validate(Count, "steps", steps)
         reached = known["step"]
@@ -152,29 +148,37 @@ def resume(path, steps=None, model=None, images=None, progress=None):
             training = training.model_copy(update={"steps": steps})
         images = training.images() if images is None else images
         with torch.random.fork_rng(devices=[]):
-            fitting = _Fitting(training, images, model, settings["checkpoint_every"])
-            config = {**config, **{key: fitting.config()[key] for key in ("settings", "made_with")}}
-            check_quantities(writer.path, config, fitting.tracking.quantities)
-            start = known["checkpoint"]
-            Log(fitting.tracking.quantities, writer).check(_first_row(start))
-            _restore(fitting, writer, start)
-            writer.open_log(fitting.tracking.quantities, fitting.steps)
-            writer.extend(config)
-            return fitting.go(writer, config, start, progress)
+            return _continue(writer, config, training, images, model, progress)
     finally:
         writer.close()
 
 
-def _first_row(start):
-    """The step from which rows are written by what goes on from `start`, whose own record is there."""
-    return start + 1 if start else 0
+def _check_given(config, **given):
+    """InvalidInput unless the same is given as `fit` was."""
+    for name, value in given.items():
+        accepted = "what lb.nn.fit was given" if name in config["given"] else "nothing, as lb.nn.fit was given"
+        require((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
 
 
-def _restore(fitting, writer, step):
+def _continue(writer, config, training, images, model, progress):
+    fitting = _prepared(training, images, model, config["settings"]["checkpoint_every"])
+    quantities = fitting.recorder.tracking.quantities
+    now = _config(fitting)
+    config = {**config, "settings": now["settings"], "made_with": now["made_with"]}
+    check_quantities(writer.path, config, quantities)
+    start = writer.progress()["checkpoint"]
+    Log(quantities, writer).check(first_row(start))
+    _restore(fitting.stepper, writer, start)
+    writer.open_log(quantities, fitting.plan.steps)
+    writer.extend(config)
+    return _run(fitting, writer, config, start, progress)
+
+
+def _restore(stepper, writer, step):
     """Go on from the checkpoint of `step`; StoreError when it does not fit to the model."""
     arrays = writer.checkpoint_arrays(step)
     try:
-        fitting.restore(arrays)
+        stepper.restore(None, arrays)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:  # of load_state_dict and of the generator
         path = writer.checkpoint_path(step)
         reason = shorten(" ".join(str(error).split()), 200)
@@ -187,7 +191,7 @@ def trained(run, model=None, images=None):
     images = training.images() if images is None else images
     with torch.random.fork_rng(devices=[]):
         model = training.model(images) if model is None else model
-    _load_weights(model, run.checkpoint_arrays(run.checkpoints[-1]))
+    load_weights(model, run.checkpoint_arrays(run.checkpoints[-1]))
     return model, images
 
 
@@ -202,174 +206,65 @@ def _loaded(*arguments):
     return load(*arguments)
 
 
-def _load_weights(model, arrays):
-    prefix = "model/"
-    weights = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-
-
 def _way_on(path, config):
     """What to call in order to go on; what `fit` was given is needed again."""
     given = dict.fromkeys(config["given"], "…")
     return resume_call("lb.nn.resume", path, **given) if given else shell_command("resume", path)
 
 
-class _Fitting:
-    """A run in progress: model, optimizer, data and what is recorded."""
+class _Plan(NamedTuple):
+    """How long a network is trained, in steps, and how often that is committed."""
 
-    def __init__(self, training, images, model, checkpoint_every):
-        self.training = training
-        self.images = images
-        count = len(images.train_inputs)
-        require(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
-        self.per_epoch = count // training.batch
-        self.steps = training.steps or training.epochs * self.per_epoch
-        given = self.per_epoch if checkpoint_every is None else checkpoint_every
-        self.checkpoint_every = validate(Count, "checkpoint_every", given)
-        self.every = training.every or self.per_epoch
-        torch.manual_seed(training.seed)
-        self.name = training.network if model is None else type(model).__name__
-        self.model = training.model(images) if model is None else model
-        self.model.to(memory_format=torch.channels_last)  # in which convolutions on a CPU are made faster
-        self.inputs, self.labels = (torch.from_numpy(a) for a in (images.train_inputs, images.train_labels))
-        matrices = weight_matrices(self.model)
-        self.patches = patches(self.model, self.inputs[:2])
-        self._check_batch()
-        tracked = Tracked(every=self.every, epsilon=training.epsilon, norm=training.norm)
-        self.tracking = Tracking(matrices, tracked, SCALARS)
-        momentum = training.momentum
-        decay = 2 * training.weight_decay
-        parameters = self.model.parameters()
-        self.optimizer = torch.optim.SGD(parameters, training.lr, momentum, weight_decay=decay, fused=True)
-        self.augment = crops_and_flips(self.inputs.shape[-2:]) if training.augment else None
-        self._order = None
-        self.tally = np.zeros(3)  # since the last record: losses, images put right, images
-        self.last_loss = float("nan")
+    steps: int
+    per_epoch: int
+    checkpoint_every: int
 
-    def _check_batch(self):
-        """InvalidInput for a batch of one where batch normalisation would see one value of each channel."""
-        if self.training.batch > 1:
-            return
-        with unchanged(self.model), torch.no_grad():
-            self.model.train()
-            try:
-                self.model(self.inputs[:1])
-            except ValueError as error:
-                reason = shorten(str(error), 100)
-                raise InvalidInput(
-                    f"batch = 1 is not accepted: expected at least 2 for this network ({reason})."
-                ) from None
 
-    def config(self):
-        more = {"total_steps": self.steps, "steps_per_epoch": self.per_epoch, "checkpoint_every": self.checkpoint_every}
-        tracked = {**self.tracking.tracked.model_dump(), "every": self.training.every}
-        settings = {"model": self.name, **self.training.model_dump(mode="json"), **tracked, **more}
-        config = configuration(settings, self.tracking, self.patches)
-        return {**config, "made_with": {**config["made_with"], "threads": torch.get_num_threads()}}
+class _Fitting(NamedTuple):
+    """A run that can begin. name: of the network; patches: {matrix: m_l}, as far as they are known."""
 
-    def arrays(self):
-        """Everything that the next step depends on, for a checkpoint."""
-        arrays = {f"model/{name}": value.detach().numpy() for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                arrays[f"momentum/{name}"] = momentum.numpy()
-        return {**arrays, "tally": self.tally, "generator": torch.get_rng_state().numpy()}
+    training: Training
+    plan: _Plan
+    name: str
+    patches: dict[str, int]
+    stepper: TorchStepper
+    recorder: FitRecorder
 
-    def restore(self, arrays):
-        """Go on from what `arrays` gave."""
-        _load_weights(self.model, arrays)
-        for name, parameter in self.model.named_parameters():
-            if f"momentum/{name}" in arrays:
-                momentum = torch.empty_like(parameter)  # laid out like the parameter, which fused steps rely on
-                momentum.copy_(torch.from_numpy(arrays[f"momentum/{name}"]))
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
-        self.tally[:] = arrays["tally"]
-        torch.set_rng_state(torch.from_numpy(arrays["generator"]))
 
-    def go(self, sink, config, start, progress):
-        """Train from step `start` to the end, whatever ends it; commit; return the ModelRun."""
-        self.tracking.begin(sink, _first_row(start), sink.progress()["elapsed"] if start else 0.0)
-        self.sink = sink
-        self.step = start
-        self.checkpoint = start
-        shown = display(progress, "average rank")
-        try:
-            shown.start(start, self.steps)
-            with collected() as received:
-                ending = self._loop(shown, received)
-        except StoreError as error:
-            raise StoreError(f"{error} When that is mended: {_way_on(sink.path, config)}") from error
-        finally:
-            shown.stop()
-            self.tracking.end()
-        run = ModelRun(sink, config)
-        if ending == "interrupted":
-            kept = "; what was recorded is the `.run` of this exception; a run with a store could be resumed"
-            if run.path:
-                kept = f", everything is saved; continue with: {_way_on(run.path, config)}"
-            raise Interrupted(f"interrupted at step {self.step}{kept}", run, received[0])
-        return run
+def _prepared(training, images, model, checkpoint_every):
+    """The _Fitting of these; InvalidInput where they do not fit together. Seeds PyTorch's generator."""
+    count = len(images.train_inputs)
+    require(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
+    per_epoch = count // training.batch
+    steps = training.steps or training.epochs * per_epoch
+    checkpoint_every = per_epoch if checkpoint_every is None else checkpoint_every
+    plan = _Plan(steps, per_epoch, validate(Count, "checkpoint_every", checkpoint_every))
+    torch.manual_seed(training.seed)
+    name = training.network if model is None else type(model).__name__
+    stepper = TorchStepper(training, images, training.model(images) if model is None else model, per_epoch)
+    matrices = weight_matrices(stepper.model)
+    known = patches(stepper.model, stepper.inputs[:2])
+    stepper.check_batch()
+    tracked = Tracked(every=training.every or per_epoch, epsilon=training.epsilon, norm=training.norm)
+    recorder = FitRecorder(Tracking(matrices, tracked, SCALARS), stepper)
+    return _Fitting(training, plan, name, known, stepper, recorder)
 
-    def _loop(self, shown, received):
-        self.model.train()
-        if self.step == 0:
-            self._record()
-        while self.step < self.steps:
-            if received:
-                return self._commit("interrupted", "interrupted by a signal; resume continues it")
-            if not self._make_step():
-                self.tracking.commit("diverged", f"the loss at step {self.step + 1} is {self.last_loss}", self.step + 1)
-                return "diverged"
-            self.step += 1
-            if self.step % self.every == 0:
-                self._record()
-            if self.step % self.checkpoint_every == 0 and self.step < self.steps:
-                self._commit("running", TRAINING)
-            shown.update(self.step, self.last_loss, self.tracking.last)
-        return self._commit("finished", "all steps were made")
 
-    def _make_step(self):
-        """One step; False when the loss is not finite."""
-        epoch, place = divmod(self.step, self.per_epoch)
-        if place == 0 or self._order is None:
-            self._order = torch.from_numpy(self.training.order(epoch, len(self.labels)))
-            self.optimizer.param_groups[0]["lr"] = self.training.rate(epoch)
-        chosen = self._order[place * self.training.batch : (place + 1) * self.training.batch]
-        inputs = self.inputs[chosen].contiguous(memory_format=torch.channels_last)
-        labels = self.labels[chosen]
-        if self.augment is not None:
-            inputs = self.augment(inputs)
-        self.optimizer.zero_grad()
-        logits = self.model(inputs)
-        loss = cross_entropy(logits, labels)
-        self.last_loss = loss.item()
-        if not np.isfinite(self.last_loss):
-            return False
-        loss.backward()
-        self.optimizer.step()
-        right = int((logits.argmax(1) == labels).sum())
-        self.tally += self.last_loss * len(labels), right, len(labels)
-        return True
+def _config(fitting):
+    """What config.json says of the run."""
+    training = fitting.training
+    plan = fitting.plan
+    tracking = fitting.recorder.tracking
+    more = {"total_steps": plan.steps, "steps_per_epoch": plan.per_epoch, "checkpoint_every": plan.checkpoint_every}
+    tracked = {**tracking.tracked.model_dump(), "every": training.every}
+    settings = {"model": fitting.name, **training.model_dump(mode="json"), **tracked, **more}
+    config = configuration(settings, tracking, fitting.patches)
+    return {**config, "made_with": {**config["made_with"], "threads": torch.get_num_threads()}}
 
-    def _record(self):
-        losses, right, count = self.tally
-        noted = {"loss": losses / count, "train_accuracy": right / count} if count else {}
-        self.tracking.record(self.step, {**noted, "test_accuracy": self.test_accuracy()})
-        self.tally[:] = 0
 
-    def test_accuracy(self):
-        """The share of the test images that the network puts right."""
-        inputs, labels = (torch.from_numpy(a) for a in (self.images.test_inputs, self.images.test_labels))
-        self.model.eval()
-        with torch.no_grad():
-            found = torch.cat([self.model(part).argmax(1) for part in inputs.split(TESTED)])
-        self.model.train()
-        return float((found == labels).double().mean())
-
-    def _commit(self, status, detail):
-        if self.checkpoint != self.step:
-            self.sink.forget_checkpoint(self.checkpoint)
-        self.tracking.commit(status, detail, self.step, self.arrays())
-        self.checkpoint = self.step
-        return status
+def _run(fitting, storage, config, start, progress):
+    """Train from step `start` to the end, whatever ends it; returns the ModelRun."""
+    way_on = _way_on(storage.path, config) if storage.path else None
+    subject = Subject(lambda: ModelRun(storage, config), way_on, display(progress, "average rank"))
+    span = Span(start, fitting.plan.steps, EverySteps(fitting.plan.checkpoint_every), keeps_all=False)
+    return Loop(fitting.stepper, fitting.recorder, storage, span, subject).run()

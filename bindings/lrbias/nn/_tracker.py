@@ -7,7 +7,7 @@ from lrbias.errors import InvalidInput, require
 from lrbias.nn._matrices import weight_matrices
 from lrbias.nn._tracking import TRAINING, Tracked, Tracking
 from lrbias.runs import ModelRun
-from lrbias.storage import Log, MemorySink, RunWriter, check_new
+from lrbias.storage import Log, MemoryStorage, RunWriter, check_new
 from lrbias.system import Owner, as_path
 from lrbias.training import listed_quantities, made_with
 
@@ -72,18 +72,18 @@ class RankTracker:
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
         self._config = configuration(settings, self._tracking, patches)
         going_on = resume and store is not None and (as_path("store", store) / "config.json").is_file()
-        self._sink = self._reopened(store) if going_on else self._created(store)
-        known = self._sink.progress()
-        begun = known.get("status", "new") != "new"  # one that was killed at once has no rows
+        self._storage = self._reopened(store) if going_on else self._created(store)
+        known = self._storage.progress()
+        begun = known["status"] != "new"  # one that was killed at once has no rows
         self.steps = known["step"] if begun else 0
-        self._tracking.begin(self._sink, self.steps + 1 if begun else 0, known.get("elapsed", 0.0), COMMIT_SECONDS)
+        self._tracking.begin(self._storage, self.steps + 1 if begun else 0, known["elapsed"], COMMIT_SECONDS)
         self._end = weakref.finalize(self, _end_in, self._owner, self._tracking)  # at the latest when Python ends
         if not begun:
             self._tracking.record(0)
 
     def _created(self, store):
         if store is None:
-            return MemorySink()
+            return MemoryStorage(self._config)
         check_new(store)
         return RunWriter.create(store, self._config, {}, (), None, self._tracking.quantities, 0)
 
@@ -185,7 +185,7 @@ class RankTracker:
         """The ModelRun so far, everything that was recorded in it."""
         if self._open and self._owner.here:
             self.commit()
-        return ModelRun(self._sink, self._config)
+        return ModelRun(self._storage, self._config)
 
     def close(self, status="finished", detail="the tracker was closed"):
         """Measure and write what is left. Returns the ModelRun. In a forked child the run stays its parent's."""
@@ -198,7 +198,7 @@ class RankTracker:
                 hook.remove()
             self._end.detach()
             _end(self._tracking, status, detail)
-        return ModelRun(self._sink, self._config)
+        return ModelRun(self._storage, self._config)
 
     def __enter__(self):
         return self

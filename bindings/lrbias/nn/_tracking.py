@@ -11,9 +11,9 @@ from lrbias.errors import require
 from lrbias.metrics import RANKS, ranks_of
 from lrbias.runs import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
-from lrbias.storage import Log, MemorySink, Quantity
+from lrbias.storage import Log, Quantity
 from lrbias.system import cores
-from lrbias.training import MeasureError, Recorder
+from lrbias.training import Logger, MeasureError
 from lrcore import cpu
 from lrcore.cpu import workspace
 
@@ -90,7 +90,8 @@ class WeightPlan:
     """Which rows a record has: singular values of all matrices end to end, norm and ranks of each, what was noted."""
 
     def __init__(self, weights, tracked, scalars, samples):
-        self.every, self._epsilon = tracked.every, tracked.epsilon
+        self.every = tracked.every
+        self._epsilon = tracked.epsilon
         self._noted = {}
         count = len(weights.shapes)
         kinds = {VALUES: ("f8", sum(map(min, weights.shapes)))}
@@ -143,6 +144,7 @@ class Tracking:
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities = self._plan.quantities
         self.recorded = -1
+        self._logger = None
 
     def layers(self, patches=None):
         """A Layer for each matrix, as config.json has them."""
@@ -150,21 +152,20 @@ class Tracking:
         matrices = self.weights.matrices
         return [Layer(matrix.name, matrix.kind, *matrix.shape, known.get(matrix.name)) for matrix in matrices]
 
-    def begin(self, sink, step, elapsed=0.0, commit_seconds=None):
-        """Write to `sink` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when so
-        long a time has passed; None: only `commit` does."""
-        self._sink = sink
-        self._log = Log(self.quantities, sink)
-        self._in_memory = isinstance(sink, MemorySink)
+    def begin(self, storage, step, elapsed=0.0, commit_seconds=None):
+        """Write to `storage` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when
+        so long a time has passed; None: only `commit` does."""
+        self._storage = storage
+        self._log = Log(self.quantities, storage)
         self._log.restore(step)
         self.recorded = step - 1
         self._elapsed = elapsed
         self._begun = time.monotonic()
-        self._commit_seconds = None if self._in_memory else commit_seconds
+        self._commit_seconds = commit_seconds
         self._last_commit = self._begun
         beside = Scratch(self.weights) if cores() > 1 else None
         most = max(1, WAITING_BYTES // self.weights.flat.nbytes)
-        self._recorder = Recorder(self._plan, Scratch(self.weights), beside, self._write, most)
+        self._logger = Logger(self._plan, Scratch(self.weights), beside, self._write, most)
 
     def record(self, step, noted=None):
         """Measure the model as it is, beside the training. noted: {scalar: value}."""
@@ -177,7 +178,7 @@ class Tracking:
             known["layers/gradient_rank"] = [ranks.batch for ranks in found]
             known["layers/sample_gradient_rank"] = [max(ranks.sample) for ranks in found]
         self._plan.note(step, known)
-        self._checked(self._recorder.measure, self.weights.read(), step, {})
+        self._checked(self._logger.measure, self.weights.read(), step, {})
 
     def _follow(self):
         """Read from the modules that the model has now."""
@@ -190,12 +191,12 @@ class Tracking:
         """Go on after `step`: later rows do not count any more, and are written again."""
         self.commit("running", TRAINING)  # rows are read back from where a commit puts them
         self.recorded = min(self.recorded, step - step % self.tracked.every)
-        self._sink.go_back(self.recorded)
+        self._storage.go_back(self.recorded)
         self._log.restore(step + 1)
 
     def drain(self):
         """Until everything recorded so far is measured."""
-        self._checked(self._recorder.drain)
+        self._checked(self._logger.drain)
 
     def _checked(self, act, *arguments):
         try:
@@ -210,32 +211,34 @@ class Tracking:
         self.recorded = row * self.tracked.every
         now = time.monotonic()
         if self._commit_seconds is not None and now - self._last_commit >= self._commit_seconds:
-            self._sink.write_tail(self._log.tails())
+            self._storage.write_tail(self._log.tails())
             self._note_progress("running", TRAINING)
             self._last_commit = now
 
-    def _note_progress(self, status, detail, step=None, checkpoint=0):
+    def _note_progress(self, status, detail):
         elapsed = self._elapsed + time.monotonic() - self._begun
-        step = self.recorded if step is None else step
-        self._sink.commit(step, checkpoint, status, detail, [self.tracked.every], elapsed)
+        self._storage.commit(self.recorded, 0, status, detail, [self.tracked.every], elapsed)
 
-    def commit(self, status, detail, step=None, checkpoint=None):
-        """Make everything recorded so far count. checkpoint: the arrays that training goes on from at `step`.
-
-        Where weights are not finite at the last record of a run that has finished, the detail says so.
-        """
+    def commit(self, status, detail):
+        """Make everything recorded so far count."""
         self.drain()
-        lost = self._lost_matrices() if status == "finished" else 0
-        if lost:
-            count = len(self.weights.matrices)
-            detail = f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
-        if status == "running" and not self._in_memory:
-            self._sink.write_tail(self._log.tails())
+        self.hand_on(status)
+        self._note_progress(status, self.detail(status, detail))
+
+    def hand_on(self, status):
+        """Hand all rows to the storage: as a tail while the run goes on, else whole blocks."""
+        if status == "running":
+            self._storage.write_tail(self._log.tails())
         else:
             self._log.flush()
-        if checkpoint is not None:
-            self._sink.write_checkpoint(step, checkpoint, ())
-        self._note_progress(status, detail, step, step if checkpoint is not None else 0)
+
+    def detail(self, status, detail):
+        """`detail`, and of a run that has finished, how many weights are not finite at the last record."""
+        lost = self._lost_matrices() if status == "finished" else 0
+        if not lost:
+            return detail
+        count = len(self.weights.matrices)
+        return f"{lost} of {count} weight matrices are not finite at the last record; {detail}"
 
     def _lost_matrices(self):
         """How many matrices were not finite at the record that was measured last."""
@@ -248,7 +251,12 @@ class Tracking:
         found = self._log.last(f"layers/{RANK[self.tracked.norm]}")
         return None if found is None else float(np.mean(found))
 
+    def close(self):
+        """End the thread that measures."""
+        if self._logger:
+            self._logger.close()
+
     def end(self):
         """End the thread and give the folder free."""
-        self._recorder.close()
-        self._sink.close()
+        self.close()
+        self._storage.close()

@@ -49,7 +49,7 @@ def sharpness(run):
     for i, colour in enumerate(dark_to_light(values.shape[1])):
         label = r"$\lambda_1, \lambda_2, \ldots$ (dark to light)" if i == 0 else None
         above.plot(steps, values[:, i], color=colour, label=label)
-    if run.method.name == "gd":
+    if run.method.euler:
         limits = 2 / run.method.rates(0, run.step + 1)[steps]
         above.plot(steps, limits, label=rf"$2/\eta$ = {limits[0]:.4g}", **{**THEORY, "linewidth": 1.2, "zorder": 3})
         above.set_ylim(0, 1.5 * max(limits[0], min(largest(values, 0.0), MOST * limits[0])))

@@ -61,7 +61,7 @@ def _needs(run, *names):
 
 def _step_axis(run, axes):
     """Iterations; where everything is learnt early in the run, logarithmic after that."""
-    own = ", a time of its own" if _greedy(run) else ""
+    own = ", a time of its own" if run.method.phases else ""
     axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration{own})")
     last = max((step for step in _measured_escapes(run) if step is not None), default=run.step)
     if last < EARLY * run.step:
@@ -72,16 +72,6 @@ def _step_axis(run, axes):
 
 def _measured_escapes(run):
     return run.escape_steps() if run.tells_modes else []
-
-
-def _greedy(run):
-    """Whether the run goes by phases, each of which takes as long as it takes: its t is not that of other runs."""
-    return run.method.name == "glrl"
-
-
-def _whole(run):
-    """Whether the loss is ½‖W − Ŵ‖_F², whatever makes the steps, so that it has levels known beforehand."""
-    return run.problem.plain and not run.method.stochastic and run.method.ridge == 0
 
 
 def _mark_phases(run, axes):
@@ -138,7 +128,7 @@ def _draw_loss(run, axes):
     steps, losses = thin(steps, losses)
     axes.semilogy(steps, positive(losses), color="black", label="measured")
     levels = [0.5 * float((run.target_values[k:] ** 2).sum()) for k in range(1, min(run.target_rank, MODES))]
-    for k, level in enumerate(levels if _whole(run) else []):
+    for k, level in enumerate(levels if run.fits_whole else []):
         axes.axhline(level, label=r"best of rank $k$" if k == 0 else None, **THEORY)
     _mark_phases(run, axes)
     axes.set_ylabel(_loss_label(run))
@@ -147,7 +137,7 @@ def _draw_loss(run, axes):
 
 
 def _loss_label(run):
-    if _whole(run):
+    if run.fits_whole:
         return r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
     if run.method.stochastic:
         return "loss of the drawn entries"
@@ -211,7 +201,7 @@ def singular_values(run):
 def _draw_singular_values(run, axes):
     _needs(run, "product/singular_values")
     steps, values = _series(run, "product/singular_values")
-    shown = min(run.target_rank if _whole(run) else max(run.target_rank, FEWEST), MODES, values.shape[1])
+    shown = min(run.target_rank if run.fits_whole else max(run.target_rank, FEWEST), MODES, values.shape[1])
     floor = positive(values)
     lowest, highest = _value_limits(run, floor[:, :shown])
     if (floor[:, shown:] > lowest).any():
@@ -254,8 +244,8 @@ def _value_limits(run, values):
     if not np.isfinite(values).any():
         return DEEPEST, 1
     highest = largest([np.nanmax(values), run.target_values[0]])
-    least = DEEPEST * np.nanmax(values) if not _whole(run) else 0
-    start = run.method.epsilon if _greedy(run) else max(np.nanmin(values), 3 * least)
+    least = DEEPEST * np.nanmax(values) if not run.fits_whole else 0
+    start = run.method.epsilon if run.method.phases else max(np.nanmin(values), 3 * least)
     lowest = max(start / 3, LOWEST)
     highest = max(highest, 10 * lowest)
     return lowest, highest * ((highest / lowest) ** 0.15 if _legend_on_top(run) else 3)
@@ -263,7 +253,7 @@ def _value_limits(run, values):
 
 def _legend_on_top(run):
     """Whether values are learnt at all times or ones that the target has not, so that no other place is free."""
-    return _greedy(run) or not _whole(run)
+    return run.method.phases or not run.fits_whole
 
 
 def _escapes(run, modes):
@@ -424,7 +414,7 @@ def comparison(compared):
     grid[1, 1].set_title(textwrap.fill(f"against {names[compared.reference]}", TITLE))
     if not any(map(np.any, differences)):
         say_if_empty(grid[1, 1], "no difference")
-    _label_time(grid, TIME + (", of each run its own" if _greedy(runs[0]) else ""))
+    _label_time(grid, TIME + (", of each run its own" if runs[0].method.phases else ""))
     start = "same start" if compared.same_start else "DIFFERENT starts"
     aside = "" if len(runs) == len(compared.runs) else "; greedy runs, whose t is their own, are left out"
     lines = grid[0, 0].get_legend_handles_labels()
@@ -457,7 +447,7 @@ def _label_time(grid, label):
 
 def _with_one_time(runs):
     """The runs without greedy ones, whose t is their own; these when there are no others."""
-    return [run for run in runs if not _greedy(run)] or runs
+    return [run for run in runs if not run.method.phases] or runs
 
 
 def _looks(count):
@@ -535,7 +525,7 @@ def trajectory_distance(compared, reference=None):
         with np.errstate(all="ignore"):  # a target of 0
             distances = positive(distances / np.linalg.norm(run.target))
         farthest = np.fmax(farthest, np.fmax.reduce(distances, initial=0))
-        own = " (over a time of its own)" if _greedy(run) else ""
+        own = " (over a time of its own)" if run.method.phases else ""
         axes.plot(times, distances, label=names[run] + own, **{**look, "linewidth": 1.3})
     log_axes(grid, y=True)
     if farthest > 0:

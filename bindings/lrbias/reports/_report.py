@@ -274,7 +274,7 @@ def _comparison(parts):
         name = names[part.run] + (" (reference)" if row["reference"] else "")
         rows.append([{"text": name, "link": part.anchor}, {"text": row["status"]}, *cells])
     same = "All runs have the same start." if compared.same_start else "The runs do not have the same start."
-    if any(part.run.method.name == "glrl" for part in parts):
+    if any(part.run.method.phases for part in parts):
         same += " Greedy runs have none, and a time of their own: they are compared as paths alone."
     drawn = [_figure(functools.partial(draw, compared), caption(draw), WHOLE_PAGE_DPI) for draw in drawers]
     return {**section, "notes": [same], "figures": drawn, "tables": [{"heads": heads, "rows": rows}]}

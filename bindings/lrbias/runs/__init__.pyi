@@ -1,5 +1,5 @@
 from ._kinds import resumer as resumer
-from ._recording import Recording as Recording
+from ._reader import RunReader as RunReader
 from ._run import Run as Run
 from ._run import check_settings as check_settings
 from ._run import open as open

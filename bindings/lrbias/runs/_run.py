@@ -9,7 +9,7 @@ from lrbias.events import jumps, plateaus
 from lrbias.experiments import parts_of_words
 from lrbias.network import Network
 from lrbias.problems import restore, strengths
-from lrbias.runs._recording import Recording
+from lrbias.runs._reader import RunReader
 from lrbias.runs._replay import network_at
 from lrbias.runs._tracked import ModelRun, is_model
 from lrbias.steppers import Phase
@@ -66,7 +66,7 @@ def _no_settings(path, error):
     return StoreError(f"{where} does not hold the settings of a run ({reason}); restore it from a copy.")
 
 
-class Run(Recording):
+class Run(RunReader):
     """A recorded run of a deep linear network.
 
     run["layer/1/stable_rank"]   rows of one quantity, first axis = records; `run.names` lists them
@@ -109,8 +109,13 @@ class Run(Recording):
 
     @property
     def plain(self):
-        """Whether the loss is ½‖W − target‖² and nothing else, so that theory about that can be drawn over it."""
-        return self.problem.plain and self.method.plain
+        """Whether steps of one size minimise ½‖W − target‖_F², so that theory about that can be drawn over the run."""
+        return self.method.is_plain_on(self.problem)
+
+    @property
+    def fits_whole(self):
+        """Whether `losses` are ½‖W − target‖_F², whatever makes the steps: they have levels known beforehand."""
+        return self.method.fits_whole(self.problem) and not self.method.stochastic
 
     def __getitem__(self, name):
         return self.loss if isinstance(name, str) and name == "loss" else super().__getitem__(name)
@@ -167,7 +172,7 @@ class Run(Recording):
     @property
     def phases(self):
         """The phases of greedy low-rank learning up to the last checkpoint (see `lrbias.steppers.Phase`); else none."""
-        if self.method.name != "glrl":
+        if not self.method.phases:
             return []
         rows = self._source.checkpoint_arrays(self._progress["checkpoint"])["phases"]
         return [Phase.from_row(row) for row in rows]
@@ -281,7 +286,7 @@ class Run(Recording):
             found = self.jumps()
             facts["rank_jumps"] = {"down": found.down, "up": found.up, "rank": found.rank}
         facts.update({name: float(self[name][-1]) for name in ("train_error", "hidden_error") if self._has_rows(name)})
-        if self.method.name == "glrl":
+        if self.method.phases:
             facts["phases"] = [phase.as_dict() for phase in self.phases]
         if "product/effective_rank" in self:
             facts["plateaus"] = [asdict(plateau) for plateau in self.plateaus()]

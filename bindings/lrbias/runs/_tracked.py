@@ -7,7 +7,7 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require, shorten
-from lrbias.runs._recording import Recording
+from lrbias.runs._reader import RunReader
 
 MODEL = "model"  # the kind in config.json
 VALUES = "singular_values"
@@ -38,7 +38,7 @@ class Layer:
         return min(self.rows, self.columns)
 
 
-class ModelRun(Recording):
+class ModelRun(RunReader):
     """What was recorded of a model's weight matrices.
 
     run["layer/NAME/relative_rank"]   of one matrix, first axis = records; also "layer/NAME/singular_values"

@@ -39,3 +39,4 @@ from ._models import check_memory as check_memory
 from ._models import check_switches as check_switches
 from ._models import did_you_mean as did_you_mean
 from ._models import validate as validate
+from ._models import written_fields as written_fields

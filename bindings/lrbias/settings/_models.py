@@ -68,6 +68,11 @@ class Settings(BaseModel):
             raise InvalidInput(_sentence(type(self), error.errors()[0])) from None
 
 
+def written_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model that a file can hold; a function of the user's is none of them."""
+    return {name: field for name, field in model.model_fields.items() if not field.exclude}
+
+
 def _described(name: str, field: FieldInfo) -> str:
     default = default_of(field)
     return f"{name}: {field.description}" + ("" if default is None else f" (default: {default})")

@@ -1,24 +1,35 @@
 """What makes the steps of a method on given arrays, and knows what a checkpoint needs."""
 
-from lrbias.steppers._greedy import Greedy, Phase
-from lrbias.steppers._linearized import Tangent
-from lrbias.steppers._reduction import reduce
-from lrbias.steppers._stepper import Adaptive, Trainer, Whole, trainer_of
+from lrbias.steppers._adaptive import AdaptiveStepper
+from lrbias.steppers._batch import BatchStepper
+from lrbias.steppers._chunks import Chunks, WholeChunks
+from lrbias.steppers._ensemble import EnsembleStepper
+from lrbias.steppers._greedy import GreedyStepper, Phase
+from lrbias.steppers._linearized import LinearizedStepper
+from lrbias.steppers._make import make_stepper, replay
+from lrbias.steppers._reduction import exact_reduction
+from lrbias.steppers._stepper import ENDLESS, Execution, LayerStepper, Stepper, stepper_of
 from lrbias.steppers._steps import batch_steps, chain_steps, many_steps, steps_of
-from lrbias.steppers._trajectories import Group
 
 __all__ = [
-    "Adaptive",
-    "Greedy",
-    "Group",
+    "ENDLESS",
+    "AdaptiveStepper",
+    "BatchStepper",
+    "Chunks",
+    "EnsembleStepper",
+    "Execution",
+    "GreedyStepper",
+    "LayerStepper",
+    "LinearizedStepper",
     "Phase",
-    "Tangent",
-    "Trainer",
-    "Whole",
+    "Stepper",
+    "WholeChunks",
     "batch_steps",
     "chain_steps",
+    "exact_reduction",
+    "make_stepper",
     "many_steps",
-    "reduce",
+    "replay",
+    "stepper_of",
     "steps_of",
-    "trainer_of",
 ]

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrbias.devices import CPU
 from lrbias.errors import require
 from lrbias.methods import GLRL
+from lrbias.network import Network
 from lrbias.problems import gaussian
-from lrbias.steppers._stepper import Trainer, trainer_of
+from lrbias.steppers._stepper import DEFAULT, Stepper, stepper_of
 from lrbias.storage import Quantity
 from lrcore import layout, random, status
 
@@ -130,21 +130,22 @@ def _two_largest(operator, start):
     return values[:-3:-1], vectors[:, :-3:-1]
 
 
-class Greedy(Trainer):
-    """The trainer of GLRL: a network of the units in use, which is written into the wider one of the run.
+class GreedyStepper(Stepper):
+    """Phases of GLRL: a network of the units in use, `small`, which is written into the wider one of the run.
 
     Units that are not in use have weights 0, which training would leave 0: the bits are those of the wide network.
+    `wide` has the unit of a phase from the beginning of its first step on, `params` from the end of it on.
     """
 
     machine = True
 
-    def __init__(self, problem, widths, params, method, threads=1, device=CPU):
+    def __init__(self, problem, network, method, execution):
         self.problem = problem
         self.method = method
-        self.threads = threads
-        self.device = device
-        self.widths = tuple(widths)
-        self.params = params.copy()
+        self.execution = execution
+        self.params = network.params
+        self.widths = network.widths
+        self.wide = self.params.copy()
         self.phases = []
         self._before_unit = None
         nothing = np.zeros(problem.shape)
@@ -154,7 +155,7 @@ class Greedy(Trainer):
         what = "<no direction of descent at W = 0>"
         falls = self.steepest > ROUNDING * largest
         require(falls, "problem", what, "a loss that falls when one direction is added to W = 0")
-        self._begin(self.params, 1)
+        self._begin(1)
 
     def _leading(self, product, start=None):
         return leading_direction(self.problem.slope(product), self.method.tied, start)
@@ -166,18 +167,18 @@ class Greedy(Trainer):
     def _inner_widths(self, units):
         return (self.widths[0], *[units] * (self.method.depth - 1), self.widths[-1])
 
-    def _small(self, params, units):
-        """(layers of the units in use, as a flat vector; its widths as the kernels take them)."""
+    def _first_units(self, units):
+        """(layers of the first `units` units, as a flat vector; its widths as the kernels take them)."""
         shapes = layout.shapes(self._inner_widths(units))
-        wide = layout.layers(params, self.widths)
+        wide = layout.layers(self.wide, self.widths)
         return layout.flatten([layer[:m, :n].copy() for layer, (m, n) in zip(wide, shapes, strict=True)])
 
-    def _begin(self, params, units):
-        """Make ready to train `units` units, which start from the wide network `params`."""
-        self.small, self.small_widths = self._small(params, units)
-        place = self.threads, self.device
-        self.inner = trainer_of(self.method.inner, self.problem, self._inner_widths(units), self.small, *place)
-        looking = self.device.for_one_pass(self.small_widths)
+    def _begin(self, units):
+        """Make ready to train the first `units` units of the wide network."""
+        self.small, self.small_widths = self._first_units(units)
+        network = Network(self.small, self._inner_widths(units))
+        self.inner = stepper_of(self.method.inner, self.problem, network, self.execution)
+        looking = self.execution.device.for_one_pass(self.small_widths)
         self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
         self._goal = looking.constant(self.problem.objective(np.float64))
         self._work = looking.workspace.allocate(self.small_widths)
@@ -187,7 +188,7 @@ class Greedy(Trainer):
         """Give the pending direction to a new unit of every layer, in balanced form."""
         unit = self._units
         weight = self.method.epsilon ** (1 / self.method.depth)
-        layers = layout.layers(self.params, self.widths)
+        layers = layout.layers(self.wide, self.widths)
         layers[0][unit] = weight * self.direction.right
         for layer in layers[1:-1]:
             layer[unit, unit] = weight
@@ -196,33 +197,33 @@ class Greedy(Trainer):
         self._second = self.direction.second
         self.direction = None
         before = self.inner
-        self._begin(self.params, unit + 1)
-        self.inner.follow(before)
+        self._begin(unit + 1)
+        self.inner.count_on(before)
 
-    def advance(self, losses, step):
+    def step(self, losses, step):
         if self.direction is not None:
             self._before_unit = self.state()
             self._add_unit(step)
         self.inner.budget = self.budget
-        code = self.inner.advance(losses, step - self.phases[-1].start)
+        code = self.inner.step(losses, step - self.phases[-1].start)
         if not (code == status.PAUSED and np.isnan(losses[0])):
             self._before_unit = None
         return code
 
-    def stuck(self, step):
-        return self.inner.stuck(step - self.phases[-1].start)
+    def why_stuck(self, step):
+        return self.inner.why_stuck(step - self.phases[-1].start)
 
-    def expand(self, params):
-        self.inner.expand(self.small)
-        wide = layout.layers(self.params, self.widths)
+    def expand(self):
+        self.inner.expand()
+        wide = layout.layers(self.wide, self.widths)
         for layer, small in zip(wide, layout.layers(self.small, self.small_widths), strict=True):
             layer[: small.shape[0], : small.shape[1]] = small
-        params[:] = self.params
+        self.params[:] = self.wide
 
-    def most(self, step):
+    def most_steps(self, step):
         return self.method.check_every - step % self.method.check_every
 
-    def look(self, step):
+    def ends_stage(self, step):
         """Whether a phase is over; then the next direction waits, or there is none."""
         if step % self.method.check_every:
             return False
@@ -261,7 +262,7 @@ class Greedy(Trainer):
             self.ending = f"{learnt} were learnt, as many as max_rank allows"
 
     def state(self):
-        """Phases, the direction that waits, where to look for the next one, the state of the phase's own trainer.
+        """Phases, the direction that waits, where to look for the next one, the state of the phase's own stepper.
 
         Until the first step of a phase is made, the layers are without its unit: so is the state.
         """
@@ -277,13 +278,14 @@ class Greedy(Trainer):
 
     def restore(self, params, state):
         self.params[:] = params
+        self.wide[:] = params
         self._before_unit = None
         self.phases = [Phase.from_row(row) for row in state["phases"]]
         self.ending = None
         self._second = state["second"]
         waits = "left" in state
         self.direction = Direction(*(state[name] for name in Direction._fields)) if waits else None
-        self._begin(self.params, max(self._units, 1))
+        self._begin(max(self._units, 1))
         inner = {name.removeprefix("inner_"): value for name, value in state.items() if name.startswith("inner_")}
         self.inner.restore(self.small, inner)
         if self.phases and waits:
@@ -296,6 +298,6 @@ class Greedy(Trainer):
         return [self._units, *self.inner.values()]
 
 
-@trainer_of.register
-def _(method: GLRL, problem, widths, params, threads=1, device=CPU):
-    return Greedy(problem, widths, params, method, threads, device)
+@stepper_of.register
+def _(method: GLRL, problem, network, execution=DEFAULT):
+    return GreedyStepper(problem, network, method, execution)

@@ -1,4 +1,4 @@
-"""Exact short cuts: when the target and the start have a structure that training keeps, fewer numbers are trained.
+"""Exact reduction: where target and initialization have a structure that training keeps, fewer numbers are trained.
 
 Diagonal. All layers and a symmetric target have the same eigenvectors V: W_i = V D_i Vᵀ. Every gradient then is
 diagonal in V, too, and each mode is a chain of N numbers (Chou et al.).
@@ -11,15 +11,17 @@ Q_i: one more chain of N numbers, for a target value 0, which occurs n − 2r ti
 Both are equal to training the whole layers in exact arithmetic. In floating point whole layers leave the structure by
 rounding errors, which shrink where the structure attracts, near a minimum, and grow exponentially where it does not,
 near a saddle: an identical start against a negative eigenvalue is left after some time, and that eigenvalue then is
-learnt. The short form never leaves it. So the two agree up to rounding as long as no saddle lets rounding errors grow.
+learnt. The reduction never leaves it. So the two agree up to rounding as long as no saddle lets rounding errors grow.
 The bases come from LAPACK, so the bits of these runs are those of one machine.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from lrbias.devices import CPU
 from lrbias.problems import Factorization
-from lrbias.steppers._stepper import Trainer
+from lrbias.steppers._stepper import Stepper
 from lrbias.steppers._steps import chain_steps, steps_of
 from lrcore import layout
 from lrcore.status import DIVERGED, OK
@@ -28,39 +30,46 @@ TOLERANCE = 1e-13  # of the largest entry: how exactly the structure has to be t
 RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 
-def reduce(problem, network, method, device=CPU):
-    """The short cut for this training, or None where there is none (or it would not be shorter)."""
-    if not (problem.plain and method.plain and method.fixed):
+def exact_reduction(method, problem, network, device=CPU):
+    """The exact reduction of this training, a Stepper; None where there is none (or it would not be shorter)."""
+    if not (method.is_plain_on(problem) and method.fixed):
         return None
     if len(set(network.widths)) > 1 or network.widths[0] == 1 or network.dtype != np.float64:
         return None
-    return Diagonal.of(problem, network, method, device) or Compressed.of(problem, network, method, device)
+    parts = method, problem, network, device
+    return DiagonalStepper.of(*parts) or CompressedStepper.of(*parts)
 
 
-class Short(Trainer):
-    """A short form: `numbers` are trained in place of the layers."""
+class ReducedStepper(Stepper):
+    """`numbers` are trained in place of the layers of `network`."""
 
     machine = True
+
+    def __init__(self, network, numbers):
+        self.params = network.params
+        self.widths = network.widths
+        self.numbers = numbers
 
     def state(self):
         return {"state": self.numbers}
 
     def restore(self, params, state):
+        self.params[:] = params
         self.numbers[:] = state["state"]
 
 
-class Diagonal(Short):
+class DiagonalStepper(ReducedStepper):
     """numbers (N, ≥ n): the layers in the basis `vectors` of the target, filled up with zeros to whole vectors."""
 
     reduced = "diagonal"
 
-    def __init__(self, vectors, target, numbers, method, device):
+    def __init__(self, network, vectors, numbers, chains):
+        super().__init__(network, numbers)
         self.vectors = vectors
-        self.numbers = _padded(numbers)
-        self._chains = _chains(self.numbers, target, np.ones(len(target)), method, device)
+        self._chains = chains
 
     @classmethod
-    def of(cls, problem, network, method, device):
+    def of(cls, method, problem, network, device):
         if not problem.symmetric:
             return None
         values, vectors = problem.eigen
@@ -69,43 +78,46 @@ class Diagonal(Short):
         beside = max(np.abs(layer - np.diag(row)).max() for layer, row in zip(seen, numbers, strict=True))
         if beside > TOLERANCE * max(np.abs(numbers).max(), np.finfo(float).tiny):
             return None
-        return cls(vectors, values, numbers, method, device)
+        numbers = _padded(numbers)
+        return cls(network, vectors, numbers, _chains(method, numbers, values, np.ones(len(values)), device))
 
-    def advance(self, losses, step):
+    def step(self, losses, step):
         return self._chains(losses)
 
-    def expand(self, params):
-        for row, layer in zip(self.numbers, layout.layers(params, self._widths), strict=True):
+    def expand(self):
+        for row, layer in zip(self.numbers, layout.layers(self.params, self.widths), strict=True):
             layer[:] = (self.vectors * row[: len(self.vectors)]) @ self.vectors.T
 
-    @property
-    def _widths(self):
-        return (len(self.vectors),) * (len(self.numbers) + 1)
+
+class _Basis(NamedTuple):
+    """bases: B_0 … B_N; rotations: Q_1 … Q_N."""
+
+    bases: list
+    rotations: list
 
 
-class Compressed(Short):
+class CompressedStepper(ReducedStepper):
     """numbers: a small network's flat parameters, then (N, a vector) the multiples of the orthogonal matrices."""
 
     reduced = "compressed"
 
-    def __init__(self, bases, rotations, target, numbers, method, device):
-        self.bases = bases
-        self._rotations = rotations
-        self.numbers = numbers
-        size, inner = bases[0].shape
-        depth = len(bases) - 1
-        widths = layout.as_widths((inner,) * (depth + 1))
-        self._rest = size - inner
-        self._small = numbers[: layout.size(widths)]
-        self._outside = numbers[layout.size(widths) :].reshape(depth, -1)
-        self._widths = widths
-        self._inside = steps_of(method, Factorization(target), tuple(widths), np.float64, device=device)
-        weights = np.array([float(self._rest)])
-        self._around = _chains(self._outside, np.zeros(1), weights, method, device)
+    def __init__(self, method, network, basis, target, numbers, device):
+        super().__init__(network, numbers)
+        self.bases = basis.bases
+        self._rotations = basis.rotations
+        size, inner = self.bases[0].shape
+        depth = len(self.bases) - 1
+        small = (inner,) * (depth + 1)
+        self._small_widths = layout.as_widths(small)
+        self._small = numbers[: layout.size(self._small_widths)]
+        self._outside = numbers[layout.size(self._small_widths) :].reshape(depth, -1)
+        self._inside = steps_of(method, Factorization(target), small, np.float64, device=device)
+        weights = np.array([float(size - inner)])
+        self._around = _chains(method, self._outside, np.zeros(1), weights, device)
         self._losses = np.empty(0)
 
     @classmethod
-    def of(cls, problem, network, method, device):
+    def of(cls, method, problem, network, device):
         layers = network.layers
         size = network.widths[0]
         scales = [np.linalg.norm(layer) / np.sqrt(size) for layer in layers]
@@ -131,9 +143,10 @@ class Compressed(Short):
         params = np.concatenate([(scale * np.eye(inner)).ravel() for scale in scales])
         target = bases[-1].T @ problem.target @ bases[0]
         around = _padded(np.array(scales)[:, None])
-        return cls(bases, rotations, target, np.concatenate([params, around.ravel()]), method, device)
+        numbers = np.concatenate([params, around.ravel()])
+        return cls(method, network, _Basis(bases, rotations), target, numbers, device)
 
-    def advance(self, losses, step):
+    def step(self, losses, step):
         """Both parts, and the sum of their losses; the losses before the one that is not finite count."""
         if self._losses.size < losses.size:
             self._losses = np.empty(losses.size)
@@ -142,10 +155,10 @@ class Compressed(Short):
         losses += around
         return OK if codes == (OK, OK) else DIVERGED
 
-    def expand(self, params):
+    def expand(self):
         """W_i = B_i w_i B_{i−1}ᵀ + ρ_i (Q_i − B_i B_{i−1}ᵀ)."""
-        size = len(self.bases[0])
-        small, whole = layout.layers(self._small, self._widths), layout.layers(params, (size,) * len(self.bases))
+        small = layout.layers(self._small, self._small_widths)
+        whole = layout.layers(self.params, self.widths)
         for i, layer in enumerate(whole):
             above = self.bases[i + 1]
             below = self.bases[i]
@@ -162,6 +175,6 @@ def _padded(array):
     return copy
 
 
-def _chains(modes, target, weights, method, device):
+def _chains(method, modes, target, weights, device):
     """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
     return chain_steps(method, modes, _padded(target), _padded(weights), device)

@@ -28,7 +28,7 @@ def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
     kernels = device.kernels
     widths = layout.as_widths(widths)
     works = device.workspace.team(widths, dtype, 0, threads)
-    if method.plain and problem.plain:
+    if method.is_plain_on(problem):
         target = device.constant(layout.aligned_copy(problem.target, dtype))
         lr = np.dtype(dtype).type(method.lr)
         return together(
@@ -50,7 +50,7 @@ def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
     widths = layout.as_widths(widths)
     dt, ridge = (np.dtype(dtype).type(number) for number in (method.dt, method.ridge))
     (a, b), works = tableau.astype(dtype), device.workspace.team(widths, dtype, tableau.stages, threads)
-    if method.plain and problem.plain:
+    if method.is_plain_on(problem):
         made = kernels.rk_steps
         numbers = (dt, a, b)
         goal = layout.aligned_copy(problem.target, dtype)

@@ -25,8 +25,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import InvalidInput, StoreError
-from lrbias.storage._directory import progress_document, read_json
 from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
+from lrbias.storage._format import progress_document, read_json
 from lrbias.storage._log import LOSSES
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout
@@ -90,7 +90,7 @@ def _read(path, owner, now):
     return Batch(path, read_bytes(path), owner)
 
 
-class _Member(BaseModel):
+class _MemberDocument(BaseModel):
     model_config = ConfigDict(extra="allow")
     name: Text
     settings: dict[Text, object]
@@ -108,7 +108,7 @@ class _BatchDocument(BaseModel):
     elapsed: float
     widths: list[Count] = Field(min_length=2)
     layouts: list[dict[Name, Quantity]] = Field(min_length=1)
-    members: list[_Member] = Field(min_length=1)
+    members: list[_MemberDocument] = Field(min_length=1)
     made_with: dict[Text, object]
 
 
@@ -130,7 +130,8 @@ class Batch:
 
     def _check(self):
         """Damaged unless the arrays have the shapes that the document says."""
-        arrays, document = self._arrays, self.document
+        arrays = self._arrays
+        document = self.document
         runs = len(document["members"])
         steps = document["steps"]
         widths = document["widths"]
@@ -188,17 +189,11 @@ def member_at(sweep, number, name, owner):
     return MemberFolder(file, Path(sweep) / "runs" / name, owner) if name in read_batch(file, owner).index else None
 
 
-class MemberFolder:
-    """One run of a batch, with the methods for reading that a run directory has."""
+class Member:
+    """One run of a batch, read from what holds the batch: `_batch`, a Batch or a BatchWriter."""
 
-    def __init__(self, file, path, owner):
-        self._file = file
+    def __init__(self, path):
         self.path = path
-        self._owner = owner
-
-    @property
-    def _batch(self):
-        return read_batch(self._file, self._owner)
 
     @property
     def _place(self):
@@ -214,7 +209,7 @@ class MemberFolder:
         return {
             "settings": {**member["settings"], "steps": document["steps"]},
             "widths": document["widths"],
-            "quantities": document["layouts"][member["layout"]],
+            "quantities": self._quantities,
             "functions": [],
             "reduced": None,
             "made_with": document["made_with"],
@@ -229,15 +224,25 @@ class MemberFolder:
         elapsed = document["elapsed"] / len(document["members"])
         reached = self.checkpoint_steps()[-1]
         progress = member["step"], reached, member["status"], member["detail"]
-        return progress_document(*progress, self._batch.intervals, elapsed)
+        intervals = [] if member["status"] == "new" else self._batch.intervals
+        return progress_document(*progress, intervals, elapsed)
+
+    @property
+    def _quantities(self):
+        return self._batch.document["layouts"][self._member["layout"]]
 
     def read(self, name, start, stop):
-        if name == LOSSES:
-            return self._batch[LOSSES][self._place, start:stop]
-        quantities = self.config()["quantities"]
-        quantity, (columns, _) = quantities[name], columns_of(quantities)
-        rows = self._batch[f"{ROWS}{quantity['interval']}"][self._place, start : max(start, stop), columns[name]]
+        quantity = self._quantities[name]
+        rows = self._rows_of(name)[start : max(start, stop)]
         return rows.reshape(len(rows), *quantity["shape"]).astype(quantity["dtype"])
+
+    def _rows_of(self, name):
+        """The part of an array of the batch that has the rows of a quantity: a view."""
+        if name == LOSSES:
+            return self._batch[LOSSES][self._place]
+        quantities = self._quantities
+        columns = columns_of(quantities)[0][name]
+        return self._batch[f"{ROWS}{quantities[name]['interval']}"][self._place, :, columns]
 
     def checkpoint_steps(self):
         """A run that diverged has those from before that."""
@@ -260,6 +265,19 @@ class MemberFolder:
     def problems(self):
         """None: a file that was read is intact."""
         return []
+
+
+class MemberFolder(Member):
+    """One run of a batch file, with the methods for reading that a run directory has."""
+
+    def __init__(self, file, path, owner):
+        super().__init__(path)
+        self._file = file
+        self._owner = owner
+
+    @property
+    def _batch(self):
+        return read_batch(self._file, self._owner)
 
 
 def refuse_writing(path):

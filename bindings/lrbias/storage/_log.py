@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.storage._directory import LOSSES, chunk_rows, progress_document, shortened
+from lrbias.storage._format import LOSSES, chunk_rows
 from lrbias.storage._quantity import Quantity
 
 
@@ -25,14 +25,16 @@ def committed(progress, name, interval):
 class Column:
     """The current block of one quantity."""
 
-    def __init__(self, quantity, sink):
+    def __init__(self, quantity, storage):
         self.quantity = quantity
-        self._sink = sink
+        self._storage = storage
         self.rows = chunk_rows(quantity)
         self.index = 0
         self.block = self._blank()
         self.last = None
-        self._filled, self._dirty, self._count = 0, False, 0
+        self._filled = 0
+        self._dirty = False
+        self._count = 0
 
     def _blank(self):
         dtype = np.dtype(self.quantity.dtype)
@@ -48,16 +50,16 @@ class Column:
         self._load(row)
 
     def _load(self, row):
-        """Go to the block of `row`; read back from the sink what it has before that row, and what counts after it."""
+        """Go to the block of `row`; read back what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
         first = self.index * self.rows
         self.block = self._blank()
         if kept:
-            self.block[:kept] = self._sink.read(self.quantity.name, first, row)
+            self.block[:kept] = self._storage.read(self.quantity.name, first, row)
         later = min(self._count - first, self.rows)
         if later > kept:
             with contextlib.suppress(StoreError):  # likewise
-                self.block[kept:later] = self._sink.read(self.quantity.name, row, first + later)
+                self.block[kept:later] = self._storage.read(self.quantity.name, row, first + later)
                 kept = later
         # it may be the tail that has them, which ends with the run
         self._filled = kept
@@ -84,14 +86,16 @@ class Column:
         return view
 
     def _turn_to(self, row):
-        if row // self.rows != self.index:
-            self.flush()
-            self._load(row - row % self.rows)
+        """Go to the block of `row`: the next one, or one before, which was handed on and has the rows before it."""
+        if row // self.rows == self.index:
+            return
+        self.flush()
+        self._load(row if row // self.rows < self.index else row - row % self.rows)
 
     def flush(self):
         """Hand on the whole block, full or not."""
         if self._dirty:
-            self._sink.write_block(self.quantity.name, self.index, self.block)
+            self._storage.write_block(self.quantity.name, self.index, self.block)
             self._dirty = False
 
     def tail(self):
@@ -102,9 +106,9 @@ class Column:
 class Log:
     """All columns of a run."""
 
-    def __init__(self, quantities, sink):
-        self._sink = sink
-        self.columns = {quantity.name: Column(quantity, sink) for quantity in quantities}
+    def __init__(self, quantities, storage):
+        self._storage = storage
+        self.columns = {quantity.name: Column(quantity, storage) for quantity in quantities}
 
     def set(self, name, row, value):
         self.columns[name].set(row, value)
@@ -128,7 +132,7 @@ class Log:
             row = -(-step // column.quantity.interval)
             first = row - row % column.rows
             if row > first:
-                self._sink.read(name, first, row)
+                self._storage.read(name, first, row)
 
     def flush(self):
         """Hand on every block: at the end of a run."""
@@ -138,50 +142,3 @@ class Log:
     def tails(self):
         """{quantity: (first row, rows)} of what the blocks hold so far: at a commit on the way."""
         return {name: column.tail() for name, column in self.columns.items()}
-
-
-class MemorySink:
-    """What a run directory does, in memory: blocks and progress of a run without a store."""
-
-    def __init__(self):
-        self._blocks = {}
-        self._progress = {}
-        self._checkpoints = {}
-
-    def write_block(self, name, index, block):
-        self._blocks.setdefault(name, {})[index] = block
-
-    def write_tail(self, tails):
-        """Nothing: nobody reads a run in memory before it ends."""
-
-    def read(self, name, start, stop):
-        blocks = self._blocks[name]
-        joined = np.concatenate([blocks[index] for index in sorted(blocks)])
-        return joined[start:stop]
-
-    def write_checkpoint(self, step, arrays, widths):
-        self._checkpoints[step] = {name: array.copy() for name, array in arrays.items()}
-
-    def forget_checkpoint(self, step):
-        self._checkpoints.pop(step, None)
-
-    def checkpoint(self, step):
-        return self._checkpoints[step]["params"].copy()
-
-    def checkpoint_arrays(self, step):
-        return dict(self._checkpoints[step])
-
-    def checkpoint_steps(self):
-        return sorted(self._checkpoints)
-
-    def commit(self, *progress):
-        self._progress = progress_document(*progress)
-
-    def go_back(self, step):
-        self._progress = shortened(self._progress, step)
-
-    def progress(self):
-        return self._progress
-
-    def close(self):
-        pass

@@ -155,13 +155,18 @@ class Ensemble:
         self.document = document
         self.path = path
         joined = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
-        self.ranks, self.absorbing = joined["ranks"], joined["absorbing"]
-        self.train_error, self.hidden_error = joined["train_error"], joined["hidden_error"]
-        self.diverged, self.ended, self.values = joined["diverged"], joined["ended"], joined["values"]
+        self.ranks = joined["ranks"]
+        self.absorbing = joined["absorbing"]
+        self.train_error = joined["train_error"]
+        self.hidden_error = joined["hidden_error"]
+        self.diverged = joined["diverged"]
+        self.ended = joined["ended"]
+        self.values = joined["values"]
         self._params = joined["params"]
         self.seconds = float(joined["seconds"].sum())
         self.steps = np.arange(0, document["steps"] + 1, document["every"])
-        self.lr, self.ridge = np.array(document["lr"]), np.array(document["ridge"])
+        self.lr = np.array(document["lr"])
+        self.ridge = np.array(document["ridge"])
         self.sampling_seed = np.array(document["sampling_seed"], np.uint64)
 
     def __len__(self):

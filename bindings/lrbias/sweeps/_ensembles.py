@@ -13,8 +13,8 @@ the same words and ends with the same bits.
 
 import hashlib
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,11 +26,23 @@ from lrbias.metrics import AbsorbingSets
 from lrbias.network import Network
 from lrbias.problems import Completion
 from lrbias.settings import Count, Threads, check_switches, validate
-from lrbias.steppers import Group
+from lrbias.steppers import EnsembleStepper, WholeChunks
 from lrbias.storage import check_new, write_json
 from lrbias.sweeps._ensemble_data import FORMAT, Ensemble, data_problem, read_ensemble_json, read_group, write_group
-from lrbias.system import LOCK, RunsDisplay, as_path, collected, cores, drafted, lock, one_blas_thread, usual_errors
-from lrbias.training import made_with
+from lrbias.sweeps._ensemble_recorder import EnsembleRecorder
+from lrbias.system import (
+    LOCK,
+    RunsDisplay,
+    as_path,
+    collected,
+    cores,
+    display,
+    drafted,
+    lock,
+    one_blas_thread,
+    usual_errors,
+)
+from lrbias.training import Loop, Never, Span, Subject, made_with
 
 GROUP = 64  # runs that are kept together, and trained together on the CPU, eight to a vector
 SIDE_BY_SIDE = 64  # groups that are trained together on a device apart
@@ -77,7 +89,8 @@ def ensemble(
     check_switches(progress=progress)
     whole = _Plan(problem, network, method, runs)
     place = resolve(device)
-    whole.steps, whole.every = validate(Count, "steps", steps), validate(Count, "every", every)
+    whole.steps = validate(Count, "steps", steps)
+    whole.every = validate(Count, "every", every)
     require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
     lower, upper = check_thresholds(lower, upper)
     sets = AbsorbingSets() if sets is None else sets
@@ -238,7 +251,8 @@ def _make(whole, folder, threads, progress, device):
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting = [n for n in range(len(parts)) if n not in groups]
         if waiting:
-            Group(whole, parts[waiting[0]], device).advance(0)  # compiles before threads share the work
+            stepper = _stepper(whole, parts[waiting[0]], device)
+            stepper.step(np.empty(0), 0)  # compiles before threads share the work
         jobs = []
         for numbers in _side_by_side(waiting, threads, device):
             chosen = {n: (parts[n], paths[n]) for n in numbers}
@@ -271,24 +285,56 @@ def _make_groups(whole, chosen, own, device, received, stop):
 
     chosen: {number: (part, path)}; own: the fingerprint.
     """
-    started = time.perf_counter()
-    group = Group(whole, [run for part, _ in chosen.values() for run in part], device)
-    while group.step < whole.steps:
-        if received or stop:
-            return {}
-        group.advance(whole.every)
-        group.record()
-    seconds = (time.perf_counter() - started) / len(chosen)
-    together = group.found()
-    found = {}
-    first = 0
-    for n, (part, path) in chosen.items():
-        rows = slice(first, first + len(part))
-        first = first + len(part)
-        found[n] = {**{name: array[rows] for name, array in together.items()}, "seconds": np.array([seconds])}
-        if path:
-            write_group(path, found[n], own)
-    return found
+    part = [run for part, _ in chosen.values() for run in part]
+    stepper = _stepper(whole, part, device)
+    recorder = EnsembleRecorder(whole, part, stepper)
+    files = _GroupFiles(chosen, own, recorder)
+    span = Span(0, whole.steps, Never(), WholeChunks)
+    Loop(stepper, recorder, files, span, Subject(lambda: None, None, display(False))).make(_Either(received, stop))
+    return files.found
+
+
+def _stepper(whole, part, device):
+    """What trains the runs of a part together."""
+    listed = whole.methods, whole.problems, whole.networks
+    return EnsembleStepper(*([values[i] for i in part] for values in listed), device)
+
+
+class _Either(NamedTuple):
+    """True once one of two lists is not empty."""
+
+    first: list
+    second: list
+
+    def __bool__(self):
+        return bool(self.first or self.second)
+
+
+class _GroupFiles:
+    """Where a loop puts groups that have ended. chosen: {number: (part, path)}; `found`: {number: {name: array}}."""
+
+    def __init__(self, chosen, owner, recorder):
+        self.found = {}
+        self._chosen = chosen
+        self._owner = owner
+        self._recorder = recorder
+
+    def write_checkpoint(self, step, arrays, widths):
+        """None is kept: a group that was interrupted is made anew."""
+
+    def commit(self, step, checkpoint, status, detail, intervals, elapsed):
+        """Write the groups, unless they were interrupted."""
+        if status == "interrupted":
+            return
+        together = self._recorder.found()
+        first = 0
+        for n, (part, path) in self._chosen.items():
+            rows = slice(first, first + len(part))
+            first = first + len(part)
+            own = {name: array[rows] for name, array in together.items()}
+            self.found[n] = {**own, "seconds": np.array([elapsed / len(self._chosen)])}
+            if path:
+                write_group(path, self.found[n], self._owner)
 
 
 def _read_group(path, document, part):

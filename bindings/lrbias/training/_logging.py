@@ -14,31 +14,44 @@ SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
 
 class MeasureError(Exception):
-    """A metric failed at `step`, where the parameters were `params` and the trainer's state `state`.
+    """A metric or a function of the user's failed at `step`.
 
-    The cause is the metric's own exception.
+    The cause is its own exception. params, state: of the stepper there; kept: what metrics kept before that record,
+    None where they keep nothing.
     """
 
-    def __init__(self, step, params, state):
-        super().__init__(f"a metric failed at step {step}")
+    def __init__(self, step, params, state, kept=None):
+        super().__init__(f"a metric or a function failed at step {step}")
         self.step = step
         self.params = params
         self.state = state
+        self.kept = kept
 
 
 @dataclass
 class _Snapshot:
-    """The parameters at a step, and the rows that were measured there once it is done."""
+    """The parameters at a step, and the rows (name, row, value) that were measured there once it is done.
+
+    known: {name: value} of what needs no measuring, for whoever is told of the record; None where nobody is.
+    """
 
     params: np.ndarray
     state: dict
     step: int
+    known: dict | None
     rows: list = field(default_factory=list)
+    kept: dict | None = None
     error: Exception | None = None
     done: bool = False
 
+    def failed(self, error):
+        """The MeasureError of `error` here."""
+        failure = MeasureError(self.step, self.params.copy(), self.state, self.kept)
+        failure.__cause__ = error
+        return failure
 
-class Recorder:
+
+class Logger:
     """Measures what is due, in the calling thread or beside it.
 
     A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
@@ -46,11 +59,15 @@ class Recorder:
     written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
     that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
     most: how many snapshots may wait. ordered: a record enters the next one, so the other thread makes them all.
+    tell: a function (step, known, rows) that is called for every record with something known, once it is written, in
+    the order of the steps and in the calling thread.
     """
 
-    def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False):
+    def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False, tell=None):
         self._plan = plan
         self._write = write
+        self._tell = tell
+        self._untold = deque()  # written, in order
         self._observation = here
         self._most = min(most, SNAPSHOTS)
         self._ordered = ordered
@@ -64,29 +81,32 @@ class Recorder:
             self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
             self._thread.start()
 
-    def measure(self, params, step, state):
-        """Measure, or queue a snapshot of `params` (and of the trainer's `state`, for a failure).
+    def measure(self, params, step, state, known=None):
+        """Measure, or queue a snapshot of `params` (and of the stepper's `state`, for a failure).
 
-        Raises MeasureError or StoreError, also for earlier steps.
+        known: {name: value} of what else is told of this record. Raises MeasureError or StoreError, also for earlier
+        steps.
         """
-        if not self._plan.due(step):
+        if known is None and not self._plan.due(step):
             return
         if self._thread is None:
-            self._waiting.append(_Snapshot(params, state, step))
+            self._waiting.append(_Snapshot(params, state, step, known))
             self._take(self._waiting[0], self._observation)
         else:
             copies = {name: array.copy() for name, array in state.items()}
-            snapshot = _Snapshot(params.copy(), copies, step)
+            snapshot = _Snapshot(params.copy(), copies, step, known)
             self._waiting.append(snapshot)
             self._ready.put(snapshot)
             while len(self._waiting) > self._most and self._failure is None:
                 self._help(self._most)
+        self._tell_what_is_written()
         self._raise()
 
     def drain(self):
         """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""
         while self._waiting and self._failure is None:
             self._help(0)
+        self._tell_what_is_written()
         self._raise()
 
     def close(self):
@@ -98,6 +118,8 @@ class Recorder:
             self._ready.put(None)
             self._thread.join()
         self._waiting.clear()
+        self._untold.clear()
+        self._failure = None
 
     def _discard(self):
         while self._next() is not None:
@@ -128,6 +150,8 @@ class Recorder:
             self._plan.measure(observation, snapshot.params, snapshot.step, lambda *row: snapshot.rows.append(row))
         except Exception as error:  # raised again, with its step, in the thread that trains
             snapshot.error = error
+        if self._ordered:  # by the time that somebody asks, later records may have been made
+            snapshot.kept = self._plan.memory.state(snapshot.step)
         snapshot.done = True
         with self._written:
             self._write_what_is_done()
@@ -137,8 +161,7 @@ class Recorder:
         while self._waiting and self._waiting[0].done and self._failure is None:
             snapshot = self._waiting[0]
             if snapshot.error is not None:
-                self._failure = MeasureError(snapshot.step, snapshot.params.copy(), snapshot.state)
-                self._failure.__cause__ = snapshot.error
+                self._failure = snapshot.failed(snapshot.error)
                 return
             try:
                 for row in snapshot.rows:
@@ -146,7 +169,17 @@ class Recorder:
             except StoreError as error:  # a full block could not be written: no fault of a metric's
                 self._failure = error
                 return
+            if snapshot.known is not None:
+                self._untold.append(snapshot)
             self._waiting.popleft()
+
+    def _tell_what_is_written(self):
+        while self._untold:
+            snapshot = self._untold.popleft()
+            try:
+                self._tell(snapshot.step, snapshot.known, snapshot.rows)
+            except Exception as error:
+                raise snapshot.failed(error) from error
 
     def _raise(self):
         if self._failure is not None:

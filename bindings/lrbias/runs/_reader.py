@@ -7,8 +7,8 @@ from lrbias.settings import Whole, validate
 from lrbias.storage import LOSSES, committed
 
 
-class Recording:
-    """Rows and progress of a run. `source` is its folder or what keeps it in memory; nothing is read before it is asked
+class RunReader:
+    """Rows and progress of a run. `source` is a RunSource, wherever the run is kept; nothing is read before it is asked
     for, and `refresh` looks at the progress again.
     """
 
@@ -34,7 +34,7 @@ class Recording:
     @property
     def path(self):
         """The run directory, None for a run in memory."""
-        return getattr(self._source, "path", None)
+        return self._source.path
 
     @property
     def status(self):

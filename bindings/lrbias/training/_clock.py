@@ -1,0 +1,21 @@
+"""How long training takes."""
+
+import time
+
+from lrbias.system import compile_seconds
+
+
+class Clock:
+    """Seconds of training, without those of compilation."""
+
+    def __init__(self, before=0.0):
+        self._before = before
+        self.start()
+
+    def start(self):
+        self._started = time.perf_counter()
+        self._compiled = compile_seconds()
+
+    @property
+    def elapsed(self):
+        return self._before + time.perf_counter() - self._started - (compile_seconds() - self._compiled)

@@ -1,0 +1,47 @@
+"""What a run was made with."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from lrbias.devices import CPU
+
+PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
+
+
+def made_with(promise=PORTABLE, device=CPU):
+    """Versions, commit, machine, device and the promise level of a run."""
+    from lrbias import __version__
+
+    names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
+    return {
+        "lrbias": __version__,
+        "commit": _commit_id(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        **device.describe,
+        "promise": promise,
+    }
+
+
+def _commit_id():
+    """The commit of a source checkout, None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # no git on this machine
+        return None
+    return answer.stdout.strip() or None
+
+
+def _cpu_name():
+    import llvmlite.binding
+
+    return llvmlite.binding.get_host_cpu_name()

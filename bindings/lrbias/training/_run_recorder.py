@@ -1,0 +1,154 @@
+"""What a run records: the loss of every step, metrics beside the training, what its stepper says of itself."""
+
+import numpy as np
+
+from lrbias.events import PlateauWatch
+from lrbias.metrics import Observation, Plan, Setup, has_another_core
+from lrbias.storage import LOSSES, Log, as_recorded, check_quantities, losses_quantity
+from lrbias.training._callbacks import as_row
+from lrbias.training._logging import Logger
+from lrbias.training._recorder import Recorder
+from lrcore import status
+
+EFFECTIVE_RANK = "product/effective_rank"
+KEPT = "memory/"  # before the names of what metrics keep, in a checkpoint
+
+
+class RunRecorder(Recorder):
+    """The rows of a run, on their way to its storage.
+
+    task     what is trained and how: a `Task`
+    stepper  whose `params` are measured
+    start    a function without arguments for the layers at step 0
+    known    the quantities of a run that is resumed, as config.json has them
+    tell     a function (step, row) that is called at each record, or None
+    """
+
+    def __init__(self, task, stepper, start, known=None, tell=None):
+        self._task = task
+        self._stepper = stepper
+        threads = task.execution.threads
+        device = task.execution.device
+        dtype = stepper.params.dtype
+        self.setup = Setup(task.problem, stepper.widths, dtype, task.record, task.method, device, start)
+        self.observation = Observation(self.setup)
+        self.plan = Plan(self.setup)
+        beside = has_another_core(threads, task.record, device) and task.stop.when is None
+        self._beside = Observation(self.setup) if beside else None
+        self.plan.probe(self.observation.at(stepper.params), known)
+        self._own = stepper.quantities(task.record.every)
+        self.quantities = as_recorded([losses_quantity(dtype), *self.plan.quantities, *self._own], known)
+        self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self._own)})
+        self._tell = tell
+        self.marks = sorted({*self.intervals, task.record.every}) if tell else self.intervals
+        self._dtypes = {quantity.name: quantity.dtype for quantity in self.quantities}
+        self._logger = None
+        self.watch = None
+        if task.stop.plateaus is not None:
+            self.watch = PlateauWatch(task.stop.plateaus, task.record.intervals()["effective_rank"])
+
+    def check(self, storage, config, step):
+        """Before anything is written, read all that going on from `step` relies on; StoreError when it is damaged."""
+        check_quantities(storage.path, config, self.quantities)
+        Log(self.quantities, storage).check(step)
+        if self.watch and step:
+            self._watched(storage, step)
+
+    def _watched(self, storage, step):
+        """What a PlateauWatch has seen before `step`: rows of the effective rank, losses."""
+        return storage.read(EFFECTIVE_RANK, 0, -(-step // self.watch.interval)), storage.read(LOSSES, 0, step)
+
+    def begin(self, storage, step):
+        self._log = Log(self.quantities, storage)
+        self._storage = storage
+        more = {"ordered": self.plan.ordered, "tell": self._tell_of}
+        self._logger = Logger(self.plan, self.observation, self._beside, self._write, **more)
+        self._log.restore(step, storage.progress())
+        if self.watch and step:
+            self.watch.restore(*self._watched(storage, step))
+
+    def _write(self, name, row, value):
+        self._log.set(name, row, value)
+        if self.watch and name == EFFECTIVE_RANK:
+            self.watch.note_rank(row, value)
+
+    def losses(self, step, count):
+        return self._log.columns[LOSSES].view(step, count)
+
+    def note(self, step, losses):
+        if self.watch:
+            self.watch.note_losses(step, losses)
+
+    def record(self, step):
+        own = []
+        for quantity, value in zip(self._own, self._stepper.values() if self._own else [], strict=True):
+            if step % quantity.interval == 0:
+                own.append((quantity.name, step // quantity.interval, value))
+        for each in own:
+            self._log.set(*each)
+        told = None
+        if self._tell and any(step % interval == 0 for interval in self.marks):
+            told = {"loss": self._loss_at(step), **as_row(own, self._dtypes)}
+        self._logger.measure(self._stepper.params, step, self._stepper.state(), told)
+
+    def _tell_of(self, step, known, rows):
+        """Tell of a record what is `known` of it, and its rows, as they are written."""
+        self._tell(step, {**known, **as_row(rows, self._dtypes)})
+
+    @property
+    def rank(self):
+        return self._log.last(EFFECTIVE_RANK)
+
+    def drain(self):
+        self._logger.drain()
+
+    def close_step(self, step, ending):
+        loss = self._loss_at(step)
+        if not np.isfinite(loss):
+            return False
+        self._log.set(LOSSES, step, loss)
+        return True
+
+    def divergence(self, step):
+        loss = self._loss_at(step)
+        self._log.set(LOSSES, step, loss)
+        why = self._stepper.why_stuck(step) if np.isfinite(loss) else status.MEANING[status.DIVERGED]
+        return step, f"the loss at step {step} is {loss}: {why}"
+
+    def _loss_at(self, step):
+        """The loss of the layers as they are: under a stochastic method that of the entries which it would draw."""
+        with np.errstate(all="ignore"):
+            if not self._task.method.stochastic:
+                return self.observation.at(self._stepper.params, step).loss
+            return self._stepper.drawn_loss(step)
+
+    def gradient_norm(self, step):
+        """Of the gradient of the layers as they are."""
+        return self.observation.at(self._stepper.params, step).gradient_norm
+
+    def hand_on(self, ending):
+        if ending == "running":
+            self._storage.write_tail(self._log.tails())
+        else:
+            self._log.flush()
+
+    def state(self, step):
+        kept = {KEPT + name: array for name, array in self.plan.memory.state(step).items()}
+        scale = self.setup.problem.output_scale
+        scaled = {} if scale == 1 else {"scale": np.float64(scale)}  # for who starts a network from this checkpoint
+        return {**scaled, **kept}
+
+    def restore(self, arrays):
+        """Take what `state` gave out of the arrays of a checkpoint, and go on from it."""
+        kept = {name.removeprefix(KEPT): arrays.pop(name) for name in list(arrays) if name.startswith(KEPT)}
+        arrays.pop("scale", None)  # which the problem has
+        self.plan.memory.restore(kept)
+
+    def failed(self, error):
+        self.close()
+        if error.kept is not None:
+            self.plan.memory.restore(error.kept)
+
+    def close(self):
+        if self._logger:
+            self._logger.close()
