@@ -136,9 +136,9 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
     A method without a network to start from leaves that section out. Raises InvalidInput for unknown words, and those
     of another kind than the one that is chosen.
     """
-    left = dict(words)
-    for word in left:
-        require_known(word, left[word])
+    for word, value in words.items():
+        require_known(word, value)
+    left = {word: value for word, value in words.items() if value is not None}
     parts = {"method": _take(METHODS, left)}
     for section, part in SECTIONS.items():
         if section not in parts and not (section == "network" and parts["method"].model.starts_empty):
