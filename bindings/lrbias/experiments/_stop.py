@@ -32,8 +32,8 @@ class Stop(Settings):
     )
     when: Annotated[Any, AfterValidator(_check_function), Accepts("a function of (step, row), or nothing")] = Field(
         None,
-        description="a function of (step, row), asked at each record: True ends the run. A row is {name: value} of what "
-        "is measured there, and the loss. A function cannot be written down: it is given again to `resume`",
+        description="a function of (step, row), asked at each record: True ends the run. A row is {name: value} of "
+        "what was measured, and the loss. A function cannot be written down: it is given again to `resume`",
         exclude=True,
     )
 
