@@ -131,7 +131,7 @@ class Adaptive(Trainer):
             numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step, self.budget)
             return made(params, widths, goal, numbers, arrays, losses, state, work)
 
-        self._steps_of = together(kernel, device.workspace.team(widths, dtype, pair.stages, threads))
+        self._steps_of = together(kernel, device.workspace.thread_workspaces(widths, dtype, pair.stages, threads))
 
     def advance(self, losses, step):
         noted = self._now()
