@@ -1,8 +1,8 @@
 """Who makes a step: three executors with the same parts, so that everything above them is written once.
 
-on_chip    one block, memory of the run in shared memory, products straight from there (block.py)
-in_memory  one block, memory of the run in the GPU's (its second-level cache, mostly), tiled products (block.py)
-on_grid    all multiprocessors, a launch for each pass: one large network. The host makes the same calls, but
+ON_CHIP    one block, memory of the run in shared memory, products straight from there (block.py)
+IN_MEMORY  one block, memory of the run in the GPU's (its second-level cache, mostly), tiled products (block.py)
+ON_GRID    all multiprocessors, a launch for each pass: one large network. The host makes the same calls, but
            waits for nothing: after a loss that is not finite, what it launches does nothing (grid.py)
 
 In a block every part ends at a barrier; on the grid the next launch waits for the one before.
