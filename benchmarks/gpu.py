@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from lrcore import cpu, cuda, layout
 from lrcore.cpu import workspace
 from lrcore.cuda._target import SIMULATED
-from lrcore.objective import Entries
+from lrcore.objective import BatchRates, Entries
 from lrcore.status import OK
 from lrcore.tableau import RK4
 
@@ -105,7 +105,7 @@ def _batch(kernels, spaces, job, steps):
     rates = np.full((len(params), lanes), peers.LR, job.dtype)
     losses = np.empty((len(params), steps, lanes), job.dtype)
     statuses = np.empty(rates.shape, np.int64)
-    tableau = (RK4.a.astype(job.dtype), RK4.b.astype(job.dtype)) if job.stages else ()
+    tableau = (RK4.astype(job.dtype),) if job.stages else ()
     kernel = kernels.batch_rk_steps if job.stages else kernels.batch_gd_steps
 
     def call(part, space):
@@ -137,8 +137,8 @@ def _sgd_batch(kernels, spaces, job, steps):
     def call(part, space):
         entries = Entries(rows[part], columns[part], values[part], given.entries.weight)
         sampling = sgd.sampling()._replace(seed=seeds[part])
-        own = rates[part], ridges[part], factors, sampling, losses[part], statuses[part], space
-        kernels.batch_sgd_steps(params[part], widths, entries, *own)
+        own = BatchRates(rates[part], ridges[part], factors)
+        kernels.batch_sgd_steps(params[part], widths, entries, own, sampling, losses[part], statuses[part], space)
 
     allocate = functools.partial(spaces.allocate_batch_sgd, widths, given.entries.rows.size)
     return (params, losses, statuses), call, allocate
@@ -282,7 +282,7 @@ def where(reason):
         return f"Not measured: {reason}."
     rates = (2e-12 * peak(dtype) for dtype in (np.float64, np.float32))
     peaks = "FMA peak measured: {:.1f} TFLOP/s in float64, {:.1f} in float32".format(*rates)
-    return f"{cuda.card().name}; {peaks}; {machine()}"
+    return f"{cuda.device_properties().name}; {peaks}; {machine()}"
 
 
 def put(page, name, lines):

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_model.py    print its tables
 
-The programs of `lrcore.cuda` are run by a machine that only writes down the passes of a step. Of each pass is counted
+The steps of `lrcore.cuda` are made by an executor that only writes down the passes of a step. Of each pass is counted
 what a block of threads asks of a multiprocessor, and the cycles of the longest chain in which one thing waits for
 another. The blocks of a multiprocessor take as long as the unit that is asked most, or as one chain, whichever is
 longer: everything else is taken to happen meanwhile, so a step takes this long at least.
@@ -19,15 +19,15 @@ import numpy as np
 from harness import head, row
 
 from lrcore import layout
-from lrcore.cuda import gemm, machines, workspace
-from lrcore.cuda._target import KERNELS
-from lrcore.cuda.chain import walks
-from lrcore.cuda.places import places_of
-from lrcore.cuda.programs import programs
+from lrcore.cuda import executors, gemm, workspace
+from lrcore.cuda._target import KERNELS, Integers, Numbers, leaves
+from lrcore.cuda.chain import Network, chain
+from lrcore.cuda.offsets import offsets_of
+from lrcore.cuda.steps import make_steps
 from lrcore.tableau import RK4
 
 WARP, BANKS, SCHEDULERS = 32, 32, 4  # threads; words of 4 bytes that shared memory serves at once; per multiprocessor
-ARGUMENTS = {kernel.name: kernel.types for kernel in KERNELS}
+ARGUMENTS = {kernel.name: [leaf for kind in kernel.kinds for leaf in leaves(kind)] for kernel in KERNELS}
 REGISTERS = {  # of a thread, float64 and float32: `make cuda-check`
     "gd_on_chip": (72, 72),
     "rk_on_chip": (127, 128),
@@ -82,7 +82,7 @@ class Model(NamedTuple):
     arrivals: int = 2  # times that the staging of DEPTH steps of k waits for L2; 1 to 4 in the code
 
     # the kernels' own
-    chip_threads: int = machines.CHIP_THREADS
+    chip_threads: int = executors.CHIP_THREADS
     pad: int = 0  # numbers at the end of each line on chip
     thread_registers: Mapping = MappingProxyType(REGISTERS)
 
@@ -108,8 +108,8 @@ class Job(NamedTuple):
         return np.dtype(self.dtype).itemsize
 
     @property
-    def places(self):
-        return places_of(layout.as_widths(self.widths), self.stages)
+    def offsets(self):
+        return offsets_of(layout.as_widths(self.widths), self.stages)
 
 
 # What a step consists of.
@@ -142,28 +142,30 @@ def passes(job):
     """The passes of a step."""
     made = []
 
-    def as_it_is(function):
+    def unchanged(function):
         return function
 
-    def multiply(memory, state, form, mode, m, n, count, *where):
-        made.append(Product(form, mode, int(m), int(n), int(count)))
+    def matmul(memory, state, product, epilogue):
+        made.append(Product(product.form, epilogue.mode, int(product.m), int(product.n), int(product.count)))
 
     def combine(memory, state, kind, count, *where):
         made.append(Vector("combine", int(count), 1))
 
-    def square(memory, state, rows, columns, *where):
-        made.append(Vector("square", int(columns), int(rows)))
+    def column_squares(memory, state, rows, columns, *where):
+        made.append(Vector("column_squares", int(columns), int(rows)))
 
-    def total(memory, state, columns, *where):
-        made.append(Vector("total", 1, int(columns)))
+    def target_loss(memory, state, sums, *where):
+        made.append(Vector("target_loss", 1, int(sums.size)))
 
-    parts = [*walks(as_it_is, multiply, combine), combine, square, None, None, None, None, None, total, None]
-    program = programs(machines.Machine(as_it_is, operator.mul, lambda state: False, *parts))
-    common = np.zeros(1), None, layout.as_widths(job.widths), job.places, 0.1
+    nothing = dict.fromkeys(executors.Executor._fields)
+    own = {"jit": unchanged, "mul_rn": operator.mul, "stopped": lambda state: False, "combine": combine}
+    own |= {"column_squares": column_squares, "target_loss": target_loss}
+    steps = make_steps(executors.Executor(**nothing | own | chain(unchanged, matmul, combine)._asdict()))
+    net = Network(np.zeros(1), None, layout.as_widths(job.widths), job.offsets)
     if job.stages:
-        program.rk(*common, RK4.a.reshape(-1), RK4.b, None, 0, 1, 1)
+        steps.rk(net, 0.1, RK4.a.reshape(-1), RK4.b, None, 0, 1, 1)
     else:
-        program.gd(*common, None, 0, 1, 1)
+        steps.gd(net, 0.1, None, 0, 1, 1)
     return made
 
 
@@ -217,8 +219,8 @@ def direct(one, size, model):
     tiles = math.ceil(one.m / side) * across
     warps = math.ceil(tiles / WARP)
     loads = 0
-    left = 1 if one.form == gemm.AT_B else one.count + model.pad
-    right = one.count + model.pad if one.form == gemm.A_BT else 1
+    left = 1 if one.form == gemm.TN else one.count + model.pad
+    right = one.count + model.pad if one.form == gemm.NT else 1
     for first in range(0, tiles, WARP):
         corners = [divmod(tile, across) for tile in range(first, min(first + WARP, tiles))]
         for p in range(side):
@@ -252,7 +254,7 @@ def tiled(one, size, model, q):
     each = 2 * gemm.DEPTH * gemm.TILE // q
     loads = sum(wavefronts([t // q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
     loads += sum(wavefronts([t % q + i * q for t in range(WARP)], size) for i in range(gemm.TILE))
-    along = (one.form != gemm.AT_B) + (one.form == gemm.A_BT)  # factors that are turned on their way
+    along = (one.form != gemm.TN) + (one.form == gemm.NT)  # factors that are turned on their way
     stores = along * wavefronts([t % gemm.DEPTH * (side + 1) + t // gemm.DEPTH for t in range(WARP)], size)
     stores += (2 - along) * wavefronts(list(range(WARP)), size)
     staging = each * model.staged * model.alone + model.arrivals * model.cache_latency + 2 * model.barrier
@@ -333,13 +335,13 @@ class Expectation(NamedTuple):
 def in_blocks(job, model=H100):
     """The Expectation where each run has a block: of batches, and of one network that is not spread."""
     size = job.bytes
-    chip = workspace.chip_size(job.places)
+    chip = workspace.chip_size(job.offsets)
     threads = model.chip_threads if chip else gemm.NARROW**2
     lines = 2 * gemm.DEPTH * (gemm.TILE * gemm.NARROW + 1)
     kernel = f"{'rk' if job.stages else 'gd'}_{'on_chip' if chip else 'in_memory'}"
     resident = occupancy(model, threads, model.registers_of(kernel, size), 8 + (chip or lines) * size)
     work = sum((_by_block(one, size, model, threads, chip) for one in passes(job)), Work())
-    there = 0 if chip else min(job.runs, model.multiprocessors * resident) * job.places.size * size
+    there = 0 if chip else min(job.runs, model.multiprocessors * resident) * job.offsets.size * size
     missing = max(0.0, 1 - model.cache / there) if there else 0.0
     full, rest = divmod(job.runs, model.multiprocessors * resident)
     found = Counter()
@@ -382,7 +384,7 @@ def spread(job, model=H100):
         parts["waiting"] *= math.ceil(here / most)
         device += max(parts.values()) + model.gap * 1e-6
         found.update(parts)
-        arrays = sum(letter in "xi" for letter in ARGUMENTS[kernel])
+        arrays = sum(kind in (Numbers, Integers) for kind in ARGUMENTS[kernel])
         numbers = len(ARGUMENTS[kernel]) - arrays
         host += 1e-6 * (model.launch + model.launch_array * arrays + model.launch_number * numbers)
     found.update({"launches": host, "copies": copied(job) / model.copy_rate / job.steps})
@@ -395,15 +397,15 @@ def _launch(one, size, model):
         kernel, q = ("wide", gemm.WIDE) if min(one.m, one.n) >= gemm.WIDE_FROM else ("narrow", gemm.NARROW)
         work = tiled(one, size, model, q) + Work(q * q // WARP * model.begin) + _between(model)
         return f"{kernel}_product", tiles_of(one, q), q * q, work
-    threads = machines.PASS_THREADS
-    blocks = min(machines.MOST_BLOCKS, math.ceil(one.across / threads))
+    threads = executors.PASS_THREADS
+    blocks = min(executors.MOST_BLOCKS, math.ceil(one.across / threads))
     share = one._replace(across=math.ceil(one.across / blocks))
     return one.kernel, blocks, threads, vector(share, size, model, threads, False)
 
 
 def expected(job, model=H100):
     """The Expectation of a job, in the form that lrcore.cuda gives it."""
-    alone = job.runs == 1 and not workspace.chip_size(job.places) and max(job.widths) > workspace.WIDEST
+    alone = job.runs == 1 and not workspace.chip_size(job.offsets) and max(job.widths) > workspace.WIDEST
     return (spread if alone else in_blocks)(job, model)
 
 

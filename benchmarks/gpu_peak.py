@@ -4,16 +4,16 @@ from harness import seconds  # isort: split
 
 import numpy as np
 
-from lrcore.cuda import card
-from lrcore.cuda._target import cuda, empty, fetch, fma, kernel, on_gpu
+from lrcore.cuda import device_properties
+from lrcore.cuda._target import Integer, Numbers, copy_to_host, cuda, empty, fma, kernel, on_gpu
 
 CHAINS, STEPS = 8, 16  # of a thread; multiply-adds of each chain in a turn of the loop
 TURNS, THREADS, BLOCKS = on_gpu(6000, 2), on_gpu(256, 2), on_gpu(8, 1)  # blocks of each multiprocessor
 ROUNDS = 5
 
 
-@kernel("xn", "fma_chains")
-def _chains(out, turns):
+@kernel("fma_chains")
+def _chains(out: Numbers, turns: Integer):
     a, b, c = out.dtype.type(0.75), out.dtype.type(0.5), out.dtype.type(cuda.threadIdx.x)
     s0 = c
     s1 = c
@@ -40,13 +40,13 @@ def _chains(out, turns):
 
 def multiply_adds(dtype):
     """Fused multiply-adds a second, all multiprocessors busy: the largest of several runs."""
-    blocks = BLOCKS * card().multiprocessors
+    blocks = BLOCKS * device_properties().multiprocessors
     there = empty(blocks * THREADS, dtype)
     here = np.empty(blocks * THREADS, dtype)
 
     def run():
         _chains(blocks, THREADS, there, TURNS)
-        fetch(there, here)
+        copy_to_host(there, here)
 
     run()  # compiles
     return here.size * CHAINS * STEPS * TURNS / min(seconds(run) for _ in range(ROUNDS))

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from lrcore import cpu, layout, random, reference
 from lrcore.cpu import workspace
-from lrcore.objective import Entries, Sampling
+from lrcore.objective import BatchRates, Entries, Sampling
 from lrcore.status import OK
 
 README = Path(__file__).parent / "README.md"
@@ -370,7 +370,7 @@ def batched(given, runs, steps, replacement):
     places = everywhere(entries.rows, np.int32), everywhere(entries.columns, np.int32)
     observed = Entries(*places, everywhere(entries.values), entries.weight)
     own = sampling(replacement)._replace(seed=layout.to_lanes(np.arange(runs, dtype=np.uint64), lanes))
-    factors = np.ones((2, steps))
+    rates = BatchRates(lr, ridge, np.ones((2, steps)))
     losses = np.empty(lr.shape)
     statuses = np.full(lr.shape, OK)
     params = layout.aligned_copy(begin, begin.dtype)
@@ -378,7 +378,7 @@ def batched(given, runs, steps, replacement):
 
     def run():
         params[:] = begin
-        cpu.batch_sgd_steps(params, widths, observed, lr, ridge, factors, own, losses, statuses, work)
+        cpu.batch_sgd_steps(params, widths, observed, rates, own, losses, statuses, work)
         assert (statuses == OK).all()
         return layout.from_lanes(params, runs)
 

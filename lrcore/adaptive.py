@@ -68,12 +68,12 @@ def step_factor(error, tolerance, largest):
 
     An error of order h⁵ is expected. The smallest of FACTORS where none is enough, or something is not finite.
     """
-    found = FACTORS[0]
+    best = FACTORS[0]
     if tolerance < np.inf:
         for factor in FACTORS:
             if factor <= largest and factor * factor * factor * factor * factor * error <= SAFETY * tolerance:
-                found = factor
-    return found
+                best = factor
+    return best
 
 
 def stable_size(proposed, h, apart, bent, noise):

@@ -41,9 +41,9 @@ def weighted(target, weights, dtype=np.float64):
     """The Objective of single entries; the arrays are copied."""
     none = np.empty((0, target.size), dtype)
     zero = np.empty(0, dtype)
-    number = np.dtype(dtype).type
+    scalar = np.dtype(dtype).type
     copies = layout.aligned_copy(target, dtype), layout.aligned_copy(weights, dtype)
-    return Objective(*copies, none, zero, number(1), zero, np.empty((0, 0), dtype), number(0))
+    return Objective(*copies, none, zero, scalar(1), zero, np.empty((0, 0), dtype), scalar(0))
 
 
 def measured(matrices, values, weight=1.0, dtype=np.float64):
@@ -51,20 +51,20 @@ def measured(matrices, values, weight=1.0, dtype=np.float64):
     flat = layout.aligned_copy(matrices.reshape(len(matrices), -1), dtype)
     nothing = np.zeros(matrices.shape[1:], dtype)
     scratch = layout.aligned(flat.shape[1], dtype)
-    number = np.dtype(dtype).type
+    scalar = np.dtype(dtype).type
     none = np.empty((0, 0), dtype)
-    return Objective(nothing, nothing, flat, np.array(values, dtype), number(weight), scratch, none, number(0))
+    return Objective(nothing, nothing, flat, np.array(values, dtype), scalar(weight), scratch, none, scalar(0))
 
 
 def regression(target, covariance, floor=0.0, dtype=np.float64):
     """The Objective of a regression on inputs with this covariance; the arrays are copied."""
     none = np.empty((0, target.size), dtype)
     zero = np.empty(0, dtype)
-    number = np.dtype(dtype).type
-    goal = layout.aligned_copy(target, dtype)
+    scalar = np.dtype(dtype).type
+    copied = layout.aligned_copy(target, dtype)
     scratch = layout.aligned(target.size, dtype)
     inputs = layout.aligned_copy(covariance, dtype)
-    return Objective(goal, np.zeros_like(goal), none, zero, number(1), scratch, inputs, number(floor))
+    return Objective(copied, np.zeros_like(copied), none, zero, scalar(1), scratch, inputs, scalar(floor))
 
 
 # Weights under a ridge that nothing holds fall for ever, and arithmetic on the smallest numbers is many times slower.
@@ -79,6 +79,17 @@ class Entries(NamedTuple):
     columns: np.ndarray
     values: np.ndarray
     weight: float
+
+
+class BatchRates(NamedTuple):
+    """Rates of many runs: learning rates lr · factors[0, k] and ridges ridge · factors[1, k] at step k of a call.
+
+    lr, ridge (blocks, lanes); factors (2, steps), common to all runs
+    """
+
+    lr: np.ndarray
+    ridge: np.ndarray
+    factors: np.ndarray
 
 
 class Sampling(NamedTuple):

@@ -107,7 +107,8 @@ def _embedded(name, rows, b_hat, dense):
 
 def _pair_defects(pair):
     """What has to be 0: {what: largest defect}."""
-    highest, lower = order_conditions(pair.a, pair.b), order_conditions(pair.a, pair.b - pair.error)
+    highest = order_conditions(pair.a, pair.b)
+    lower = order_conditions(pair.a, pair.b - pair.error)
     powers = np.arange(1, 5)
     first = np.eye(pair.stages)[0]
     last = np.eye(pair.stages)[-1]

@@ -265,7 +265,7 @@ def test_threads_make_the_same_bits():
             lambda params, losses, _, work, state=state: cpu.adaptive_rk_steps(
                 params, widths, goal, flow, DOPRI5.astype(float), losses, state, work
             ),
-            workspace.team(widths, stages=7, threads=threads),
+            workspace.thread_workspaces(widths, stages=7, threads=threads),
         )
         assert steps(point, losses) == OK
         found.append((point, losses, *state))

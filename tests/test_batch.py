@@ -118,8 +118,8 @@ def _run(core, method, params, widths, targets, h, pieces):
         if method == "gd":
             core.batch_gd_steps(blocked, widths, targets, h, losses[-1], statuses, work)
         else:
-            a, b = TABLEAUS[method].astype(dtype)
-            core.batch_rk_steps(blocked, widths, targets, h, a, b, losses[-1], statuses, work)
+            scheme = TABLEAUS[method].astype(dtype)
+            core.batch_rk_steps(blocked, widths, targets, h, scheme, losses[-1], statuses, work)
     found = (blocked, np.concatenate(losses, axis=1), statuses)
     return tuple(layout.from_lanes(array, len(params)) for array in found)
 
@@ -156,9 +156,9 @@ def test_bits_are_those_of_each_run_alone(core, widths, method, dtype):
             work = core.workspace.allocate(widths, dtype)
             statuses[r] = core.gd_steps(params[r], widths, target, h[r], losses[r], work)
         else:
-            a, b = TABLEAUS[method].astype(dtype)
-            work = core.workspace.allocate(widths, dtype, stages=b.size)
-            statuses[r] = core.rk_steps(params[r], widths, target, h[r], a, b, losses[r], work)
+            scheme = TABLEAUS[method]
+            work = core.workspace.allocate(widths, dtype, stages=scheme.stages)
+            statuses[r] = core.rk_steps(params[r], widths, target, h[r], scheme.astype(dtype), losses[r], work)
     _assert_same_bits(found, (params, losses, statuses))
 
 
@@ -264,5 +264,5 @@ def test_nothing_is_written_beyond_the_buffers(widths, dtype):
     statuses = np.empty((1, lanes), np.int64)
     work = workspace.BatchWorkspace(*map(guarded, workspace.allocate_batch(widths, dtype, stages=4)))
     cpu.batch_gd_steps(params, widths, targets, h, losses, statuses, work)
-    cpu.batch_rk_steps(params, widths, targets, h, *tableau.RK4.astype(dtype), losses, statuses, work)
+    cpu.batch_rk_steps(params, widths, targets, h, tableau.RK4.astype(dtype), losses, statuses, work)
     assert all((guard == 7).all() for guard in guards)

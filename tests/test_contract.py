@@ -1,4 +1,4 @@
-"""Twins by name; who imports Numba and CUDA; importing compiles nothing; tableaus and statuses are complete."""
+"""Counterparts by name; who imports Numba and CUDA; importing compiles nothing; tableaus and statuses are complete."""
 
 import ast
 import functools
@@ -29,18 +29,18 @@ def test_reference_names_are_the_kernel_names():
 
 
 @pytest.mark.parametrize("name", cpu.__all__)
-def test_every_kernel_has_a_twin_on_the_gpu_with_the_same_parameters(name, gpu):
+def test_every_kernel_has_a_counterpart_on_the_gpu_with_the_same_parameters(name, gpu):
     assert _parameters(getattr(gpu, name)) == _parameters(getattr(cpu, name))
 
 
 def test_the_gpu_has_the_names_of_the_cpu_and_what_concerns_it_alone(gpu):
-    own = {"DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"}
+    own = {"DeviceMemoryError", "device_properties", "device_put", "free_memory", "missing", "workspace"}
     assert sorted(gpu.__all__) == sorted([*cpu.__all__, *own])
     assert all(hasattr(gpu, name) for name in gpu.__all__)
 
 
 def test_scratch_is_asked_for_in_the_same_way_on_both(gpu):
-    names = {name for name in vars(workspace) if name.startswith("allocate") or name == "team"}
+    names = {name for name in vars(workspace) if name.startswith("allocate") or name == "thread_workspaces"}
     assert set(gpu.workspace.__all__) == names | {"DeviceMemoryError"}
     for name in names:
         assert inspect.signature(getattr(gpu.workspace, name)) == inspect.signature(getattr(workspace, name)), name

@@ -9,7 +9,7 @@ import pytest
 from backends import SIMULATED
 from lrcore import adaptive, cpu, layout, objective, tableau
 from lrcore.cpu import workspace
-from lrcore.objective import Entries, Sampling
+from lrcore.objective import BatchRates, Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import make
 
@@ -26,7 +26,7 @@ def _work(gpu, form, widths, dtype, stages=0):
     """A workspace of a network that is made to take a form."""
     work = gpu.workspace.allocate(widths, dtype, stages)
     sizes = gpu.workspace.CHIP_SIZES
-    work.chip = next(size for size in sizes if size >= work.places.size) if form == "chip" else 0
+    work.chip = next(size for size in sizes if size >= work.offsets.size) if form == "chip" else 0
     work.spread = form == "grid"
     return work
 
@@ -47,7 +47,7 @@ def test_steps_have_the_bits_of_the_cpu(gpu, name, widths, form, dtype):
         numbers = (h,)
         steps = "gd_steps"
     else:
-        numbers = (h, *tableau.TABLEAUS[name].astype(dtype))
+        numbers = (h, tableau.TABLEAUS[name].astype(dtype))
         steps = "rk_steps"
         there = _work(gpu, form, widths, dtype, tableau.TABLEAUS[name].stages)
     assert getattr(cpu, steps)(params, widths, target, *numbers, expected, work) == OK
@@ -64,7 +64,7 @@ def test_divergence_ends_a_run_as_on_the_cpu(gpu, name, form):
     losses = np.full(30, -1.0)
     expected = np.full(30, -1.0)
     there = _work(gpu, form, widths, np.float64, 4)
-    numbers = (30.0,) if name == "gd" else (30.0, *tableau.RK4.astype(np.float64))
+    numbers = (30.0,) if name == "gd" else (30.0, tableau.RK4.astype(np.float64))
     steps = "gd_steps" if name == "gd" else "rk_steps"
     with np.errstate(all="ignore"):
         assert getattr(cpu, steps)(params, widths, target, *numbers, expected, work) == DIVERGED
@@ -103,7 +103,7 @@ def test_objectives_have_the_bits_of_the_cpu(gpu, widths, kind, form, dtype, rng
         assert loss == cpu.objective_loss_and_gradient(params, widths, goal, ridge, expected_slope, work)
         assert np.array_equal(slope, expected_slope)
     assert cpu.objective_gd_steps(params, widths, goal, rates, ridges, expected, work) == OK
-    assert gpu.objective_gd_steps(ours, widths, gpu.constant(goal), rates, ridges, losses, there) == OK
+    assert gpu.objective_gd_steps(ours, widths, gpu.device_put(goal), rates, ridges, losses, there) == OK
     assert np.array_equal(ours, params)
     assert np.array_equal(losses, expected)
     numbers = dtype(0.1), dtype(0.02), tableau.RK4.astype(dtype)
@@ -143,7 +143,7 @@ def test_diagonal_steps_have_the_bits_of_the_cpu(gpu, name, dtype, rng):
     losses = np.empty(4, dtype)
     expected = np.empty(4, dtype)
     stages = 0 if name == "gd" else 4
-    numbers = (dtype(0.05),) if name == "gd" else (dtype(0.05), *tableau.RK4.astype(dtype))
+    numbers = (dtype(0.05),) if name == "gd" else (dtype(0.05), tableau.RK4.astype(dtype))
     steps = "diagonal_gd_steps" if name == "gd" else "diagonal_rk_steps"
     work = workspace.allocate_diagonal(3, 2 * lanes, dtype, stages)
     there = gpu.workspace.allocate_diagonal(3, 2 * lanes, dtype, stages)
@@ -171,7 +171,7 @@ def test_batches_have_the_bits_of_the_cpu(gpu, name, chip, dtype, rng, monkeypat
     shape = (len(params), 4, lanes)
     losses, expected = np.full(shape, -1, dtype), np.full(shape, -1, dtype)
     codes, wanted = np.empty((len(params), lanes), np.int64), np.empty((len(params), lanes), np.int64)
-    numbers = () if name == "gd" else tableau.RK4.astype(dtype)
+    numbers = () if name == "gd" else (tableau.RK4.astype(dtype),)
     steps = "batch_gd_steps" if name == "gd" else "batch_rk_steps"
     there = gpu.workspace.allocate_batch(widths, dtype, stages)
     if not chip:
@@ -229,8 +229,9 @@ def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng
     entries = Entries(*(layout.to_lanes(kind, lanes) for kind in kinds), dtype(9))
     rates = np.linspace(0.01, 0.02, runs).astype(dtype)
     rates[2] = 1e6
-    numbers = [layout.to_lanes(rates, lanes), layout.to_lanes(np.linspace(0, 0.1, runs).astype(dtype), lanes)]
+    ridges = np.linspace(0, 0.1, runs).astype(dtype)
     factors = np.stack([np.linspace(1, 0.5, 7), np.linspace(0.5, 1, 7)]).astype(dtype)
+    rates = BatchRates(layout.to_lanes(rates, lanes), layout.to_lanes(ridges, lanes), factors)
     sampling = Sampling(layout.to_lanes(np.arange(runs, dtype=np.uint64), lanes), 5, batch, replacement)
     ours = params.copy()
     codes = np.full((len(params), lanes), OK, np.int64)
@@ -241,8 +242,8 @@ def test_batched_sgd_has_the_bits_of_the_cpu(gpu, batch, replacement, dtype, rng
     work = workspace.allocate_batch_sgd(widths, 9, batch, dtype)
     there = gpu.workspace.allocate_batch_sgd(widths, 9, batch, dtype)
     with np.errstate(all="ignore"):
-        cpu.batch_sgd_steps(params, widths, entries, *numbers, factors, sampling, expected, wanted, work)
-        gpu.batch_sgd_steps(ours, widths, entries, *numbers, factors, sampling, losses, codes, there)
+        cpu.batch_sgd_steps(params, widths, entries, rates, sampling, expected, wanted, work)
+        gpu.batch_sgd_steps(ours, widths, entries, rates, sampling, losses, codes, there)
     assert np.array_equal(codes, wanted)
     assert codes[0, 2] == DIVERGED
     assert np.array_equal(losses, expected)
@@ -277,9 +278,9 @@ def test_adaptive_steps_have_the_bits_of_the_cpu(gpu, ridge, dtype, rng):
 def test_products_have_the_bits_of_the_cpu(gpu, m, n, count, dtype, rng):
     work = workspace.allocate((20, 20, 20), dtype)
     shapes = {
-        "multiply": ((m, count), (count, n)),
-        "multiply_at": ((count, m), (count, n)),
-        "multiply_bt": ((m, count), (n, count)),
+        "matmul_nn": ((m, count), (count, n)),
+        "matmul_tn": ((count, m), (count, n)),
+        "matmul_nt": ((m, count), (n, count)),
     }
     for name, (left, right) in shapes.items():
         a = rng.normal(size=left).astype(dtype)

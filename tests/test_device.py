@@ -195,7 +195,7 @@ def test_a_run_resumes_where_it_was_unless_told_otherwise(tmp_path, launches):
     lb.resume(tmp_path / "run", steps=8)
     assert launches
     assert 'device = "cuda"' in (tmp_path / "run/experiment.toml").read_text()
-    assert lb.open(tmp_path / "run").info["gpu"].startswith(devices.CUDA.kernels.card().name)
+    assert lb.open(tmp_path / "run").info["gpu"].startswith(devices.CUDA.kernels.device_properties().name)
 
 
 class Here:

@@ -75,8 +75,8 @@ def test_passes_of_a_step(model, widths, stages):
     assert model.useful(job) == gradients * products
     found = model.passes(job)
     assert found.count(model.Vector("combine", widths[0] * widths[1], 1)) == gradients
-    assert found.count(model.Vector("square", widths[0], widths[-1])) == 1, "a loss is made once a step"
-    assert found.count(model.Vector("total", 1, widths[0])) == 1
+    assert found.count(model.Vector("column_squares", widths[0], widths[-1])) == 1, "a loss is made once a step"
+    assert found.count(model.Vector("target_loss", 1, widths[0])) == 1
 
 
 @pytest.mark.parametrize("form", [0, 1, 2])

@@ -123,7 +123,7 @@ def test_threads_make_the_same_bits(kind, widths):
     for threads in (1, 2, 3):
         trained = params.copy()
         losses = np.empty(10)
-        works = workspace.team(widths, threads=threads)
+        works = workspace.thread_workspaces(widths, threads=threads)
         steps = together(
             lambda params, losses, _, work: cpu.objective_gd_steps(params, widths, goal, rates, ridges, losses, work),
             works,

@@ -17,14 +17,14 @@ GUARD = 64  # numbers before and behind the output that must stay as they are
 
 
 def _check(core, name, m, n, k, dtype, rng, work):
-    shapes = {"multiply": ((m, k), (k, n)), "multiply_at": ((k, m), (k, n)), "multiply_bt": ((m, k), (n, k))}[name]
+    shapes = {"matmul_nn": ((m, k), (k, n)), "matmul_tn": ((k, m), (k, n)), "matmul_nt": ((m, k), (n, k))}[name]
     a, b = (rng.standard_normal(shape, dtype) for shape in shapes)
     memory = np.full(m * n + 2 * GUARD, np.nan, dtype)
     memory[:GUARD] = memory[-GUARD:] = 7
     out = memory[GUARD:-GUARD].reshape(m, n)
     getattr(core, name)(a, b, out, work)
-    left = a.T if name == "multiply_at" else a
-    right = b.T if name == "multiply_bt" else b
+    left = a.T if name == "matmul_tn" else a
+    right = b.T if name == "matmul_nt" else b
     wider = np.longdouble if dtype == np.float64 else np.float64
     exact = left.astype(wider, order="C") @ right.astype(wider, order="F")  # NumPy's loop of long doubles runs along k
     bound = k * np.finfo(dtype).eps * (np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64))
@@ -38,7 +38,7 @@ def _workspace(core, largest, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+@pytest.mark.parametrize("name", ["matmul_nn", "matmul_tn", "matmul_nt"])
 def test_every_small_shape(core, name, dtype):
     """1 … 40 cubed. Sizes along m and k are thinned out except near multiples of the tile; every n is there."""
     rng = np.random.default_rng(1)
@@ -51,7 +51,7 @@ def test_every_small_shape(core, name, dtype):
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+@pytest.mark.parametrize("name", ["matmul_nn", "matmul_tn", "matmul_nt"])
 @at_full_size
 def test_every_shape_to_forty_cubed(core, name, dtype):
     rng = np.random.default_rng(1)
@@ -61,7 +61,7 @@ def test_every_shape_to_forty_cubed(core, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", ["multiply", "multiply_at", "multiply_bt"])
+@pytest.mark.parametrize("name", ["matmul_nn", "matmul_tn", "matmul_nt"])
 def test_large_shapes(core, name, dtype):
     """Across the limits of the blocks of k and of rows; on a GPU across those of its tiles."""
     rng = np.random.default_rng(2)
@@ -87,7 +87,7 @@ def test_elements_are_fma_chains(core, count, rng):
     """Exactly: an emulation in rational arithmetic gives the same bits, also across blocks of k."""
     a, b = rng.normal(size=(3, count)), rng.normal(size=(count, 10))
     out = np.empty((3, 10))
-    core.multiply(a, b, out, _workspace(core, max(count, 10), np.float64))
+    core.matmul_nn(a, b, out, _workspace(core, max(count, 10), np.float64))
     for i, j in itertools.product(range(3), range(10)):
         assert out[i, j] == _chain(a[i], b[:, j])
 
@@ -105,7 +105,7 @@ def training_hash(core=CPU):
             h = dtype(0.01)
             core.gd_steps(params, sizes, target, h, losses, work)
             digest.update(losses.tobytes())
-            core.rk_steps(params, sizes, target, h, *tableau.RK4.astype(dtype), losses, work)
+            core.rk_steps(params, sizes, target, h, tableau.RK4.astype(dtype), losses, work)
             digest.update(losses.tobytes() + params.tobytes())
     return digest.hexdigest()
 

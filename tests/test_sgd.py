@@ -10,7 +10,7 @@ from scipy import stats
 from backends import CPU, REFERENCE, at_full_size, cases, everywhere
 from conftest import ROOT
 from lrcore import cpu, layout, objective, random, reference, tableau
-from lrcore.objective import Entries, Sampling
+from lrcore.objective import BatchRates, Entries, Sampling
 from lrcore.status import DIVERGED, OK
 from networks import WIDTHS, make, relative
 
@@ -166,9 +166,9 @@ def _train_batch(core, params, widths, own, rates, sampling, pieces, first=100):
     done = 0
     for steps in pieces:
         losses = np.zeros(lr.shape, params.dtype)
-        part = factors[:, done : done + steps]
+        own_rates = BatchRates(lr, ridge, factors[:, done : done + steps])
         now = Sampling(seeds, first + done, batch, replacement)
-        core.batch_sgd_steps(made, widths, entries, lr, ridge, part, now, losses, statuses, work)
+        core.batch_sgd_steps(made, widths, entries, own_rates, now, losses, statuses, work)
         done += steps
     return tuple(layout.from_lanes(array, runs) for array in (made, losses, statuses))
 

@@ -52,7 +52,7 @@ def _fail(shared, out, barriers, shift):
 def _made(target, function, barriers=True, shift=1):
     shared, out = np.zeros(THREADS), np.zeros(4 * THREADS)
     try:
-        target.Kernel(function, "a kernel of a test", "xxnn", False, None)(1, THREADS, shared, out, barriers, shift)
+        target.Kernel(function, "a kernel of a test")(1, THREADS, shared, out, barriers, shift)
     finally:
         target.KERNELS.pop()
     return out.reshape(4, THREADS)
@@ -95,7 +95,7 @@ def test_a_kernel_that_failed_leaves_nothing_to_the_next_one(target, gpu, rng, m
     work = gpu.workspace.allocate((14, 14), np.float64)
     monkeypatch.setattr(_simulator.FakeCUDAModule, "syncthreads", fail)
     with pytest.raises(TimeoutError) as kept:
-        gpu.multiply(a, b, c, work)
+        gpu.matmul_nn(a, b, c, work)
     assert gemm.cuda is target.cuda, kept
 
 

@@ -18,8 +18,7 @@ TOO_LARGE = [(6, 6, 6), (7, 5, 7)]  # for what is on chip in the simulator, the 
 def _steps(side, name, params, widths, target, h, losses, work):
     if name == "gd":
         return side.gd_steps(params, widths, target, params.dtype.type(h), losses, work)
-    a, b = RK4.astype(params.dtype)
-    return side.rk_steps(params, widths, target, params.dtype.type(h), a, b, losses, work)
+    return side.rk_steps(params, widths, target, params.dtype.type(h), RK4.astype(params.dtype), losses, work)
 
 
 @cases("widths", WIDTHS, TINY + TOO_LARGE)
@@ -34,7 +33,10 @@ def test_many_steps_equal_the_reference(core, name, widths):
     assert np.abs(losses / expected_losses - 1).max() < 1e-12
 
 
-KUTTA_38 = ([[0, 0, 0, 0], [1 / 3, 0, 0, 0], [-1 / 3, 1, 0, 0], [1, -1, 1, 0]], [1 / 8, 3 / 8, 3 / 8, 1 / 8])
+KUTTA_38 = (
+    np.array([[0, 0, 0, 0], [1 / 3, 0, 0, 0], [-1 / 3, 1, 0, 0], [1, -1, 1, 0]]),
+    np.array([1 / 8, 3 / 8, 3 / 8, 1 / 8]),
+)
 METHODS = {name: tableau.TABLEAUS[name].astype(np.float64) for name in ("euler", "heun", "rk4")}
 
 
@@ -42,11 +44,11 @@ METHODS = {name: tableau.TABLEAUS[name].astype(np.float64) for name in ("euler",
 @pytest.mark.parametrize("name", [*METHODS, "3/8"])
 def test_every_kind_of_runge_kutta_method_equals_the_reference(core, name, widths):
     """Kutta's 3/8 rule looks back to slopes before the last one, so it stores them; the others store none."""
-    a, b = METHODS.get(name, [np.array(part, np.float64) for part in KUTTA_38])
-    params, widths, target, work = make(widths, stages=len(b), core=core)
+    scheme = METHODS.get(name, KUTTA_38)
+    params, widths, target, work = make(widths, stages=len(scheme[1]), core=core)
     expected, (losses, expected_losses) = params.copy(), np.empty((2, core.steps(300)))
-    assert core.rk_steps(params, widths, target, 1e-2, a, b, losses, work) == OK
-    assert reference.rk_steps(expected, widths, target, 1e-2, a, b, expected_losses) == OK
+    assert core.rk_steps(params, widths, target, 1e-2, scheme, losses, work) == OK
+    assert reference.rk_steps(expected, widths, target, 1e-2, scheme, expected_losses) == OK
     assert relative(params, expected) < 1e-12
     assert relative(losses, expected_losses) < 1e-12
 
@@ -56,7 +58,7 @@ def test_one_euler_step_is_one_of_gd_bit_for_bit(core):
     flowed = params.copy()
     losses = np.empty(core.steps(50))
     core.gd_steps(params, widths, target, 1e-2, losses, work)
-    core.rk_steps(flowed, widths, target, 1e-2, *METHODS["euler"], losses, work)
+    core.rk_steps(flowed, widths, target, 1e-2, METHODS["euler"], losses, work)
     assert np.array_equal(params, flowed)
 
 

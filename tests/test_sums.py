@@ -63,5 +63,5 @@ def test_the_order_of_a_long_sum_on_a_gpu(gpu, rng, monkeypatch):
     monkeypatch.setattr(passes, "SUM_GROUP", group)
     a, b = (rng.integers(1, 1000, 40 * parts).astype(np.float32) / np.float32(1024) for _ in range(2))
     expected = _inner(a, b, parts, piece, group)
-    found = [passes.inner_part(a, 0, b, 0, a.size + 3, parts, part) for part in range(parts)]
+    found = [passes.partial_inner(a, 0, b, 0, a.size + 3, parts, part) for part in range(parts)]
     assert np.array_equal(found, expected)

@@ -76,12 +76,12 @@ class Cuda(Device):
     def describe(self):
         from importlib.metadata import version
 
-        card = self.kernels.card()
-        capability = ".".join(map(str, card.capability))
-        return {"gpu": f"{card.name}, compute capability {capability}", "numba-cuda": version("numba-cuda")}
+        gpu = self.kernels.device_properties()
+        capability = ".".join(map(str, gpu.capability))
+        return {"gpu": f"{gpu.name}, compute capability {capability}", "numba-cuda": version("numba-cuda")}
 
     def constant(self, value):
-        return self.kernels.constant(value)
+        return self.kernels.device_put(value)
 
     @contextlib.contextmanager
     def fitting(self):

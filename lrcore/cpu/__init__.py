@@ -12,7 +12,7 @@ _NAMES = {
     "chain": ["backward", "forward", "loss_and_gradient", "product"],
     "curvature": ["hessian", "hessian_point", "hessian_vector"],
     "diagonal": ["diagonal_gd_steps", "diagonal_rk_steps"],
-    "gemm": ["multiply", "multiply_at", "multiply_bt"],
+    "gemm": ["matmul_nn", "matmul_tn", "matmul_nt"],
     "krylov": ["lanczos"],
     "metrics": ["balancedness", "directions", "mode_strengths", "rank_metrics", "vector_alignment"],
     "ntk": ["ntk_apply", "ntk_factors", "ntk_inner"],

@@ -4,7 +4,7 @@ They are that long whatever the CPU has (shorter registers take them in parts), 
 bits everywhere. They live at addresses, which are integers. `lrcore.cpu.batch` puts one run into each lane,
 `lrcore.cpu.bidiagonal` eight columns of a matrix, `lrcore.cpu.qds` eight matrices or eight singular values.
 
-The bits of an integer say for each lane whether it takes part: `less_lanes` makes one, `choose_lanes` reads it.
+The bits of an integer say for each lane whether it takes part: `less_lanes` makes one, `where_lanes` reads it.
 """
 
 from llvmlite import ir
@@ -34,12 +34,12 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, runs, lanes_vector(runs.dtype))
 
 
-def emit_load(builder, vector, address):
-    return builder.load(builder.inttoptr(address, vector.as_pointer()), align=4)
+def emit_load(builder, vector, ptr):
+    return builder.load(builder.inttoptr(ptr, vector.as_pointer()), align=4)
 
 
-def emit_store(builder, value, address):
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+def emit_store(builder, value, ptr):
+    builder.store(value, builder.inttoptr(ptr, value.type.as_pointer()), align=4)
 
 
 def emit_fma(builder, a, b, c):
@@ -49,37 +49,37 @@ def emit_fma(builder, a, b, c):
     return builder.call(function, [a, b, c])
 
 
-def emit_spread(builder, number):
+def emit_splat(builder, number):
     vector = ir.VectorType(number.type, 8 * LANE_BYTES // (64 if isinstance(number.type, ir.DoubleType) else 32))
     undefined = ir.Constant(vector, ir.Undefined)
     order = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, order)
 
 
-def emit_choose(builder, going, new, old):
+def emit_where(builder, active, new, old):
     count = new.type.count
-    lanes = builder.bitcast(builder.trunc(going, ir.IntType(count)), ir.VectorType(I1, count))
+    lanes = builder.bitcast(builder.trunc(active, ir.IntType(count)), ir.VectorType(I1, count))
     return builder.select(lanes, new, old)
 
 
-def _element(kind):
+def _element(like):
     """The type of the numbers, from that of a dtype or of a number."""
-    return kind.dtype if isinstance(kind, types.DType) else kind
+    return like.dtype if isinstance(like, types.DType) else like
 
 
 @intrinsic
-def load_lanes(typingctx, kind, address):
-    """The vector at `address`; kind: a dtype, or a number of the same type."""
+def load_lanes(typingctx, like, ptr):
+    """The vector at `ptr`; like: a dtype, or a number of the same type."""
 
     def codegen(context, builder, signature, arguments):
-        return emit_load(builder, lanes_vector(_element(kind)), arguments[1])
+        return emit_load(builder, lanes_vector(_element(like)), arguments[1])
 
-    return Lanes(_element(kind))(kind, types.intp), codegen
+    return Lanes(_element(like))(like, types.intp), codegen
 
 
 @intrinsic
-def store_lanes(typingctx, value, address):
-    """Write a vector to `address`."""
+def store_lanes(typingctx, value, ptr):
+    """Write a vector to `ptr`."""
 
     def codegen(context, builder, signature, arguments):
         emit_store(builder, *arguments)
@@ -89,14 +89,14 @@ def store_lanes(typingctx, value, address):
 
 
 @intrinsic
-def zero_lanes(typingctx, kind):
-    """+0 in every lane; kind as for `load_lanes`."""
+def zero_lanes(typingctx, like):
+    """+0 in every lane; like as for `load_lanes`."""
 
     def codegen(context, builder, signature, arguments):
-        vector = lanes_vector(_element(kind))
+        vector = lanes_vector(_element(like))
         return ir.Constant(vector, [0.0] * vector.count)
 
-    return Lanes(_element(kind))(kind), codegen
+    return Lanes(_element(like))(like), codegen
 
 
 @intrinsic
@@ -130,11 +130,11 @@ def fma_lanes(typingctx, a, b, c):
 
 
 @intrinsic
-def choose_lanes(typingctx, going, new, old):
-    """`new` in the lanes whose bit in `going` is set, `old` in the others."""
+def where_lanes(typingctx, active, new, old):
+    """`new` in the lanes whose bit in `active` is set, `old` in the others."""
 
     def codegen(context, builder, signature, arguments):
-        return emit_choose(builder, *arguments)
+        return emit_where(builder, *arguments)
 
     return new(types.intp, new, new), codegen
 
@@ -160,13 +160,13 @@ def divide_lanes(typingctx, a, b):
 
 
 @intrinsic
-def spread_lanes(typingctx, value):
+def splat_lanes(typingctx, value):
     """The number in every lane."""
     if not isinstance(value, types.Float):
         return None
 
     def codegen(context, builder, signature, arguments):
-        return emit_spread(builder, arguments[0])
+        return emit_splat(builder, arguments[0])
 
     return Lanes(value)(value), codegen
 
@@ -186,7 +186,7 @@ def sqrt_lanes(typingctx, a):
 
 
 @intrinsic
-def total_lanes(typingctx, a):
+def sum_lanes(typingctx, a):
     """The sum over the lanes, halves first: lanes l and l + 4, then l + 2, then l + 1."""
 
     def codegen(context, builder, signature, arguments):
@@ -219,46 +219,46 @@ def _pointers(builder, vector, base, offsets):
     """A pointer for each lane: `base` plus the int64 at the address `offsets`, which holds one per lane."""
     integers = ir.VectorType(I64, vector.count)
     each = builder.load(builder.inttoptr(offsets, integers.as_pointer()), align=8)
-    places = builder.add(_spread_integer(builder, integers, base), each)
-    return builder.inttoptr(places, ir.VectorType(vector.element.as_pointer(), vector.count))
+    ptrs = builder.add(_splat_integer(builder, integers, base), each)
+    return builder.inttoptr(ptrs, ir.VectorType(vector.element.as_pointer(), vector.count))
 
 
-def _spread_integer(builder, integers, value):
+def _splat_integer(builder, integers, value):
     undefined = ir.Constant(integers, ir.Undefined)
     order = ir.Constant(ir.VectorType(I32, integers.count), [0] * integers.count)
     return builder.shuffle_vector(builder.insert_element(undefined, value, I32(0)), undefined, order)
 
 
 @intrinsic
-def gather_lanes(typingctx, kind, base, offsets):
-    """In each lane the number at `base` plus that lane's int64 at the address `offsets`; kind as for `load_lanes`."""
+def gather_lanes(typingctx, like, base, offsets):
+    """In each lane the number at `base` plus that lane's int64 at the address `offsets`; like as for `load_lanes`."""
 
     def codegen(context, builder, signature, arguments):
-        vector = lanes_vector(_element(kind))
+        vector = lanes_vector(_element(like))
         pointers = _pointers(builder, vector, arguments[1], arguments[2])
         everywhere = ir.Constant(ir.VectorType(I1, vector.count), [1] * vector.count)
-        name = f"llvm.masked.gather.v{vector.count}f{_element(kind).bitwidth}.v{vector.count}p0"
+        name = f"llvm.masked.gather.v{vector.count}f{_element(like).bitwidth}.v{vector.count}p0"
         unused = ir.Constant(vector, ir.Undefined)
         return emit_masked(builder, name, vector, [pointers, everywhere, unused], 0, 4)
 
-    return Lanes(_element(kind))(kind, types.intp, types.intp), codegen
+    return Lanes(_element(like))(like, types.intp, types.intp), codegen
 
 
 @intrinsic
-def lanes_at(typingctx, kind, offsets, place):
-    """The lanes whose int64 at the address `offsets` is that of their number in the vector at `place`, as bits."""
+def lanes_at(typingctx, like, offsets, start):
+    """The lanes whose int64 at the address `offsets` is where their number lies in the vector at `start`, as bits."""
 
     def codegen(context, builder, signature, arguments):
-        vector = lanes_vector(_element(kind))
+        vector = lanes_vector(_element(like))
         integers = ir.VectorType(I64, vector.count)
         each = builder.load(builder.inttoptr(arguments[1], integers.as_pointer()), align=8)
         size = LANE_BYTES // vector.count
         steps = ir.Constant(integers, [lane * size for lane in range(vector.count)])
-        own = builder.add(_spread_integer(builder, integers, arguments[2]), steps)
+        own = builder.add(_splat_integer(builder, integers, arguments[2]), steps)
         bits = builder.icmp_signed("==", each, own)
         return builder.zext(builder.bitcast(bits, ir.IntType(vector.count)), I64)
 
-    return types.intp(kind, types.intp, types.intp), codegen
+    return types.intp(like, types.intp, types.intp), codegen
 
 
 def _as_integers(builder, value):

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lrcore.cpu._lanes import emit_choose, emit_fma, emit_load, emit_store, lanes_vector
+from lrcore.cpu._lanes import emit_fma, emit_load, emit_store, emit_where, lanes_vector
 from lrcore.cpu._vector import I64, VECTOR_BITS
 from lrcore.layout import LANE_BYTES
 
@@ -23,7 +23,7 @@ def tile_runs(typingctx, dtype, a, b, shape, out, finish):
     RUNS_STORE                        out = s
     RUNS_RESIDUAL (…, target, sums)   out = s − target;  sums_j = fma(out_ij, out_ij, sums_j), i ascending
     RUNS_NEGATE                       out = 0 − s, which is fma(−1, s, 0)
-    RUNS_ADD (…, factor, going)       out = fma(factor, s, out) for the runs whose bit in `going` is set
+    RUNS_ADD (…, factor, going)       out = fma(factor, s, out) for the runs whose bit in `active` is set
     """
 
     def codegen(context, builder, signature, arguments):
@@ -31,7 +31,8 @@ def tile_runs(typingctx, dtype, a, b, shape, out, finish):
         _RunsTile(builder, lanes_vector(dtype.dtype), *parts).emit()
         return context.get_dummy_value()
 
-    triple, pair = types.UniTuple(types.intp, 3), types.UniTuple(types.intp, 2)
+    triple = types.UniTuple(types.intp, 3)
+    pair = types.UniTuple(types.intp, 2)
     return types.void(dtype, triple, triple, triple, pair, triple), codegen
 
 
@@ -43,8 +44,10 @@ class _RunsTile:
         self.zero = ir.Constant(vector, [0.0] * vector.count)
         self.vector = vector
         self.size = I64(LANE_BYTES)
-        (self.a, self.a_row, self.a_k), (self.b, self.b_k, self.b_column) = a, b
-        (self.rows, self.inner, self.columns), (self.out, self.out_row) = shape, out
+        self.a, self.a_row, self.a_k = a
+        self.b, self.b_k, self.b_column = b
+        self.rows, self.inner, self.columns = shape
+        self.out, self.out_row = out
         self.mode, self.first, self.second = finish
 
     def emit(self):
@@ -63,14 +66,15 @@ class _RunsTile:
     def _at(self, base, index, step):
         return self.builder.add(base, self.builder.mul(I64(index), step))
 
-    def _load(self, address):
-        return emit_load(self.builder, self.vector, address)
+    def _load(self, ptr):
+        return emit_load(self.builder, self.vector, ptr)
 
     def _sums(self, rows, columns):
         """The loop over k: rows + columns loads, rows · columns FMAs."""
         builder = self.builder
         before = self.builder.block
-        loop, after = builder.append_basic_block("runs.k"), builder.append_basic_block("runs.end")
+        loop = builder.append_basic_block("runs.k")
+        after = builder.append_basic_block("runs.end")
         builder.branch(loop)
         builder.position_at_end(loop)
         k, a, b = (builder.phi(I64) for _ in range(3))
@@ -107,27 +111,27 @@ class _RunsTile:
             builder.branch(done)
         builder.position_at_end(done)
 
-    def _place(self, base, i, j):
+    def _element(self, base, i, j):
         return self._at(self._at(base, i, self.out_row), j, self.size)
 
     def _write(self, sums, change):
         for i, line in enumerate(sums):
             for j, s in enumerate(line):
-                place = self._place(self.out, i, j)
-                emit_store(self.builder, change(s, place), place)
+                ptr = self._element(self.out, i, j)
+                emit_store(self.builder, change(s, ptr), ptr)
 
     def _store(self, sums):
-        self._write(sums, lambda s, place: s)
+        self._write(sums, lambda s, ptr: s)
 
     def _negate(self, sums):
-        self._write(sums, lambda s, place: self.builder.fsub(self.zero, s))
+        self._write(sums, lambda s, ptr: self.builder.fsub(self.zero, s))
 
     def _add(self, sums):
         factor = self._load(self.first)
 
-        def step(s, place):
-            old = self._load(place)
-            return emit_choose(self.builder, self.second, emit_fma(self.builder, factor, s, old), old)
+        def step(s, ptr):
+            old = self._load(ptr)
+            return emit_where(self.builder, self.second, emit_fma(self.builder, factor, s, old), old)
 
         self._write(sums, step)
 
@@ -136,7 +140,7 @@ class _RunsTile:
             column = self._at(self.second, j, self.size)
             squares = self._load(column)
             for i, line in enumerate(sums):
-                difference = self.builder.fsub(line[j], self._load(self._place(self.first, i, j)))
-                emit_store(self.builder, difference, self._place(self.out, i, j))
+                difference = self.builder.fsub(line[j], self._load(self._element(self.first, i, j)))
+                emit_store(self.builder, difference, self._element(self.out, i, j))
                 squares = emit_fma(self.builder, difference, difference, squares)
             emit_store(self.builder, squares, column)

@@ -5,50 +5,63 @@ than loading and storing its own numbers once. Addresses are integers, matrices 
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lrcore.cpu._lanes import emit_fma, emit_load, emit_spread, emit_store, lanes_vector
+from lrcore.cpu._lanes import emit_fma, emit_load, emit_splat, emit_store, lanes_vector
 from lrcore.cpu._vector import I64
 from lrcore.layout import LANE_BYTES
 
 STRIP = 4  # vectors: as many chains of sums as hide the latency of one
 
 
-@intrinsic
-def downward_strip(typingctx, vectors, a, stride, rows, y, v, u, w):
-    """w = (A − y vᵀ)ᵀ u over `rows` rows of a strip at `a`; y and u are numbers per row, v and w per column."""
-
-    def codegen(context, builder, signature, arguments):
-        _Strip(builder, *arguments[:4]).emit(_Downward(*arguments[4:]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 8), codegen
+INTEGERS = {length: types.UniTuple(types.intp, length) for length in (2, 4)}
 
 
 @intrinsic
-def across_strip(typingctx, vectors, a, stride, rows, y, v, u, w, r, sums):
-    """A −= y vᵀ + u wᵀ and sums += A r over `rows` rows; of each sum there are as many parts as a vector has lanes."""
+def downward_strip(typingctx, strip, y, v, u, w):
+    """w = (A − y vᵀ)ᵀ u over the rows of a strip of A; y and u are numbers per row, v and w per column.
 
-    def codegen(context, builder, signature, arguments):
-        _Strip(builder, *arguments[:4]).emit(_Across(*arguments[4:]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 10), codegen
-
-
-@intrinsic
-def mirrored_strip(typingctx, vectors, a, stride, rows, y, v, u, w, r, sums, x, t):
-    """`across_strip`, and with the same A, t = Aᵀ x: the part of a symmetric matrix that is not stored.
-
-    x is a number per row, t one per column.
+    strip = (vectors, address, stride, rows)
     """
 
     def codegen(context, builder, signature, arguments):
-        _Strip(builder, *arguments[:4]).emit(_Mirrored(*arguments[4:]))
+        strip, *operands = arguments
+        _Strip(builder, *cgutils.unpack_tuple(builder, strip)).emit(_Downward(*operands))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 12), codegen
+    return types.void(INTEGERS[4], *[types.intp] * 4), codegen
+
+
+@intrinsic
+def across_strip(typingctx, strip, update, r, sums):
+    """A −= y vᵀ + u wᵀ and sums += A r over the rows of a strip; of each sum there are as many parts as a vector has
+    lanes. update = (y, v, u, w), strip as in `downward_strip`.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        strip, update, *operands = arguments
+        work = _Across(*cgutils.unpack_tuple(builder, update), *operands)
+        _Strip(builder, *cgutils.unpack_tuple(builder, strip)).emit(work)
+        return context.get_dummy_value()
+
+    return types.void(INTEGERS[4], INTEGERS[4], types.intp, types.intp), codegen
+
+
+@intrinsic
+def mirrored_strip(typingctx, strip, update, r, sums, mirror):
+    """`across_strip`, and with the same A, t = Aᵀ x: the part of a symmetric matrix that is not stored.
+
+    mirror = (x, t): x is a number per row, t one per column.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        strip, update, r, sums, mirror = arguments
+        work = _Mirrored(*cgutils.unpack_tuple(builder, update), r, sums, *cgutils.unpack_tuple(builder, mirror))
+        _Strip(builder, *cgutils.unpack_tuple(builder, strip)).emit(work)
+        return context.get_dummy_value()
+
+    return types.void(INTEGERS[4], INTEGERS[4], types.intp, types.intp, INTEGERS[2]), codegen
 
 
 @intrinsic
@@ -64,7 +77,7 @@ def total_rows(typingctx, sums, factor, out):
             for i in range(0, vector.count, 2 * step):
                 rows[i] = _fold(builder, rows[i], rows[i + step], step)
             step *= 2
-        emit_store(builder, builder.fmul(rows[0], emit_spread(builder, factor)), out)
+        emit_store(builder, builder.fmul(rows[0], emit_splat(builder, factor)), out)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.float64, types.intp), codegen
@@ -116,16 +129,17 @@ class _Strip:
     def fma(self, a, b, c):
         return emit_fma(self.builder, a, b, c)
 
-    def spread(self, address, sign=1):
-        """The number at `address` in every lane, or its negative."""
-        number = self.builder.load(self.builder.inttoptr(address, self.vector.element.as_pointer()))
-        return emit_spread(self.builder, number if sign > 0 else self.builder.fneg(number))
+    def splat(self, ptr, sign=1):
+        """The number at `ptr` in every lane, or its negative."""
+        value = self.builder.load(self.builder.inttoptr(ptr, self.vector.element.as_pointer()))
+        return emit_splat(self.builder, value if sign > 0 else self.builder.fneg(value))
 
     def _loop(self, width, work):
         builder = self.builder
         before = self.builder.block
         columns = [work.column(self, j) for j in range(width)]
-        loop, after = builder.append_basic_block("strip.rows"), builder.append_basic_block("strip.end")
+        loop = builder.append_basic_block("strip.rows")
+        after = builder.append_basic_block("strip.end")
         builder.branch(loop)
         builder.position_at_end(loop)
         left, row, offset = (builder.phi(I64) for _ in range(3))
@@ -157,7 +171,8 @@ class _Downward:
 
     def row(self, strip, row, offset, columns, sums):
         at = strip.builder.mul(offset, I64(8))
-        y, u = strip.spread(strip.builder.add(self.y, at), -1), strip.spread(strip.builder.add(self.u, at))
+        y = strip.splat(strip.builder.add(self.y, at), -1)
+        u = strip.splat(strip.builder.add(self.u, at))
         new = []
         for j, (v, w) in enumerate(zip(columns, sums, strict=True)):
             new.append(strip.fma(u, strip.fma(y, v, strip.load(row, j)), w))
@@ -183,53 +198,42 @@ class _Across:
         return strip.load(self.v, j), strip.load(self.w, j), strip.load(self.r, j)
 
     def row(self, strip, row, offset, columns, sums):
+        self._change(strip, row, offset, columns)
+        return []
+
+    def _change(self, strip, row, offset, columns):
+        """Change a row of the strip and add to its sum; returns the row."""
         builder = strip.builder
         at = builder.mul(offset, I64(8))
-        y, u = strip.spread(builder.add(self.y, at), -1), strip.spread(builder.add(self.u, at), -1)
-        place = builder.add(self.sums, builder.mul(offset, I64(LANE_BYTES)))
-        total = strip.load(place, 0)
+        y = strip.splat(builder.add(self.y, at), -1)
+        u = strip.splat(builder.add(self.u, at), -1)
+        sum_ptr = builder.add(self.sums, builder.mul(offset, I64(LANE_BYTES)))
+        total = strip.load(sum_ptr, 0)
+        changed = []
         for j, (v, w, r) in enumerate(columns):
-            x = strip.fma(u, w, strip.fma(y, v, strip.load(row, j)))
-            strip.store(x, row, j)
-            total = strip.fma(x, r, total)
-        strip.store(total, place, 0)
-        return []
+            a = strip.fma(u, w, strip.fma(y, v, strip.load(row, j)))
+            strip.store(a, row, j)
+            total = strip.fma(a, r, total)
+            changed.append(a)
+        strip.store(total, sum_ptr, 0)
+        return changed
 
     def finish(self, strip, sums):
         pass
 
 
-class _Mirrored:
+class _Mirrored(_Across):
     keeps_sums = True
 
     def __init__(self, y, v, u, w, r, sums, x, t):
-        self.y = y
-        self.v = v
-        self.u = u
-        self.w = w
-        self.r = r
-        self.sums = sums
+        super().__init__(y, v, u, w, r, sums)
         self.x = x
         self.t = t
 
-    def column(self, strip, j):
-        return strip.load(self.v, j), strip.load(self.w, j), strip.load(self.r, j)
-
     def row(self, strip, row, offset, columns, sums):
-        builder = strip.builder
-        at = builder.mul(offset, I64(8))
-        y, u = strip.spread(builder.add(self.y, at), -1), strip.spread(builder.add(self.u, at), -1)
-        x = strip.spread(builder.add(self.x, at))
-        place = builder.add(self.sums, builder.mul(offset, I64(LANE_BYTES)))
-        total = strip.load(place, 0)
-        new = []
-        for j, ((v, w, r), t) in enumerate(zip(columns, sums, strict=True)):
-            a = strip.fma(u, w, strip.fma(y, v, strip.load(row, j)))
-            strip.store(a, row, j)
-            total = strip.fma(a, r, total)
-            new.append(strip.fma(x, a, t))
-        strip.store(total, place, 0)
-        return new
+        x = strip.splat(strip.builder.add(self.x, strip.builder.mul(offset, I64(8))))
+        changed = self._change(strip, row, offset, columns)
+        return [strip.fma(x, a, t) for a, t in zip(changed, sums, strict=True)]
 
     def finish(self, strip, sums):
         for j, t in enumerate(sums):

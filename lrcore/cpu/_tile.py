@@ -1,5 +1,8 @@
 """One tile of a product and the packing of its panels, as LLVM instructions: the heart of `lrcore.cpu.gemm`."""
 
+from typing import NamedTuple
+
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -88,19 +91,31 @@ class _Vectors:
             emit_masked(self.builder, name, ir.VoidType(), [value, vector, mask], 1, self.bytes)
 
 
-STORE, UPDATE, RESIDUAL, NEGATE, STAGE = range(5)
+# NumPy integers: for every Python literal as an argument Numba would compile the called function anew.
+STORE, UPDATE, RESIDUAL, NEGATE, STAGE = (np.intp(mode) for mode in range(5))
+
+
+class Epilogue(NamedTuple):
+    """What is done with a finished sum, in registers: see `tile`. target, columns: addresses; 0 where not read."""
+
+    mode: int
+    factor: float
+    target: int
+    columns: int
 
 
 @intrinsic
-def tile(
-    typingctx, rows, width, count, a, a_row, a_k, b, b_row, start, start_row, c, c_row, mode, factor, target, columns
-):
+def tile(typingctx, shape, a, b, start, c, epilogue):
     """One tile of a product, its sums in registers: s_ij = fma(a_ik, b_kj, s_ij) for k = 0 … count−1.
 
-    rows ≤ TILE_ROWS; width ≤ TILE_VECTORS vectors; count ≥ 1. Addresses are integers, strides count elements.
-    a_ik at a + i·a_row + k·a_k; b_kj at b + k·b_row + j, whole vectors if there are more than NARROW of them; c_ij and
-    target_ij at i·c_row + j; columns_j at j. The sums start at 0, or where start ≠ 0 at start + i·start_row + j. Then,
-    by `mode`,
+    shape     (rows, width, count): rows ≤ TILE_ROWS; width ≤ TILE_VECTORS vectors; count ≥ 1
+    a         (address, row, k): a_ik at address + i·row + k·k
+    b         (address, row): b_kj at address + k·row + j, whole vectors if there are more than NARROW of them
+    start     (address, row): the sums start at 0, or where address ≠ 0 at address + i·row + j
+    c         (address, row): c_ij at address + i·row + j
+    epilogue  an Epilogue: target_ij at target + i·(row of c) + j, columns_j at columns + j
+
+    Addresses are integers, strides count elements. What is done at the end, by `mode`:
 
     STORE     c = s
     UPDATE    c = fma(factor, s, c)
@@ -112,27 +127,33 @@ def tile(
 
     The dtype is that of `factor`. Nothing else beyond the width is read or written.
     """
+    factor = epilogue[1]
     if not isinstance(factor, types.Float):
         return None
 
     def codegen(context, builder, signature, arguments):
         element = ir.DoubleType() if factor.bitwidth == 64 else ir.FloatType()
-        _Tile(builder, _Vectors(builder, element), arguments).emit()
+        operands = [cgutils.unpack_tuple(builder, argument) for argument in arguments]
+        _Tile(builder, _Vectors(builder, element), *operands).emit()
         return context.get_dummy_value()
 
-    integers = [types.intp] * 13
-    return types.void(*integers, factor, types.intp, types.intp), codegen
+    pair = types.UniTuple(types.intp, 2)
+    triple = types.UniTuple(types.intp, 3)
+    return types.void(triple, triple, pair, pair, pair, epilogue), codegen
 
 
 class _Tile:
     """Emits one variant of the tile for every number of rows and of vectors, and the switch between them."""
 
-    def __init__(self, builder, vectors, arguments):
+    def __init__(self, builder, vectors, shape, a, b, start, c, epilogue):
         self.builder = builder
         self.vectors = vectors
-        (self.rows, self.width, self.count, self.a, self.a_row, self.a_k, self.b, self.b_row) = arguments[:8]
-        (self.start, self.start_row, self.c, self.c_row, self.mode) = arguments[8:13]
-        (self.factor, self.target, self.columns) = arguments[13:]
+        self.rows, self.width, self.count = shape
+        self.a, self.a_row, self.a_k = a
+        self.b, self.b_row = b
+        self.start, self.start_row = start
+        self.c, self.c_row = c
+        self.mode, self.factor, self.target, self.columns = epilogue
 
     def emit(self):
         builder = self.builder
@@ -171,8 +192,8 @@ class _Tile:
 
     def _row(self, bases, i):
         """Row i of A, as one of two pointers plus one of four offsets: what a load can add by itself."""
-        address = self.builder.add(bases[i // 4], self.a_rows[i % 4]) if i % 4 else bases[i // 4]
-        return self.builder.inttoptr(address, self.vectors.element.as_pointer())
+        ptr = self.builder.add(bases[i // 4], self.a_rows[i % 4]) if i % 4 else bases[i // 4]
+        return self.builder.inttoptr(ptr, self.vectors.element.as_pointer())
 
     def _mask_of(self, j, count):
         return self.mask if j == count - 1 else None
@@ -186,12 +207,13 @@ class _Tile:
         builder = self.builder
         zero = self.vectors.zero
         fresh = builder.block
-        load, ready = builder.append_basic_block("tile.continue"), builder.append_basic_block("tile.ready")
+        load = builder.append_basic_block("tile.continue")
+        ready = builder.append_basic_block("tile.ready")
         builder.cbranch(builder.icmp_signed("==", self.start, I64(0)), ready, load)
         builder.position_at_end(load)
         loaded = [
             [
-                self.vectors.load(self._place(self.start, self.start_row, i, j), self._mask_of(j, count))
+                self.vectors.load(self._element(self.start, self.start_row, i, j), self._mask_of(j, count))
                 for j in range(count)
             ]
             for i in range(rows)
@@ -224,7 +246,8 @@ class _Tile:
         """`turns` turns (possibly none) of `unroll` values of k; `state` is the pointers and the sums."""
         builder = self.builder
         before = builder.block
-        loop, after = builder.append_basic_block("tile.k"), builder.append_basic_block("tile.end")
+        loop = builder.append_basic_block("tile.k")
+        after = builder.append_basic_block("tile.end")
         builder.cbranch(builder.icmp_signed(">", turns, I64(0)), loop, after)
         builder.position_at_end(loop)
         turn = builder.phi(I64)
@@ -248,7 +271,8 @@ class _Tile:
 
     def _one_k(self, rows, count, state):
         """One k: `count` loads of B, then each number of A times all of them."""
-        builder, (a_low, a_high, b_at), sums = self.builder, state[:3], state[3:]
+        builder = self.builder
+        a_low, a_high, b_at, *sums = state
         b = [
             self.vectors.load(
                 self._at(b_at, I64(j * self.vectors.lanes)), self._mask_of(j, count) if count <= NARROW else None
@@ -280,47 +304,51 @@ class _Tile:
         )
         for mode, emit in endings:
             if mode != STORE:
-                switch.add_case(I64(mode), blocks[mode])
+                switch.add_case(I64(int(mode)), blocks[mode])
             builder.position_at_end(blocks[mode])
             emit(sums, rows, count)
             builder.branch(done)
         builder.position_at_end(done)
 
-    def _place(self, base, stride, i, j):
+    def _element(self, base, stride, i, j):
         return self._at(base, self.builder.mul(I64(i), stride), I64(j * self.vectors.lanes))
 
     def _store(self, sums, rows, count):
         for i in range(rows):
             for j in range(count):
-                self.vectors.store(sums[i][j], self._place(self.c, self.c_row, i, j), self._mask_of(j, count))
+                self.vectors.store(sums[i][j], self._element(self.c, self.c_row, i, j), self._mask_of(j, count))
 
     def _update(self, sums, rows, count):
         factor = self.vectors.splat(self.factor)
         for i in range(rows):
             for j in range(count):
-                place = self._place(self.c, self.c_row, i, j)
+                pointer = self._element(self.c, self.c_row, i, j)
                 mask = self._mask_of(j, count)
-                self.vectors.store(self.vectors.fma(factor, sums[i][j], self.vectors.load(place, mask)), place, mask)
+                total = self.vectors.fma(factor, sums[i][j], self.vectors.load(pointer, mask))
+                self.vectors.store(total, pointer, mask)
 
     def _negate(self, sums, rows, count):
         zero = self.vectors.zero
         self._store([[self.builder.fsub(zero, value) for value in row] for row in sums], rows, count)
 
     def _stage(self, sums, rows, count):
-        builder, vectors = self.builder, self.vectors
+        builder = self.builder
+        vectors = self.vectors
         fields = builder.inttoptr(self.columns, I64.as_pointer())
-        source, goal = (builder.load(builder.gep(fields, [I32(i)])) for i in (0, 1))
+        source, out = (builder.load(builder.gep(fields, [I32(i)])) for i in (0, 1))
         weight = builder.load(builder.inttoptr(builder.add(self.columns, I64(16)), vectors.element.as_pointer()))
-        factor, weight = vectors.splat(self.factor), vectors.splat(weight)
-        source, goal = builder.add(self.target, source), builder.add(self.target, goal)
+        factor = vectors.splat(self.factor)
+        weight = vectors.splat(weight)
+        source = builder.add(self.target, source)
+        out = builder.add(self.target, out)
         for i in range(rows):
             for j in range(count):
                 mask = self._mask_of(j, count)
                 slope = builder.fsub(vectors.zero, sums[i][j])
-                base = vectors.load(self._place(self.target, self.c_row, i, j), mask)
-                total = vectors.fma(factor, slope, vectors.load(self._place(source, self.c_row, i, j), mask))
-                vectors.store(total, self._place(self.c, self.c_row, i, j), mask)
-                vectors.store(vectors.fma(weight, slope, base), self._place(goal, self.c_row, i, j), mask)
+                base = vectors.load(self._element(self.target, self.c_row, i, j), mask)
+                total = vectors.fma(factor, slope, vectors.load(self._element(source, self.c_row, i, j), mask))
+                vectors.store(total, self._element(self.c, self.c_row, i, j), mask)
+                vectors.store(vectors.fma(weight, slope, base), self._element(out, self.c_row, i, j), mask)
 
     def _residual(self, sums, rows, count):
         builder = self.builder
@@ -330,9 +358,9 @@ class _Tile:
             squares = self.vectors.load(column, mask)
             for i in range(rows):
                 difference = builder.fsub(
-                    sums[i][j], self.vectors.load(self._place(self.target, self.c_row, i, j), mask)
+                    sums[i][j], self.vectors.load(self._element(self.target, self.c_row, i, j), mask)
                 )
-                self.vectors.store(difference, self._place(self.c, self.c_row, i, j), mask)
+                self.vectors.store(difference, self._element(self.c, self.c_row, i, j), mask)
                 squares = self.vectors.fma(difference, difference, squares)
             self.vectors.store(squares, column, mask)
 
@@ -351,12 +379,12 @@ def pack(typingctx, panel, b, b_row, width, count, like):
         lanes = vectors.lanes
         with cgutils.for_range(builder, count) as k:
             source = builder.add(b, builder.mul(builder.mul(k.index, b_row), size))
-            goal = builder.add(panel, builder.mul(k.index, I64(TILE_VECTORS * lanes * vectors.bytes)))
+            out = builder.add(panel, builder.mul(k.index, I64(TILE_VECTORS * lanes * vectors.bytes)))
             for j in range(TILE_VECTORS):
                 mask = vectors.mask(builder.sub(width, I64(j * lanes)))
                 offset = I64(j * lanes * vectors.bytes)
                 pointers = [
-                    builder.inttoptr(builder.add(base, offset), vectors.element.as_pointer()) for base in (source, goal)
+                    builder.inttoptr(builder.add(base, offset), vectors.element.as_pointer()) for base in (source, out)
                 ]
                 vectors.store(vectors.load(pointers[0], mask), pointers[1])
         return context.get_dummy_value()
@@ -375,7 +403,8 @@ def pack_transposed(typingctx, panel, b, b_row, width, count, like):
     def codegen(context, builder, signature, arguments):
         panel, b, b_row, width, count, _ = arguments
         vectors = _Vectors(builder, ir.DoubleType() if like.bitwidth == 64 else ir.FloatType())
-        size, lanes = vectors.bytes, vectors.lanes
+        size = vectors.bytes
+        lanes = vectors.lanes
         panel_row = TILE_VECTORS * lanes * size
         last = builder.sub(width, I64(1))
         groups = builder.sdiv(builder.add(width, I64(lanes - 1)), I64(lanes))
@@ -393,10 +422,10 @@ def pack_transposed(typingctx, panel, b, b_row, width, count, like):
                 shift = builder.mul(k, I64(size))
                 pointer = vectors.element.as_pointer()
                 rows = [vectors.load(builder.inttoptr(builder.add(s, shift), pointer), mask) for s in sources]
-                goal = builder.add(panel, builder.mul(k, I64(panel_row)))
-                goal = builder.add(goal, builder.mul(first, I64(size)))
+                out = builder.add(panel, builder.mul(k, I64(panel_row)))
+                out = builder.add(out, builder.mul(first, I64(size)))
                 for i, row in enumerate(vectors.transpose(rows)):
-                    vectors.store(row, builder.inttoptr(builder.add(goal, I64(i * panel_row)), pointer))
+                    vectors.store(row, builder.inttoptr(builder.add(out, I64(i * panel_row)), pointer))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 5, like), codegen

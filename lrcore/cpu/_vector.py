@@ -10,9 +10,12 @@ On these stand the tiles of the product kernels (`_tile`) and the vectors of a f
 import os
 
 import llvmlite.binding
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
+
+NULL = np.intp(0)  # in place of an address: nothing is there
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
@@ -59,7 +62,7 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
-def number(typingctx, address, like):
+def load(typingctx, ptr, like):
     """The number at an address, of the type of `like`."""
     if not isinstance(like, types.Float):
         return None
@@ -72,7 +75,7 @@ def number(typingctx, address, like):
 
 
 @intrinsic
-def size_of(typingctx, like):
+def itemsize(typingctx, like):
     """Bytes of a number of the type of `like`."""
     if not isinstance(like, types.Float):
         return None
@@ -80,7 +83,7 @@ def size_of(typingctx, like):
 
 
 @intrinsic
-def integer(typingctx, address):
+def load_int(typingctx, ptr):
     """The int64 at an address."""
 
     def codegen(context, builder, signature, arguments):
@@ -90,49 +93,73 @@ def integer(typingctx, address):
 
 
 @intrinsic
-def put(typingctx, address, value):
+def store(typingctx, value, ptr):
     """Write a number or an int64 to an address."""
     if not isinstance(value, types.Float) and value != types.intp:
         return None
 
     def codegen(context, builder, signature, arguments):
         pointer = context.get_value_type(value).as_pointer()
-        builder.store(arguments[1], builder.inttoptr(arguments[0], pointer))
+        builder.store(arguments[0], builder.inttoptr(arguments[1], pointer))
         return context.get_dummy_value()
 
-    return types.void(types.intp, value), codegen
+    return types.void(value, types.intp), codegen
 
 
 SPINS = 2000  # turns of waiting before the processor is offered to others
 
 
 @intrinsic
-def barrier(typingctx, meeting, parts):
-    """Wait until all `parts` threads are here. meeting: the address of two int64 zeros, 64 bytes apart, shared by them.
+def spin_barrier(typingctx, ptr, num_threads):
+    """Wait until all threads are here. ptr: the address of two int64 zeros, 64 bytes apart, that they share.
 
     The last one to come resets the count at 0 and advances the round at 64, for which the others wait.
     """
 
     def codegen(context, builder, signature, arguments):
-        meeting, parts = arguments
-        count = builder.inttoptr(meeting, I64.as_pointer())
-        round_ = builder.inttoptr(builder.add(meeting, I64(64)), I64.as_pointer())
-        this_round = builder.load_atomic(round_, "seq_cst", align=8)
-        before = builder.atomic_rmw("add", count, I64(1), "seq_cst")
-        last, wait = builder.append_basic_block("barrier.last"), builder.append_basic_block("barrier.wait")
-        rest, give_way = builder.append_basic_block("barrier.rest"), builder.append_basic_block("barrier.yield")
+        _Barrier(builder, *arguments).emit()
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+class _Barrier:
+    """Emits the wait: who comes last releases the others, who does not spins, and now and then yields its processor."""
+
+    def __init__(self, builder, ptr, num_threads):
+        self.builder = builder
+        self.num_threads = num_threads
+        self.count = builder.inttoptr(ptr, I64.as_pointer())
+        self.round = builder.inttoptr(builder.add(ptr, I64(64)), I64.as_pointer())
+
+    def emit(self):
+        builder = self.builder
+        this_round = self._load_round()
+        before = builder.atomic_rmw("add", self.count, I64(1), "seq_cst")
+        last = builder.append_basic_block("barrier.last")
+        wait = builder.append_basic_block("barrier.wait")
         done = builder.append_basic_block("barrier.done")
         here = builder.block
-        builder.cbranch(builder.icmp_signed("==", before, builder.sub(parts, I64(1))), last, wait)
+        builder.cbranch(builder.icmp_signed("==", before, builder.sub(self.num_threads, I64(1))), last, wait)
         builder.position_at_end(last)
-        builder.store_atomic(I64(0), count, "seq_cst", align=8)
-        builder.atomic_rmw("add", round_, I64(1), "seq_cst")
+        builder.store_atomic(I64(0), self.count, "seq_cst", align=8)
+        builder.atomic_rmw("add", self.round, I64(1), "seq_cst")
         builder.branch(done)
         builder.position_at_end(wait)
+        self._spin(this_round, here, wait, done)
+        builder.position_at_end(done)
+
+    def _load_round(self):
+        return self.builder.load_atomic(self.round, "seq_cst", align=8)
+
+    def _spin(self, this_round, before, wait, done):
+        """The loop that begins in block `wait`, entered from `before`, until the round is another one."""
+        builder = self.builder
+        rest = builder.append_basic_block("barrier.rest")
+        give_way = builder.append_basic_block("barrier.yield")
         spins = builder.phi(I64)
-        spins.add_incoming(I64(0), here)
-        now = builder.load_atomic(round_, "seq_cst", align=8)
-        builder.cbranch(builder.icmp_signed("==", now, this_round), rest, done)
+        spins.add_incoming(I64(0), before)
+        builder.cbranch(builder.icmp_signed("==", self._load_round(), this_round), rest, done)
         builder.position_at_end(rest)
         more = builder.add(spins, I64(1))
         spins.add_incoming(more, rest)
@@ -141,14 +168,10 @@ def barrier(typingctx, meeting, parts):
         builder.position_at_end(give_way)
         builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield"), [])
         builder.branch(wait)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), codegen
 
 
 @intrinsic
-def stay_apart(typingctx):
+def noinline(typingctx):
     """Keep the function that calls this out of its callers: a large one would be compiled again at every place."""
 
     def codegen(context, builder, signature, arguments):
@@ -159,7 +182,7 @@ def stay_apart(typingctx):
 
 
 @intrinsic
-def address(typingctx, array):
+def data_ptr(typingctx, array):
     """Where the data of an array starts, as an integer. The caller keeps the array alive."""
 
     def codegen(context, builder, signature, arguments):

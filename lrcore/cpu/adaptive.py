@@ -14,25 +14,41 @@ Between calls the slopes stay in the workspace. A saved state is without them (c
 makes them again from `base`: at the same points, hence with the same bits.
 
 Threads: all of them take the same decisions, from norms that thread 0 computes and from a clock that it alone writes,
-between two meetings.
+between two barriers.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from lrcore import adaptive
-from lrcore.adaptive import ACCEPTED, EVALUATIONS, FACTORS, NEXT, NOISE, READY, REJECTED, STEP, TIME
+from lrcore.adaptive import ACCEPTED, EVALUATIONS, FACTORS, NEXT, NOISE, READY, REJECTED, STEP, TIME, Flow, State
 from lrcore.cpu._sums import inner
 from lrcore.cpu._target import kernel, part
-from lrcore.cpu._vector import stay_apart
-from lrcore.cpu.gemm import meet, places_of, share
-from lrcore.cpu.objective import _forward, _slope
-from lrcore.cpu.step import PIECE, _add_scaled, _copy, _stage_point
+from lrcore.cpu._vector import noinline
+from lrcore.cpu.gemm import Pointers, barrier, pointers, thread_range
+from lrcore.cpu.objective import objective_forward, vector_field
+from lrcore.cpu.step import PIECE, add_scaled, copy, stage_point
+from lrcore.cpu.workspace import Workspace
+from lrcore.objective import Objective
 from lrcore.status import DIVERGED, OK, PAUSED
 
 step_factor = part(adaptive.step_factor)
 stable_size = part(adaptive.stable_size)
 first_trial = part(adaptive.first_trial)
 first_step = part(adaptive.first_step)
+
+
+class _Integration(NamedTuple):
+    """What all parts of a call work on: the flow, the pair (a, b, probes, dense), the state and the scratch."""
+
+    widths: np.ndarray
+    objective: Objective
+    flow: Flow
+    pair: tuple
+    state: State
+    work: Workspace
+    ptrs: Pointers
 
 
 @kernel
@@ -45,122 +61,145 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
     is NaN and `params` the last grid point that was reached. PAUSED likewise, when flow.budget is spent: what is before
     the first NaN of `losses` is made, and a call for the rest goes on with the same bits.
     """
-    places = places_of(work)
+    ptrs = pointers(work)
+    run = _Integration(widths, objective, flow, pair, state, work, ptrs)
     clock = state.clock
     begun = clock[EVALUATIONS]
     for k in range(losses.size):
-        loss = _forward(params, widths, objective, flow.ridge, work, places)
+        loss = objective_forward(params, widths, objective, flow.ridge, work, ptrs)
         losses[k] = loss
         if not np.isfinite(loss):
             return DIVERGED
         if clock[READY] == 0:
-            _take_up(widths, objective, flow, pair, state, work, places)
-        goal = (flow.first + k + 1) * flow.dt
-        while clock[TIME] + clock[STEP] < goal:
+            _resume(run)
+        grid_time = (flow.first + k + 1) * flow.dt
+        while clock[TIME] + clock[STEP] < grid_time:
             if clock[EVALUATIONS] - begun >= flow.budget:
                 losses[k] = np.nan
                 return PAUSED
-            if not _advance(widths, objective, flow, pair, state, work, places):
+            if not _advance(run):
                 losses[k] = np.nan
                 return DIVERGED
-        _interpolate(params, goal, pair, state, work, places)
+        _interpolate(params, grid_time, run)
     return OK
 
 
 @kernel
-def _take_up(widths, objective, flow, pair, state, work, places):
+def _resume(run):
     """Fill the workspace: with the current step, or before the first with one of size 0, and choose the next size."""
-    (a, _, _, _), base, clock = pair, state.base, state.clock
+    base = run.state.base
+    clock = run.state.clock
+    stages = run.work.stages
+    a = run.pair[0]
     h = clock[STEP]
     proposed = clock[NEXT]
-    made = 0
-    _make_slopes(np.intp(0), np.intp(1), h, widths, objective, flow, a, base, work, places)
+    evaluations = 0
+    _evaluate_stages(np.intp(0), np.intp(1), h, run)
     if h > 0:
-        _make_slopes(np.intp(1), a.shape[0], h, widths, objective, flow, a, base, work, places)
+        _evaluate_stages(np.intp(1), a.shape[0], h, run)
     else:
-        length, speed = _norm(base, work, places), _norm(work.stages[0], work, places)
+        length = _norm(base, run)
+        speed = _norm(stages[0], run)
         h = first_trial(length, speed)
-        made = 2
-        _make_slopes(np.intp(1), np.intp(2), h, widths, objective, flow, a, base, work, places)
-        change = _stand_still(base, work, places) / (h * a[1, 0])
-        proposed = first_step(h, speed, change, flow.atol + flow.rtol * length)
-    if places.part == 0:
+        evaluations = 2
+        _evaluate_stages(np.intp(1), np.intp(2), h, run)
+        change = _zero_step(run) / (h * a[1, 0])
+        proposed = first_step(h, speed, change, run.flow.atol + run.flow.rtol * length)
+    if run.ptrs.thread_id == 0:
         clock[NEXT] = proposed
         clock[READY] = 1
-        clock[EVALUATIONS] += made
-    meet(places)
+        clock[EVALUATIONS] += evaluations
+    barrier(run.ptrs)
 
 
 @kernel
-def _stand_still(base, work, places):
+def _zero_step(run):
     """Make of the first slope a step of size 0, whose last slope and end are where it begins. Returns ‖k_2 − k_1‖."""
-    stages, (first, last) = work.stages, share(base.size, places)
-    slope, changed = stages[0, first:last], stages[1, first:last]
-    _add_scaled(base.dtype.type(-1), slope, changed, changed)
-    _copy(slope, stages[-1, first:last])
-    _copy(base[first:last], work.point[first:last])
-    meet(places)
-    return _norm(stages[1], work, places)
+    base = run.state.base
+    stages = run.work.stages
+    first, last = thread_range(base.size, run.ptrs)
+    slope = stages[0, first:last]
+    changed = stages[1, first:last]
+    add_scaled(base.dtype.type(-1), slope, changed, changed)
+    copy(slope, stages[-1, first:last])
+    copy(base[first:last], run.work.point[first:last])
+    barrier(run.ptrs)
+    return _norm(stages[1], run)
 
 
 @kernel
-def _advance(widths, objective, flow, pair, state, work, places):
+def _advance(run):
     """The next step, as often tried as it takes to keep the tolerance; False when it cannot be made."""
-    (a, _, probes, _), base, clock = pair, state.base, state.clock
+    clock = run.state.clock
+    a, _, probes, _ = run.pair
     t = clock[TIME] + clock[STEP]
     h = clock[NEXT]
-    last_stage = a.shape[0] - 1
-    first, last = share(base.size, places)
-    _copy(work.point[first:last], base[first:last])
-    _copy(work.stages[last_stage, first:last], work.stages[0, first:last])
-    meet(places)
-    length = _norm(base, work, places)
+    length = _begin_step(run)
     trials = 0
-    made = 0.0
+    step = 0.0
     accepted = False
     largest = FACTORS[-1]
-    noise = NOISE * np.finfo(base.dtype).eps
+    noise = NOISE * np.finfo(run.state.base.dtype).eps
     while not accepted and t < t + h < np.inf:
-        _make_slopes(np.intp(1), a.shape[0], h, widths, objective, flow, a, base, work, places)
-        apart, bent = _probe(h, probes[0], work, places), _probe(1.0, probes[1], work, places)
-        off = _probe(h, probes[2], work, places)
-        reached = _norm(work.point, work, places)
+        _evaluate_stages(np.intp(1), a.shape[0], h, run)
+        apart = _probe(h, probes[0], run)
+        bent = _probe(1.0, probes[1], run)
+        error = _probe(h, probes[2], run)
+        reached = _norm(run.work.point, run)
         larger = reached if reached > length else length
-        tolerance = flow.atol + flow.rtol * larger
-        accepted = off <= tolerance < np.inf
+        tolerance = run.flow.atol + run.flow.rtol * larger
+        accepted = error <= tolerance < np.inf
         if accepted:
-            made = h
+            step = h
         else:
             largest = 1.0  # right after a failure a step does not grow
-        proposed = h * step_factor(off, tolerance, largest)
+        proposed = h * step_factor(error, tolerance, largest)
         h = stable_size(proposed, h, apart, bent, noise * larger)
         trials = trials + 1
-    if places.part == 0:
+    if run.ptrs.thread_id == 0:
         clock[TIME] = t
-        clock[STEP] = made
+        clock[STEP] = step
         clock[NEXT] = h
-        clock[EVALUATIONS] += trials * last_stage
+        clock[EVALUATIONS] += trials * (a.shape[0] - 1)
         clock[REJECTED] += trials - accepted
         clock[ACCEPTED] += accepted
         clock[READY] = accepted  # what a failed trial leaves in the workspace is no step
-    meet(places)
+    barrier(run.ptrs)
     return accepted
 
 
 @kernel
-def _make_slopes(start, stop, h, widths, objective, flow, a, base, work, places):
-    """The slopes start … stop − 1 of a step of size h from `base`. The point of the last one is the step's end."""
-    stay_apart()
-    for s in range(start, stop):
-        _stage_point(base, base.dtype.type(h), a, s, work, places)
-        _forward(work.point, widths, objective, flow.ridge, work, places)
-        _slope(work.point, widths, flow.ridge, work.stages[s], work, places)
+def _begin_step(run):
+    """The end of the last step becomes the base of the next, its last slope the first. Returns the norm of the base."""
+    base = run.state.base
+    stages = run.work.stages
+    first, last = thread_range(base.size, run.ptrs)
+    copy(run.work.point[first:last], base[first:last])
+    copy(stages[run.pair[0].shape[0] - 1, first:last], stages[0, first:last])
+    barrier(run.ptrs)
+    return _norm(base, run)
 
 
 @kernel
-def _probe(h, probe, work, places):
+def _evaluate_stages(start, stop, h, run):
+    """The slopes start … stop − 1 of a step of size h from `base`. The point of the last one is the step's end."""
+    noinline()
+    base = run.state.base
+    work = run.work
+    ridge = run.flow.ridge
+    for s in range(start, stop):
+        stage_point(base, base.dtype.type(h), run.pair[0], s, work, run.ptrs)
+        objective_forward(work.point, run.widths, run.objective, ridge, work, run.ptrs)
+        vector_field(work.point, run.widths, ridge, work.stages[s], run.ptrs)
+
+
+@kernel
+def _probe(h, probe, run):
     """‖h Σ probe_i k_i‖. The sum is made in the place of the second slope, which only the first probe reads."""
-    total, step, (first, last) = work.stages[1], probe.dtype.type(h), share(work.point.size, places)
+    stages = run.work.stages
+    total = stages[1]
+    step = probe.dtype.type(h)
+    first, last = thread_range(total.size, run.ptrs)
     for start in range(first, last, PIECE):
         end = min(start + PIECE, last)
         piece = total[start:end]
@@ -170,34 +209,37 @@ def _probe(h, probe, work, places):
             piece[:] = 0
         for s in range(probe.size):
             if s != 1 and probe[s] != 0:
-                _add_scaled(step * probe[s], work.stages[s, start:end], piece, piece)
-    meet(places)
-    return _norm(total, work, places)
+                add_scaled(step * probe[s], stages[s, start:end], piece, piece)
+    barrier(run.ptrs)
+    return _norm(total, run)
 
 
 @kernel
-def _interpolate(params, goal, pair, state, work, places):
-    """params = base + h Σ_i k_i Σ_j dense_ij θ^{j+1} with θ = (goal − t) / h, i ascending, each term rounded once."""
-    (_, _, _, dense), base, h = pair, state.base, state.clock[STEP]
-    theta = (goal - state.clock[TIME]) / h
-    first, last = share(params.size, places)
+def _interpolate(params, grid_time, run):
+    """params = base + h Σ_i k_i Σ_j dense_ij θ^{j+1}, θ = (grid_time − t) / h, i ascending, each term rounded once."""
+    dense = run.pair[3]
+    base = run.state.base
+    h = run.state.clock[STEP]
+    theta = (grid_time - run.state.clock[TIME]) / h
+    first, last = thread_range(params.size, run.ptrs)
     for start in range(first, last, PIECE):
         end = min(start + PIECE, last)
         piece = params[start:end]
-        _copy(base[start:end], piece)
+        copy(base[start:end], piece)
         for s in range(dense.shape[0]):
             weight = (((dense[s, 3] * theta + dense[s, 2]) * theta + dense[s, 1]) * theta + dense[s, 0]) * theta
             if weight != 0:  # nor is the second slope read here
-                _add_scaled(params.dtype.type(h * weight), work.stages[s, start:end], piece, piece)
-    meet(places)
+                add_scaled(params.dtype.type(h * weight), run.work.stages[s, start:end], piece, piece)
+    barrier(run.ptrs)
 
 
 @kernel
-def _norm(x, work, places):
-    """The root mean square of x in double precision, the same for all threads of a run, which have met before."""
-    if places.part == 0:
-        work.columns[0] = np.sqrt(inner(x, x) / x.dtype.type(x.size))
-    meet(places)
-    norm = np.float64(work.columns[0])
-    meet(places)
+def _norm(x, run):
+    """The root mean square of x in double precision, the same for all threads, which have waited for each other."""
+    columns = run.work.columns
+    if run.ptrs.thread_id == 0:
+        columns[0] = np.sqrt(inner(x, x) / x.dtype.type(x.size))
+    barrier(run.ptrs)
+    norm = np.float64(columns[0])
+    barrier(run.ptrs)
     return norm

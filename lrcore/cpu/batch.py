@@ -10,7 +10,7 @@ statuses  (blocks, lanes), int64: written, not read
 
 Every run gets the bits that `lrcore.cpu.step` gives to it alone: in its lane the same operations follow in the same
 order. A run whose loss is not finite gets the status DIVERGED, keeps its parameters from then on and writes no further
-losses; the other runs of its block go on. `going` has a bit for each run that goes on.
+losses; the other runs of its block go on. `active` has a bit for each run that goes on.
 
 Below the two kernels, buffers are addresses (integers), and the unit of size is one number of every run.
 """
@@ -21,16 +21,16 @@ import numpy as np
 
 from lrcore.cpu._lanes import (
     add_lanes,
-    choose_lanes,
     fma_lanes,
     load_lanes,
     store_lanes,
     subtract_lanes,
+    where_lanes,
     zero_lanes,
 )
 from lrcore.cpu._runs import RUNS_ADD, RUNS_NEGATE, RUNS_RESIDUAL, RUNS_STORE, RUNS_TILE, tile_runs
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import data_ptr
 from lrcore.layout import LANE_BYTES
 from lrcore.status import DIVERGED, OK
 
@@ -41,7 +41,7 @@ NEGATE = (np.int64(RUNS_NEGATE), np.int64(0), np.int64(0))
 RESIDUAL, ADD = np.int64(RUNS_RESIDUAL), np.int64(RUNS_ADD)
 
 
-class _Places(NamedTuple):
+class _Pointers(NamedTuple):
     """Where the buffers of a workspace are, and some sizes in bytes.
 
     Arrays would do, but Numba counts the references to each at every call: for 4 × 4 layers that took as long as the
@@ -62,18 +62,18 @@ class _Places(NamedTuple):
 
 
 @kernel
-def _places(work, parameters):
-    return _Places(
-        address(work.prefix),
+def _pointers(work, parameters):
+    return _Pointers(
+        data_ptr(work.prefix),
         work.prefix.shape[0] * UNIT,
-        address(work.residual),
-        address(work.back),
+        data_ptr(work.residual),
+        data_ptr(work.back),
         work.back.shape[1] * UNIT,
-        address(work.columns),
-        address(work.loss),
-        address(work.factors),
-        address(work.point),
-        address(work.stages),
+        data_ptr(work.columns),
+        data_ptr(work.loss),
+        data_ptr(work.factors),
+        data_ptr(work.point),
+        data_ptr(work.stages),
         parameters * UNIT,
     )
 
@@ -82,45 +82,46 @@ def _places(work, parameters):
 def batch_gd_steps(params, widths, targets, lr, losses, statuses, work):
     """`gd_steps` of every run, with a learning rate each. `params`, `losses` and `statuses` are written."""
     dtype = params.dtype
-    places = _places(work, params.shape[1])
+    ptrs = _pointers(work, params.shape[1])
     factor = work.factors[0]
     for block in range(params.shape[0]):
-        point = address(params[block])
-        target = address(targets[block])
+        params_ptr = data_ptr(params[block])
+        target_ptr = data_ptr(targets[block])
         status = statuses[block]
-        going = _start(status)
+        active = _start(status)
         for lane in range(factor.size):
             factor[lane] = -lr[block, lane]
         for k in range(losses.shape[1]):
-            _forward(dtype, point, widths, target, places)
-            going = _record(work.loss, losses[block, k], status, going)
-            if going == 0:
+            _forward(dtype, params_ptr, widths, target_ptr, ptrs)
+            active = _record(work.loss, losses[block, k], status, active)
+            if active == 0:
                 break
-            _backward(dtype, point, widths, point, (ADD, places.factors, going), places)
+            _backward(dtype, params_ptr, widths, params_ptr, (ADD, ptrs.factors, active), ptrs)
 
 
 @kernel
-def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work):
+def batch_rk_steps(params, widths, targets, dt, tableau, losses, statuses, work):
     """`rk_steps` of every run, with a time step each. Needs a workspace with as many stages as b has."""
+    a, b = tableau
     dtype = params.dtype
-    places = _places(work, params.shape[1])
+    ptrs = _pointers(work, params.shape[1])
     for block in range(params.shape[0]):
-        start = address(params[block])
-        target = address(targets[block])
+        params_ptr = data_ptr(params[block])
+        target_ptr = data_ptr(targets[block])
         status = statuses[block]
-        going = _start(status)
+        active = _start(status)
         _scale(dt[block], a, b, work.factors)
         for k in range(losses.shape[1]):
-            _forward(dtype, start, widths, target, places)
-            going = _record(work.loss, losses[block, k], status, going)
-            if going == 0:
+            _forward(dtype, params_ptr, widths, target_ptr, ptrs)
+            active = _record(work.loss, losses[block, k], status, active)
+            if active == 0:
                 break
-            _backward(dtype, start, widths, places.stages, NEGATE, places)
+            _backward(dtype, params_ptr, widths, ptrs.stages, NEGATE, ptrs)
             for s in range(1, b.size):
-                point = _stage_point(dtype, start, s, a, going, places)
-                _forward(dtype, point, widths, target, places)
-                _backward(dtype, point, widths, places.stages + s * places.params_size, NEGATE, places)
-            _add_stages(dtype, start, b.size, going, places)
+                point = _stage_point(dtype, params_ptr, s, a, active, ptrs)
+                _forward(dtype, point, widths, target_ptr, ptrs)
+                _backward(dtype, point, widths, ptrs.stages + s * ptrs.params_size, NEGATE, ptrs)
+            _add_stages(dtype, params_ptr, b.size, active, ptrs)
 
 
 @kernel
@@ -131,15 +132,15 @@ def _start(status):
 
 
 @kernel
-def _record(sums, losses, status, going):
+def _record(sums, losses, status, active):
     """The losses of the runs that go on, from their sums of squares. Returns which of them still go on."""
     for lane in range(sums.size):
-        if going >> lane & 1:
+        if active >> lane & 1:
             losses[lane] = sums[lane] * sums.dtype.type(0.5)
             if not np.isfinite(losses[lane]):
                 status[lane] = DIVERGED
-                going -= 1 << lane
-    return going
+                active -= 1 << lane
+    return active
 
 
 @kernel
@@ -154,90 +155,93 @@ def _scale(dt, a, b, factors):
 
 
 @kernel
-def _stage_point(dtype, params, s, a, going, places):
+def _stage_point(dtype, params, s, a, active, ptrs):
     """Where stage s is evaluated: params + Σ dt·a_sj · stage_j, or params itself when there is nothing to add."""
     point = params
     for j in range(s):
         if a[s, j] != 0:
-            factor = places.factors + (s * a.shape[0] + j) * UNIT
-            stage = places.stages + j * places.params_size
-            _add_scaled(dtype, factor, stage, point, places.point, places.params_size, going)
-            point = places.point
+            factor = ptrs.factors + (s * a.shape[0] + j) * UNIT
+            stage = ptrs.stages + j * ptrs.params_size
+            _add_scaled(dtype, factor, stage, point, ptrs.point, ptrs.params_size, active)
+            point = ptrs.point
     return point
 
 
 @kernel
-def _add_stages(dtype, params, stages, going, places):
+def _add_stages(dtype, params, stages, active, ptrs):
     """params += dt·b_s · stage_s, s ascending, in one pass: the stages of a block are larger than the nearest cache."""
-    factors = places.factors + stages * stages * UNIT
-    for at in range(0, places.params_size, UNIT):
+    factors = ptrs.factors + stages * stages * UNIT
+    for at in range(0, ptrs.params_size, UNIT):
         old = load_lanes(dtype, params + at)
         new = old
         for s in range(stages):
-            slope = load_lanes(dtype, places.stages + s * places.params_size + at)
-            new = fma_lanes(load_lanes(dtype, factors + s * UNIT), slope, new)
-        store_lanes(choose_lanes(going, new, old), params + at)
+            stage = load_lanes(dtype, ptrs.stages + s * ptrs.params_size + at)
+            new = fma_lanes(load_lanes(dtype, factors + s * UNIT), stage, new)
+        store_lanes(where_lanes(active, new, old), params + at)
 
 
 @kernel
-def _add_scaled(dtype, factor, x, base, out, size, going):
+def _add_scaled(dtype, factor, x, base, out, size, active):
     """out = base + factor · x, and base for the runs that have ended; `out` may be `base`."""
     scale = load_lanes(dtype, factor)
     for at in range(0, size, UNIT):
         old = load_lanes(dtype, base + at)
-        store_lanes(choose_lanes(going, fma_lanes(scale, load_lanes(dtype, x + at), old), old), out + at)
+        store_lanes(where_lanes(active, fma_lanes(scale, load_lanes(dtype, x + at), old), old), out + at)
 
 
 @kernel
-def _forward(dtype, params, widths, target, places):
-    """Prefix products and residual, as `chain.forward`; the sums of squares go to `places.loss`."""
+def _forward(dtype, params, widths, target, ptrs):
+    """Prefix products and residual, as `chain.forward`; the sums of squares go to `ptrs.loss`."""
     depth = widths.size - 1
     inputs = widths[0]
     for j in range(inputs):
-        store_lanes(zero_lanes(dtype), places.columns + j * UNIT)
+        store_lanes(zero_lanes(dtype), ptrs.columns + j * UNIT)
     if depth == 1:
-        _subtract(dtype, params, target, widths, places)
+        _subtract(dtype, params, target, widths, ptrs)
     previous = params
-    product = places.prefix
+    product = ptrs.prefix
     layer = params + widths[1] * inputs * UNIT
     for i in range(2, depth + 1):
-        rows, inner = widths[i], widths[i - 1]
-        out, finish = (places.residual, (RESIDUAL, target, places.columns)) if i == depth else (product, STORE)
+        rows = widths[i]
+        inner = widths[i - 1]
+        out = ptrs.residual if i == depth else product
+        finish = (RESIDUAL, target, ptrs.columns) if i == depth else STORE
         _multiply(dtype, (layer, inner, ONE), (previous, inputs, ONE), (rows, inner, inputs), out, finish)
         layer += rows * inner * UNIT
         previous = product
         product = product + rows * inputs * UNIT
-    total = load_lanes(dtype, places.columns)
+    total = load_lanes(dtype, ptrs.columns)
     for j in range(1, inputs):
-        total = add_lanes(total, load_lanes(dtype, places.columns + j * UNIT))
-    store_lanes(total, places.loss)
+        total = add_lanes(total, load_lanes(dtype, ptrs.columns + j * UNIT))
+    store_lanes(total, ptrs.loss)
 
 
 @kernel
-def _subtract(dtype, params, target, widths, places):
+def _subtract(dtype, params, target, widths, ptrs):
     """The residual of a single layer and the squares of its columns: what RESIDUAL does after a product."""
     for i in range(widths[1]):
         for j in range(widths[0]):
             at = (i * widths[0] + j) * UNIT
-            column = places.columns + j * UNIT
+            column = ptrs.columns + j * UNIT
             difference = subtract_lanes(load_lanes(dtype, params + at), load_lanes(dtype, target + at))
-            store_lanes(difference, places.residual + at)
+            store_lanes(difference, ptrs.residual + at)
             store_lanes(fma_lanes(difference, difference, load_lanes(dtype, column)), column)
 
 
 @kernel
-def _backward(dtype, params, widths, out, finish, places):
+def _backward(dtype, params, widths, out, finish, ptrs):
     """Gradients from the residual, as `chain.backward`; each ends in `out` (may be `params`) as `finish` says."""
     depth = widths.size - 1
     inputs = widths[0]
-    back = places.residual
-    layer = places.params_size
-    prefix = places.prefix + places.prefix_size
+    back = ptrs.residual
+    layer = ptrs.params_size
+    prefix = ptrs.prefix + ptrs.prefix_size
     for i in range(depth, 1, -1):
-        rows, columns = widths[i], widths[i - 1]
+        rows = widths[i]
+        columns = widths[i - 1]
         layer -= rows * columns * UNIT
         prefix = params if i == 2 else prefix - columns * inputs * UNIT
-        next_back = places.back + i % 2 * places.back_size
+        next_back = ptrs.back + i % 2 * ptrs.back_size
         shape = (columns, rows, inputs)
         _multiply(dtype, (params + layer, ONE, columns), (back, inputs, ONE), shape, next_back, STORE)
         shape = (rows, inputs, columns)
@@ -253,7 +257,8 @@ def _backward(dtype, params, widths, out, finish, places):
 @kernel
 def _multiply(dtype, a, b, shape, out, finish):
     """out = a · b, shape = (rows, inner, columns); a and b: (address, step from row to row, from column to column)."""
-    (a_start, a_row, a_column), (b_start, b_row, b_column) = a, b
+    a_start, a_row, a_column = a
+    b_start, b_row, b_column = b
     rows, inner, columns = shape
     mode, first, second = finish
     a_row = a_row * UNIT

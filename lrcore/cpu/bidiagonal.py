@@ -25,16 +25,16 @@ from lrcore.cpu._lanes import (
     fma_lanes,
     load_lanes,
     multiply_lanes,
-    spread_lanes,
+    splat_lanes,
     store_lanes,
     subtract_lanes,
-    total_lanes,
+    sum_lanes,
     zero_lanes,
 )
 from lrcore.cpu._strips import STRIP, across_strip, downward_strip, total_rows
 from lrcore.cpu._sums import inner
-from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address, number, put
+from lrcore.cpu._target import kernel, part
+from lrcore.cpu._vector import data_ptr, load, store
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES, SIZE = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8), np.int64(8)
@@ -45,7 +45,7 @@ SMALLEST = 2.0**-1020  # matrices whose largest number is below this go to LAPAC
 STRIP_BYTES = 32768  # of a strip: it must stay in the first-level cache from one pass to the next
 
 
-class _Places(NamedTuple):
+class _Pointers(NamedTuple):
     """Where the buffers of a workspace are; sizes in bytes."""
 
     a: int
@@ -63,18 +63,18 @@ class _Places(NamedTuple):
 
 
 @kernel
-def _places(work):
-    return _Places(
-        address(work.matrix),
+def _pointers(work):
+    return _Pointers(
+        data_ptr(work.matrix),
         work.matrix.shape[1] * SIZE,
         work.across.size // LANES,
-        address(work.across),
-        address(work.down),
-        address(work.sums),
-        address(work.left),
+        data_ptr(work.across),
+        data_ptr(work.down),
+        data_ptr(work.sums),
+        data_ptr(work.left),
         work.left.shape[0],
         work.left.shape[1] * SIZE,
-        address(work.right),
+        data_ptr(work.right),
         work.right.shape[0],
         work.right.shape[1] * SIZE,
     )
@@ -88,7 +88,7 @@ def bidiagonalize(matrix, work, lane, lanes):
     work.factors if the workspace is for vectors. Returns 0 for zero, and NaN for what is not finite, near the smallest
     numbers, or has not kept its sum of squares.
     """
-    scale = _take(matrix, work.matrix)
+    scale = _scaled_copy(matrix, work.matrix)
     if not (np.isfinite(scale) and scale > 0):
         work.diagonal[:] = 0
         work.above[:] = 0
@@ -99,29 +99,30 @@ def bidiagonalize(matrix, work, lane, lanes):
     dtype = work.matrix.dtype
     flat = work.matrix.reshape(work.matrix.size)
     total = inner(flat, flat)
-    places = _places(work)
+    ptrs = _pointers(work)
     one = dtype.type(1)
     zero = dtype.type(0)
-    u, v = places.left, places.right
+    u = ptrs.left
+    v = ptrs.right
     work.down[:] = 0
-    _next_column(0, rows, zero, zero, u, places)
+    _next_column(0, rows, zero, zero, u, ptrs)
     for k in range(columns):
-        tau, beta, _ = _reflect(dtype, k, u, rows)
+        tau, beta, _ = householder(dtype, k, u, rows)
         work.diagonal[k] = beta
         work.factors[0, k] = tau
         work.above[k] = 0
         if k < columns - 1:
             last = v
-            v = places.right + k % places.rights * places.right_size
+            v = ptrs.right + k % ptrs.rights * ptrs.right_size
             work.sums[k + 1 : rows] = 0
-            _both_passes(dtype, k, rows, last, u, tau, v, places)
-            tau, beta, factor = _reflect(dtype, k + 1, v, columns)
+            _both_passes(dtype, k, rows, last, u, tau, v, ptrs)
+            tau, beta, factor = householder(dtype, k + 1, v, columns)
             work.above[k] = beta
             work.factors[1, k] = tau
             for i in range((k + 1) // LANES * LANES, rows, LANES):
-                total_rows(places.sums + i * UNIT, tau * factor, places.y + i * SIZE)
-            u = places.left + (k + 1) % places.lefts * places.left_size
-            _next_column(k + 1, rows, tau * factor * beta, one, u, places)
+                total_rows(ptrs.sums + i * UNIT, tau * factor, ptrs.y + i * SIZE)
+            u = ptrs.left + (k + 1) % ptrs.lefts * ptrs.left_size
+            _next_column(k + 1, rows, tau * factor * beta, one, u, ptrs)
     kept = _square(work.diagonal, work.above, lane, lanes)
     return scale if abs(kept - total) <= KEPT * total else np.nan
 
@@ -140,7 +141,7 @@ def _square(diagonal, above, lane, lanes):
 
 
 @kernel
-def _take(matrix, a):
+def _scaled_copy(matrix, a):
     """A copy of the matrix, upright, divided by the returned power of two, which is about its norm.
 
     0 if it is zero, NaN if it is not finite or so small that its numbers have lost digits.
@@ -148,7 +149,8 @@ def _take(matrix, a):
     scale = _scale(matrix.reshape(matrix.size))
     if not (np.isfinite(scale) and scale > 0):
         return scale
-    (m, n), factor = matrix.shape, 1 / scale
+    m, n = matrix.shape
+    factor = 1 / scale
     if m >= n:
         for i in range(m):
             for j in range(n):
@@ -162,7 +164,7 @@ def _take(matrix, a):
 
 @kernel
 def _scale(flat):
-    """What `_take` returns: from the sum of squares or, where that is not certain, from the largest number."""
+    """What `_scaled_copy` returns: from the sum of squares or, where that is not certain, from the largest number."""
     total = inner(flat, flat)
     if np.isfinite(total) and total > SAFETY * np.finfo(flat.dtype).tiny:
         return math.ldexp(1.0, math.frexp(math.sqrt(total))[1])
@@ -177,79 +179,81 @@ def _scale(flat):
 
 
 @kernel
-def _next_column(k, rows, share, one, u, places):
+def _next_column(k, rows, share, one, u, ptrs):
     """y −= share · column k of A; u = column k − y, from row k on and 0 before."""
     for i in range(k // LANES * LANES, k):
-        put(u + i * SIZE, one - one)
+        store(one - one, u + i * SIZE)
     for i in range(k, rows):
-        value = number(places.a + i * places.stride + k * SIZE, one)
-        y = number(places.y + i * SIZE, one) - share * value
-        put(places.y + i * SIZE, y)
-        put(u + i * SIZE, value - y)
+        value = load(ptrs.a + i * ptrs.stride + k * SIZE, one)
+        y = load(ptrs.y + i * SIZE, one) - share * value
+        store(y, ptrs.y + i * SIZE)
+        store(value - y, u + i * SIZE)
 
 
-@kernel
-def _reflect(dtype, k, x, count):
+@part
+def householder(dtype, k, x, count):
     """Turn x, which is 0 before k, into u with u_k = 1 and (1 − tau u uᵀ) x = beta e_k.
 
     Returns (tau, beta, factor): u is x − beta e_k times the factor; tau and the factor are 0 where nothing is to clear.
     """
-    zero, one = dtype.type(0), dtype.type(1)
-    head = number(x + k * SIZE, one)
-    put(x + k * SIZE, one - one)
+    zero = dtype.type(0)
+    one = dtype.type(1)
+    head = load(x + k * SIZE, one)
+    store(one - one, x + k * SIZE)
     first = k // LANES * UNIT
     last = (count + LANES - 1) // LANES * UNIT
     squares = zero_lanes(dtype)
     for at in range(first, last, UNIT):
-        part = load_lanes(dtype, x + at)
-        squares = fma_lanes(part, part, squares)
-    rest = total_lanes(squares)
-    put(x + k * SIZE, one)
+        value = load_lanes(dtype, x + at)
+        squares = fma_lanes(value, value, squares)
+    rest = sum_lanes(squares)
+    store(one, x + k * SIZE)
     if rest < NOTHING:
         return zero, head, zero
     norm = math.sqrt(head * head + rest)
     beta = -norm if head > 0 else norm
     factor = one / (head - beta)
     for at in range(first, last, UNIT):
-        store_lanes(multiply_lanes(load_lanes(dtype, x + at), spread_lanes(factor)), x + at)
-    put(x + k * SIZE, one)
+        store_lanes(multiply_lanes(load_lanes(dtype, x + at), splat_lanes(factor)), x + at)
+    store(one, x + k * SIZE)
     return (beta - head) / beta, beta, factor
 
 
 @kernel
-def _both_passes(dtype, k, rows, last, u, tau, r, places):
+def _both_passes(dtype, k, rows, last, u, tau, r, ptrs):
     """Strip by strip: the reflection `last` from the right, whose y is known, then u from the left; r and the sums."""
     at = (k + 1) // LANES * UNIT
-    vectors = places.vectors - (k + 1) // LANES
+    vectors = ptrs.vectors - (k + 1) // LANES
     widest = max(1, min(STRIP, STRIP_BYTES // (UNIT * (rows - k))))
-    row = places.a + k * places.stride
+    row = ptrs.a + k * ptrs.stride
     one = dtype.type(1)
     zero = dtype.type(0)
-    y = places.y + k * SIZE
+    y = ptrs.y + k * SIZE
     u = u + k * SIZE
     while vectors > 0:
         strips = (vectors + widest - 1) // widest
         width = (vectors + strips - 1) // strips  # strips of much the same width
         v = last + at
-        w = places.w + at
-        downward_strip(width, row + at, places.stride, rows - k, y, v, u, w)
-        _row(dtype, width * UNIT, row + at, number(y, one), v, tau, w, r + at)
+        w = ptrs.w + at
+        downward_strip((width, row + at, ptrs.stride, rows - k), y, v, u, w)
+        _row(width * UNIT, row + at, load(y, one), v, tau, w, r + at)
         for j in range(at // SIZE, k + 1):
-            put(r + j * SIZE, zero)
-        below = row + places.stride + at
-        sums = places.sums + (k + 1) * UNIT
-        across_strip(width, below, places.stride, rows - k - 1, y + SIZE, v, u + SIZE, w, r + at, sums)
+            store(zero, r + j * SIZE)
+        below = row + ptrs.stride + at
+        sums = ptrs.sums + (k + 1) * UNIT
+        strip = (width, below, ptrs.stride, rows - k - 1)
+        across_strip(strip, (y + SIZE, v, u + SIZE, w), r + at, sums)
         at += width * UNIT
         vectors -= width
 
 
 @kernel
-def _row(dtype, size, row, y, v, tau, w, r):
+def _row(size, row, y, v, tau, w, r):
     """w times tau; r = row − y v − w, which is the row of A − y vᵀ − u wᵀ where u is 1."""
     for at in range(0, size, UNIT):
-        scaled = multiply_lanes(load_lanes(dtype, w + at), spread_lanes(tau))
+        scaled = multiply_lanes(load_lanes(tau, w + at), splat_lanes(tau))
         store_lanes(scaled, w + at)
-        owed = fma_lanes(spread_lanes(-y), load_lanes(dtype, v + at), load_lanes(dtype, row + at))
+        owed = fma_lanes(splat_lanes(-y), load_lanes(y, v + at), load_lanes(y, row + at))
         store_lanes(subtract_lanes(owed, scaled), r + at)
 
 
@@ -264,12 +268,12 @@ def reflect_back(reflections, factors, vectors):
     for k in range(factors.size - 1, -1, -1):
         if factors[k] == 0:
             continue
-        u = address(reflections) + k * size
+        u = data_ptr(reflections) + k * size
         for i in range(vectors.shape[0]):
-            x = address(vectors) + i * size
+            x = data_ptr(vectors) + i * size
             total = zero_lanes(dtype)
             for at in range(k // LANES * UNIT, size, UNIT):
                 total = fma_lanes(load_lanes(dtype, u + at), load_lanes(dtype, x + at), total)
-            share = spread_lanes(-factors[k] * total_lanes(total))
+            share = splat_lanes(-factors[k] * sum_lanes(total))
             for at in range(k // LANES * UNIT, size, UNIT):
                 store_lanes(fma_lanes(share, load_lanes(dtype, u + at), load_lanes(dtype, x + at)), x + at)

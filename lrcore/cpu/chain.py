@@ -6,13 +6,11 @@ factor · B_i P_{i−1}ᵀ to layer i of `out`, again in registers, as soon as B
 that, so `out` may be `params` itself: that is the in-place step.
 """
 
-import numpy as np
-
-from lrcore.cpu._lanes import fma_lanes, load_lanes, spread_lanes, store_lanes, subtract_lanes, zero_lanes
+from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, store_lanes, subtract_lanes, zero_lanes
 from lrcore.cpu._target import kernel, part
-from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE
-from lrcore.cpu._vector import address, fma, integer, number, put
-from lrcore.cpu.gemm import A_BT, AB, AT_B, meet, places_of, product_at, share
+from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE, Epilogue
+from lrcore.cpu._vector import NULL, data_ptr, fma, load, load_int, store
+from lrcore.cpu.gemm import NN, NT, TN, barrier, epilogue, matmul_ptr, pointers, thread_range
 from lrcore.layout import LANE_BYTES
 
 
@@ -21,15 +19,15 @@ def product(params, widths, out, work):
     """out (n_N, n_0) = W_N ⋯ W_1. Uses work.prefix."""
     if widths.size == 2:
         for k in range(params.size):  # assigning arrays would take longer to compile than the rest of this function
-            put(address(out) + k * params.itemsize, params[k])
+            store(params[k], data_ptr(out) + k * params.itemsize)
     else:
-        _chain(params.dtype.type(1), address(params), widths, address(out), np.intp(0), places_of(work))
+        chain_products(params.dtype.type(1), data_ptr(params), widths, data_ptr(out), NULL, pointers(work))
 
 
 @kernel
 def forward(params, widths, target, work):
     """The loss ½‖W_N ⋯ W_1 − target‖_F². Leaves in `work` what `backward` reads: prefix products and residual."""
-    return forward_at(params.dtype.type(1), address(params), widths, address(target), places_of(work))
+    return forward_ptr(params.dtype.type(1), data_ptr(params), widths, data_ptr(target), pointers(work))
 
 
 @kernel
@@ -38,153 +36,157 @@ def backward(params, widths, factor, out, work):
 
     Uses work.back; leaves work.residual as it was.
     """
-    backward_at(np.intp(UPDATE), factor, address(params), widths, address(out), np.intp(0), places_of(work))
+    backward_ptr(UPDATE, factor, data_ptr(params), widths, data_ptr(out), NULL, pointers(work))
 
 
 @kernel
 def loss_and_gradient(params, widths, target, gradient, work):
     """The loss at `params`; its gradient into `gradient`, laid out like `params`."""
     one = params.dtype.type(1)
-    places = places_of(work)
-    loss = forward_at(one, address(params), widths, address(target), places)
-    start, end = share(gradient.size, places)
+    ptrs = pointers(work)
+    loss = forward_ptr(one, data_ptr(params), widths, data_ptr(target), ptrs)
+    start, end = thread_range(gradient.size, ptrs)
     gradient[start:end] = 0
-    meet(places)
-    backward_at(np.intp(UPDATE), one, address(params), widths, address(gradient), np.intp(0), places)
+    barrier(ptrs)
+    backward_ptr(UPDATE, one, data_ptr(params), widths, data_ptr(gradient), NULL, ptrs)
     return loss
 
 
-# Below, params, target and out are addresses; numbers have the type of `one` or `factor`.
+# Below, what ends in `_ptr` is an address, as are `base` and `out`; numbers have the type of `one` or `factor`.
 
 
 @part
-def forward_at(one, params, widths, target, places):
+def forward_ptr(one, params_ptr, widths, target_ptr, ptrs):
     """`forward` of addresses."""
     inputs = widths[0]
-    size = places.size
-    if places.part == 0:
+    size = ptrs.itemsize
+    if ptrs.thread_id == 0:
         for j in range(inputs):
-            put(places.columns + j * size, one - one)
+            store(one - one, ptrs.columns + j * size)
         if widths.size == 2:
-            _single_layer(one, params, target, widths, places)
-    meet(places)
+            _single_layer(one, params_ptr, target_ptr, widths, ptrs)
+    barrier(ptrs)
     if widths.size > 2:
-        _chain(one, params, widths, places.residual, target, places)
-    total = number(places.columns, one)
+        chain_products(one, params_ptr, widths, ptrs.residual, target_ptr, ptrs)
+    total = load(ptrs.columns, one)
     for j in range(1, inputs):
-        total += number(places.columns + j * size, one)
+        total += load(ptrs.columns + j * size, one)
     return total / (one + one)
 
 
-@kernel
-def _chain(one, params, widths, last, target, places):
-    """P_2 … P_{N−1} into the workspace; P_N to the address `last`, minus `target` when that is an address (not 0)."""
+@part
+def chain_products(one, params_ptr, widths, product_ptr, target_ptr, ptrs):
+    """P_2 … P_{N−1} into the workspace; P_N to `product_ptr`, minus the target when there is one (not NULL)."""
     depth = widths.size - 1
     inputs = widths[0]
-    size = places.size
-    layer = params
-    prefix = places.prefix
-    previous = params
+    size = ptrs.itemsize
+    layer = params_ptr
+    previous = params_ptr
+    out = ptrs.prefix
+    end = epilogue(STORE, one)
     for i in range(2, depth + 1):
-        rows, inner = widths[i], widths[i - 1]
+        rows = widths[i]
+        inner = widths[i - 1]
         layer += inner * widths[i - 2] * size
-        goal = last if i == depth else prefix
-        mode = np.intp(RESIDUAL) if i == depth and target != 0 else np.intp(STORE)
-        columns = places.columns
-        product_at(np.intp(AB), mode, rows, inputs, inner, layer, previous, goal, one, target, columns, places)
-        previous = goal
-        prefix += rows * inputs * size
+        if i == depth:
+            out = product_ptr
+            if target_ptr != NULL:
+                end = Epilogue(RESIDUAL, one, target_ptr, ptrs.columns)
+        matmul_ptr(NN, (rows, inputs, inner), layer, previous, out, end, ptrs)
+        previous = out
+        out += rows * inputs * size
 
 
 @kernel
-def _single_layer(one, params, target, widths, places):
+def _single_layer(one, params_ptr, target_ptr, widths, ptrs):
     """Residual and squares for a chain of one layer, where there is no product to make them in."""
-    size = places.size
+    size = ptrs.itemsize
     for i in range(widths[1]):
         for j in range(widths[0]):
             at = (i * widths[0] + j) * size
-            column = places.columns + j * size
-            difference = number(params + at, one) - number(target + at, one)
-            put(places.residual + at, difference)
-            put(column, fma(difference, difference, number(column, one)))
+            column = ptrs.columns + j * size
+            difference = load(params_ptr + at, one) - load(target_ptr + at, one)
+            store(difference, ptrs.residual + at)
+            store(fma(difference, difference, load(column, one)), column)
 
 
 @part
-def backward_at(mode, factor, params, widths, out, base, places):
-    """The gradients into `out` after `forward_at`, by mode.
+def backward_ptr(mode, factor, params_ptr, widths, out, base, ptrs):
+    """The gradients into `out` after `forward_ptr`, by mode.
 
     UPDATE   out += factor · ∇L
     NEGATE   out = −∇L
-    STAGE    out = source − factor · ∇L and goal = base − weight · ∇L, where places.record tells how many bytes behind
-             `base` source and goal are, and the weight
+    STAGE    out = source − factor · ∇L and sum = base − weight · ∇L, where ptrs.record tells how many bytes behind
+             `base` source and sum are, and the weight
 
-    `out` and the goal may be `params` itself: of a layer nothing is read once it is written.
+    `out` and the sum may be `params` itself: of a layer nothing is read once it is written.
     """
     depth = widths.size - 1
     inputs = widths[0]
-    size = places.size
-    none = np.intp(0)
-    store = np.intp(STORE)
-    offset = np.intp(0)
-    prefix = places.prefix_end
-    back = places.residual
+    size = ptrs.itemsize
+    offset = NULL
+    prefix = ptrs.prefix_end
+    back = ptrs.residual
     for i in range(2, depth + 1):
         offset += widths[i - 1] * widths[i - 2] * size
     for i in range(depth, 1, -1):
-        rows, inner = widths[i], widths[i - 1]
+        rows = widths[i]
+        inner = widths[i - 1]
         prefix -= inner * inputs * size
-        below = params if i == 2 else prefix
-        layer = params + offset
-        goal = out + offset
-        origin = base + offset
+        below = params_ptr if i == 2 else prefix
+        layer = params_ptr + offset
+        gradient = out + offset
+        end = Epilogue(mode, factor, base + offset, ptrs.record)
         offset -= inner * widths[i - 2] * size
-        next_back = places.back + i % 2 * places.back_turn
-        product_at(np.intp(AT_B), store, inner, inputs, rows, layer, back, next_back, factor, none, none, places)
-        product_at(np.intp(A_BT), mode, rows, inner, inputs, back, below, goal, factor, origin, places.record, places)
+        next_back = ptrs.back + i % 2 * ptrs.back_turn
+        matmul_ptr(TN, (inner, inputs, rows), layer, back, next_back, epilogue(STORE, factor), ptrs)
+        matmul_ptr(NT, (rows, inner, inputs), back, below, gradient, end, ptrs)
         back = next_back
-    start, end = share(widths[1] * inputs, places)
+    start, stop = thread_range(widths[1] * inputs, ptrs)
     first = start * size
-    _first_layer(mode, factor, back + first, out + first, base + first, places.record, (end - start) * size, size)
-    meet(places)
+    end = Epilogue(mode, factor, base + first, ptrs.record)
+    first_layer_gradient(end, back + first, out + first, (stop - start) * size, size)
+    barrier(ptrs)
 
 
-@kernel
-def _first_layer(mode, factor, gradient, out, base, record, length, size):
-    """What `backward_at` does with the gradient of W_1, which is B_1 itself. Addresses, length in bytes."""
-    at = np.intp(0)
-    spread = spread_lanes(factor)
+@part
+def first_layer_gradient(end, gradient, out, length, size):
+    """What `backward_ptr` does with the gradient of W_1, which is B_1 itself. end: an Epilogue; length in bytes."""
+    factor = end.factor
+    base = end.target
+    scale = splat_lanes(factor)
     zero = zero_lanes(factor)
-    none = factor - factor
     source = out
-    goal = out
+    total = out
     weight = factor
-    if mode == STAGE:
-        source = base + integer(record)
-        goal = base + integer(record + 8)
-        weight = number(record + 16, factor)
+    if end.mode == STAGE:
+        source = base + load_int(end.columns)
+        total = base + load_int(end.columns + 8)
+        weight = load(end.columns + 16, factor)
+    at = NULL
     while at + LANE_BYTES <= length:
         slope = load_lanes(factor, gradient + at)
-        if mode == UPDATE:
-            store_lanes(fma_lanes(spread, slope, load_lanes(factor, out + at)), out + at)
+        if end.mode == UPDATE:
+            store_lanes(fma_lanes(scale, slope, load_lanes(factor, out + at)), out + at)
         else:
             slope = subtract_lanes(zero, slope)
-            if mode == STAGE:
+            if end.mode == STAGE:
                 origin = load_lanes(factor, base + at)
-                store_lanes(fma_lanes(spread, slope, load_lanes(factor, source + at)), out + at)
-                store_lanes(fma_lanes(spread_lanes(weight), slope, origin), goal + at)
+                store_lanes(fma_lanes(scale, slope, load_lanes(factor, source + at)), out + at)
+                store_lanes(fma_lanes(splat_lanes(weight), slope, origin), total + at)
             else:
                 store_lanes(slope, out + at)
         at += LANE_BYTES
     while at < length:
-        slope = number(gradient + at, factor)
-        if mode == UPDATE:
-            put(out + at, fma(factor, slope, number(out + at, factor)))
+        slope = load(gradient + at, factor)
+        if end.mode == UPDATE:
+            store(fma(factor, slope, load(out + at, factor)), out + at)
         else:
-            slope = none - slope
-            if mode == STAGE:
-                origin = number(base + at, factor)
-                put(out + at, fma(factor, slope, number(source + at, factor)))
-                put(goal + at, fma(weight, slope, origin))
+            slope = (factor - factor) - slope
+            if end.mode == STAGE:
+                origin = load(base + at, factor)
+                store(fma(factor, slope, load(source + at, factor)), out + at)
+                store(fma(weight, slope, origin), total + at)
             else:
-                put(out + at, slope)
+                store(slope, out + at)
         at += size

@@ -21,7 +21,8 @@ class _Watch(event.Listener):
     def __init__(self):
         self.compiled = []
         self.callbacks = []
-        self._depth, self._began = 0, 0.0
+        self._depth = 0
+        self._began = 0.0
 
     def on_start(self, happening):
         self._depth += 1

@@ -9,38 +9,34 @@ The loss is quadratic in the product, so Ġ = ∂²L/∂W² · Ṗ_N is linear a
 product of a sum is added to the first in the registers of its tiles. In all 6(N−1) products, those of two gradients.
 """
 
-import numpy as np
-
 from lrcore.cpu._sums import inner
 from lrcore.cpu._target import kernel
 from lrcore.cpu._tile import STORE, UPDATE
-from lrcore.cpu._vector import address, fma
-from lrcore.cpu.chain import _first_layer
-from lrcore.cpu.gemm import A_BT, AB, AT_B, places_of, product_at
-from lrcore.cpu.objective import _forward
-from lrcore.cpu.step import _copy
+from lrcore.cpu._vector import NULL, data_ptr, fma
+from lrcore.cpu.chain import first_layer_gradient
+from lrcore.cpu.gemm import NN, NT, TN, epilogue, matmul_ptr, pointers
+from lrcore.cpu.objective import objective_forward
+from lrcore.cpu.step import copy
 
 
 @kernel
 def hessian_point(params, widths, objective, ridge, work):
     """The loss with λ Σ ‖W_i‖² at `params`. Leaves in `work` what `hessian_vector` reads there: P_i, G and B_i."""
-    places = places_of(work.chain)
-    one = params.dtype.type(1)
-    form = np.intp(AT_B)
-    store = np.intp(STORE)
-    none = np.intp(0)
+    ptrs = pointers(work.chain)
+    store = epilogue(STORE, params.dtype.type(1))
     inputs = widths[0]
-    size = places.size
-    loss = _forward(params, widths, objective, ridge, work.chain, places)
-    layer = address(params) + _last_layer(widths, size)
-    back = places.residual
-    goal = address(work.back) + work.back.size * size
+    size = ptrs.itemsize
+    loss = objective_forward(params, widths, objective, ridge, work.chain, ptrs)
+    layer = data_ptr(params) + _last_layer(widths, size)
+    back = ptrs.residual
+    next_back = data_ptr(work.back) + work.back.size * size
     for i in range(widths.size - 1, 2, -1):
-        rows, below = widths[i], widths[i - 1]
-        goal -= below * inputs * size
-        product_at(form, store, below, inputs, rows, layer, back, goal, one, none, none, places)
+        rows = widths[i]
+        below = widths[i - 1]
+        next_back -= below * inputs * size
+        matmul_ptr(TN, (below, inputs, rows), layer, back, next_back, store, ptrs)
         layer -= below * widths[i - 2] * size
-        back = goal
+        back = next_back
     return loss
 
 
@@ -50,30 +46,28 @@ def hessian_vector(params, widths, objective, ridge, direction, out, work):
 
     direction, out (P,): different arrays. Uses objective.product.
     """
-    places = places_of(work.chain)
+    ptrs = pointers(work.chain)
     one = params.dtype.type(1)
-    none = np.intp(0)
     inputs = widths[0]
-    slope, moved = address(work.slope), address(objective.product)
+    grad_product = data_ptr(work.grad_product)
+    moved = data_ptr(objective.product)
     regression = objective.covariance.shape[0] > 0
     if widths.size > 2:
-        last = moved if regression else slope
-        _push(one, address(params), address(direction), widths, address(work.prefix), last, places)
+        product = moved if regression else grad_product
+        _push(one, data_ptr(params), data_ptr(direction), widths, data_ptr(work.prefix), product, ptrs)
     elif regression:
-        _copy(direction, objective.product)
+        copy(direction, objective.product)
     else:
-        _copy(direction, work.slope)
+        copy(direction, work.grad_product)
     if regression:
-        form = np.intp(AB)
-        rows = widths[widths.size - 1]
-        sigma = address(objective.covariance)
-        product_at(form, np.intp(STORE), rows, inputs, inputs, moved, sigma, slope, one, none, none, places)
+        shape = (widths[widths.size - 1], inputs, inputs)
+        matmul_ptr(NN, shape, moved, data_ptr(objective.covariance), grad_product, epilogue(STORE, one), ptrs)
     else:
-        _respond(objective, work.slope)
+        _apply_loss_hessian(objective, work.grad_product)
     twice = (one + one) * ridge
     for p in range(out.size):
         out[p] = twice * direction[p]
-    _pull(one, address(params), address(direction), widths, address(out), work, places)
+    _pull(one, data_ptr(params), data_ptr(direction), widths, data_ptr(out), work, ptrs)
 
 
 @kernel
@@ -90,20 +84,20 @@ def hessian(params, widths, objective, ridge, out, work):
 
 
 @kernel
-def _respond(objective, slope):
-    """Ṗ_N in `slope` becomes Ġ, for entries and measurements."""
+def _apply_loss_hessian(objective, tangent):
+    """Ṗ_N in `tangent` becomes Ġ, for entries and measurements."""
     if objective.matrices.shape[0] > 0:
-        _copy(slope, objective.product)
-        slope[:] = 0
+        copy(tangent, objective.product)
+        tangent[:] = 0
         for k in range(objective.values.size):
             row = objective.matrices[k]
             change = objective.weight * inner(row, objective.product)
             for p in range(row.size):
-                slope[p] = fma(change, row[p], slope[p])
+                tangent[p] = fma(change, row[p], tangent[p])
     else:
         weights = objective.weights.reshape(-1)
-        for p in range(slope.size):
-            slope[p] *= weights[p]
+        for p in range(tangent.size):
+            tangent[p] *= weights[p]
 
 
 # Below, all but sizes and workspaces are addresses; numbers have the type of `one`.
@@ -112,54 +106,54 @@ def _respond(objective, slope):
 @kernel
 def _last_layer(widths, size):
     """How many bytes behind W_1 the last layer begins."""
-    offset = np.intp(0)
+    offset = NULL
     for i in range(1, widths.size - 1):
         offset += widths[i] * widths[i - 1] * size
     return offset
 
 
 @kernel
-def _push(one, params, direction, widths, tangents, last, places):
-    """Ṗ_2 … Ṗ_{N−1}, side by side from `tangents` on, and Ṗ_N to `last`."""
+def _push(one, params, direction, widths, tangents, product, ptrs):
+    """Ṗ_2 … Ṗ_{N−1}, side by side from `tangents` on, and Ṗ_N to `product`."""
     depth = widths.size - 1
     inputs = widths[0]
-    size = places.size
-    prefix = places.prefix
-    form = np.intp(AB)
-    store = np.intp(STORE)
-    update = np.intp(UPDATE)
-    none = np.intp(0)
+    size = ptrs.itemsize
+    prefix = ptrs.prefix
+    store = epilogue(STORE, one)
+    update = epilogue(UPDATE, one)
     layer = params
     step = direction
     below = params
     moved = direction
     for i in range(2, depth + 1):
-        rows, within = widths[i], widths[i - 1]
+        rows = widths[i]
+        within = widths[i - 1]
         layer += within * widths[i - 2] * size
         step += within * widths[i - 2] * size
-        goal = last if i == depth else tangents
-        product_at(form, store, rows, inputs, within, layer, moved, goal, one, none, none, places)
-        product_at(form, update, rows, inputs, within, step, below, goal, one, none, none, places)
+        out = product if i == depth else tangents
+        shape = (rows, inputs, within)
+        matmul_ptr(NN, shape, layer, moved, out, store, ptrs)
+        matmul_ptr(NN, shape, step, below, out, update, ptrs)
         below = prefix
-        moved = goal
+        moved = out
         prefix += rows * inputs * size
         tangents += rows * inputs * size
 
 
 @kernel
-def _pull(one, params, direction, widths, out, work, places):
-    """out += what H · direction has besides the ridge, from Ġ in work.slope; Ḃ_i and Ḃ_{i−1} take turns."""
+def _pull(one, params, direction, widths, out, work, ptrs):
+    """out += what H · direction has besides the ridge, from Ġ in work.grad_product; Ḃ_i and Ḃ_{i−1} take turns."""
     depth = widths.size - 1
     inputs = widths[0]
-    size = places.size
-    none = np.intp(0)
-    store, update = np.intp(STORE), np.intp(UPDATE)
+    size = ptrs.itemsize
+    store = epilogue(STORE, one)
+    update = epilogue(UPDATE, one)
     offset = _last_layer(widths, size)
-    prefix = places.prefix_end
-    back = places.residual
-    moved = address(work.slope)
-    tangent = address(work.prefix) + work.prefix.size * size
-    next_back = address(work.back) + work.back.size * size
+    prefix = ptrs.prefix_end
+    back = ptrs.residual
+    moved = data_ptr(work.grad_product)
+    tangent = data_ptr(work.prefix) + work.prefix.size * size
+    next_back = data_ptr(work.back) + work.back.size * size
     for i in range(depth, 1, -1):
         rows = widths[i]
         below = widths[i - 1]
@@ -168,14 +162,14 @@ def _pull(one, params, direction, widths, out, work, places):
         prefix -= below * inputs * size
         tangent -= below * inputs * size
         next_back -= below * inputs * size
-        first, first_tangent = (params, direction) if i == 2 else (prefix, tangent)
-        goal = out + offset
-        next_moved = places.back + i % 2 * places.back_turn
-        product_at(np.intp(A_BT), update, rows, below, inputs, moved, first, goal, one, none, none, places)
-        product_at(np.intp(A_BT), update, rows, below, inputs, back, first_tangent, goal, one, none, none, places)
-        product_at(np.intp(AT_B), store, below, inputs, rows, layer, moved, next_moved, one, none, none, places)
-        product_at(np.intp(AT_B), update, below, inputs, rows, step, back, next_moved, one, none, none, places)
+        first = params if i == 2 else prefix
+        first_tangent = direction if i == 2 else tangent
+        next_moved = ptrs.back + i % 2 * ptrs.back_turn
+        matmul_ptr(NT, (rows, below, inputs), moved, first, out + offset, update, ptrs)
+        matmul_ptr(NT, (rows, below, inputs), back, first_tangent, out + offset, update, ptrs)
+        matmul_ptr(TN, (below, inputs, rows), layer, moved, next_moved, store, ptrs)
+        matmul_ptr(TN, (below, inputs, rows), step, back, next_moved, update, ptrs)
         back = next_back
         moved = next_moved
         offset -= below * widths[i - 2] * size
-    _first_layer(update, one, moved, out, none, none, widths[1] * inputs * size, size)
+    first_layer_gradient(update, moved, out, widths[1] * inputs * size, size)

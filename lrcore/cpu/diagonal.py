@@ -12,111 +12,123 @@ losses   as in `lrcore.cpu.step`, with the same statuses
 Modes are the lanes of vectors. Below the kernels, buffers are addresses, and sizes are those of a row in bytes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lrcore.cpu._lanes import (
     fma_lanes,
     load_lanes,
     multiply_lanes,
-    spread_lanes,
+    splat_lanes,
     store_lanes,
     subtract_lanes,
-    total_lanes,
+    sum_lanes,
     zero_lanes,
 )
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import data_ptr
 from lrcore.layout import LANE_BYTES
 from lrcore.status import DIVERGED, OK
 
 UNIT = np.int64(LANE_BYTES)
 
 
+class _Pointers(NamedTuple):
+    """Addresses of target, weights and scratch; depth, and the size of a row in bytes."""
+
+    target: int
+    weights: int
+    prefix: int
+    back: int
+    depth: int
+    row: int
+
+
+@kernel
+def _pointers(modes, target, weights, work):
+    row = modes.shape[1] * modes.itemsize
+    scratch = (data_ptr(work.prefix), data_ptr(work.back))
+    return _Pointers(data_ptr(target), data_ptr(weights), *scratch, modes.shape[0], row)
+
+
 @kernel
 def diagonal_gd_steps(modes, target, weights, lr, losses, work):
     """Gradient descent on every mode: `gd_steps` in the common basis."""
-    dtype = modes.dtype
-    depth = modes.shape[0]
-    size = modes.shape[1] * modes.itemsize
-    start = address(modes)
-    goal = (address(target), address(weights))
+    ptrs = _pointers(modes, target, weights, work)
+    start = data_ptr(modes)
     half = modes.dtype.type(0.5)
-    scratch = address(work.prefix), address(work.back)
     for k in range(losses.size):
-        losses[k] = loss = half * _forward(dtype, start, depth, size, goal, scratch)
+        losses[k] = loss = half * _forward(modes.dtype, start, ptrs)
         if not np.isfinite(loss):
             return DIVERGED
-        _backward(dtype, -lr, start, depth, size, start, scratch)
+        _backward(-lr, start, start, ptrs)
     return OK
 
 
 @kernel
-def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work):
-    """An explicit Runge-Kutta method (a (s, s), b (s,)) on the flow of every mode: `rk_steps` in the common basis."""
+def diagonal_rk_steps(modes, target, weights, dt, tableau, losses, work):
+    """A Runge-Kutta method, tableau = (a (s, s), b (s,)), on the flow of every mode: `rk_steps` in the common basis."""
+    a, b = tableau
+    ptrs = _pointers(modes, target, weights, work)
     dtype = modes.dtype
-    depth = modes.shape[0]
-    size = modes.shape[1] * modes.itemsize
-    start = address(modes)
-    goal = (address(target), address(weights))
-    half = modes.dtype.type(0.5)
-    scratch = address(work.prefix), address(work.back)
-    point = address(work.point)
-    stages = address(work.stages)
-    whole = depth * size
+    start = data_ptr(modes)
+    half = dtype.type(0.5)
+    point = data_ptr(work.point)
+    stages = data_ptr(work.stages)
+    size = ptrs.depth * ptrs.row
     for k in range(losses.size):
         for s in range(b.size):
-            for i in range(depth):
+            for i in range(ptrs.depth):
                 for j in range(modes.shape[1]):
                     work.point[i, j] = modes[i, j]
             for j in range(s):
                 if a[s, j] != 0:
-                    _add_scaled(dtype, dt * a[s, j], stages + j * whole, point, point, whole)
-            loss = half * _forward(dtype, point, depth, size, goal, scratch)
+                    _add_scaled(dt * a[s, j], stages + j * size, point, point, size)
+            loss = half * _forward(dtype, point, ptrs)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
             work.stages[s] = 0
-            _backward(dtype, -modes.dtype.type(1), point, depth, size, stages + s * whole, scratch)
+            _backward(-dtype.type(1), point, stages + s * size, ptrs)
         for s in range(b.size):
-            _add_scaled(dtype, dt * b[s], stages + s * whole, start, start, whole)
+            _add_scaled(dt * b[s], stages + s * size, start, start, size)
     return OK
 
 
 @kernel
-def _forward(dtype, modes, depth, size, goal, scratch):
+def _forward(dtype, modes, ptrs):
     """Prefix products and residual; returns Σ weights · residual²."""
-    (target, weights), (prefix, back) = goal, scratch
     total = zero_lanes(dtype)
-    for at in range(0, size, UNIT):
+    for at in range(0, ptrs.row, UNIT):
         product = load_lanes(dtype, modes + at)
-        for i in range(1, depth):
-            store_lanes(product, prefix + (i - 1) * size + at)
-            product = multiply_lanes(load_lanes(dtype, modes + i * size + at), product)
-        residual = subtract_lanes(product, load_lanes(dtype, target + at))
-        store_lanes(residual, back + at)
-        total = fma_lanes(multiply_lanes(load_lanes(dtype, weights + at), residual), residual, total)
-    return total_lanes(total)
+        for i in range(1, ptrs.depth):
+            store_lanes(product, ptrs.prefix + (i - 1) * ptrs.row + at)
+            product = multiply_lanes(load_lanes(dtype, modes + i * ptrs.row + at), product)
+        residual = subtract_lanes(product, load_lanes(dtype, ptrs.target + at))
+        store_lanes(residual, ptrs.back + at)
+        total = fma_lanes(multiply_lanes(load_lanes(dtype, ptrs.weights + at), residual), residual, total)
+    return sum_lanes(total)
 
 
 @kernel
-def _backward(dtype, factor, modes, depth, size, out, scratch):
+def _backward(factor, modes, out, ptrs):
     """out += factor · gradient, layer by layer from the last; `out` may be `modes`."""
-    prefix, back = scratch
-    scale = spread_lanes(factor)
-    for at in range(0, size, UNIT):
-        behind = load_lanes(dtype, back + at)
-        for i in range(depth - 1, 0, -1):
-            place = i * size + at
-            slope = multiply_lanes(behind, load_lanes(dtype, prefix + place - size))
-            behind = multiply_lanes(behind, load_lanes(dtype, modes + place))
-            store_lanes(fma_lanes(scale, slope, load_lanes(dtype, out + place)), out + place)
-        store_lanes(fma_lanes(scale, behind, load_lanes(dtype, out + at)), out + at)
+    scale = splat_lanes(factor)
+    for at in range(0, ptrs.row, UNIT):
+        back = load_lanes(factor, ptrs.back + at)
+        for i in range(ptrs.depth - 1, 0, -1):
+            offset = i * ptrs.row + at
+            grad = multiply_lanes(back, load_lanes(factor, ptrs.prefix + offset - ptrs.row))
+            back = multiply_lanes(back, load_lanes(factor, modes + offset))
+            store_lanes(fma_lanes(scale, grad, load_lanes(factor, out + offset)), out + offset)
+        store_lanes(fma_lanes(scale, back, load_lanes(factor, out + at)), out + at)
 
 
 @kernel
-def _add_scaled(dtype, factor, x, base, out, size):
+def _add_scaled(factor, x, base, out, size):
     """out = base + factor · x, rounded once; `out` may be `base`."""
-    scale = spread_lanes(factor)
+    scale = splat_lanes(factor)
     for at in range(0, size, UNIT):
-        store_lanes(fma_lanes(scale, load_lanes(dtype, x + at), load_lanes(dtype, base + at)), out + at)
+        store_lanes(fma_lanes(scale, load_lanes(factor, x + at), load_lanes(factor, base + at)), out + at)

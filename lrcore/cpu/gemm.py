@@ -22,7 +22,7 @@ What feeds the tiles:
             second-level cache. Measured from 96 to 1024 and 128 to 384: a panel that fits the first-level cache (192)
             was slower, since its sums are stored and loaded more often.
 
-**Threads.** All threads of a run make the same calls, each with its own workspace: part p of P makes every P-th panel
+**Threads.** All threads of a run make the same calls, each with its own workspace: thread t of T makes every T-th panel
 and then waits for the others. No element is made by two threads, and none in another order, so bits stay.
 """
 
@@ -31,10 +31,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lrcore.cpu._target import kernel, part, standalone
-from lrcore.cpu._tile import NARROW, STAGE, STORE, TILE_ROWS, TILE_VECTORS, lanes, pack, pack_transposed, tile
-from lrcore.cpu._vector import VECTOR_BITS, address, barrier, size_of
+from lrcore.cpu._tile import NARROW, STAGE, STORE, TILE_ROWS, TILE_VECTORS, Epilogue, lanes, pack, pack_transposed, tile
+from lrcore.cpu._vector import NULL, VECTOR_BITS, data_ptr, itemsize, spin_barrier
 
-AB, AT_B, A_BT = 0, 1, 2
+NN, TN, NT = np.intp(0), np.intp(1), np.intp(2)  # A·B, Aᵀ·B, A·Bᵀ
 BLOCK_K = 512
 BLOCK_ROWS = 192
 FEW_ROWS = 32  # up to so many rows of A, a panel of few columns is not worth packing
@@ -55,7 +55,7 @@ def sums_size(rows, columns, count):
     return min(rows, BLOCK_ROWS) * columns if count > BLOCK_K else 0
 
 
-class Places(NamedTuple):
+class Pointers(NamedTuple):
     """Where the buffers of a workspace are: addresses, the size of a number in bytes, and the thread.
 
     Arrays would do, but Numba counts the references to each of them at every call: for 4 × 4 layers that took longer
@@ -71,72 +71,78 @@ class Places(NamedTuple):
     panel: int
     sums: int
     record: int
-    meeting: int
-    part: int
-    parts: int
-    size: int
+    barrier: int
+    thread_id: int
+    num_threads: int
+    itemsize: int
 
 
 @part
-def places_of(work):
-    """The Places of a workspace, which the caller keeps alive."""
+def pointers(work):
+    """The Pointers of a workspace, which the caller keeps alive."""
     size = work.panel.itemsize
-    return Places(
-        address(work.prefix),
-        address(work.prefix) + work.prefix.size * size,
-        address(work.residual),
-        address(work.back),
+    return Pointers(
+        data_ptr(work.prefix),
+        data_ptr(work.prefix) + work.prefix.size * size,
+        data_ptr(work.residual),
+        data_ptr(work.back),
         work.back.size // 2 * size,
-        address(work.columns),
-        address(work.panel),
-        address(work.sums),
-        address(work.record),
-        address(work.meeting),
-        work.part,
-        work.parts,
+        data_ptr(work.columns),
+        data_ptr(work.panel),
+        data_ptr(work.sums),
+        data_ptr(work.record),
+        data_ptr(work.barrier),
+        work.thread_id,
+        work.num_threads,
         size,
     )
 
 
 @part
-def share(size, places):
-    """The part of a vector of `size` numbers that belongs to this thread: (first, last + 1)."""
-    if places.parts == 1:  # two divisions take as long as a small product
+def thread_range(size, ptrs):
+    """What of a vector of `size` numbers belongs to this thread: (first, last + 1)."""
+    if ptrs.num_threads == 1:  # two divisions take as long as a small product
         return 0, size
-    return size * places.part // places.parts, size * (places.part + 1) // places.parts
+    return size * ptrs.thread_id // ptrs.num_threads, size * (ptrs.thread_id + 1) // ptrs.num_threads
 
 
 @part
-def meet(places):
+def barrier(ptrs):
     """Wait for the other threads of the run."""
-    if places.parts > 1:
-        barrier(places.meeting, places.parts)
+    if ptrs.num_threads > 1:
+        spin_barrier(ptrs.barrier, ptrs.num_threads)
 
 
 @part
-def product_at(form, mode, m, n, count, a, b, c, factor, target, columns, places):
-    """c (m, n) by `mode` from a product with inner size `count`. Matrices are addresses of contiguous rows.
+def epilogue(mode, factor):
+    """The Epilogue of a mode that reads no target and adds up no columns: STORE, UPDATE or NEGATE."""
+    return Epilogue(mode, factor, NULL, NULL)
 
-    form: AB (a (m, count), b (count, n)), AT_B (a (count, m), b (count, n)) or A_BT (a (m, count), b (n, count)).
-    mode: STORE, UPDATE, RESIDUAL, NEGATE or STAGE, see `_tile.tile`. The dtype is that of `factor`.
+
+@part
+def matmul_ptr(form, shape, a, b, c, end, ptrs):
+    """c (m, n) from a product with inner size `count`. Matrices are addresses of contiguous rows.
+
+    form   NN (a (m, count), b (count, n)), TN (a (count, m), b (count, n)) or NT (a (m, count), b (n, count))
+    shape  (m, n, count)
+    end    an Epilogue; its factor has the dtype of the matrices
     """
-    buffers = (places.panel, places.sums)
-    team = (places.part, places.parts)
-    _product(form, mode, m, n, count, a, b, c, factor, target, columns, *buffers, *team)
-    meet(places)
+    m, n, count = shape
+    buffers = (ptrs.panel, ptrs.sums)
+    thread = (ptrs.thread_id, ptrs.num_threads)
+    _matmul(form, m, n, count, a, b, c, end.mode, end.factor, end.target, end.columns, *buffers, *thread)
+    barrier(ptrs)
 
 
+# A symbol has integers and a number as arguments, so what belongs together comes one by one.
 @standalone(8)
-def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, sums, part, parts):
-    """`product_at` without waiting for the other threads: this thread's panels."""
-    size = size_of(factor)
+def _matmul(form, m, n, count, a, b, c, mode, factor, target, columns, panel, sums, thread_id, num_threads):
+    """`matmul_ptr` without waiting for the other threads: this thread's panels."""
+    size = itemsize(factor)
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))
-    narrow = form != A_BT and n <= NARROW * panel_width // TILE_VECTORS and m <= FEW_ROWS
-    block_k = count
-    if count > BLOCK_K:  # evenly, so that the last block is not a short one
-        blocks = (count + BLOCK_K - 1) // BLOCK_K
-        block_k = (count + blocks - 1) // blocks
-    a_row, a_k = (np.intp(1), m) if form == AT_B else (count, np.intp(1))
+    narrow = form != NT and n <= NARROW * panel_width // TILE_VECTORS and m <= FEW_ROWS
+    block_k = _block_size(count)
+    a_row, a_k = (np.intp(1), m) if form == TN else (count, np.intp(1))
     top = np.intp(0)
     while top < m:  # a range with a step would begin with a division, which is as long as a tile of a small product
         height = min(BLOCK_ROWS, m - top)
@@ -151,68 +157,64 @@ def _product(form, mode, m, n, count, a, b, c, factor, target, columns, panel, s
         while k < count:
             length = min(block_k, count - k)
             last = k + length == count
-            j = panel_width * part
+            j = panel_width * thread_id
             while j < n:
                 width = min(panel_width, n - j)
-                b_at = panel
-                b_row = panel_width
+                b_panel = (panel, panel_width)
                 if narrow:
-                    b_at = b + k * n * size
-                    b_row = n
-                elif form == A_BT:
+                    b_panel = (b + k * n * size, n)
+                elif form == NT:
                     pack_transposed(panel, b + (j * count + k) * size, count, width, length, factor)
                 else:
                     pack(panel, b + (k * n + j) * size, n, width, length, factor)
                 row = top
                 for block in range(row_blocks):
+                    tile_rows = rows + 1 if block < thicker else rows
                     partial = sums + ((row - top) * n + j) * size
                     offset = (row * n + j) * size
-                    tile_rows = rows + 1 if block < thicker else rows
-                    tile(
-                        tile_rows,
-                        width,
-                        length,
-                        a + (row * a_row + k * a_k) * size,
-                        a_row,
-                        a_k,
-                        b_at,
-                        b_row,
-                        partial if k > 0 else 0,
-                        n,
-                        c + offset if last else partial,
-                        n,
-                        mode if last else np.intp(STORE),
+                    end = Epilogue(
+                        mode if last else STORE,
                         factor,
                         target + offset,
                         columns if mode == STAGE else columns + j * size,
                     )
+                    a_rows = (a + (row * a_row + k * a_k) * size, a_row, a_k)
+                    start = (partial if k > 0 else NULL, n)
+                    tile((tile_rows, width, length), a_rows, b_panel, start, (c + offset if last else partial, n), end)
                     row += tile_rows
-                j += panel_width * parts
+                j += panel_width * num_threads
             k += block_k
         top += BLOCK_ROWS
 
 
-@kernel
-def _store(form, m, n, count, a, b, out, work):
-    one = out.dtype.type(1)
-    none = np.intp(0)
-    mode = np.intp(STORE)
-    product_at(form, mode, m, n, count, address(a), address(b), address(out), one, none, none, places_of(work))
+@part
+def _block_size(count):
+    """How many k a block has: as even as can be, so that the last block is not a short one."""
+    if count <= BLOCK_K:
+        return count
+    blocks = (count + BLOCK_K - 1) // BLOCK_K
+    return (count + blocks - 1) // blocks
 
 
 @kernel
-def multiply(a, b, out, work):
+def matmul_nn(a, b, out, work):
     """out (m, n) = a (m, k) · b (k, n)."""
-    _store(np.intp(AB), a.shape[0], b.shape[1], a.shape[1], a, b, out, work)
+    _store(NN, (a.shape[0], b.shape[1], a.shape[1]), a, b, out, work)
 
 
 @kernel
-def multiply_at(a, b, out, work):
+def matmul_tn(a, b, out, work):
     """out (m, n) = aᵀ · b with a (k, m), b (k, n)."""
-    _store(np.intp(AT_B), a.shape[1], b.shape[1], a.shape[0], a, b, out, work)
+    _store(TN, (a.shape[1], b.shape[1], a.shape[0]), a, b, out, work)
 
 
 @kernel
-def multiply_bt(a, b, out, work):
+def matmul_nt(a, b, out, work):
     """out (m, n) = a · bᵀ with a (m, k), b (n, k)."""
-    _store(np.intp(A_BT), a.shape[0], b.shape[0], a.shape[1], a, b, out, work)
+    _store(NT, (a.shape[0], b.shape[0], a.shape[1]), a, b, out, work)
+
+
+@kernel
+def _store(form, shape, a, b, out, work):
+    end = epilogue(STORE, out.dtype.type(1))
+    matmul_ptr(form, shape, data_ptr(a), data_ptr(b), data_ptr(out), end, pointers(work))

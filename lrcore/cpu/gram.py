@@ -16,7 +16,8 @@ import numpy as np
 
 from lrcore.cpu._target import kernel
 from lrcore.cpu._tile import STORE, TILE_ROWS, TILE_VECTORS, UPDATE, lanes, pack_transposed, tile
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import NULL, data_ptr
+from lrcore.cpu.gemm import epilogue
 
 SIZE = np.int64(8)
 PANEL = np.int64(TILE_VECTORS * lanes(np.dtype(np.float64)))
@@ -72,13 +73,15 @@ def _sum_blocks(matrix, first, last, out, work):
 @kernel
 def _pack_rows(block, work):
     """Panels of the rows of a block (size, length)."""
-    panels, rows, (size, length) = address(work.panels), work.rows, block.shape
+    size, length = block.shape
+    panels = data_ptr(work.panels)
+    rows = work.rows
     for first in range(0, size, PANEL):
         width = min(PANEL, size - first)
         for i in range(width):
             for k in range(length):
                 rows[i * BLOCK + k] = block[first + i, k]
-        pack_transposed(panels + first * BLOCK * SIZE, address(rows), BLOCK, width, length, rows.dtype.type(1))
+        pack_transposed(panels + first * BLOCK * SIZE, data_ptr(rows), BLOCK, width, length, rows.dtype.type(1))
 
 
 @kernel
@@ -96,18 +99,17 @@ def _pack_columns(block, work):
 @kernel
 def _multiply_panels(size, length, mode, result, work):
     """Each panel times itself and those after it, into or onto `result` by `mode`."""
-    panels = address(work.panels)
-    out = address(result)
+    panels = data_ptr(work.panels)
+    out = data_ptr(result)
     stride = np.intp(result.shape[1])
-    none = np.intp(0)
-    one = work.gram.dtype.type(1)
+    end = epilogue(mode, work.gram.dtype.type(1))
     for column in range(0, size, PANEL):
         width = min(PANEL, size - column)
-        b = panels + column * BLOCK * SIZE
+        b = (panels + column * BLOCK * SIZE, PANEL)
         for panel in range(column, size, PANEL):
-            end = min(panel + PANEL, size)
-            for row in range(panel, end, TILE_ROWS):
-                rows = min(np.int64(TILE_ROWS), end - row)
-                a = panels + (panel * BLOCK + row - panel) * SIZE
-                c = out + (row * stride + column) * SIZE
-                tile(rows, width, length, a, 1, PANEL, b, PANEL, none, stride, c, stride, mode, one, none, none)
+            stop = min(panel + PANEL, size)
+            for row in range(panel, stop, TILE_ROWS):
+                rows = min(np.int64(TILE_ROWS), stop - row)
+                a = (panels + (panel * BLOCK + row - panel) * SIZE, np.int64(1), PANEL)
+                c = (out + (row * stride + column) * SIZE, stride)
+                tile((rows, width, length), a, b, (NULL, stride), c, end)

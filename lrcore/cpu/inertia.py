@@ -32,13 +32,13 @@ from lrcore.cpu._lanes import (
     load_lanes,
     multiply_lanes,
     power_toward_one,
-    spread_lanes,
+    splat_lanes,
     store_lanes,
     subtract_lanes,
     zero_lanes,
 )
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import data_ptr
 from lrcore.cpu.qds import bidiagonal_values
 from lrcore.layout import LANE_BYTES
 
@@ -92,12 +92,12 @@ def _proven(size, tolerance, root, lane, values, q, e, state):
             state[ABOVE, i] = ((value + delta) * root) ** 2
         last = min(first + LANES, size)
         if _apart(first, last, size, APART * delta, lane, values):
-            _change_sign(q.dtype, size, q, e, address(state))
+            _change_sign(q.dtype, size, q, e, data_ptr(state))
             for i in range(LANES):
                 if state[CHANGES, i] != 1:
                     return False
             continue
-        _count_less(q.dtype, size, q, e, address(state))
+        _count_less(q.dtype, size, q, e, data_ptr(state))
         for i in range(first, last):
             if not (state[LESS_BELOW, i - first] <= size - 1 - i and state[LESS_ABOVE, i - first] >= size - i):
                 return False
@@ -132,46 +132,56 @@ def _scale(size, lane, q, e, to_q, to_e):
 @kernel
 def _change_sign(dtype, size, q, e, state):
     """Row CHANGES of the state: 1 where A_n has not the same sign at the rows BELOW and ABOVE, else 0."""
-    a = b = spread_lanes(dtype.type(1))
+    a = b = splat_lanes(dtype.type(1))
     minus_below = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + BELOW * UNIT))
     minus_above = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + ABOVE * UNIT))
     # −C, as in `_count_less`
     c = minus_below
     d = minus_above
     for k in range(size):
-        q_k, e_k = spread_lanes(q[k]), spread_lanes(e[k])
-        a, b = fma_lanes(q_k, a, c), fma_lanes(q_k, b, d)
-        c, d = fma_lanes(minus_below, a, multiply_lanes(e_k, c)), fma_lanes(minus_above, b, multiply_lanes(e_k, d))
+        q_k = splat_lanes(q[k])
+        e_k = splat_lanes(e[k])
+        a = fma_lanes(q_k, a, c)
+        b = fma_lanes(q_k, b, d)
+        c = fma_lanes(minus_below, a, multiply_lanes(e_k, c))
+        d = fma_lanes(minus_above, b, multiply_lanes(e_k, d))
         if k % 4 == 3:
-            power = power_toward_one(a, c)
-            a, c = multiply_lanes(a, power), multiply_lanes(c, power)
-            power = power_toward_one(b, d)
-            b, d = multiply_lanes(b, power), multiply_lanes(d, power)
+            below_power = power_toward_one(a, c)
+            above_power = power_toward_one(b, d)
+            a = multiply_lanes(a, below_power)
+            c = multiply_lanes(c, below_power)
+            b = multiply_lanes(b, above_power)
+            d = multiply_lanes(d, above_power)
     store_lanes(add_where_signs_differ(zero_lanes(dtype), a, b), state + CHANGES * UNIT)
 
 
 @kernel
 def _count_less(dtype, size, q, e, state):
     """Rows LESS_BELOW and LESS_ABOVE of the state, from the rows BELOW and ABOVE."""
-    below, above = load_lanes(dtype, state + BELOW * UNIT), load_lanes(dtype, state + ABOVE * UNIT)
-    a = b = spread_lanes(dtype.type(1))
-    minus_below, minus_above = subtract_lanes(zero_lanes(dtype), below), subtract_lanes(zero_lanes(dtype), above)
+    a = b = splat_lanes(dtype.type(1))
+    minus_below = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + BELOW * UNIT))
+    minus_above = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, state + ABOVE * UNIT))
     # −C, so that a row takes three instructions
     c = minus_below
     d = minus_above
     less_below = less_above = zero_lanes(dtype)
     for k in range(size):
-        q_k, e_k = spread_lanes(q[k]), spread_lanes(e[k])
-        a_next, b_next = fma_lanes(q_k, a, c), fma_lanes(q_k, b, d)
+        q_k = splat_lanes(q[k])
+        e_k = splat_lanes(e[k])
+        a_next = fma_lanes(q_k, a, c)
+        b_next = fma_lanes(q_k, b, d)
         less_below = add_where_signs_differ(less_below, a, a_next)
         less_above = add_where_signs_differ(less_above, b, b_next)
         a = a_next
         b = b_next
-        c, d = fma_lanes(minus_below, a, multiply_lanes(e_k, c)), fma_lanes(minus_above, b, multiply_lanes(e_k, d))
+        c = fma_lanes(minus_below, a, multiply_lanes(e_k, c))
+        d = fma_lanes(minus_above, b, multiply_lanes(e_k, d))
         if k % 4 == 3:
-            power = power_toward_one(a, c)
-            a, c = multiply_lanes(a, power), multiply_lanes(c, power)
-            power = power_toward_one(b, d)
-            b, d = multiply_lanes(b, power), multiply_lanes(d, power)
+            below_power = power_toward_one(a, c)
+            above_power = power_toward_one(b, d)
+            a = multiply_lanes(a, below_power)
+            c = multiply_lanes(c, below_power)
+            b = multiply_lanes(b, above_power)
+            d = multiply_lanes(d, above_power)
     store_lanes(less_below, state + LESS_BELOW * UNIT)
     store_lanes(less_above, state + LESS_ABOVE * UNIT)

@@ -49,14 +49,15 @@ def lanczos(apply, start, count, tolerance, most=10_000):
     """
     start = np.ascontiguousarray(start[:count], np.float64)
     start = start[np.isfinite(start).all(axis=1) & start.any(axis=1)]
-    found, whole = _iterate(apply, start, count, tolerance, most)
+    pairs, whole = _iterate(apply, start, count, tolerance, most)
     for _ in range(len(start)):  # where one eigenvalue has come up unseen, another one may have
-        if whole or found.products >= most or not _newcomer(found.vectors, start):
+        if whole or pairs.products >= most or not _newcomer(pairs.vectors, start):
             break
-        start, before = found.vectors, found.products
-        found, whole = _iterate(apply, start, count, tolerance, most - before)
-        found = found._replace(products=before + found.products)
-    return found
+        start = pairs.vectors
+        before = pairs.products
+        pairs, whole = _iterate(apply, start, count, tolerance, most - before)
+        pairs = pairs._replace(products=before + pairs.products)
+    return pairs
 
 
 def _newcomer(vectors, start):
@@ -80,8 +81,8 @@ def _iterate(apply, start, count, tolerance, most):
         enough = not waiting.size and space.products >= count + LEAST
         if enough or space.front == 0 or space.products >= most:
             vectors = weights[:, : space.count].T @ space.basis
-            found = values[: space.count].copy()
-            return Eigenpairs(found, vectors, residuals, space.products), space.front == 0
+            largest = values[: space.count].copy()
+            return Eigenpairs(largest, vectors, residuals, space.products), space.front == 0
         chosen = weights[:, waiting[0] if waiting.size else residuals.argmax()]
         direction = space.outside @ chosen
         if space.full:
@@ -112,7 +113,8 @@ class _Space:
         self._room = min(2 * self.count + ROOM, size)
         self._length = self.front = 0
         self._rows = np.empty((min(self._room + self.count, size), size))
-        self._inside, self._outside = np.zeros((self._room, self._room)), np.zeros((self.count, self._room))
+        self._inside = np.zeros((self._room, self._room))
+        self._outside = np.zeros((self.count, self._room))
         self._product = np.empty(size)
 
     @property
@@ -182,7 +184,8 @@ class _Space:
         near = self.rows[last:]
         along = near @ rest
         rest -= along @ near
-        self._inside[last, last], self._outside[: self.front, last] = along[0], along[1:]
+        self._inside[last, last] = along[0]
+        self._outside[: self.front, last] = along[1:]
         if self._length + self.front < self.size and self.finite:
             self._take_in(rest, length)
 

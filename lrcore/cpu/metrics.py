@@ -7,9 +7,9 @@ import numpy as np
 from lrcore import formulas
 from lrcore.cpu._sums import inner, squares
 from lrcore.cpu._target import kernel, part
-from lrcore.cpu._tile import RESIDUAL, STORE
-from lrcore.cpu._vector import address
-from lrcore.cpu.gemm import A_BT, AT_B, places_of, product_at
+from lrcore.cpu._tile import RESIDUAL, STORE, Epilogue
+from lrcore.cpu._vector import data_ptr
+from lrcore.cpu.gemm import NT, TN, epilogue, matmul_ptr, pointers
 
 effective_rank = part(formulas.effective_rank)
 entropy_rank = part(formulas.entropy_rank)
@@ -31,18 +31,19 @@ def rank_metrics(values, numerical_threshold, relative_threshold, out):
 @kernel
 def balancedness(params, widths, out, work):
     """out[i−1] = ‖W_{i+1}ᵀ W_{i+1} − W_i W_iᵀ‖_F for i = 1 … N−1. Uses work.square and work.columns."""
-    places = places_of(work)
+    ptrs = pointers(work)
     one = params.dtype.type(1)
-    none = np.intp(0)
-    size = places.size
-    layer = address(params)
-    gram = address(work.square)
+    size = ptrs.itemsize
+    layer = data_ptr(params)
+    gram = data_ptr(work.square)
     for i in range(1, widths.size - 1):
-        n, below, above = widths[i], widths[i - 1], widths[i + 1]
+        n = widths[i]
+        below = widths[i - 1]
+        above = widths[i + 1]
         upper = layer + n * below * size
         work.columns[:n] = 0
-        product_at(np.intp(AT_B), np.intp(STORE), n, n, above, upper, upper, gram, one, none, none, places)
-        product_at(np.intp(A_BT), np.intp(RESIDUAL), n, n, below, layer, layer, gram, one, gram, places.columns, places)
+        matmul_ptr(TN, (n, n, above), upper, upper, gram, epilogue(STORE, one), ptrs)
+        matmul_ptr(NT, (n, n, below), layer, layer, gram, Epilogue(RESIDUAL, one, gram, ptrs.columns), ptrs)
         total = 0.0
         for j in range(n):
             total += work.columns[j]
@@ -59,18 +60,18 @@ def directions(params, gradient, widths, step_size, out):
     2  the distance between W_i/‖W_i‖ now and after one Euler step of `step_size`
     """
     start = 0
-    number = params.dtype.type
+    scalar = params.dtype.type
     for i in range(1, widths.size):
         end = start + widths[i] * widths[i - 1]
         weights = params[start:end]
-        slope = gradient[start:end]
-        norm, slope_norm = math.sqrt(inner(weights, weights)), math.sqrt(inner(slope, slope))
-        next_norm = math.sqrt(squares(number(1), weights, number(-step_size), slope))
-        out[i - 1, 0] = slope_norm
-        out[i - 1, 1] = inner(weights, slope) / (norm * slope_norm)
-        out[i - 1, 2] = math.sqrt(
-            squares(number(1 / next_norm - 1 / norm), weights, number(-step_size / next_norm), slope)
-        )
+        grad = gradient[start:end]
+        norm = math.sqrt(inner(weights, weights))
+        grad_norm = math.sqrt(inner(grad, grad))
+        next_norm = math.sqrt(squares(scalar(1), weights, scalar(-step_size), grad))
+        stretch = scalar(1 / next_norm - 1 / norm)
+        out[i - 1, 0] = grad_norm
+        out[i - 1, 1] = inner(weights, grad) / (norm * grad_norm)
+        out[i - 1, 2] = math.sqrt(squares(stretch, weights, scalar(-step_size / next_norm), grad))
         start = end
 
 
@@ -80,7 +81,8 @@ def mode_strengths(product, left, right, out):
 
     left (m, k), right (n, k): the u_i and v_i as columns, in C order. out (2, k); its second row is scratch.
     """
-    strength, along = out[0], out[1]
+    strength = out[0]
+    along = out[1]
     strength[:] = 0
     for row in range(product.shape[0]):
         along[:] = 0

@@ -4,13 +4,11 @@ K acts on directions of the output: K(M) = Σ_i A_i A_iᵀ M P_{i−1}ᵀ P_{i�
 It has (n_N n_0)² entries, its factors only N (n_N² + n_0²), and all that is asked of it comes from those.
 """
 
-import numpy as np
-
 from lrcore.cpu._sums import inner
 from lrcore.cpu._target import kernel
 from lrcore.cpu._tile import STORE, UPDATE
-from lrcore.cpu._vector import address
-from lrcore.cpu.gemm import A_BT, AB, AT_B, places_of, product_at
+from lrcore.cpu._vector import data_ptr
+from lrcore.cpu.gemm import NN, NT, TN, epilogue, matmul_ptr, pointers
 
 
 @kernel
@@ -21,15 +19,15 @@ def ntk_factors(params, widths, left, right, work):
     work.turns.
     """
     depth = widths.size - 1
-    places = places_of(work.chain)
+    ptrs = pointers(work.chain)
     _identity(left[depth - 1])
     _identity(right[0])
     one = params.dtype.type(1)
-    start = address(params)
-    turns = address(work.turns)
-    half = work.turns.size // 2 * places.size
-    _from_the_input(one, start, widths, address(right), turns, half, places)
-    _from_the_output(one, start + params.size * places.size, widths, address(left), turns, half, places)
+    start = data_ptr(params)
+    end = start + params.size * ptrs.itemsize
+    turns = (data_ptr(work.turns), work.turns.size // 2 * ptrs.itemsize)
+    _from_the_input(one, start, widths, data_ptr(right), turns, ptrs)
+    _from_the_output(one, end, widths, data_ptr(left), turns, ptrs)
 
 
 @kernel
@@ -46,17 +44,15 @@ def ntk_inner(left, right, other_left, other_right):
 @kernel
 def ntk_apply(left, right, matrix, out, work):
     """out = K(matrix) = Σ_i left_i · matrix · right_i. matrix, out (n_N, n_0): different arrays. Uses work.moved."""
-    (outputs, inputs), places, one, none = matrix.shape, places_of(work.chain), matrix.dtype.type(1), np.intp(0)
-    at = address(matrix)
-    goal = address(out)
-    moved = address(work.moved)
-    form = np.intp(AB)
+    outputs, inputs = matrix.shape
+    ptrs = pointers(work.chain)
+    one = matrix.dtype.type(1)
+    moved = data_ptr(work.moved)
+    store = epilogue(STORE, one)
     for i in range(left.shape[0]):
-        a = address(left[i])
-        b = address(right[i])
-        mode = np.intp(UPDATE) if i > 0 else np.intp(STORE)
-        product_at(form, np.intp(STORE), outputs, inputs, outputs, a, at, moved, one, none, none, places)
-        product_at(form, mode, outputs, inputs, inputs, moved, b, goal, one, none, none, places)
+        end = epilogue(UPDATE if i > 0 else STORE, one)
+        matmul_ptr(NN, (outputs, inputs, outputs), data_ptr(left[i]), data_ptr(matrix), moved, store, ptrs)
+        matmul_ptr(NN, (outputs, inputs, inputs), moved, data_ptr(right[i]), data_ptr(out), end, ptrs)
 
 
 @kernel
@@ -66,48 +62,51 @@ def _identity(matrix):
         matrix[k, k] = 1
 
 
-# Below, all but sizes are addresses; numbers have the type of `one`. Two products of the chain take turns.
+# Below, all but sizes are addresses; numbers have the type of `one`. turns: two buffers for products of the chain in
+# turn, as the address of the first and the bytes from it to the second.
 
 
 @kernel
-def _from_the_input(one, params, widths, right, turns, half, places):
+def _from_the_input(one, params, widths, right, turns, ptrs):
     """P_iᵀ P_i for i = 1 … N−1, behind the first of the matrices at `right`."""
+    first_turn, turn_size = turns
     inputs = widths[0]
-    size = places.size
-    store = np.intp(STORE)
-    none = np.intp(0)
+    size = ptrs.itemsize
+    store = epilogue(STORE, one)
     layer = params
     prefix = params
     for i in range(1, widths.size - 1):
-        n, below = widths[i], widths[i - 1]
+        n = widths[i]
+        below = widths[i - 1]
         if i > 1:
-            goal = turns + i % 2 * half
-            product_at(np.intp(AB), store, n, inputs, below, layer, prefix, goal, one, none, none, places)
-            prefix = goal
+            product = first_turn + i % 2 * turn_size
+            matmul_ptr(NN, (n, inputs, below), layer, prefix, product, store, ptrs)
+            prefix = product
         right += inputs * inputs * size
-        product_at(np.intp(AT_B), store, inputs, inputs, n, prefix, prefix, right, one, none, none, places)
+        matmul_ptr(TN, (inputs, inputs, n), prefix, prefix, right, store, ptrs)
         layer += n * below * size
 
 
 @kernel
-def _from_the_output(one, end, widths, left, turns, half, places):
+def _from_the_output(one, end, widths, left, turns, ptrs):
     """A_i A_iᵀ for i = N−1 … 1, before the last of the matrices at `left`; `end` is where the last layer ends."""
+    first_turn, turn_size = turns
     depth = widths.size - 1
-    size = places.size
-    store = np.intp(STORE)
-    none = np.intp(0)
+    size = ptrs.itemsize
+    store = epilogue(STORE, one)
     outputs = widths[depth]
     layer = end
     above = end
     left += (depth - 1) * outputs * outputs * size
     for i in range(depth - 1, 0, -1):
-        n, rows = widths[i], widths[i + 1]
+        n = widths[i]
+        rows = widths[i + 1]
         layer -= n * rows * size
         if i == depth - 1:
             above = layer
         else:
-            goal = turns + i % 2 * half
-            product_at(np.intp(AB), store, outputs, n, rows, above, layer, goal, one, none, none, places)
-            above = goal
+            product = first_turn + i % 2 * turn_size
+            matmul_ptr(NN, (outputs, n, rows), above, layer, product, store, ptrs)
+            above = product
         left -= outputs * outputs * size
-        product_at(np.intp(A_BT), store, outputs, outputs, n, above, above, left, one, none, none, places)
+        matmul_ptr(NT, (outputs, outputs, n), above, above, left, store, ptrs)

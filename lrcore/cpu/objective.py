@@ -8,48 +8,48 @@ more product, shared by the threads. With a ridge a step of gradient descent is 
 import numpy as np
 
 from lrcore.cpu._sums import inner
-from lrcore.cpu._target import kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import NEGATE, STORE, UPDATE
-from lrcore.cpu._vector import address, fma
-from lrcore.cpu.chain import _chain, backward_at
-from lrcore.cpu.gemm import AB, meet, places_of, product_at, share
-from lrcore.cpu.step import _add_stages, _copy, _stage_point
+from lrcore.cpu._vector import NULL, data_ptr, fma
+from lrcore.cpu.chain import backward_ptr, chain_products
+from lrcore.cpu.gemm import NN, barrier, epilogue, matmul_ptr, pointers, thread_range
+from lrcore.cpu.step import add_stages, copy, stage_point
 from lrcore.status import DIVERGED, OK
 
 
 @kernel
 def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work):
     """The loss with λ Σ ‖W_i‖² at `params`; its gradient into `gradient`, laid out like `params`."""
-    places = places_of(work)
+    ptrs = pointers(work)
     one = params.dtype.type(1)
-    loss = _forward(params, widths, objective, ridge, work, places)
-    start, end = share(gradient.size, places)
+    loss = objective_forward(params, widths, objective, ridge, work, ptrs)
+    start, end = thread_range(gradient.size, ptrs)
     for p in range(start, end):
         gradient[p] = (one + one) * ridge * params[p]
-    meet(places)
-    backward_at(np.intp(UPDATE), one, address(params), widths, address(gradient), np.intp(0), places)
+    barrier(ptrs)
+    backward_ptr(UPDATE, one, data_ptr(params), widths, data_ptr(gradient), NULL, ptrs)
     return loss
 
 
 @kernel
 def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
     """Gradient descent on an Objective with η and λ for every step. `params` and `losses` are written."""
-    places = places_of(work)
-    start = address(params)
+    ptrs = pointers(work)
+    params_ptr = data_ptr(params)
     one = params.dtype.type(1)
     for k in range(losses.size):
-        loss = _forward(params, widths, objective, ridges[k], work, places)
+        loss = objective_forward(params, widths, objective, ridges[k], work, ptrs)
         losses[k] = loss
         if not np.isfinite(loss):
             return DIVERGED
         # the update happens in place while layers are still needed, so the decay comes after it
         decay = one - (one + one) * rates[k] * ridges[k]
-        backward_at(np.intp(UPDATE), -(rates[k] / decay), start, widths, start, np.intp(0), places)
+        backward_ptr(UPDATE, -(rates[k] / decay), params_ptr, widths, params_ptr, NULL, ptrs)
         if decay != one:
-            first, last = share(params.size, places)
+            first, last = thread_range(params.size, ptrs)
             for p in range(first, last):
                 params[p] *= decay
-            meet(places)
+            barrier(ptrs)
     return OK
 
 
@@ -59,84 +59,84 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
 
     `params` and `losses` are written. Needs a workspace with as many stages as b has.
     """
-    (a, b), places = tableau, places_of(work)
+    a, b = tableau
+    ptrs = pointers(work)
     for k in range(losses.size):
         for s in range(b.size):
             point = params
             if s > 0:
-                _stage_point(params, dt, a, s, work, places)
+                stage_point(params, dt, a, s, work, ptrs)
                 point = work.point
-            loss = _forward(point, widths, objective, ridge, work, places)
+            loss = objective_forward(point, widths, objective, ridge, work, ptrs)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            _slope(point, widths, ridge, work.stages[s], work, places)
-        _add_stages(params, dt, b, work, places)
+            vector_field(point, widths, ridge, work.stages[s], ptrs)
+        add_stages(params, dt, b, work, ptrs)
     return OK
 
 
-@kernel
-def _forward(params, widths, objective, ridge, work, places):
-    """The loss; leaves the prefix products and the residual in the workspace. All threads of a run return the same."""
+@part
+def objective_forward(params, widths, objective, ridge, work, ptrs):
+    """The loss; leaves the prefix products and ∂L/∂W in the workspace. All threads of a run return the same."""
     if widths.size > 2:
-        _chain(params.dtype.type(1), address(params), widths, places.residual, np.intp(0), places)
-    elif places.part == 0:
-        _copy(params, work.residual)
+        chain_products(params.dtype.type(1), data_ptr(params), widths, ptrs.residual, NULL, ptrs)
+    elif ptrs.thread_id == 0:
+        copy(params, work.residual)
     if objective.covariance.shape[0] > 0:
-        _respond(params.dtype.type(1), objective, work.residual, places)
-    if places.part == 0:
-        total = _settle(objective, work.residual, work.columns)
+        _apply_covariance(params.dtype.type(1), objective, work.residual, ptrs)
+    if ptrs.thread_id == 0:
+        total = _reduce_loss(objective, work.residual, work.columns)
         if ridge != 0:
             total += ridge * inner(params, params)
         work.columns[0] = total
-    meet(places)
+    barrier(ptrs)
     total = work.columns[0]
-    meet(places)
+    barrier(ptrs)
     return total
 
 
-@kernel
-def _slope(params, widths, ridge, slope, work, places):
-    """slope = −∇L − 2λ params, after `_forward` there."""
-    two, one = params.dtype.type(2), params.dtype.type(1)
-    backward_at(np.intp(NEGATE), -one, address(params), widths, address(slope), np.intp(0), places)
-    first, last = share(params.size, places)
+@part
+def vector_field(params, widths, ridge, out, ptrs):
+    """out = −∇L − 2λ params, after `objective_forward` there."""
+    one = params.dtype.type(1)
+    two = params.dtype.type(2)
+    backward_ptr(NEGATE, -one, data_ptr(params), widths, data_ptr(out), NULL, ptrs)
+    first, last = thread_range(params.size, ptrs)
     for p in range(first, last):
-        slope[p] = fma(-two * ridge, params[p], slope[p])
-    meet(places)
+        out[p] = fma(-two * ridge, params[p], out[p])
+    barrier(ptrs)
 
 
 @kernel
-def _respond(one, objective, residual, places):
+def _apply_covariance(one, objective, residual, ptrs):
     """The product in `residual` becomes ∂L/∂W = D Σ; D = product − target is left in objective.product."""
     difference = objective.product
     target = objective.target.reshape(-1)
-    none = np.intp(0)
     outputs, inputs = objective.target.shape
-    meet(places)  # a single layer is no product: one thread has copied it
-    first, last = share(difference.size, places)
+    barrier(ptrs)  # a single layer is no product: one thread has copied it
+    first, last = thread_range(difference.size, ptrs)
     for p in range(first, last):
         difference[p] = residual[p] - target[p]
-    meet(places)
-    left, right = address(difference), address(objective.covariance)
-    product_at(
-        np.intp(AB), np.intp(STORE), outputs, inputs, inputs, left, right, places.residual, one, none, none, places
-    )
+    barrier(ptrs)
+    shape = (outputs, inputs, inputs)
+    covariance_ptr = data_ptr(objective.covariance)
+    matmul_ptr(NN, shape, data_ptr(difference), covariance_ptr, ptrs.residual, epilogue(STORE, one), ptrs)
 
 
 @kernel
-def _settle(objective, residual, columns):
+def _reduce_loss(objective, residual, columns):
     """The loss, after which `residual` holds ∂L/∂W."""
     if objective.covariance.shape[0] > 0:
         return inner(residual, objective.product) / residual.dtype.type(2) + objective.floor
     if objective.matrices.shape[0] > 0:
-        return _measure(objective, residual)
-    return _compare(objective, residual, columns)
+        return _measurements_loss(objective, residual)
+    return _entries_loss(objective, residual, columns)
 
 
 @kernel
-def _compare(objective, residual, columns):
+def _entries_loss(objective, residual, columns):
     """The loss of the entries of the product in `residual`, which becomes ∂L/∂W; squares are added by columns."""
     weights = objective.weights
     target = objective.target
@@ -156,18 +156,18 @@ def _compare(objective, residual, columns):
 
 
 @kernel
-def _measure(objective, residual):
+def _measurements_loss(objective, residual):
     """The loss of the measurements of the product in `residual`, which becomes ∂L/∂W."""
     product = objective.product
     two = residual.dtype.type(2)
-    _copy(residual, product)
+    copy(residual, product)
     residual[:] = 0
     total = two - two
     for k in range(objective.values.size):
         row = objective.matrices[k]
         difference = inner(row, product) - objective.values[k]
-        slope = objective.weight * difference
-        total = fma(slope, difference, total)
+        factor = objective.weight * difference
+        total = fma(factor, difference, total)
         for p in range(row.size):
-            residual[p] = fma(slope, row[p], residual[p])
+            residual[p] = fma(factor, row[p], residual[p])
     return total / two

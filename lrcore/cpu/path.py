@@ -5,7 +5,7 @@ end less than D − d further along the path are passed over. Most rows are give
 and a segment whose ends are near is compared only where it could be nearer by the lengths of the three sides. The
 search begins where the nearest of the point before was, so that d is small at once.
 
-Whatever is passed over is farther than what was found by more than rounding; everything else is compared, its place
+Whatever is passed over is farther than what was found by more than rounding; everything else is compared, its position
 included. So the result depends on the data alone: not on the order of the search, nor on how the path is cut.
 
 Bits: distances come from difference vectors (D² − ⟨·,·⟩²/‖·‖² would cancel), as sums of FMAs in the lanes of one
@@ -17,9 +17,9 @@ import math
 
 import numpy as np
 
-from lrcore.cpu._lanes import fma_lanes, load_lanes, spread_lanes, subtract_lanes, total_lanes, zero_lanes
+from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, subtract_lanes, sum_lanes, zero_lanes
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address, fma, number
+from lrcore.cpu._vector import data_ptr, fma, load
 from lrcore.layout import LANE_BYTES
 
 UNIT = np.int64(LANE_BYTES)
@@ -33,12 +33,12 @@ CERTAIN = 1 - 1e-9  # times a distance: less by more than rounding, for rows of 
 
 
 @kernel
-def nearest_on_path(points, path, offset, best, places, lengths):
+def nearest_on_path(points, path, offset, best, positions, lengths):
     """The smallest squared distance of every point from the path, and where that is.
 
     points (A, M), path (B, M): C-ordered, float64. Consecutive rows of `path` are joined by segments; what is nearest
     lies within one or at an end of one. Both results (A,) change only where this piece of a path is nearer than what
-    was found before: best, squared distances, inf at first; places, `offset` + row + fraction of the way to the next
+    was found before: best, squared distances, inf at first; positions, `offset` + row + fraction of the way to the next
     row, of equally near ones the smallest. lengths (B,) is scratch.
 
     Pieces of a path share one row each; `offset` is the number of a piece's first row. A row with an entry that is not
@@ -47,13 +47,13 @@ def nearest_on_path(points, path, offset, best, places, lengths):
     _measure(path, lengths)
     size = path.shape[1] * path.itemsize
     hint = 0
-    rows = address(path), size, lengths
+    rows = data_ptr(path), size, lengths
     for i in range(points.shape[0]):
         if _is_finite(points[i]):
-            found = best[i], places[i]
-            best[i], places[i], hint = _search(address(points) + i * size, rows, offset, found, hint)
+            nearest = best[i], positions[i]
+            best[i], positions[i], hint = _search(data_ptr(points) + i * size, rows, offset, nearest, hint)
         else:
-            best[i] = places[i] = np.nan
+            best[i] = positions[i] = np.nan
 
 
 @kernel
@@ -62,7 +62,7 @@ def _measure(path, lengths):
     size = path.shape[1] * path.itemsize
     last = path.shape[0] - 1
     for j in range(last):
-        row = address(path) + j * size
+        row = data_ptr(path) + j * size
         length = math.sqrt(_apart(row, row + size, size, np.inf))
         lengths[j] = length if length < np.inf else np.inf
     lengths[last] = 0 if _is_finite(path[last]) else np.inf
@@ -77,10 +77,10 @@ def _is_finite(row):
 
 
 @kernel
-def _search(point, rows, offset, found, hint):
-    """(squared distance, place, row) of what is nearest to one point: `found`, or something in these rows."""
+def _search(point, rows, offset, nearest, hint):
+    """(squared distance, position, row) of what is nearest to one point: `nearest`, or something in these rows."""
     path, size, lengths = rows
-    near, place = _compare(point, rows, hint, offset, found)
+    near, position = _compare(point, rows, hint, offset, nearest)
     j = 0
     here = UNKNOWN
     last = lengths.size - 1
@@ -99,12 +99,12 @@ def _search(point, rows, offset, found, hint):
         same = j == last or lengths[j] == 0
         there = here if same else _apart(point, path + (j + 1) * size, size, np.inf)
         if not (_least(here, there, lengths[j]) > near or _repeats(lengths, j)):
-            before = place
-            near, place = _compare(point, rows, j, offset, (near, place))
-            hint = hint if place == before else j
+            before = position
+            near, position = _compare(point, rows, j, offset, (near, position))
+            hint = hint if position == before else j
         j = j + 1
         here = there
-    return near, place, hint
+    return near, position, hint
 
 
 @kernel
@@ -124,18 +124,18 @@ def _repeats(lengths, j):
 
 
 @kernel
-def _compare(point, rows, j, offset, found):
-    """(squared distance, place): `found`, or those of the segment behind row j if it is nearer, or as near earlier."""
+def _compare(point, rows, j, offset, nearest):
+    """(squared distance, position): `nearest`, or the segment behind row j if nearer, or as near but earlier."""
     path, size, lengths = rows
     start = path + j * size
     end = start if j + 1 == lengths.size or lengths[j] == np.inf else start + size
     t = _fraction(point, start, end, size)
     # the distance from a row must be the same at the end of one segment and at the beginning of the next
     distance = _gap(point, start, end, t, size) if t < 1 else _gap(point, end, start, ZERO, size)
-    place = (offset + j) + t
-    if distance < found[0] or (distance == found[0] and place < found[1]):
-        return distance, place
-    return found
+    position = (offset + j) + t
+    if distance < nearest[0] or (distance == nearest[0] and position < nearest[1]):
+        return distance, position
+    return nearest
 
 
 @kernel
@@ -149,11 +149,12 @@ def _fraction(point, start, end, size):
         step = subtract_lanes(load_lanes(ZERO, end + at), origin)
         along = fma_lanes(subtract_lanes(load_lanes(ZERO, point + at), origin), step, along)
         length = fma_lanes(step, step, length)
-    product, square = total_lanes(along), total_lanes(length)
+    product = sum_lanes(along)
+    square = sum_lanes(length)
     for at in range(whole, size, EACH):
-        origin = number(start + at, ZERO)
-        step = number(end + at, ZERO) - origin
-        product = fma(number(point + at, ZERO) - origin, step, product)
+        origin = load(start + at, ZERO)
+        step = load(end + at, ZERO) - origin
+        product = fma(load(point + at, ZERO) - origin, step, product)
         square = fma(step, step, square)
     return min(product / square, 1.0) if product > 0 else 0.0
 
@@ -162,17 +163,17 @@ def _fraction(point, start, end, size):
 def _gap(point, start, end, t, size):
     """‖point − start − t (end − start)‖²."""
     total = zero_lanes(ZERO)
-    back = spread_lanes(-t)
+    back = splat_lanes(-t)
     whole = size // UNIT * UNIT
     for at in range(0, whole, UNIT):
         origin = load_lanes(ZERO, start + at)
         step = subtract_lanes(load_lanes(ZERO, end + at), origin)
         gap = fma_lanes(back, step, subtract_lanes(load_lanes(ZERO, point + at), origin))
         total = fma_lanes(gap, gap, total)
-    square = total_lanes(total)
+    square = sum_lanes(total)
     for at in range(whole, size, EACH):
-        origin = number(start + at, ZERO)
-        gap = fma(-t, number(end + at, ZERO) - origin, number(point + at, ZERO) - origin)
+        origin = load(start + at, ZERO)
+        gap = fma(-t, load(end + at, ZERO) - origin, load(point + at, ZERO) - origin)
         square = fma(gap, gap, square)
     return square
 
@@ -188,10 +189,10 @@ def _apart(a, b, size, limit):
         for at in range(first, min(first + part, whole), UNIT):
             gap = subtract_lanes(load_lanes(ZERO, a + at), load_lanes(ZERO, b + at))
             total = fma_lanes(gap, gap, total)
-        square += total_lanes(total)
+        square += sum_lanes(total)
         if square > limit:
             return square
     for at in range(whole, size, EACH):
-        gap = number(a + at, ZERO) - number(b + at, ZERO)
+        gap = load(a + at, ZERO) - load(b + at, ZERO)
         square = fma(gap, gap, square)
     return square

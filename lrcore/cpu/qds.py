@@ -25,20 +25,20 @@ import numpy as np
 
 from lrcore.cpu._lanes import (
     add_lanes,
-    choose_lanes,
     divide_lanes,
     fma_lanes,
     less_lanes,
     load_lanes,
     multiply_lanes,
-    spread_lanes,
+    splat_lanes,
     sqrt_lanes,
     store_lanes,
     subtract_lanes,
+    where_lanes,
     zero_lanes,
 )
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import data_ptr
 from lrcore.layout import LANE_BYTES
 
 UNIT, LANES = np.int64(LANE_BYTES), np.int64(LANE_BYTES // 8)
@@ -70,7 +70,8 @@ def bidiagonal_values(sizes, work):
     state = work.state
     dtype = work.q.dtype
     given = work.q.shape[0]
-    work.q_new[given:], work.e_new[given:] = work.q, work.e
+    work.q_new[given:] = work.q
+    work.e_new[given:] = work.e
     largest = np.int64(0)
     for lane in range(LANES):
         _prepare(sizes[lane], lane, work)
@@ -79,7 +80,7 @@ def bidiagonal_values(sizes, work):
         first, last = _deflate(work)
         if last < 0:
             break
-        _choose_shifts(dtype, address(state))
+        _choose_shifts(dtype, data_ptr(state))
         _sweep_twice(dtype, first, last, work)
         _accept(dtype, first, last, work)
     failed = np.int64(0)
@@ -97,7 +98,9 @@ def bidiagonal_values(sizes, work):
 @kernel
 def _prepare(size, lane, work):
     """The start of a lane: larger squares first, for the smallest are found from the end."""
-    q, e, state = work.q, work.e, work.state
+    q = work.q
+    e = work.e
+    state = work.state
     state[:, lane] = 0
     state[END, lane] = size - 1
     state[SPLIT, lane] = -1
@@ -122,12 +125,17 @@ def _prepare(size, lane, work):
 @kernel
 def _deflate(work):
     """Take off the values that are found; (first, last) row that is still in work in any lane, last = −1 if none is."""
-    q, e, state = work.q, work.e, work.state
-    first, last = np.int64(q.shape[0]), np.int64(-1)
+    q = work.q
+    e = work.e
+    state = work.state
+    first = np.int64(q.shape[0])
+    last = np.int64(-1)
     for lane in range(LANES):
-        start, end = np.int64(state[START, lane]), np.int64(state[END, lane])
+        start = np.int64(state[START, lane])
+        end = np.int64(state[END, lane])
         if end >= 0 and state[TRIES, lane] == 0:
-            tiny, split = state[TINY, lane], state[SPLIT, lane]
+            tiny = state[TINY, lane]
+            split = state[SPLIT, lane]
             ends = _ends(q[end, lane], e[end - 1, lane], state[TOTAL, lane], tiny)
             if ends or end - start < 2 or e[end - 2, lane] <= tiny or split >= 0:
                 start, end = _take_off(lane, start, end, q, e, state, work.values)
@@ -161,7 +169,8 @@ def _take_off(lane, start, end, q, e, state, values):
                 _give_back(lane, start, end, 4 * EPS * total, tiny, q, e)
         elif end - 1 == start or e[end - 2, lane] <= tiny:
             small, large = _two(q[end - 1, lane], e[end - 1, lane], q[end, lane])
-            values[end, lane], values[end - 1, lane] = math.sqrt(total + small), math.sqrt(total + large)
+            values[end, lane] = math.sqrt(total + small)
+            values[end - 1, lane] = math.sqrt(total + large)
             end -= 2
         else:
             break
@@ -239,9 +248,11 @@ def _choose_shifts(dtype, state):
     quarter of the least d; 0 in a new block, of which nothing is known. Lanes that try again have their shift already.
     """
     zero = zero_lanes(dtype)
-    half = spread_lanes(dtype.type(0.5))
-    a, b = load_lanes(dtype, state + A_ * UNIT), load_lanes(dtype, state + B_ * UNIT)
-    c, d = load_lanes(dtype, state + C_ * UNIT), load_lanes(dtype, state + D_ * UNIT)
+    half = splat_lanes(dtype.type(0.5))
+    a = load_lanes(dtype, state + A_ * UNIT)
+    b = load_lanes(dtype, state + B_ * UNIT)
+    c = load_lanes(dtype, state + C_ * UNIT)
+    d = load_lanes(dtype, state + D_ * UNIT)
     top = add_lanes(a, b)
     product = multiply_lanes(b, c)
     difference = multiply_lanes(half, subtract_lanes(top, c))
@@ -252,17 +263,17 @@ def _choose_shifts(dtype, state):
     residual = multiply_lanes(weight, multiply_lanes(a, d))
     guess = subtract_lanes(small, sqrt_lanes(residual))
     gap = fma_lanes(
-        load_lanes(dtype, state + BEFORE_TWO * UNIT), spread_lanes(dtype.type(0.75)), subtract_lanes(zero, small)
+        load_lanes(dtype, state + BEFORE_TWO * UNIT), splat_lanes(dtype.type(0.75)), subtract_lanes(zero, small)
     )
     better = subtract_lanes(small, divide_lanes(residual, gap))
     apart = less_lanes(zero, gap) & less_lanes(residual, multiply_lanes(gap, gap)) & less_lanes(guess, better)
-    guess = choose_lanes(apart, better, guess)
+    guess = where_lanes(apart, better, guess)
     lowest = load_lanes(dtype, state + LOWEST * UNIT)
-    least = multiply_lanes(spread_lanes(dtype.type(0.25)), lowest)
-    guess = choose_lanes(less_lanes(least, guess), guess, least)
-    guess = choose_lanes(less_lanes(zero, lowest), guess, zero)
+    least = multiply_lanes(splat_lanes(dtype.type(0.25)), lowest)
+    guess = where_lanes(less_lanes(least, guess), guess, least)
+    guess = where_lanes(less_lanes(zero, lowest), guess, zero)
     again = less_lanes(zero, load_lanes(dtype, state + TRIES * UNIT))
-    store_lanes(choose_lanes(again, load_lanes(dtype, state + SHIFT * UNIT), guess), state + SHIFT * UNIT)
+    store_lanes(where_lanes(again, load_lanes(dtype, state + SHIFT * UNIT), guess), state + SHIFT * UNIT)
 
 
 @kernel
@@ -272,55 +283,47 @@ def _sweep_twice(dtype, first, last, work):
     Of every lane over its rows START … END, into q_new and e_new, where row i is row i + 1. The second sweep costs
     nothing, since the processor waits for divisions, and contracts the last coupling once more.
     """
-    q = address(work.q)
-    e = address(work.e)
-    q_new = address(work.q_new)
-    e_new = address(work.e_new)
-    state = address(work.state)
-    start, end = load_lanes(dtype, state + START * UNIT), load_lanes(dtype, state + END * UNIT)
-    shift, tiny = load_lanes(dtype, state + SHIFT * UNIT), load_lanes(dtype, state + TINY * UNIT)
-    zero = zero_lanes(dtype)
-    one = spread_lanes(dtype.type(1))
-    infinite, none = spread_lanes(dtype.type(np.inf)), spread_lanes(dtype.type(-1))
-    index = spread_lanes(dtype.type(first))
-    minus = subtract_lanes(zero, shift)
-    d = zero
-    d_second = zero
-    q_before = zero
-    e_before = zero
-    failed = infinite
-    lowest = infinite
-    before_two = infinite
-    split = none
-    inside_before, closing_before, starts_before = np.intp(0), np.intp(0), np.intp(0)
+    q = data_ptr(work.q)
+    e = data_ptr(work.e)
+    q_new = data_ptr(work.q_new)
+    e_new = data_ptr(work.e_new)
+    state = data_ptr(work.state)
+    start = load_lanes(dtype, state + START * UNIT)
+    end = load_lanes(dtype, state + END * UNIT)
+    shift = load_lanes(dtype, state + SHIFT * UNIT)
+    tiny = load_lanes(dtype, state + TINY * UNIT)
+    one = splat_lanes(dtype.type(1))
+    index = splat_lanes(dtype.type(first))
+    minus = subtract_lanes(zero_lanes(dtype), shift)
+    d = d_second = q_before = e_before = zero_lanes(dtype)
+    failed = lowest = before_two = splat_lanes(dtype.type(np.inf))
+    split = splat_lanes(dtype.type(-1))
+    inside_before = closing_before = starts_before = np.intp(0)
     q_here = load_lanes(dtype, q + first * UNIT)
     for at in range(first * UNIT, (last + 2) * UNIT, UNIT):
-        after = add_lanes(index, one)
-        begun, open_ = less_lanes(start, after), less_lanes(index, add_lanes(end, one))
-        closing = begun & open_
-        inside = begun & less_lanes(index, end)
-        starts = closing & less_lanes(index, add_lanes(start, one))
-        e_here, q_next = load_lanes(dtype, e + at), load_lanes(dtype, q + at + UNIT)
-        d = choose_lanes(starts, subtract_lanes(q_here, shift), d)
-        failed = choose_lanes(closing & less_lanes(d, failed), d, failed)
+        starts, inside, closing = _row_masks(index, one, start, end)
+        e_here = load_lanes(dtype, e + at)
+        q_next = load_lanes(dtype, q + at + UNIT)
+        d = where_lanes(starts, subtract_lanes(q_here, shift), d)
+        failed = where_lanes(closing & less_lanes(d, failed), d, failed)
         total = add_lanes(d, e_here)
         ratio = divide_lanes(q_next, total)
-        q_first = choose_lanes(closing, choose_lanes(inside, total, d), q_here)
-        e_first = choose_lanes(inside, multiply_lanes(e_here, ratio), e_here)
+        q_first = where_lanes(closing, where_lanes(inside, total, d), q_here)
+        e_first = where_lanes(inside, multiply_lanes(e_here, ratio), e_here)
         d = fma_lanes(d, ratio, minus)
 
-        d_second = choose_lanes(starts_before, q_before, d_second)
-        before_two = choose_lanes(inside_before, lowest, before_two)  # at END − 1: all d's up to END − 2
-        lowest = choose_lanes(closing_before & less_lanes(d_second, lowest), d_second, lowest)
+        d_second = where_lanes(starts_before, q_before, d_second)
+        before_two = where_lanes(inside_before, lowest, before_two)  # at END − 1: all d's up to END − 2
+        lowest = where_lanes(closing_before & less_lanes(d_second, lowest), d_second, lowest)
         total = add_lanes(d_second, e_before)
         ratio = divide_lanes(q_first, total)
         e_second = multiply_lanes(e_before, ratio)
-        store_lanes(choose_lanes(closing_before, choose_lanes(inside_before, total, d_second), q_before), q_new + at)
-        store_lanes(choose_lanes(inside_before, e_second, e_before), e_new + at)
-        split = choose_lanes(inside_before & ~less_lanes(tiny, e_second), subtract_lanes(index, one), split)
+        store_lanes(where_lanes(closing_before, where_lanes(inside_before, total, d_second), q_before), q_new + at)
+        store_lanes(where_lanes(inside_before, e_second, e_before), e_new + at)
+        split = where_lanes(inside_before & ~less_lanes(tiny, e_second), subtract_lanes(index, one), split)
         d_second = multiply_lanes(d_second, ratio)
 
-        index = after
+        index = add_lanes(index, one)
         q_here = q_next
         q_before = q_first
         e_before = e_first
@@ -331,6 +334,15 @@ def _sweep_twice(dtype, first, last, work):
     store_lanes(lowest, state + LOWEST * UNIT)
     store_lanes(before_two, state + BEFORE_TWO * UNIT)
     store_lanes(split, state + SPLIT * UNIT)
+
+
+@kernel
+def _row_masks(index, one, start, end):
+    """The lanes in whose block row `index` is the first, is before the last, and is at all."""
+    begun = less_lanes(start, add_lanes(index, one))
+    closing = begun & less_lanes(index, add_lanes(end, one))
+    starts = closing & less_lanes(index, add_lanes(start, one))
+    return starts, begun & less_lanes(index, end), closing
 
 
 @kernel
@@ -351,16 +363,17 @@ def _accept(dtype, first, last, work):
         if state[TRIES, lane] == 1:  # when only the last d is negative, this is from below
             shift = max(shift, (state[SHIFT, lane] + state[FAILED, lane]) * (1 - 2 * EPS))
         elif state[TRIES, lane] == 2:
-            start, end = np.int64(state[START, lane]), np.int64(state[END, lane])
+            start = np.int64(state[START, lane])
+            end = np.int64(state[END, lane])
             shift = max(shift, _lower_bound(lane, start, end, work.q, work.e))
         state[SHIFT, lane] = shift if state[TRIES, lane] < 4 else 0.0
-    q = address(work.q)
-    e = address(work.e)
-    q_new = address(work.q_new)
-    e_new = address(work.e_new)
+    q = data_ptr(work.q)
+    e = data_ptr(work.e)
+    q_new = data_ptr(work.q_new)
+    e_new = data_ptr(work.e_new)
     for at in range(first * UNIT, (last + 1) * UNIT, UNIT):
-        store_lanes(choose_lanes(kept, load_lanes(dtype, q_new + at + UNIT), load_lanes(dtype, q + at)), q + at)
-        store_lanes(choose_lanes(kept, load_lanes(dtype, e_new + at + UNIT), load_lanes(dtype, e + at)), e + at)
+        store_lanes(where_lanes(kept, load_lanes(dtype, q_new + at + UNIT), load_lanes(dtype, q + at)), q + at)
+        store_lanes(where_lanes(kept, load_lanes(dtype, e_new + at + UNIT), load_lanes(dtype, e + at)), e + at)
 
 
 @kernel

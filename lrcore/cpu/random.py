@@ -43,17 +43,17 @@ def draws(seed, domain, first, replacement, order, out):
     stamp = np.int64(seed ^ domain << SHIFT)
     if not replacement:
         epoch = first // count
-        place = first % count
+        index = first % count
         for k in range(out.size):
             if order[count] != epoch + 1 or order[count + 1] != stamp:
                 _shuffle(seed, domain, epoch, order)
                 order[count] = epoch + 1
                 order[count + 1] = stamp
-            out[k] = order[place]
-            place += 1
-            if place == count:
+            out[k] = order[index]
+            index += 1
+            if index == count:
                 epoch = epoch + 1
-                place = 0
+                index = 0
         return
     block = np.uint64(0)
     low = seed & MASK
@@ -69,7 +69,7 @@ def draws(seed, domain, first, replacement, order, out):
 
 @kernel
 def _shuffle(seed, domain, epoch, order):
-    """The permutation of epoch number `epoch` into `order`: the exchange at place k is word k % 4 of block k // 4."""
+    """The permutation of epoch number `epoch` into `order`: the exchange at index k is word k % 4 of block k // 4."""
     count = order.size - 2
     stream = np.uint64(epoch + 1)
     low = seed & MASK
@@ -78,13 +78,13 @@ def _shuffle(seed, domain, epoch, order):
         order[k] = k
     w0 = w1 = w2 = w3 = np.uint64(0)
     for k in range(count - 1, 0, -1):
-        place = k & 3
-        if place == 3 or k == count - 1:
+        index = k & 3
+        if index == 3 or k == count - 1:
             w0, w1, w2, w3 = philox(np.uint64(k >> 2), stream >> SHIFT, stream & MASK, domain, low, high)
-        other = np.int64(below(_word(place, w0, w1, w2, w3), np.uint64(k + 1)))
+        other = np.int64(below(_word(index, w0, w1, w2, w3), np.uint64(k + 1)))
         order[k], order[other] = order[other], order[k]
 
 
 @kernel
-def _word(place, w0, w1, w2, w3):
-    return (w0 if place == 0 else w1) if place < 2 else (w2 if place == 2 else w3)
+def _word(index, w0, w1, w2, w3):
+    return (w0 if index == 0 else w1) if index < 2 else (w2 if index == 2 else w3)

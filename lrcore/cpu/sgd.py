@@ -13,9 +13,9 @@ fma(g b_q, f_p, decay · w) for the first entry of a batch and fma(g b_q, f_p, w
 
 import numpy as np
 
-from lrcore.cpu._lanes import fma_lanes, load_lanes, multiply_lanes, spread_lanes, store_lanes, zero_lanes
+from lrcore.cpu._lanes import fma_lanes, load_lanes, multiply_lanes, splat_lanes, store_lanes, zero_lanes
 from lrcore.cpu._target import kernel, part
-from lrcore.cpu._vector import address, fma, number, put, size_of
+from lrcore.cpu._vector import data_ptr, fma, itemsize, load, store
 from lrcore.cpu.random import draws
 from lrcore.layout import LANE_BYTES
 from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
@@ -35,30 +35,30 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
     epoch may be smaller. `params` and `losses` are written.
     """
     one = params.dtype.type(1)
-    start = address(params)
+    start = data_ptr(params)
     size = work.forward.shape[1] * params.itemsize
     half = one / (one + one)
     two = one + one
     entry_count = entries.rows.size
-    f = address(work.forward)
-    b = address(work.back)
+    f = data_ptr(work.forward)
+    b = data_ptr(work.back)
     filled = np.int64(0)
-    place = np.int64(0)
+    drawn = np.int64(0)  # how many of the draws made ahead have been used
     for k in range(losses.size):
         step = sampling.first + k
         if step % FLUSH_EVERY == 0:
             _flush(params)
-        if place == filled:
+        if drawn == filled:
             filled = _draw_ahead(step, losses.size - k, entry_count, sampling, work)
-            place = np.int64(0)
+            drawn = np.int64(0)
         count = batch_size(step, entry_count, sampling)
         total = one - one
         number_of = params.dtype.type(count)
         for s in range(count):
-            entry = work.drawn[place + s]
+            entry = work.drawn[drawn + s]
             where = entries.rows[entry], entries.columns[entry]
-            found = _ends(one, start, widths, where, f + s * size, b + s * size)
-            work.residual[s] = found - entries.values[entry]
+            product = _forward_back(one, start, widths, where, f + s * size, b + s * size)
+            work.residual[s] = product - entries.values[entry]
             total += work.residual[s] * work.residual[s]
         losses[k] = half * entries.weight * total / number_of
         if not np.isfinite(losses[k]):
@@ -66,11 +66,11 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work):
         decay = one - two * rates[k] * ridges[k]
         rate = -(rates[k] * entries.weight / number_of)
         for s in range(count):
-            entry = work.drawn[place + s]
+            entry = work.drawn[drawn + s]
             where = entries.rows[entry], entries.columns[entry]
             scale = decay if s == 0 else one
             _update(rate * work.residual[s], scale, s == 0, start, widths, where, (f + s * size, b + s * size))
-        place += count
+        drawn += count
     return OK
 
 
@@ -111,17 +111,17 @@ def batch_size(step, count, sampling):
 
 
 @kernel
-def _ends(one, params, widths, where, f, b):
+def _forward_back(one, params, widths, where, f, b):
     """f_1 … f_{N−1} and b_1 … b_{N−1}, one after the other; returns W_rc."""
     row, column = where
     depth = widths.size - 1
     inputs = widths[0]
-    size = size_of(one)
+    size = itemsize(one)
     zero = one - one
     if depth == 1:
-        return number(params + (row * inputs + column) * size, one)
+        return load(params + (row * inputs + column) * size, one)
     for q in range(widths[1]):
-        put(f + q * size, number(params + (q * inputs + column) * size, one))
+        store(load(params + (q * inputs + column) * size, one), f + q * size)
     layer = params + widths[1] * inputs * size
     here = f
     for i in range(2, depth):
@@ -131,24 +131,24 @@ def _ends(one, params, widths, where, f, b):
         here = after
     last = layer + row * widths[depth - 1] * size
     inner = widths[depth - 1]
-    found = zero
+    product = zero
     for p in range(inner):
-        found = fma(number(last + p * size, one), number(here + p * size, one), found)
+        product = fma(load(last + p * size, one), load(here + p * size, one), product)
     back = b + (here - f)
     for p in range(inner):
-        put(back + p * size, number(last + p * size, one))
+        store(load(last + p * size, one), back + p * size)
     for i in range(depth - 1, 1, -1):
         layer -= widths[i] * widths[i - 1] * size
         before = back - widths[i - 1] * size
         _times_transposed(one, layer, back, widths[i], widths[i - 1], before)
         back = before
-    return found
+    return product
 
 
 @kernel
 def _times(one, matrix, x, rows, columns, out):
     """out = A x: eight rows at a time, each a chain over the columns."""
-    size = size_of(one)
+    size = itemsize(one)
     zero = one - one
     stride = columns * size
     q = 0
@@ -156,37 +156,37 @@ def _times(one, matrix, x, rows, columns, out):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zero
         at = matrix + q * stride
         for p in range(columns):
-            value = number(x + p * size, one)
+            value = load(x + p * size, one)
             here = at + p * size
-            s0 = fma(number(here, one), value, s0)
-            s1 = fma(number(here + stride, one), value, s1)
-            s2 = fma(number(here + 2 * stride, one), value, s2)
-            s3 = fma(number(here + 3 * stride, one), value, s3)
-            s4 = fma(number(here + 4 * stride, one), value, s4)
-            s5 = fma(number(here + 5 * stride, one), value, s5)
-            s6 = fma(number(here + 6 * stride, one), value, s6)
-            s7 = fma(number(here + 7 * stride, one), value, s7)
-        put(out + q * size, s0)
-        put(out + (q + 1) * size, s1)
-        put(out + (q + 2) * size, s2)
-        put(out + (q + 3) * size, s3)
-        put(out + (q + 4) * size, s4)
-        put(out + (q + 5) * size, s5)
-        put(out + (q + 6) * size, s6)
-        put(out + (q + 7) * size, s7)
+            s0 = fma(load(here, one), value, s0)
+            s1 = fma(load(here + stride, one), value, s1)
+            s2 = fma(load(here + 2 * stride, one), value, s2)
+            s3 = fma(load(here + 3 * stride, one), value, s3)
+            s4 = fma(load(here + 4 * stride, one), value, s4)
+            s5 = fma(load(here + 5 * stride, one), value, s5)
+            s6 = fma(load(here + 6 * stride, one), value, s6)
+            s7 = fma(load(here + 7 * stride, one), value, s7)
+        store(s0, out + q * size)
+        store(s1, out + (q + 1) * size)
+        store(s2, out + (q + 2) * size)
+        store(s3, out + (q + 3) * size)
+        store(s4, out + (q + 4) * size)
+        store(s5, out + (q + 5) * size)
+        store(s6, out + (q + 6) * size)
+        store(s7, out + (q + 7) * size)
         q += 8
     while q < rows:
         total = zero
         for p in range(columns):
-            total = fma(number(matrix + q * stride + p * size, one), number(x + p * size, one), total)
-        put(out + q * size, total)
+            total = fma(load(matrix + q * stride + p * size, one), load(x + p * size, one), total)
+        store(total, out + q * size)
         q += 1
 
 
 @kernel
 def _times_transposed(one, matrix, x, rows, columns, out):
     """out = Aᵀ x: four vectors of columns at a time, then one, then single columns, each a chain over the rows."""
-    size = size_of(one)
+    size = itemsize(one)
     stride = columns * size
     at = np.int64(0)
     end = columns * size
@@ -194,7 +194,7 @@ def _times_transposed(one, matrix, x, rows, columns, out):
         s0 = s1 = s2 = s3 = zero_lanes(one)
         here = matrix + at
         for q in range(rows):
-            value = spread_lanes(number(x + q * size, one))
+            value = splat_lanes(load(x + q * size, one))
             s0 = fma_lanes(load_lanes(one, here), value, s0)
             s1 = fma_lanes(load_lanes(one, here + UNIT), value, s1)
             s2 = fma_lanes(load_lanes(one, here + 2 * UNIT), value, s2)
@@ -208,40 +208,41 @@ def _times_transposed(one, matrix, x, rows, columns, out):
     while at + UNIT <= end:
         total = zero_lanes(one)
         for q in range(rows):
-            value = spread_lanes(number(x + q * size, one))
+            value = splat_lanes(load(x + q * size, one))
             total = fma_lanes(load_lanes(one, matrix + at + q * stride), value, total)
         store_lanes(total, out + at)
         at += UNIT
     while at < end:
         total = one - one
         for q in range(rows):
-            total = fma(number(matrix + at + q * stride, one), number(x + q * size, one), total)
-        put(out + at, total)
+            total = fma(load(matrix + at + q * stride, one), load(x + q * size, one), total)
+        store(total, out + at)
         at += size
 
 
 @kernel
-def _update(factor, decay, fresh, params, widths, where, ends):
+def _update(factor, decay, fresh, params, widths, where, factors):
     """layer i = decay · layer i + factor · b_i f_{i−1}ᵀ; decay is 1 unless `fresh`."""
-    (row, column), (f, b) = where, ends
+    row, column = where
+    f, b = factors
     depth = widths.size - 1
     inputs = widths[0]
-    size = size_of(factor)
+    size = itemsize(factor)
     if fresh:
         _scale(decay, params, widths[1] * inputs * size)
     if depth == 1:
         at = params + (row * inputs + column) * size
-        put(at, number(at, factor) + factor)
+        store(load(at, factor) + factor, at)
         return
     for q in range(widths[1]):
         at = params + (q * inputs + column) * size
-        put(at, fma(factor, number(b + q * size, factor), number(at, factor)))
+        store(fma(factor, load(b + q * size, factor), load(at, factor)), at)
     layer = params + widths[1] * inputs * size
     for i in range(2, depth):
         b += widths[i - 1] * size
         for q in range(widths[i]):
             stride = widths[i - 1] * size
-            _scale_and_add(decay, factor * number(b + q * size, factor), f, layer, stride)
+            _scale_and_add(decay, factor * load(b + q * size, factor), f, layer, stride)
             layer += stride
         f += widths[i - 1] * size
     stride = widths[depth - 1] * size
@@ -254,33 +255,33 @@ def _update(factor, decay, fresh, params, widths, where, ends):
 def _scale(factor, at, length):
     """Multiply what lies in `length` bytes from `at` on."""
     end = at + length
-    spread = spread_lanes(factor)
+    spread = splat_lanes(factor)
     while at + UNIT <= end:
         store_lanes(multiply_lanes(spread, load_lanes(factor, at)), at)
         at += UNIT
     while at < end:
-        put(at, factor * number(at, factor))
-        at += size_of(factor)
+        store(factor * load(at, factor), at)
+        at += itemsize(factor)
 
 
 @kernel
 def _scale_and_add(scale, factor, x, out, length):
     """out = scale · out + factor · x, the first product rounded by itself; `length` in bytes."""
     at = np.int64(0)
-    first = spread_lanes(scale)
-    second = spread_lanes(factor)
+    first = splat_lanes(scale)
+    second = splat_lanes(factor)
     while at + UNIT <= length:
         old = multiply_lanes(first, load_lanes(factor, out + at))
         store_lanes(fma_lanes(second, load_lanes(factor, x + at), old), out + at)
         at += UNIT
     while at < length:
-        put(out + at, fma(factor, number(x + at, factor), scale * number(out + at, factor)))
-        at += size_of(factor)
+        store(fma(factor, load(x + at, factor), scale * load(out + at, factor)), out + at)
+        at += itemsize(factor)
 
 
 @kernel
 def _add_scaled(factor, x, out, count):
     """out += factor · x."""
-    size = size_of(factor)
+    size = itemsize(factor)
     for p in range(count):
-        put(out + p * size, fma(factor, number(x + p * size, factor), number(out + p * size, factor)))
+        store(fma(factor, load(x + p * size, factor), load(out + p * size, factor)), out + p * size)

@@ -3,16 +3,16 @@
 `losses[k]` belongs to the point *before* step k, so the loss at the end is the first loss of the next call.
 A non-finite loss ends the call at once with status DIVERGED: no further step is made and the rest of `losses` is left
 as it was. Step sizes have the dtype of `params`. Several threads make a step together when each calls the kernel with
-its own workspace of `workspace.team`.
+its own workspace of `workspace.thread_workspaces`.
 """
 
 import numpy as np
 
-from lrcore.cpu._target import kernel
+from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import NEGATE, STAGE, UPDATE
-from lrcore.cpu._vector import address, fma, put
-from lrcore.cpu.chain import backward_at, forward_at
-from lrcore.cpu.gemm import meet, places_of, share
+from lrcore.cpu._vector import NULL, data_ptr, fma, store
+from lrcore.cpu.chain import backward_ptr, forward_ptr
+from lrcore.cpu.gemm import barrier, pointers, thread_range
 from lrcore.status import DIVERGED, OK
 
 PIECE = 2048  # parameters at a time in a pass over several vectors
@@ -21,48 +21,49 @@ PIECE = 2048  # parameters at a time in a pass over several vectors
 @kernel
 def gd_steps(params, widths, target, lr, losses, work):
     """Gradient descent: W_i ← W_i − lr ∇_i L, all layers from the old point. `params` and `losses` are written."""
-    places = places_of(work)
-    start = address(params)
-    goal = address(target)
+    ptrs = pointers(work)
+    params_ptr = data_ptr(params)
+    target_ptr = data_ptr(target)
     one = params.dtype.type(1)
     for k in range(losses.size):
-        loss = forward_at(one, start, widths, goal, places)
+        loss = forward_ptr(one, params_ptr, widths, target_ptr, ptrs)
         losses[k] = loss
         if not np.isfinite(loss):
             return DIVERGED
-        backward_at(np.intp(UPDATE), -lr, start, widths, start, np.intp(0), places)
+        backward_ptr(UPDATE, -lr, params_ptr, widths, params_ptr, NULL, ptrs)
     return OK
 
 
 @kernel
-def rk_steps(params, widths, target, dt, a, b, losses, work):
-    """Steps of an explicit Runge-Kutta method (a (s, s), b (s,): a tableau) on the flow dW_i/dt = −∇_i L.
+def rk_steps(params, widths, target, dt, tableau, losses, work):
+    """Steps of an explicit Runge-Kutta method, tableau = (a (s, s), b (s,)), on the flow dW_i/dt = −∇_i L.
 
     `params` and `losses` are written. Needs a workspace with s stages.
     """
-    if _looks_back_once(a):
-        return _lean_steps(params, widths, target, dt, a, b, losses, work)
-    places = places_of(work)
-    goal = address(target)
+    a, b = tableau
+    if _uses_only_last_stage(a):
+        return _low_storage_steps(params, widths, target, dt, tableau, losses, work)
+    ptrs = pointers(work)
+    target_ptr = data_ptr(target)
     one = params.dtype.type(1)
     for k in range(losses.size):
         for s in range(b.size):
-            point = address(params)
+            point = data_ptr(params)
             if s > 0:
-                _stage_point(params, dt, a, s, work, places)
-                point = address(work.point)
-            loss = forward_at(one, point, widths, goal, places)
+                stage_point(params, dt, a, s, work, ptrs)
+                point = data_ptr(work.point)
+            loss = forward_ptr(one, point, widths, target_ptr, ptrs)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            backward_at(np.intp(NEGATE), -one, point, widths, address(work.stages[s]), np.intp(0), places)
-        _add_stages(params, dt, b, work, places)
+            backward_ptr(NEGATE, -one, point, widths, data_ptr(work.stages[s]), NULL, ptrs)
+        add_stages(params, dt, b, work, ptrs)
     return OK
 
 
 @kernel
-def _looks_back_once(a):
+def _uses_only_last_stage(a):
     """Does every stage start from the slope of the one before it alone? Those of Euler, Heun and Kutta do."""
     for s in range(a.shape[0]):
         for j in range(s - 1):
@@ -72,73 +73,74 @@ def _looks_back_once(a):
 
 
 @kernel
-def _lean_steps(params, widths, target, dt, a, b, losses, work):
-    """`rk_steps` without storing slopes: their sum and the next point are made with the products.
+def _low_storage_steps(params, widths, target, dt, tableau, losses, work):
+    """`rk_steps` without storing stages: their sum and the next point are made with the products.
 
     The sum grows in work.stages[0]; it starts from `params` and at the last stage it is `params`.
     """
-    places = places_of(work)
-    goal = address(target)
+    a, b = tableau
+    ptrs = pointers(work)
+    target_ptr = data_ptr(target)
     one = params.dtype.type(1)
     stages = b.size
-    start = address(params)
-    middle = address(work.point)
-    total = address(work.stages)
+    start = data_ptr(params)
+    middle = data_ptr(work.point)
+    total = data_ptr(work.stages)
     zero = one - one
     for k in range(losses.size):
         for s in range(stages):
             point = start if s == 0 else middle
-            loss = forward_at(one, point, widths, goal, places)
+            loss = forward_ptr(one, point, widths, target_ptr, ptrs)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            if places.part == 0:
-                put(places.record, total - start if s > 0 else np.intp(0))
-                put(places.record + 8, middle - start)
-                put(places.record + 16, dt * a[s + 1, s] if s + 1 < stages else zero)
-            meet(places)
+            if ptrs.thread_id == 0:
+                store(total - start if s > 0 else NULL, ptrs.record)
+                store(middle - start, ptrs.record + 8)
+                store(dt * a[s + 1, s] if s + 1 < stages else zero, ptrs.record + 16)
+            barrier(ptrs)
             out = total if s + 1 < stages else start
-            backward_at(np.intp(STAGE), dt * b[s], point, widths, out, start, places)
+            backward_ptr(STAGE, dt * b[s], point, widths, out, start, ptrs)
     return OK
 
 
-@kernel
-def _stage_point(params, dt, a, s, work, places):
+@part
+def stage_point(params, dt, a, s, work, ptrs):
     """work.point = params + dt Σ_{j<s} a_sj stage_j, j ascending, each term rounded once."""
-    start, end = share(params.size, places)
+    start, end = thread_range(params.size, ptrs)
     fresh = True
     for j in range(s):
         if a[s, j] != 0:
             base = params if fresh else work.point
-            _add_scaled(dt * a[s, j], work.stages[j, start:end], base[start:end], work.point[start:end])
+            add_scaled(dt * a[s, j], work.stages[j, start:end], base[start:end], work.point[start:end])
             fresh = False
     if fresh:
-        _copy(params[start:end], work.point[start:end])
-    meet(places)
+        copy(params[start:end], work.point[start:end])
+    barrier(ptrs)
 
 
-@kernel
-def _add_stages(params, dt, b, work, places):
+@part
+def add_stages(params, dt, b, work, ptrs):
     """params += dt b_s stage_s, s ascending, each term rounded once; piece by piece, to stay in the cache."""
-    start, end = share(params.size, places)
+    start, end = thread_range(params.size, ptrs)
     for first in range(start, end, PIECE):
         last = min(first + PIECE, end)
         piece = params[first:last]
         for s in range(b.size):
-            _add_scaled(dt * b[s], work.stages[s, first:last], piece, piece)
-    meet(places)
+            add_scaled(dt * b[s], work.stages[s, first:last], piece, piece)
+    barrier(ptrs)
 
 
-@kernel
-def _copy(x, out):
+@part
+def copy(x, out):
     """out = x. To compile an assignment of arrays takes longer than to compile most kernels."""
     for p in range(x.size):
         out[p] = x[p]
 
 
-@kernel
-def _add_scaled(factor, x, base, out):
+@part
+def add_scaled(factor, x, base, out):
     """out = base + factor · x, rounded once; `out` may be `base`."""
     for p in range(x.size):
         out[p] = fma(factor, x[p], base[p])

@@ -94,8 +94,8 @@ def weight_values(matrices, work):
     """
     results = [None] * len(matrices)
     double = [i for i, matrix in enumerate(matrices) if matrix.dtype == np.float64]
-    found = spectra([matrices[i] for i in double], [0] * len(double), work.spectra) if double else []
-    for i, (_, values, _) in zip(double, found, strict=True):
+    triplets = spectra([matrices[i] for i in double], [0] * len(double), work.spectra) if double else []
+    for i, (_, values, _) in zip(double, triplets, strict=True):
         results[i] = values
     single = [i for i, matrix in enumerate(matrices) if matrix.dtype != np.float64]
     single.sort(key=lambda i: -min(matrices[i].shape))  # eight in the lanes take as long as the largest of them
@@ -130,13 +130,16 @@ def _triplets(matrix, count, scale, values, reduction, lanes):
     u, v = reduction.u, reduction.v
     if matrix.shape[0] < matrix.shape[1]:  # the transpose was reduced
         u, v = v, u
-    (m, n), dtype = matrix.shape, matrix.dtype
+    m, n = matrix.shape
+    dtype = matrix.dtype
     return (u[:, :m].T.astype(dtype), (values * scale).astype(dtype, copy=False), v[:, :n].T.astype(dtype)), ""
 
 
 def _exact(matrix, count, reason):
     """What `spectra` gives for one matrix, by LAPACK in float64; counted under the reason where it is finite."""
-    double, (m, n), dtype = matrix.astype(np.float64, copy=False), matrix.shape, matrix.dtype
+    double = matrix.astype(np.float64, copy=False)
+    m, n = matrix.shape
+    dtype = matrix.dtype
     if np.isfinite(matrix).all():
         lapack_calls[reason] += 1
     if count == 0:

@@ -4,9 +4,9 @@ import numpy as np
 
 from lrcore.cpu._target import kernel
 from lrcore.cpu._vector import fma
-from lrcore.cpu.gemm import places_of
+from lrcore.cpu.gemm import pointers
 from lrcore.cpu.ntk import ntk_apply
-from lrcore.cpu.objective import _forward
+from lrcore.cpu.objective import objective_forward
 from lrcore.status import DIVERGED, OK
 
 
@@ -17,16 +17,17 @@ def tangent_gd_steps(output, factors, objective, rates, losses, work):
     output (n_N·n_0,), flat, and `losses` are written. These are the outputs of gradient descent on the weights of the
     network that is linearised where it has the kernel K. Uses all of `work`.
     """
-    (left, right), places, none = factors, places_of(work.chain), output.dtype.type(0)
-    shape = objective.target.shape
-    slope = work.chain.residual.reshape(shape)
-    change = work.change.reshape(shape)
+    left, right = factors
+    ptrs = pointers(work.chain)
+    no_ridge = output.dtype.type(0)
+    grad_product = work.chain.residual.reshape(objective.target.shape)
+    change = work.change.reshape(objective.target.shape)
     for k in range(losses.size):
-        loss = _forward(output, work.ends, objective, none, work.chain, places)
+        loss = objective_forward(output, work.ends, objective, no_ridge, work.chain, ptrs)
         losses[k] = loss
         if not np.isfinite(loss):
             return DIVERGED
-        ntk_apply(left, right, slope, change, work)
+        ntk_apply(left, right, grad_product, change, work)
         for p in range(output.size):
             output[p] = fma(-rates[k], work.change[p], output[p])
     return OK

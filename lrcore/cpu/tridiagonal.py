@@ -20,11 +20,11 @@ No bit depends on the processor: sums follow the lanes of `_lanes` and strips be
 
 import numpy as np
 
-from lrcore.cpu._lanes import fma_lanes, load_lanes, spread_lanes, store_lanes, total_lanes, zero_lanes
+from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, store_lanes, sum_lanes, zero_lanes
 from lrcore.cpu._strips import STRIP, across_strip, mirrored_strip, total_rows
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
-from lrcore.cpu.bidiagonal import _reflect
+from lrcore.cpu._vector import data_ptr
+from lrcore.cpu.bidiagonal import householder
 from lrcore.cpu.gram import gram
 from lrcore.layout import LANE_BYTES
 
@@ -70,7 +70,7 @@ def tridiagonalize(size, work):
             u[k // LANES * LANES : k + 1] = 0
             for i in range(k + 1, size):
                 u[i] = g[i, k] - last[i] * w[k] - w[i] * last[k]
-            tau, work.beside[k], _ = _reflect(g.dtype, k + 1, address(u), size)
+            tau, work.beside[k], _ = householder(g.dtype, k + 1, data_ptr(u), size)
             _subtract_and_multiply(k + 1, size, last, u, work)
             _owe(k + 1, size, tau, u, work)
             last, u = u, last
@@ -90,11 +90,13 @@ def _complete(size, work):
 def _subtract_and_multiply(first, size, last, u, work):
     """From row and column `first` on: G −= w lastᵀ + last wᵀ, then G u, in work.sums by rows and work.mirrored by
     columns."""
-    g = address(work.gram)
+    g = data_ptr(work.gram)
     stride = work.gram.shape[1] * SIZE
-    w = address(work.owed)
-    v = address(last)
-    x, sums, t = address(u), address(work.sums), address(work.mirrored)
+    w = data_ptr(work.owed)
+    v = data_ptr(last)
+    x = data_ptr(u)
+    sums = data_ptr(work.sums)
+    t = data_ptr(work.mirrored)
     columns = (size + LANES - 1) // LANES * LANES
     at = first // LANES * LANES
     work.sums[first:size] = 0
@@ -106,16 +108,13 @@ def _subtract_and_multiply(first, size, last, u, work):
         top = max(at, first)
         below = min(end, size)
         i = top * SIZE
-        a = g + top * stride + c
-        s = sums + top * UNIT
-        across_strip(vectors, a, stride, below - top, w + i, v + c, v + i, w + c, x + c, s)
+        strip = (vectors, g + top * stride + c, stride, below - top)
+        across_strip(strip, (w + i, v + c, v + i, w + c), x + c, sums + top * UNIT)
         work.mirrored[at:end] = 0
         if below < size:
             i = below * SIZE
-            a = g + below * stride + c
-            s = sums + below * UNIT
-            rows = size - below
-            mirrored_strip(vectors, a, stride, rows, w + i, v + c, v + i, w + c, x + c, s, x + i, t + c)
+            strip = (vectors, g + below * stride + c, stride, size - below)
+            mirrored_strip(strip, (w + i, v + c, v + i, w + c), x + c, sums + below * UNIT, (x + i, t + c))
         at = end
 
 
@@ -123,18 +122,18 @@ def _subtract_and_multiply(first, size, last, u, work):
 def _owe(first, size, tau, u, work):
     """w = p − ½ τ (pᵀu) u with p = τ G u."""
     dtype = u.dtype
-    w = address(work.owed)
-    t = address(work.mirrored)
-    x = address(u)
+    w = data_ptr(work.owed)
+    t = data_ptr(work.mirrored)
+    x = data_ptr(u)
     start = first // LANES * SIZE * LANES
     end = (size + LANES - 1) // LANES * UNIT
     total = zero_lanes(u.dtype)
     for at in range(start, end, UNIT):
-        total_rows(address(work.sums) + at * LANES, tau, w + at)
-        p = fma_lanes(spread_lanes(tau), load_lanes(dtype, t + at), load_lanes(dtype, w + at))
+        total_rows(data_ptr(work.sums) + at * LANES, tau, w + at)
+        p = fma_lanes(splat_lanes(tau), load_lanes(dtype, t + at), load_lanes(dtype, w + at))
         store_lanes(p, w + at)
         total = fma_lanes(p, load_lanes(dtype, x + at), total)
-    share = spread_lanes(-0.5 * tau * total_lanes(total))
+    share = splat_lanes(-0.5 * tau * sum_lanes(total))
     for at in range(start, end, UNIT):
         store_lanes(fma_lanes(share, load_lanes(dtype, x + at), load_lanes(dtype, w + at)), w + at)
 

@@ -12,19 +12,19 @@ import numpy as np
 
 from lrcore.cpu._lanes import (
     add_lanes,
-    choose_lanes,
     divide_lanes,
     fma_lanes,
     less_lanes,
     load_lanes,
     multiply_lanes,
-    spread_lanes,
+    splat_lanes,
     store_lanes,
     subtract_lanes,
+    where_lanes,
     zero_lanes,
 )
 from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import address
+from lrcore.cpu._vector import data_ptr
 from lrcore.cpu.bidiagonal import reflect_back
 from lrcore.layout import LANE_BYTES
 
@@ -98,40 +98,43 @@ def _twisted(diagonal, above, values, first, last, direction, out, work):
     """
     n = diagonal.size
     dtype = work.q.dtype
-    lower, upper, stationary = work.q, work.e, work.q_new
-    square, least = work.state[0], work.state[1]
+    lower = work.q
+    upper = work.e
+    stationary = work.q_new
+    square = work.state[0]
+    twists = work.state[1]
     for lane in range(LANES):
         square[lane] = values[min(first + lane, last - 1)] ** 2
-        least[lane] = np.inf
-    minus = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, address(square)))
+    minus = subtract_lanes(zero_lanes(dtype), load_lanes(dtype, data_ptr(square)))
     s = minus
     for i in range(n):
         k = i if direction > 0 else n - 1 - i
-        store_lanes(s, address(stationary) + i * UNIT)
+        store_lanes(s, data_ptr(stationary) + i * UNIT)
         if i < n - 1:
             d = diagonal[k]
             e = above[k if direction > 0 else k - 1]
-            ratio = divide_lanes(spread_lanes(e), add_lanes(s, spread_lanes(d * d)))
-            store_lanes(multiply_lanes(ratio, spread_lanes(d)), address(lower) + i * UNIT)
-            s = fma_lanes(multiply_lanes(s, ratio), spread_lanes(e), minus)
-    p = add_lanes(spread_lanes(diagonal[n - 1 if direction > 0 else 0] ** 2), minus)
-    twist, best = spread_lanes(dtype.type(n - 1)), spread_lanes(dtype.type(np.inf))
+            ratio = divide_lanes(splat_lanes(e), add_lanes(s, splat_lanes(d * d)))
+            store_lanes(multiply_lanes(ratio, splat_lanes(d)), data_ptr(lower) + i * UNIT)
+            s = fma_lanes(multiply_lanes(s, ratio), splat_lanes(e), minus)
+    p = add_lanes(splat_lanes(diagonal[n - 1 if direction > 0 else 0] ** 2), minus)
+    twist = splat_lanes(dtype.type(n - 1))
+    best = splat_lanes(dtype.type(np.inf))
     for i in range(n - 1, -1, -1):
         k = i if direction > 0 else n - 1 - i
         if i < n - 1:
             d = diagonal[k]
             e = above[k if direction > 0 else k - 1]
-            ratio = divide_lanes(spread_lanes(d), fma_lanes(spread_lanes(e), spread_lanes(e), p))
-            store_lanes(multiply_lanes(ratio, spread_lanes(e)), address(upper) + i * UNIT)
-            p = fma_lanes(multiply_lanes(p, ratio), spread_lanes(d), minus)
-        gamma = subtract_lanes(add_lanes(load_lanes(dtype, address(stationary) + i * UNIT), p), minus)
+            ratio = divide_lanes(splat_lanes(d), fma_lanes(splat_lanes(e), splat_lanes(e), p))
+            store_lanes(multiply_lanes(ratio, splat_lanes(e)), data_ptr(upper) + i * UNIT)
+            p = fma_lanes(multiply_lanes(p, ratio), splat_lanes(d), minus)
+        gamma = subtract_lanes(add_lanes(load_lanes(dtype, data_ptr(stationary) + i * UNIT), p), minus)
         gamma = multiply_lanes(gamma, gamma)
         better = less_lanes(gamma, best)
-        best = choose_lanes(better, gamma, best)
-        twist = choose_lanes(better, spread_lanes(dtype.type(i)), twist)
-    store_lanes(twist, address(least))
+        best = where_lanes(better, gamma, best)
+        twist = where_lanes(better, splat_lanes(dtype.type(i)), twist)
+    store_lanes(twist, data_ptr(twists))
     for lane in range(last - first):
-        _substitute(n, lane, np.int64(least[lane]), direction, out[first + lane], lower, upper)
+        _substitute(n, lane, np.int64(twists[lane]), direction, out[first + lane], lower, upper)
 
 
 @kernel
@@ -140,7 +143,8 @@ def _substitute(n, lane, twist, direction, z, lower, upper):
     step = direction
     at = twist if direction > 0 else n - 1 - twist
     z[at] = 1.0
-    squares, value = 1.0, 1.0
+    squares = 1.0
+    value = 1.0
     for i in range(twist - 1, -1, -1):
         value *= -lower[i, lane]
         squares += value * value

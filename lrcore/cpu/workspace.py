@@ -20,13 +20,14 @@ class Workspace(NamedTuple):
     square    max n_i², 0 < i < N            a Gram matrix (balancedness)
     columns   max n_i, i < N                 per-column sums of squares
     point     P                              where a Runge-Kutta stage is evaluated
-    stages    (s, P)                         the slopes of the stages; row 0 for their weighted sum where that is enough
+    stages    (s, P)                         k_1 … k_s; row 0 for their weighted sum where that is enough
     panel     see lrcore.cpu.gemm            packed columns of B; aligned to 64 bytes
     sums      see lrcore.cpu.gemm            sums between blocks of k, for large matrices
     record    3, int64                       what a stage hands to the products (`STAGE` in lrcore.cpu._tile)
-    meeting   16, int64                      where the threads of a run wait for each other
-    part      which of `parts` threads this workspace belongs to
-    parts     how many threads share the run
+    barrier   16, int64                      where the threads of a run wait for each other
+
+    thread_id    which of `num_threads` threads this workspace belongs to
+    num_threads  how many threads share the run
     """
 
     prefix: np.ndarray
@@ -39,9 +40,9 @@ class Workspace(NamedTuple):
     panel: np.ndarray
     sums: np.ndarray
     record: np.ndarray
-    meeting: np.ndarray
-    part: int
-    parts: int
+    barrier: np.ndarray
+    thread_id: int
+    num_threads: int
 
 
 def allocate(widths, dtype=np.float64, stages=0):
@@ -62,20 +63,20 @@ def allocate(widths, dtype=np.float64, stages=0):
         panel=layout.aligned(gemm.panel_size(np.dtype(dtype)), dtype),
         sums=layout.aligned(max(gemm.sums_size(*shape) for shape in _products(widths)), dtype),
         record=np.zeros(3, np.int64),
-        meeting=np.zeros(16, np.int64),
-        part=0,
-        parts=1,
+        barrier=np.zeros(16, np.int64),
+        thread_id=0,
+        num_threads=1,
     )
 
 
-def team(widths, dtype=np.float64, stages=0, threads=1):
+def thread_workspaces(widths, dtype=np.float64, stages=0, threads=1):
     """One Workspace for each thread of a run: everything is shared but the panel.
 
     All threads call the same kernel with the same arrays, each with its own workspace, and return the same status.
     """
     first = allocate(widths, dtype, stages)
     panels = [first.panel] + [layout.aligned(first.panel.size, dtype) for _ in range(threads - 1)]
-    return [first._replace(panel=panel, part=part, parts=threads) for part, panel in enumerate(panels)]
+    return [first._replace(panel=panel, thread_id=i, num_threads=threads) for i, panel in enumerate(panels)]
 
 
 def _products(widths):
@@ -92,14 +93,14 @@ class CurvatureWorkspace(NamedTuple):
     chain      a Workspace           P_i and G; panel and sums of the products
     back       as chain.prefix       B_2 … B_{N−1}
     prefix     as chain.prefix       the tangents of P_2 … P_{N−1}
-    slope      n_N·n_0               the tangent of the product, then that of G
+    grad_product  n_N·n_0            the tangent of the product, then that of G
     direction  P                     a unit vector
     """
 
     chain: Workspace
     back: np.ndarray
     prefix: np.ndarray
-    slope: np.ndarray
+    grad_product: np.ndarray
     direction: np.ndarray
 
 
@@ -146,7 +147,8 @@ def allocate_ntk(widths, dtype=np.float64):
 
 def _kernel_products(widths):
     """As `_products`, of the factors of the tangent kernel and of its application."""
-    outputs, inputs = int(widths[-1]), int(widths[0])
+    outputs = int(widths[-1])
+    inputs = int(widths[0])
     yield from ((outputs, inputs, outputs), (outputs, inputs, inputs))
     for n, below in layout.shapes(widths):
         yield from ((n, inputs, below), (inputs, inputs, below), (outputs, below, n), (outputs, outputs, n))
@@ -228,10 +230,10 @@ class BatchSGDWorkspace(NamedTuple):
 
     forward, back  (B, n_1 + … + n_{N−1} or 1), as in `SGDWorkspace`
     residual       (B,)
-    rows, columns, goals   (≥ B,)           of entries drawn ahead: how far into the last and the first layer the row
+    rows, columns, values  (≥ B,)           of entries drawn ahead: how far into the last and the first layer the row
                                             and the column lie, in bytes (int64), and the values that are aimed at
     total, rate, decay   ()                 sum of squares, −η · weight / batch, 1 − 2ηλ
-    made           (), int64                steps before a run ended
+    steps_made     (), int64                steps before a run ended
     order          (lanes, m + 2), int64    lanes first
     drawn          (≥ B,), int64            without lanes
     """
@@ -241,18 +243,19 @@ class BatchSGDWorkspace(NamedTuple):
     residual: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
-    goals: np.ndarray
+    values: np.ndarray
     total: np.ndarray
     rate: np.ndarray
     decay: np.ndarray
-    made: np.ndarray
+    steps_made: np.ndarray
     order: np.ndarray
     drawn: np.ndarray
 
 
 def allocate_batch_sgd(widths, entries, batch=1, dtype=np.float64):
     """A BatchSGDWorkspace; it does not depend on the number of runs."""
-    ends, ahead = max(sum(int(n) for n in widths[1:-1]), 1), max(DRAWS_AHEAD, batch)
+    ends = max(sum(int(n) for n in widths[1:-1]), 1)
+    ahead = max(DRAWS_AHEAD, batch)
     lanes = layout.lanes(dtype)
 
     def buffer(*shape, kind=dtype):
@@ -264,11 +267,11 @@ def allocate_batch_sgd(widths, entries, batch=1, dtype=np.float64):
         residual=buffer(batch),
         rows=buffer(ahead, kind=np.int64),
         columns=buffer(ahead, kind=np.int64),
-        goals=buffer(ahead),
+        values=buffer(ahead),
         total=buffer(),
         rate=buffer(),
         decay=buffer(),
-        made=buffer(kind=np.int64),
+        steps_made=buffer(kind=np.int64),
         order=np.zeros((lanes, entries + 2), np.int64),
         drawn=np.empty(ahead, np.int64),
     )

@@ -31,18 +31,18 @@ from lrcore.cpu import (
     weight_values,
 )
 from lrcore.cuda import workspace
-from lrcore.cuda._target import card, free_memory, missing
+from lrcore.cuda._target import device_properties, free_memory, missing
 from lrcore.cuda.adaptive import adaptive_rk_steps
 from lrcore.cuda.batch import batch_gd_steps, batch_rk_steps
 from lrcore.cuda.diagonal import diagonal_gd_steps, diagonal_rk_steps
-from lrcore.cuda.gemm import multiply, multiply_at, multiply_bt
+from lrcore.cuda.gemm import matmul_nn, matmul_nt, matmul_tn
 from lrcore.cuda.gradient import backward, forward, loss_and_gradient, product
 from lrcore.cuda.metrics import balancedness
 from lrcore.cuda.objective import (
-    as_goal,
     objective_gd_steps,
     objective_loss_and_gradient,
     objective_rk_steps,
+    objective_to_device,
 )
 from lrcore.cuda.sgd import batch_sgd_steps, sgd_steps
 from lrcore.cuda.step import gd_steps, rk_steps
@@ -50,9 +50,9 @@ from lrcore.cuda.workspace import DeviceMemoryError
 from lrcore.objective import Objective
 
 
-def constant(value):
+def device_put(value):
     """An Objective whose arrays stay on the device, for kernels that take one; anything else as it is."""
-    return as_goal(value) if isinstance(value, Objective) else value
+    return objective_to_device(value) if isinstance(value, Objective) else value
 
 
 __all__ = [
@@ -74,10 +74,10 @@ __all__ = [
     "hessian_vector",
     "lanczos",
     "loss_and_gradient",
+    "matmul_nn",
+    "matmul_nt",
+    "matmul_tn",
     "mode_strengths",
-    "multiply",
-    "multiply_at",
-    "multiply_bt",
     "nearest_on_path",
     "normals",
     "ntk_apply",
@@ -99,4 +99,4 @@ __all__ = [
     "weight_values",
 ]
 
-__all__ += ["DeviceMemoryError", "card", "constant", "free_memory", "missing", "workspace"]
+__all__ += ["DeviceMemoryError", "device_properties", "device_put", "free_memory", "missing", "workspace"]

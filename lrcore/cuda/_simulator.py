@@ -56,9 +56,9 @@ def _barrier(module):
 def _shared_array(self, shape, dtype):
     """One array for each line of source, as the simulator has it; its own lets two threads make two of them."""
     caller = sys._getframe(1)
-    place = caller.f_code.co_filename, caller.f_lineno
+    line = caller.f_code.co_filename, caller.f_lineno
     with _allocating:
-        return self._allocations.setdefault(place, np.empty(shape, dtype))
+        return self._allocations.setdefault(line, np.empty(shape, dtype))
 
 
 kernel.BlockManager = _Block
@@ -93,13 +93,13 @@ def fma(a, b, c):
     return np.float32(_c.fmaf(a, b, c)) if type(c) is np.float32 else np.float64(_c.fma(a, b, c))
 
 
-def times(a, b):
+def mul_rn(a, b):
     return a * b
 
 
-def read(array, index):
+def load(array, index):
     return array[index]
 
 
-def write(array, index, value):
+def store(value, array, index):
     array[index] = value

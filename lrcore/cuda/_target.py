@@ -1,9 +1,9 @@
 """The only place that imports CUDA, decorates for it and launches. What is settled here:
 
-bits        no `fastmath`. A product and a sum that are rounded one after the other are written `times(a, b) + c`, since
-            the compiler would fuse `a * b + c`; what is to be fused is written `fma(a, b, c)`.
-types       kernels take flat arrays and scalars, told by a string: x an array of numbers, i of int64, s a number, n an
-            int64. So they can be compiled without a GPU, for float64 and float32 (`make cuda-check`).
+bits        no `fastmath`. A product and a sum that are rounded one after the other are written `mul_rn(a, b) + c`,
+            since the compiler would fuse `a * b + c`; what is to be fused is written `fma(a, b, c)`.
+types       parameters of kernels are annotated: Numbers, Integers, Number, Integer, a NamedTuple whose fields are, or
+            `plain(a NamedTuple)`. So they compile without a GPU, for float64 and float32 (`make cuda-check`).
 simulator   with NUMBA_ENABLE_CUDASIM=1 the same functions run as Python (_simulator.py), a coroutine for each thread
             of the GPU: blocks are small there, and `fma` is that of the C library, so that bits are those of a GPU.
 
@@ -36,13 +36,48 @@ def on_gpu(here, simulated):
     return simulated if SIMULATED else here
 
 
-class Kernel:
-    """A kernel with the types of its arguments (see the top of this file), launched by `kernel(blocks, threads, …)`."""
+class Numbers:
+    """A flat array of float64 or float32."""
 
-    def __init__(self, function, name, types, products, registers):
+
+class Integers:
+    """A flat array of int64."""
+
+
+class Number:
+    """A number of the type that the arrays of a kernel have."""
+
+
+class Integer:
+    """An int64."""
+
+
+KINDS = (Numbers, Integers, Number, Integer)
+
+
+def plain(named):
+    """The kind of a tuple with the fields of a NamedTuple class. Numba tells its type in a quarter of the time, which
+    counts in kernels that are launched for each pass; they give it its names by `named(*argument)`."""
+    return tuple(named.__annotations__.values())
+
+
+def fields(kind):
+    """The kinds of a tuple's elements."""
+    return kind if isinstance(kind, tuple) else plain(kind)
+
+
+def leaves(kind):
+    """Which of KINDS a kernel's argument consists of."""
+    return [kind] if kind in KINDS else [leaf for field in fields(kind) for leaf in leaves(field)]
+
+
+class Kernel:
+    """A kernel, launched by `kernel(blocks, threads, …)`. kinds: of its parameters, as they are annotated."""
+
+    def __init__(self, function, name, products=False, registers=None):
         self.function = function
         self.name = name
-        self.types = types
+        self.kinds = list(function.__annotations__.values())
         self.products = products
         self.registers = registers
         self._compiled = cuda.jit(**({} if SIMULATED else {"max_registers": registers}))(function)
@@ -64,13 +99,13 @@ def _configured(compiled, blocks, threads):
         return compiled[blocks, threads]
 
 
-def kernel(types, name=None, products=False, registers=None):
+def kernel(name=None, products=False, registers=None):
     """Compile a function as a kernel.
 
     products: it makes products, so no register of it may be spilled; registers: of a thread at most, so that more of
     them fit on a multiprocessor.
     """
-    return lambda function: Kernel(function, name or function.__name__.strip("_"), types, products, registers)
+    return lambda function: Kernel(function, name or function.__name__.strip("_"), products, registers)
 
 
 if SIMULATED:
@@ -78,7 +113,7 @@ if SIMULATED:
         import greenlet  # noqa: F401
     except ImportError:
         raise ImportError("NUMBA_ENABLE_CUDASIM=1 needs greenlet: pip install greenlet") from None
-    from lrcore.cuda._simulator import device, fma, read, simulation, times, write
+    from lrcore.cuda._simulator import device, fma, load, mul_rn, simulation, store
 
 else:
     from llvmlite import ir
@@ -93,46 +128,47 @@ else:
         return cuda.fma(a, b, c)
 
     @intrinsic
-    def times(typingctx, a, b):
+    def mul_rn(typingctx, a, b):
         """a · b, rounded, whatever follows."""
 
         def codegen(context, builder, signature, arguments):
             number = arguments[0].type
             name = f"llvm.nvvm.mul.rn.{'d' if isinstance(number, ir.DoubleType) else 'f'}"
-            made = builder.module.globals.get(name)
-            if made is None:
-                made = ir.Function(builder.module, ir.FunctionType(number, [number] * 2), name)
-            return builder.call(made, arguments)
+            function = builder.module.globals.get(name)
+            if function is None:
+                function = ir.Function(builder.module, ir.FunctionType(number, [number] * 2), name)
+            return builder.call(function, arguments)
 
         return a(a, a), codegen
 
-    def _place(context, builder, kind, array, index):
+    def _pointer(context, builder, kind, array, index):
         """Where an element of a flat array lies: a[i] would ask first whether i is negative."""
         return builder.gep(context.make_array(kind)(context, builder, array).data, [index], inbounds=True)
 
     @intrinsic
-    def read(typingctx, array, index):
+    def load(typingctx, array, index):
         """array[index], index ≥ 0."""
 
         def codegen(context, builder, signature, arguments):
             kind = signature.args[0]
-            return context.unpack_value(builder, kind.dtype, _place(context, builder, kind, *arguments))
+            return context.unpack_value(builder, kind.dtype, _pointer(context, builder, kind, *arguments))
 
         return array.dtype(array, index), codegen
 
     @intrinsic
-    def write(typingctx, array, index, value):
+    def store(typingctx, value, array, index):
         """array[index] = value, index ≥ 0."""
 
         def codegen(context, builder, signature, arguments):
-            kind, (array, index, value) = signature.args[0], arguments
-            context.pack_value(builder, kind.dtype, value, _place(context, builder, kind, array, index))
+            kind = signature.args[1]
+            value, array, index = arguments
+            context.pack_value(builder, kind.dtype, value, _pointer(context, builder, kind, array, index))
             return context.get_dummy_value()
 
-        return types.none(array, index, array.dtype), codegen
+        return types.none(array.dtype, array, index), codegen
 
 
-def put(array):
+def to_device(array):
     """A flat copy on the device. An empty one has room for a number."""
     array = np.ascontiguousarray(array).reshape(-1)
     return cuda.to_device(array if array.size else np.zeros(1, array.dtype))
@@ -143,7 +179,7 @@ def empty(size, dtype):
     return cuda.device_array(max(int(size), 1), dtype)
 
 
-def fetch(array, out):
+def copy_to_host(array, out):
     """Copy a flat array of the device into `out`, an array of as many numbers here."""
     if out.size == 0:
         return
@@ -153,7 +189,7 @@ def fetch(array, out):
         out[...] = array.copy_to_host().reshape(out.shape)
 
 
-class Card(NamedTuple):
+class DeviceProperties(NamedTuple):
     """A GPU: its name, compute capability and number of multiprocessors."""
 
     name: str
@@ -161,13 +197,13 @@ class Card(NamedTuple):
     multiprocessors: int
 
 
-def card():
-    """The Card in use."""
+def device_properties():
+    """The DeviceProperties of the GPU in use."""
     if SIMULATED:
-        return Card("simulated", OLDEST, 1)
-    found = cuda.get_current_device()
-    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
-    return Card(name, tuple(found.compute_capability), found.MULTIPROCESSOR_COUNT)
+        return DeviceProperties("simulated", OLDEST, 1)
+    gpu = cuda.get_current_device()
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+    return DeviceProperties(name, tuple(gpu.compute_capability), gpu.MULTIPROCESSOR_COUNT)
 
 
 def free_memory():
@@ -184,14 +220,14 @@ def missing():
     try:
         if not cuda.gpus:
             return "there is no NVIDIA GPU here"
-        found = card()
+        gpu = device_properties()
     except CudaSupportError as error:
         return _reason(str(error))
     except Exception as error:  # the driver's own errors have no common class with the above
         return _reason(f"{type(error).__name__}: {error}")
-    if found.capability < OLDEST:
-        has, needs = (".".join(map(str, numbers)) for numbers in (found.capability, OLDEST))
-        return f"{found.name} has compute capability {has}, and at least {needs} is needed"
+    if gpu.capability < OLDEST:
+        has, needs = (".".join(map(str, numbers)) for numbers in (gpu.capability, OLDEST))
+        return f"{gpu.name} has compute capability {has}, and at least {needs} is needed"
     return None
 
 
@@ -210,12 +246,19 @@ def ptx(kernel, dtype, capability):
     """The PTX of a kernel for arrays of `dtype` and GPUs of a compute capability, (9, 0). Needs no GPU."""
     from numba.cuda import dispatcher
 
-    number = types.float32 if np.dtype(dtype) == np.float32 else types.float64
-    kinds = {"x": number[::1], "i": types.int64[::1], "s": number, "n": types.int64}
+    signature = types.void(*(_numba_type(kind, dtype) for kind in kernel.kinds))
     asked = dispatcher.get_current_device
     # functions that are part of a kernel ask which GPU is there, only to compile for it
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
     try:
-        return cuda.compile_ptx(kernel.function, types.void(*(kinds[kind] for kind in kernel.types)), cc=capability)[0]
+        return cuda.compile_ptx(kernel.function, signature, cc=capability)[0]
     finally:
         dispatcher.get_current_device = asked
+
+
+def _numba_type(kind, dtype):
+    number = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    if kind in KINDS:
+        return {Numbers: number[::1], Integers: types.int64[::1], Number: number, Integer: types.int64}[kind]
+    members = [_numba_type(field, dtype) for field in fields(kind)]
+    return types.BaseTuple.from_types(members, None if isinstance(kind, tuple) else kind)

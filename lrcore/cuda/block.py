@@ -1,27 +1,15 @@
-"""The machines that are one block of threads, and parts of a kernel: on chip and in memory.
+"""The executors that are one block of threads, and parts of a kernel: on chip and in memory.
 
-Shared arrays are made where a kernel begins, and are the `state` of its machine.
+Shared arrays are made where a kernel begins, and are the `state` of its executor.
 """
 
 from typing import Any, NamedTuple
 
-from lrcore.cuda._target import cuda, device, times
-from lrcore.cuda.chain import walks
-from lrcore.cuda.gemm import direct, narrow_tiled
-from lrcore.cuda.machines import Machine
-from lrcore.cuda.passes import (
-    column_total,
-    combine_part,
-    compare_part,
-    differ_part,
-    measured_slope_part,
-    miss_part,
-    project_part,
-    regress_part,
-    settle_part,
-    square_part,
-    tell,
-)
+from lrcore.cuda import passes
+from lrcore.cuda._target import cuda, device, mul_rn
+from lrcore.cuda.chain import chain
+from lrcore.cuda.executors import Executor
+from lrcore.cuda.gemm import Share, direct, narrow_tiled
 from lrcore.status import OK
 
 
@@ -45,87 +33,101 @@ def _stopped(state):
 
 
 @device
-def _chip_multiply(memory, state, form, mode, m, n, count, a, b, c, target, factor):
-    direct(memory, form, mode, m, n, count, a, b, c, target, factor, cuda.threadIdx.x, cuda.blockDim.x)
+def _share():
+    """That of a thread."""
+    return Share(cuda.threadIdx.x, cuda.blockDim.x)
+
+
+@device
+def _chip_matmul(memory, state, product, epilogue):
+    direct(memory, product, epilogue, _share())
     cuda.syncthreads()
 
 
 @device
-def _memory_multiply(memory, state, form, mode, m, n, count, a, b, c, target, factor):
-    left, right = state.left, state.right
-    narrow_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, 0, 1)
+def _memory_matmul(memory, state, product, epilogue):
+    narrow_tiled(memory, state.left, state.right, product, epilogue, Share(0, 1))
     cuda.syncthreads()
 
 
 @device
 def _combine(memory, state, kind, count, factor, x, base, out):
-    combine_part(memory, kind, count, factor, x, base, out, cuda.threadIdx.x, cuda.blockDim.x)
+    passes.combine(memory, kind, count, factor, x, base, out, _share())
     cuda.syncthreads()
 
 
 @device
-def _square(memory, state, rows, columns, residual, out):
-    square_part(memory, rows, columns, residual, out, cuda.threadIdx.x, cuda.blockDim.x)
+def _column_squares(memory, state, rows, columns, residual, out):
+    passes.column_squares(memory, rows, columns, residual, out, _share())
     cuda.syncthreads()
 
 
 @device
-def _compare(memory, state, weights, target, rows, columns, residual, out):
-    compare_part(memory, weights, target, rows, columns, residual, out, cuda.threadIdx.x, cuda.blockDim.x)
+def _entry_residuals(memory, state, weights, target, rows, columns, residual, out):
+    passes.entry_residuals(memory, weights, target, rows, columns, residual, out, _share())
     cuda.syncthreads()
 
 
 @device
-def _project(memory, state, rows, origin, count, size, at, goal, start):
-    first = cuda.threadIdx.x
-    step = cuda.blockDim.x
-    project_part(memory, rows, origin, count, size, at, goal.scratch, goal.parts, start, first, step)
+def _partial_dots(memory, state, rows, dots, scratch):
+    passes.partial_dots(memory, rows, dots, scratch, _share())
     cuda.syncthreads()
 
 
 @device
-def _differ(memory, state, goal, size, residual):
-    differ_part(memory, goal, size, residual, cuda.threadIdx.x, cuda.blockDim.x)
+def _measurement_residuals(memory, state, objective, size, residual):
+    passes.measurement_residuals(memory, objective, size, residual, _share())
     cuda.syncthreads()
 
 
 @device
-def _respond(memory, state, goal, size, residual):
-    slopes = goal.measurements * goal.parts
-    first = cuda.threadIdx.x
-    step = cuda.blockDim.x
-    measured_slope_part(memory, goal.matrices, goal.scratch, slopes, size, goal.measurements, residual, first, step)
+def _apply_adjoint(memory, state, objective, size, residual):
+    count = objective.measurements
+    factors = count * objective.num_partials
+    passes.apply_adjoint(memory, objective.matrices, objective.scratch, factors, size, count, residual, _share())
     cuda.syncthreads()
 
 
 @device
-def _regress(memory, state, goal, size, residual):
-    first = cuda.threadIdx.x
-    step = cuda.blockDim.x
-    start = 2 * goal.parts
-    miss_part(memory, goal.target, size, residual, goal.scratch, start, first, step)
+def _apply_covariance(memory, state, objective, size, residual):
+    start = 2 * objective.num_partials
+    passes.product_residual(memory, objective.target, size, residual, objective.scratch, start, _share())
     cuda.syncthreads()
-    regress_part(memory, goal.scratch, start, size, goal.inputs, residual, first, step)
+    passes.apply_covariance(memory, objective.scratch, start, size, objective.inputs, residual, _share())
     cuda.syncthreads()
 
 
 @device
-def _total(memory, state, columns, at_columns, losses, at):
+def _target_loss(memory, state, sums, losses, at):
     if cuda.threadIdx.x == 0:
-        tell(state.status, column_total(memory, columns, at_columns), losses, at)
+        passes.write_loss(state.status, passes.column_loss(memory, sums), losses, at)
     cuda.syncthreads()
 
 
 @device
-def _settle(memory, state, columns, at_columns, goal, ridge, parameters, point, losses, at):
+def _objective_loss(memory, state, sums, objective, ridge, point, losses, at):
     if cuda.threadIdx.x == 0:
-        settle_part(memory, state.status, columns, at_columns, goal, ridge, parameters, point, losses, at)
+        passes.reduce_loss(memory, state.status, sums, objective, ridge, point, losses, at)
     cuda.syncthreads()
 
 
-def _of_block(multiply):
-    sums = _square, _compare, _project, _differ, _respond, _regress, _total, _settle
-    return Machine(device, times, _stopped, *walks(device, multiply, _combine), _combine, *sums)
+def _executor(matmul):
+    return Executor(
+        device,
+        mul_rn,
+        _stopped,
+        *chain(device, matmul, _combine),
+        _combine,
+        _column_squares,
+        _entry_residuals,
+        _partial_dots,
+        _measurement_residuals,
+        _apply_adjoint,
+        _apply_covariance,
+        _target_loss,
+        _objective_loss,
+    )
 
 
-on_chip, in_memory = _of_block(_chip_multiply), _of_block(_memory_multiply)
+ON_CHIP = _executor(_chip_matmul)
+IN_MEMORY = _executor(_memory_matmul)

@@ -30,10 +30,10 @@ NUMBERS = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill
 
 def assembler():
     """The path of ptxas."""
-    found = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/**/bin/ptxas"))
-    if not found:
+    paths = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/**/bin/ptxas"))
+    if not paths:
         sys.exit("ptxas is not installed: pip install 'lrbias[cuda-check]'")
-    return found[-1]
+    return paths[-1]
 
 
 def assembled(text, capability, ptxas, registers):
@@ -44,8 +44,8 @@ def assembled(text, capability, ptxas, registers):
         target = "sm_" + "".join(map(str, capability))
         words = [ptxas, "--verbose", "--gpu-name", target, source, "-o", source.with_suffix(".cubin")]
         words += ["--maxrregcount", str(registers)] if registers else []
-        made = subprocess.run(words, capture_output=True, text=True, check=False)
-    return made.stderr, made.returncode == 0
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stderr, done.returncode == 0
 
 
 def examine(number, dtype, capability, ptxas):
@@ -76,8 +76,8 @@ def main():
     faults = 0
     print(f"{'kernel':18}{'number':>9}{'cc':>5}" + "".join(f"{name:>11}" for name in COLUMNS))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = pool.map(examine, *zip(*cases, strict=True), itertools.repeat(ptxas), chunksize=6)
-        for (number, dtype, capability), (row, wrong) in zip(cases, found, strict=True):
+        results = pool.map(examine, *zip(*cases, strict=True), itertools.repeat(ptxas), chunksize=6)
+        for (number, dtype, capability), (row, wrong) in zip(cases, results, strict=True):
             case = f"{KERNELS[number].name:18}{np.dtype(dtype).name:>9}{'.'.join(map(str, capability)):>5}"
             print(case + "".join(f"{value:>11}" for value in row), *wrong, flush=True)
             faults += len(wrong)

@@ -1,6 +1,6 @@
-"""Matrix products in the three forms of the chain, with what follows them done in registers: the twin of `cpu.gemm`.
+"""Matrix products in the three forms of the chain, with what follows them done in registers, as in `cpu.gemm`.
 
-Every element is one chain s ← fma(a_ik, b_kj, s) from 0, k ascending, and then goes by `mode` into its place. Which
+Every element is one chain s ← fma(a_ik, b_kj, s) from 0, k ascending, and then goes where its mode says. Which
 thread makes it decides nothing, so bits are those of the CPU. Two ways to make them:
 
 direct   each thread makes a tile of 1 × 1 or 2 × 2 straight from memory: for networks that are on chip
@@ -17,12 +17,29 @@ tiled    a block makes tiles of SIDE × SIDE, a thread 4 × 4 of each in registe
 ```
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from lrcore.cuda._target import cuda, device, fetch, fma, kernel, on_gpu, put, read, write
+from lrcore.cuda._target import (
+    Integer,
+    Integers,
+    Number,
+    Numbers,
+    copy_to_host,
+    cuda,
+    device,
+    fma,
+    kernel,
+    load,
+    on_gpu,
+    plain,
+    store,
+    to_device,
+)
 from lrcore.status import OK
 
-AB, AT_B, A_BT = 0, 1, 2
+NN, TN, NT = 0, 1, 2  # A·B, Aᵀ·B, A·Bᵀ
 STORE = 0
 UPDATE = 1
 RESIDUAL = 2
@@ -37,63 +54,109 @@ WIDE_TILES = DEPTH * (TILE * WIDE + 1)
 WIDE_FROM = on_gpu(512, 7)  # from so many rows and columns on there are enough wide tiles for all multiprocessors
 
 
+class Product(NamedTuple):
+    """c (m, n) from a and b with inner size `count`, in one of three forms; a, b, c: offsets into the memory."""
+
+    form: Integer
+    m: Integer
+    n: Integer
+    count: Integer
+    a: Integer
+    b: Integer
+    c: Integer
+
+
+class Epilogue(NamedTuple):
+    """What is done with a finished sum: see `_store_sum`. target: an offset into the memory, 0 where not read."""
+
+    mode: Integer
+    factor: Number
+    target: Integer
+
+
+class Share(NamedTuple):
+    """What of a pass a thread or a block makes: number first, first + step, …"""
+
+    first: Integer
+    step: Integer
+
+
+class _Operand(NamedTuple):
+    """A factor of a product: element (line, k) lies at start + line · line_step + k · k_step."""
+
+    start: Integer
+    line_step: Integer
+    k_step: Integer
+    lines: Integer
+
+
 @device
-def _settle(memory, mode, at, target, factor, value):
-    """Where a finished sum goes."""
-    if mode == UPDATE:
-        memory[at] = fma(factor, value, memory[at])
-    elif mode == RESIDUAL:
-        memory[at] = value - memory[target]
-    elif mode == NEGATE:
-        memory[at] = memory.dtype.type(0) - value
+def _left(product):
+    """The _Operand a, whose lines are rows of c."""
+    if product.form == TN:
+        return _Operand(product.a, 1, product.m, product.m)
+    return _Operand(product.a, product.count, 1, product.m)
+
+
+@device
+def _right(product):
+    """The _Operand b, whose lines are columns of c."""
+    if product.form == NT:
+        return _Operand(product.b, product.count, 1, product.n)
+    return _Operand(product.b, 1, product.n, product.n)
+
+
+@device
+def _store_sum(memory, epilogue, c, target, value):
+    """Where a finished sum goes; c, target: offsets of its element."""
+    if epilogue.mode == UPDATE:
+        memory[c] = fma(epilogue.factor, value, memory[c])
+    elif epilogue.mode == RESIDUAL:
+        memory[c] = value - memory[target]
+    elif epilogue.mode == NEGATE:
+        memory[c] = memory.dtype.type(0) - value
     else:
-        memory[at] = value
+        memory[c] = value
 
 
 def _direct(size):
     """The product whose threads make tiles of size × size."""
 
     @device
-    def direct(memory, form, mode, m, n, count, a, b, c, target, factor, thread, threads):
+    def direct(memory, product, epilogue, share):
+        m = product.m
+        n = product.n
+        left = _left(product)
+        right = _right(product)
         across = (n + size - 1) // size
         tiles = (m + size - 1) // size * across
-        a_row = count
-        a_k = 1
-        b_column = 1
-        b_k = n
-        if form == AT_B:
-            a_row = 1
-            a_k = m
-        elif form == A_BT:
-            b_column = count
-            b_k = 1
         sums = cuda.local.array((size, size), memory.dtype)
-        lefts, rights = cuda.local.array(size, np.int64), cuda.local.array(size, np.int64)
-        tile = thread
+        rows, columns = cuda.local.array(size, np.int64), cuda.local.array(size, np.int64)
+        tile = share.first
         while tile < tiles:
             i = tile // across * size
             j = tile % across * size
             for p in range(size):  # beyond the edge: the last one, not stored
-                lefts[p] = a + min(i + p, m - 1) * a_row
-                rights[p] = b + min(j + p, n - 1) * b_column
+                rows[p] = left.start + min(i + p, m - 1) * left.line_step
+                columns[p] = right.start + min(j + p, n - 1) * right.line_step
                 for q in range(size):
                     sums[p, q] = memory.dtype.type(0)
             k = 0
-            while k < count:
+            while k < product.count:
                 for p in range(size):
-                    left = read(memory, lefts[p])
+                    value = load(memory, rows[p])
                     for q in range(size):
-                        sums[p, q] = fma(left, read(memory, rights[q]), sums[p, q])
+                        sums[p, q] = fma(value, load(memory, columns[q]), sums[p, q])
                 for p in range(size):
-                    lefts[p] += a_k
-                    rights[p] += b_k
+                    rows[p] += left.k_step
+                    columns[p] += right.k_step
                 k += 1
             for p in range(size):
                 for q in range(size):
                     if i + p < m and j + q < n:
                         at = (i + p) * n + j + q
-                        _settle(memory, mode, c + at, target + at, factor, sums[p, q])
-            tile += threads
+                        _store_sum(memory, epilogue, product.c + at, epilogue.target + at, sums[p, q])
+            tile += share.step
 
     return direct
 
@@ -102,82 +165,101 @@ _single, _double = _direct(1), _direct(2)
 
 
 @device
-def direct(memory, form, mode, m, n, count, a, b, c, target, factor, thread, threads):
-    """c (m, n) by `mode` from a product with inner size `count`; a, b, c, target are offsets into `memory`."""
-    if m * n <= threads:
-        _single(memory, form, mode, m, n, count, a, b, c, target, factor, thread, threads)
+def direct(memory, product, epilogue, share):
+    """A Product by the threads of a block, each its Share of the tiles."""
+    if product.m * product.n <= share.step:
+        _single(memory, product, epilogue, share)
     else:
-        _double(memory, form, mode, m, n, count, a, b, c, target, factor, thread, threads)
+        _double(memory, product, epilogue, share)
 
 
-def _tiled(q):
-    """The product made by a block of q × q threads."""
+def _staging(q):
+    """What brings a part of a factor to shared memory, by a block of q × q threads."""
     side = TILE * q
     threads = q * q
     line_length = TILE * q + 1
     turns = DEPTH * TILE // q
 
     @device
-    def stage(memory, tile, start, line_step, k_step, line, lines, k, count, thread):
+    def stage(memory, tile, operand, line, k, count):
         """tile[p, i] = the number of line `line` + i at k + p, 0 beyond the edges."""
+        thread = cuda.threadIdx.x
         near = thread % side
         p = thread // side
         near_step = 0
         p_step = threads // side
-        if k_step == 1:  # neighbours read what lies side by side
+        if operand.k_step == 1:  # neighbours read what lies side by side
             near = thread // DEPTH
             p = thread % DEPTH
             near_step = threads // DEPTH
             p_step = 0
-        source = start + (line + near) * line_step + (k + p) * k_step
-        step = near_step * line_step + p_step * k_step
-        place = p * line_length + near
-        place_step = p_step * line_length + near_step
+        source = operand.start + (line + near) * operand.line_step + (k + p) * operand.k_step
+        step = near_step * operand.line_step + p_step * operand.k_step
+        index = p * line_length + near
+        index_step = p_step * line_length + near_step
         near = line + near
         p = k + p
         turn = 0
         while turn < turns:
             value = memory.dtype.type(0)
-            if near < lines and p < count:
-                value = read(memory, source)
-            write(tile, place, value)
+            if near < operand.lines and p < count:
+                value = load(memory, source)
+            store(value, tile, index)
             near = near + near_step
             p = p + p_step
             source = source + step
-            place = place + place_step
+            index = index + index_step
             turn = turn + 1
 
+    return stage
+
+
+def _chains(q):
+    """What adds one k to the chains of a thread in a block of q × q threads."""
+
     @device
-    def add(left, right, sums, a_place, b_place):
+    def add(left, right, sums, row, column):
         """One k of a thread's chains."""
         for i in range(TILE):
-            value = read(left, a_place + i * q)
+            value = load(left, row + i * q)
             for j in range(TILE):
-                sums[i, j] = fma(value, read(right, b_place + j * q), sums[i, j])
+                sums[i, j] = fma(value, load(right, column + j * q), sums[i, j])
+
+    return add
+
+
+def _tiled(q):
+    """The product made by a block of q × q threads."""
+    side = TILE * q
+    line_length = TILE * q + 1
+    stage = _staging(q)
+    add = _chains(q)
 
     @device
-    def tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step):
-        """The tiles number first, first + step, … of c; see `direct`. left, right: shared, DEPTH lines of TILE·q + 1.
-
-        Shared arrays are made where a kernel begins: one in here would be made anew for every call that is inlined.
-        """
+    def tiled(memory, left, right, product, epilogue, share):
+        """A Share of the tiles of c. left, right: shared, DEPTH lines of TILE·q + 1; they are made where a kernel
+        begins, for in here they would be made anew for every call that is inlined."""
         sums = cuda.local.array((TILE, TILE), memory.dtype)
-        thread = cuda.threadIdx.x
-        row = thread // q
-        column = thread % q
-        a_row = count
-        a_k = 1
-        b_column = 1
-        b_k = n
-        if form == AT_B:
-            a_row = 1
-            a_k = m
-        elif form == A_BT:
-            b_column = count
-            b_k = 1
+        row = cuda.threadIdx.x // q
+        column = cuda.threadIdx.x % q
+        m = product.m
+        n = product.n
+        # what `_left` and `_right` say: here registers spill with them, in `_direct` without
+        row_step = product.count
+        a_step = 1
+        column_step = 1
+        b_step = n
+        if product.form == TN:
+            row_step = 1
+            a_step = m
+        elif product.form == NT:
+            column_step = product.count
+            b_step = 1
+        a = _Operand(product.a, row_step, a_step, m)
+        b = _Operand(product.b, column_step, b_step, n)
         across = (n + side - 1) // side
         tiles = (m + side - 1) // side * across
-        tile = first
+        tile = share.first
         while tile < tiles:
             top = tile // across * side
             start = tile % across * side
@@ -185,11 +267,11 @@ def _tiled(q):
                 for j in range(TILE):
                     sums[i, j] = memory.dtype.type(0)
             k = 0
-            while k < count:
-                stage(memory, left, a, a_row, a_k, top, m, k, count, thread)
-                stage(memory, right, b, b_column, b_k, start, n, k, count, thread)
+            while k < product.count:
+                stage(memory, left, a, top, k, product.count)
+                stage(memory, right, b, start, k, product.count)
                 cuda.syncthreads()
-                end = min(DEPTH, count - k) * line_length
+                end = min(DEPTH, product.count - k) * line_length
                 p = 0
                 while p < end:  # nothing beyond the end is added: it would turn −0 into 0
                     add(left, right, sums, p + row, p + column)
@@ -200,8 +282,8 @@ def _tiled(q):
                 for j in range(TILE):
                     if top + row + i * q < m and start + column + j * q < n:
                         at = (top + row + i * q) * n + start + column + j * q
-                        _settle(memory, mode, c + at, target + at, factor, sums[i, j])
-            tile += step
+                        _store_sum(memory, epilogue, product.c + at, epilogue.target + at, sums[i, j])
+            tile += share.step
 
     return tiled
 
@@ -209,53 +291,55 @@ def _tiled(q):
 narrow_tiled, wide_tiled = _tiled(NARROW), _tiled(WIDE)
 
 
-@kernel("xinnnnnnnnns", products=True, registers=96)
-def _narrow_product(memory, state, form, mode, m, n, count, a, b, c, target, factor):
+@kernel(products=True, registers=96)
+def _narrow_product(memory: Numbers, state: Integers, product: plain(Product), epilogue: plain(Epilogue)):
     left = cuda.shared.array(NARROW_TILES, memory.dtype)
     right = cuda.shared.array(NARROW_TILES, memory.dtype)
     if state[0] == OK:  # a run that has diverged makes no more steps
-        first = cuda.blockIdx.x
-        step = cuda.gridDim.x
-        narrow_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)
+        share = Share(cuda.blockIdx.x, cuda.gridDim.x)
+        narrow_tiled(memory, left, right, Product(*product), Epilogue(*epilogue), share)
 
 
-@kernel("xinnnnnnnnns", products=True)
-def _wide_product(memory, state, form, mode, m, n, count, a, b, c, target, factor):
+@kernel(products=True)
+def _wide_product(memory: Numbers, state: Integers, product: plain(Product), epilogue: plain(Epilogue)):
     left = cuda.shared.array(WIDE_TILES, memory.dtype)
     right = cuda.shared.array(WIDE_TILES, memory.dtype)
     if state[0] == OK:
-        first = cuda.blockIdx.x
-        step = cuda.gridDim.x
-        wide_tiled(memory, left, right, form, mode, m, n, count, a, b, c, target, factor, first, step)
+        share = Share(cuda.blockIdx.x, cuda.gridDim.x)
+        wide_tiled(memory, left, right, Product(*product), Epilogue(*epilogue), share)
 
 
-def launch_product(memory, state, form, mode, m, n, count, a, b, c, target, factor):
+def launch_product(memory, state, product, epilogue):
     """One product by as many blocks as it has tiles."""
-    made, q = (_wide_product, WIDE) if min(m, n) >= WIDE_FROM else (_narrow_product, NARROW)
-    blocks = -(-int(m) // (TILE * q)) * -(-int(n) // (TILE * q))
-    made(blocks, q * q, memory, state, form, mode, m, n, count, a, b, c, target, factor)
+    wide = min(product.m, product.n) >= WIDE_FROM
+    q = WIDE if wide else NARROW
+    blocks = -(-int(product.m) // (TILE * q)) * -(-int(product.n) // (TILE * q))
+    launched = _wide_product if wide else _narrow_product
+    launched(blocks, q * q, memory, state, tuple(product), tuple(epilogue))
 
 
-def _multiply(form, m, n, count, a, b, out):
+def _matmul(form, shape, a, b, out):
     """Outside a network: both factors and the product in one array of the device."""
+    m, n, count = shape
     dtype = out.dtype
     first = a.size + b.size
-    memory = put(np.concatenate([a.reshape(-1), b.reshape(-1), np.empty(m * n, dtype)]))
-    state = put(np.zeros(1, np.int64))
-    launch_product(memory, state, form, STORE, m, n, count, 0, a.size, first, 0, dtype.type(1))
-    fetch(memory[first : first + m * n], out)
+    memory = to_device(np.concatenate([a.reshape(-1), b.reshape(-1), np.empty(m * n, dtype)]))
+    state = to_device(np.zeros(1, np.int64))
+    product = Product(form, m, n, count, 0, a.size, first)
+    launch_product(memory, state, product, Epilogue(STORE, dtype.type(1), 0))
+    copy_to_host(memory[first : first + m * n], out)
 
 
-def multiply(a, b, out, work):
+def matmul_nn(a, b, out, work):
     """out (m, n) = a (m, k) · b (k, n)."""
-    _multiply(AB, a.shape[0], b.shape[1], a.shape[1], a, b, out)
+    _matmul(NN, (a.shape[0], b.shape[1], a.shape[1]), a, b, out)
 
 
-def multiply_at(a, b, out, work):
+def matmul_tn(a, b, out, work):
     """out (m, n) = aᵀ · b with a (k, m), b (k, n)."""
-    _multiply(AT_B, a.shape[1], b.shape[1], a.shape[0], a, b, out)
+    _matmul(TN, (a.shape[1], b.shape[1], a.shape[0]), a, b, out)
 
 
-def multiply_bt(a, b, out, work):
+def matmul_nt(a, b, out, work):
     """out (m, n) = a · bᵀ with a (m, k), b (n, k)."""
-    _multiply(A_BT, a.shape[0], b.shape[0], a.shape[1], a, b, out)
+    _matmul(NT, (a.shape[0], b.shape[0], a.shape[1]), a, b, out)

@@ -1,31 +1,31 @@
-"""Loss, product and gradient of one network, spread over the device: the twin of the kernels of `lrcore.cpu.chain`."""
+"""Loss, product and gradient of one network, spread over the device: the kernels of `lrcore.cpu.chain`."""
 
 import numpy as np
 
-from lrcore.cuda._target import fetch
+from lrcore.cuda._target import copy_to_host
 from lrcore.cuda.gemm import UPDATE
-from lrcore.cuda.grid import on_grid as parts
-from lrcore.cuda.programs import on_grid
+from lrcore.cuda.grid import ON_GRID
+from lrcore.cuda.steps import GRID_STEPS
 
 
 def product(params, widths, out, work):
     """out (n_N, n_0) = W_N ⋯ W_1."""
     work.load(0, params)
     work.reset()
-    parts.forward(work.memory, work.state, work.widths, work.places, 0, False)
-    fetch(work.memory[work.places.residual : work.places.residual + out.size], out)
+    ON_GRID.forward(work.net, 0, False)
+    copy_to_host(work.memory[work.offsets.residual : work.offsets.residual + out.size], out)
 
 
 def forward(params, widths, target, work):
     """The loss ½‖W_N ⋯ W_1 − target‖_F². Leaves on the device what `backward` reads."""
     work.load(0, params)
-    work.load(work.places.target, target)
+    work.load(work.offsets.target, target)
     work.reset()
     there = work.keep("loss", np.empty(1, params.dtype))
     loss = np.empty(1, params.dtype)
-    parts.forward(work.memory, work.state, work.widths, work.places, 0, True)
-    on_grid.loss(work.memory, work.state, work.widths, work.places, there, 0)
-    fetch(there, loss)
+    ON_GRID.forward(work.net, 0, True)
+    GRID_STEPS.loss(work.net, there, 0)
+    copy_to_host(there, loss)
     work.reset()  # a gradient is wanted where the loss is not finite, too
     return loss[0]
 
@@ -39,11 +39,11 @@ def backward(params, widths, factor, out, work):
 def loss_and_gradient(params, widths, target, gradient, work):
     """The loss at `params`; its gradient into `gradient`, laid out like `params`."""
     loss = forward(params, widths, target, work)
-    work.fill(work.out, work.places.parameters)
+    work.fill(work.out, work.offsets.parameters)
     _add_gradient(params.dtype.type(1), gradient, work)
     return loss
 
 
 def _add_gradient(factor, out, work):
-    parts.backward(work.memory, work.state, work.widths, work.places, UPDATE, factor, 0, work.out)
-    fetch(work.memory[work.out : work.out + out.size], out)
+    ON_GRID.backward(work.net, UPDATE, factor, 0, work.out)
+    copy_to_host(work.memory[work.out : work.out + out.size], out)

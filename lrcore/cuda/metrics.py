@@ -1,4 +1,4 @@
-"""The metric that is made of products: the twin of `lrcore.cpu.metrics.balancedness`.
+"""The metric that is made of products: that of `lrcore.cpu.metrics.balancedness`.
 
 What only reads vectors, or follows a singular value decomposition, is made where these are: on the CPU.
 """
@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from lrcore.cuda._target import fetch
-from lrcore.cuda.gemm import A_BT, AT_B, RESIDUAL, STORE, launch_product
-from lrcore.cuda.grid import on_grid
+from lrcore.cuda._target import copy_to_host
+from lrcore.cuda.gemm import NT, RESIDUAL, STORE, TN, Epilogue, Product, launch_product
+from lrcore.cuda.grid import ON_GRID
 
 
 def balancedness(params, widths, out, work):
@@ -18,17 +18,19 @@ def balancedness(params, widths, out, work):
     state = work.state
     one = params.dtype.type(1)
     gram = work.square
-    columns = work.places.columns
+    columns = work.offsets.columns
     layer = 0
     work.load(0, params)
     work.reset()
     for i in range(1, widths.size - 1):
-        n, below, above = widths[i], widths[i - 1], widths[i + 1]
+        n = widths[i]
+        below = widths[i - 1]
+        above = widths[i + 1]
         upper = layer + n * below
-        found = np.empty(n, params.dtype)
-        launch_product(memory, state, AT_B, STORE, n, n, above, upper, upper, gram, 0, one)
-        launch_product(memory, state, A_BT, RESIDUAL, n, n, below, layer, layer, gram, gram, one)
-        on_grid.square(memory, state, n, n, gram, columns)
-        fetch(memory[columns : columns + n], found)
-        out[i - 1] = math.sqrt(np.add.accumulate(found.astype(np.float64))[-1])  # one after the other
+        squares = np.empty(n, params.dtype)
+        launch_product(memory, state, Product(TN, n, n, above, upper, upper, gram), Epilogue(STORE, one, 0))
+        launch_product(memory, state, Product(NT, n, n, below, layer, layer, gram), Epilogue(RESIDUAL, one, gram))
+        ON_GRID.column_squares(memory, state, n, n, gram, columns)
+        copy_to_host(memory[columns : columns + n], squares)
+        out[i - 1] = math.sqrt(np.add.accumulate(squares.astype(np.float64))[-1])  # one after the other
         layer = upper

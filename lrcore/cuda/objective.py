@@ -1,95 +1,86 @@
-"""Training on an `Objective` and a ridge: the twin of `lrcore.cpu.objective`.
+"""Training on an `Objective` and a ridge, as in `lrcore.cpu.objective`.
 
 One block makes the steps of a small network as it would on chip, though its memory is the device's: with tiles,
 products and all that is needed beside them take more registers than a thread has.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from lrcore.cuda._target import empty, fetch, kernel, on_gpu, put
-from lrcore.cuda.batch import places_of_device
+from lrcore.cuda._target import Integer, Integers, Number, Numbers, copy_to_host, empty, kernel, on_gpu, to_device
+from lrcore.cuda.batch import device_offsets
 from lrcore.cuda.block import Chip
+from lrcore.cuda.chain import Network
+from lrcore.cuda.executors import DeviceObjective
 from lrcore.cuda.gemm import UPDATE
-from lrcore.cuda.grid import on_grid as parts
-from lrcore.cuda.machines import Goal
-from lrcore.cuda.passes import SCALE, part_count
-from lrcore.cuda.programs import on_chip, on_grid
+from lrcore.cuda.grid import ON_GRID
+from lrcore.cuda.passes import SCALE, partial_count
+from lrcore.cuda.steps import CHIP_STEPS, GRID_STEPS
 from lrcore.cuda.workspace import require_memory
 
 THREADS = on_gpu(256, 3)
-_gd, _rk = on_chip.objective_gd, on_chip.objective_rk
+_gd, _rk = CHIP_STEPS.objective_gd, CHIP_STEPS.objective_rk
 
 
-def as_goal(objective):
-    """The Goal of an `objective.Objective`: its arrays on the device, with scratch. A Goal stays what it is."""
-    if isinstance(objective, Goal):
+def objective_to_device(objective):
+    """The DeviceObjective of an `objective.Objective`, with scratch. A DeviceObjective stays what it is."""
+    if isinstance(objective, DeviceObjective):
         return objective
     dtype = objective.target.dtype
     count = objective.values.size
     inputs = len(objective.covariance)
-    parts = part_count(dtype)
+    partials = partial_count(dtype)
     size = objective.target.size
     arrays = objective.weights, objective.target, objective.matrices, objective.values
-    numbers = 2 * parts + 2 * size + inputs**2 if inputs else count * (parts + 2) + parts
+    numbers = 2 * partials + 2 * size + inputs**2 if inputs else count * (partials + 2) + partials
     what = f"an objective with {inputs} inputs" if inputs else f"an objective with {count} measurements"
     require_memory(sum(array.nbytes for array in arrays) + numbers * dtype.itemsize, what)
-    arrays = [put(array) for array in arrays]
+    there = [to_device(array) for array in arrays]
     scratch = empty(numbers, dtype)
     if inputs:
-        scratch[2 * parts + size : 2 * parts + size + inputs**2].copy_to_device(objective.covariance.reshape(-1))
-    return Goal(*arrays, dtype.type(objective.weight), count, scratch, parts, inputs, dtype.type(objective.floor))
+        start = 2 * partials + size
+        scratch[start : start + inputs**2].copy_to_device(objective.covariance.reshape(-1))
+    weight = dtype.type(objective.weight)
+    return DeviceObjective(*there, weight, count, scratch, partials, inputs, dtype.type(objective.floor))
 
 
-@kernel("xixxxxsnxnnsxxxin", products=True)
+@kernel(products=True)
 def _objective_gd(
-    memory,
-    widths,
-    weights,
-    target,
-    rows,
-    values,
-    weight,
-    count,
-    scratch,
-    parts,
-    inputs,
-    floor,
-    rates,
-    ridges,
-    losses,
-    status,
-    steps,
+    memory: Numbers,
+    widths: Integers,
+    objective: DeviceObjective,
+    rates: Numbers,
+    ridges: Numbers,
+    losses: Numbers,
+    status: Integers,
+    steps: Integer,
 ):
-    state = Chip(status)
-    goal = Goal(weights, target, rows, values, weight, count, scratch, parts, inputs, floor)
-    _gd(memory, state, widths, places_of_device(widths, 0), goal, rates, ridges, losses, steps)
+    net = Network(memory, Chip(status), widths, device_offsets(widths, 0))
+    _gd(net, objective, rates, ridges, losses, steps)
 
 
-@kernel("xixxxxsnxnnsssxxxin", products=True)
+class Flow(NamedTuple):
+    """A Runge-Kutta method (a, b) on a gradient flow with a ridge."""
+
+    ridge: Number
+    dt: Number
+    a: Numbers
+    b: Numbers
+
+
+@kernel(products=True)
 def _objective_rk(
-    memory,
-    widths,
-    weights,
-    target,
-    rows,
-    values,
-    weight,
-    count,
-    scratch,
-    parts,
-    inputs,
-    floor,
-    ridge,
-    dt,
-    a,
-    b,
-    losses,
-    status,
-    steps,
+    memory: Numbers,
+    widths: Integers,
+    objective: DeviceObjective,
+    flow: Flow,
+    losses: Numbers,
+    status: Integers,
+    steps: Integer,
 ):
-    state = Chip(status)
-    goal = Goal(weights, target, rows, values, weight, count, scratch, parts, inputs, floor)
-    _rk(memory, state, widths, places_of_device(widths, b.size), goal, ridge, dt, a, b, losses, steps)
+    net = Network(memory, Chip(status), widths, device_offsets(widths, flow.b.size))
+    _rk(net, objective, flow.ridge, flow.dt, flow.a, flow.b, losses, steps)
 
 
 def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
@@ -97,14 +88,13 @@ def objective_gd_steps(params, widths, objective, rates, ridges, losses, work):
     work.load(0, params)
     work.reset()
     there = work.keep("losses", losses)
-    goal = as_goal(objective)
+    objective = objective_to_device(objective)
     if work.spread:
-        numbers = goal, rates, ridges, there
-        on_grid.objective_gd(work.memory, work.state, work.widths, work.places, *numbers, losses.size)
+        GRID_STEPS.objective_gd(work.net, objective, rates, ridges, there, losses.size)
     else:
-        numbers = work.keep("rates", rates), work.keep("ridges", ridges), there
-        _objective_gd(1, THREADS, work.memory, work.device_widths, *goal, *numbers, work.state, losses.size)
-    return _ended(params, losses, there, work)
+        numbers = work.keep("rates", rates), work.keep("ridges", ridges)
+        _objective_gd(1, THREADS, work.memory, work.device_widths, objective, *numbers, there, work.state, losses.size)
+    return _finish(params, losses, there, work)
 
 
 def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, work):
@@ -112,21 +102,22 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
 
     `params` and `losses` are written. Needs a workspace with as many stages as b has.
     """
+    a, b = tableau
     work.load(0, params)
     work.reset()
-    there, goal, (a, b) = work.keep("losses", losses), as_goal(objective), tableau
+    there = work.keep("losses", losses)
+    objective = objective_to_device(objective)
     if work.spread:
-        numbers = goal, ridge, dt, a.reshape(-1), b, there
-        on_grid.objective_rk(work.memory, work.state, work.widths, work.places, *numbers, losses.size)
+        GRID_STEPS.objective_rk(work.net, objective, ridge, dt, a.reshape(-1), b, there, losses.size)
     else:
-        numbers = ridge, dt, work.keep("a", a), work.keep("b", b), there
-        _objective_rk(1, THREADS, work.memory, work.device_widths, *goal, *numbers, work.state, losses.size)
-    return _ended(params, losses, there, work)
+        flow = Flow(ridge, dt, work.keep("a", a), work.keep("b", b))
+        _objective_rk(1, THREADS, work.memory, work.device_widths, objective, flow, there, work.state, losses.size)
+    return _finish(params, losses, there, work)
 
 
-def _ended(params, losses, there, work):
-    fetch(there[: losses.size], losses)
-    fetch(work.memory[: params.size], params)
+def _finish(params, losses, there, work):
+    copy_to_host(there[: losses.size], losses)
+    copy_to_host(work.memory[: params.size], params)
     return work.status()
 
 
@@ -134,15 +125,13 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
     """The loss with λ Σ ‖W_i‖² at `params`; its gradient into `gradient`, laid out like `params`."""
     work.load(0, params)
     work.reset()
-    memory = work.memory
-    state = work.state
-    count = work.places.parameters
+    count = work.offsets.parameters
     there = work.keep("loss", np.empty(1, params.dtype))
     loss = np.empty(1, params.dtype)
-    on_grid.weigh(memory, state, work.widths, work.places, as_goal(objective), ridge, 0, there, 0)
-    fetch(there, loss)
+    GRID_STEPS.objective_loss(work.net, objective_to_device(objective), ridge, 0, there, 0)
+    copy_to_host(there, loss)
     work.reset()
-    parts.combine(memory, state, SCALE, count, params.dtype.type(2) * ridge, 0, 0, work.out)
-    parts.backward(memory, state, work.widths, work.places, UPDATE, params.dtype.type(1), 0, work.out)
-    fetch(memory[work.out : work.out + gradient.size], gradient)
+    ON_GRID.combine(work.memory, work.state, SCALE, count, params.dtype.type(2) * ridge, 0, 0, work.out)
+    ON_GRID.backward(work.net, UPDATE, params.dtype.type(1), 0, work.out)
+    copy_to_host(work.memory[work.out : work.out + gradient.size], gradient)
     return loss[0]

@@ -1,11 +1,12 @@
 """What a step does beside products: passes over vectors, columns and rows, in the order of sums that the CPU has.
 
-Every pass is cut into shares: `first`, `first + step`, … are what a thread makes. Offsets lead into `memory`.
+Every pass is cut into shares (`gemm.Share`), one for each thread. Offsets lead into `memory`.
 """
 
 import math
+from typing import NamedTuple
 
-from lrcore.cuda._target import device, fma, times
+from lrcore.cuda._target import Integer, device, fma, mul_rn
 from lrcore.layout import SUM_GROUP, SUM_PIECE, lanes
 from lrcore.status import DIVERGED
 
@@ -18,15 +19,36 @@ FILL = 5
 VECTORS = 4  # of partial sums in an inner product (`lrcore.cpu._sums`)
 
 
-def part_count(dtype):
+class Vector(NamedTuple):
+    """Where a vector lies in the memory."""
+
+    at: Integer
+    size: Integer
+
+
+class Dots(NamedTuple):
+    """Inner products of `count` rows of `size` numbers, the first at `origin`, with the vector at `at` in the memory.
+
+    num_partials partial sums of each of them go to a scratch, from `start` on.
+    """
+
+    origin: Integer
+    count: Integer
+    size: Integer
+    at: Integer
+    num_partials: Integer
+    start: Integer
+
+
+def partial_count(dtype):
     """How many partial sums an inner product has."""
     return VECTORS * lanes(dtype)
 
 
 @device
-def combine_part(memory, kind, count, factor, x, base, out, first, step):
+def combine(memory, kind, count, factor, x, base, out, share):
     """out = base + factor · x (ADD, rounded once), x − base, −x, factor · x, x, or factor (FILL)."""
-    p = first
+    p = share.first
     while p < count:
         value = memory[x + p]
         if kind == ADD:
@@ -36,58 +58,58 @@ def combine_part(memory, kind, count, factor, x, base, out, first, step):
         elif kind == OPPOSITE:
             memory[out + p] = memory.dtype.type(0) - value
         elif kind == SCALE:
-            memory[out + p] = times(factor, value)
+            memory[out + p] = mul_rn(factor, value)
         elif kind == FILL:
             memory[out + p] = factor
         else:
             memory[out + p] = value
-        p += step
+        p += share.step
 
 
 @device
-def square_part(memory, rows, columns, residual, out, first, step):
+def column_squares(memory, rows, columns, residual, out, share):
     """Of every column the sum of squares, rows ascending."""
-    column = first
+    column = share.first
     while column < columns:
         total = memory.dtype.type(0)
         for row in range(rows):
             value = memory[residual + row * columns + column]
             total = fma(value, value, total)
         memory[out + column] = total
-        column += step
+        column += share.step
 
 
 @device
-def compare_part(memory, weights, target, rows, columns, residual, out, first, step):
+def entry_residuals(memory, weights, target, rows, columns, residual, out, share):
     """The product at `residual` becomes ∂L/∂W of an Objective's entries; of every column the weighted squares."""
-    column = first
+    column = share.first
     while column < columns:
         total = memory.dtype.type(0)
         for row in range(rows):
             at = row * columns + column
             difference = memory[residual + at] - target[at]
-            slope = times(weights[at], difference)
-            memory[residual + at] = slope
-            total = fma(slope, difference, total)
+            grad_product = mul_rn(weights[at], difference)
+            memory[residual + at] = grad_product
+            total = fma(grad_product, difference, total)
         memory[out + column] = total
-        column += step
+        column += share.step
 
 
 @device
-def column_total(memory, columns, at):
-    """Half the sum over the columns: the loss."""
-    total = memory[at]
-    for column in range(1, columns):
-        total += memory[at + column]
+def column_loss(memory, sums):
+    """Half the sum of a Vector of column sums: the loss."""
+    total = memory[sums.at]
+    for column in range(1, sums.size):
+        total += memory[sums.at + column]
     return total / memory.dtype.type(2)
 
 
 @device
-def inner_part(a, first_a, b, first_b, count, parts, part):
-    """One of the partial sums of ⟨a, b⟩: of every parts-th element from `part` on, as far as they are all whole."""
+def partial_inner(a, first_a, b, first_b, count, num_partials, i):
+    """Partial sum i of ⟨a, b⟩: of every num_partials-th element from i on, as far as there is one for each sum."""
     total = a.dtype.type(0)
-    k = part
-    whole = count // parts * parts
+    k = i
+    whole = count // num_partials * num_partials
     group_end = piece_end = 0
     while k < whole:
         group = a.dtype.type(0)
@@ -97,23 +119,24 @@ def inner_part(a, first_a, b, first_b, count, parts, part):
             piece_end = min(piece_end + SUM_PIECE, whole)
             while k < piece_end:
                 piece = fma(a[first_a + k], b[first_b + k], piece)
-                k += parts
+                k += num_partials
             group += piece
         total += group
     return total
 
 
 @device
-def inner_total(a, first_a, b, first_b, count, sums, at, parts):
-    """⟨a, b⟩ from its partial sums at sums[at …], which are used up, and the elements after them."""
-    lanes = parts // VECTORS
+def total_inner(a, first_a, b, first_b, count, partials):
+    """⟨a, b⟩ from its partial sums, which are used up, and the elements after them. partials = (array, at, how many)"""
+    sums, at, num_partials = partials
+    lanes = num_partials // VECTORS
     for lane in range(lanes):
         low = sums[at + lane] + sums[at + lanes + lane]
         high = sums[at + 2 * lanes + lane] + sums[at + 3 * lanes + lane]
         sums[at + lane] = low + high
     total = fold_lanes(sums, at, lanes)
-    for k in range(count // parts * parts, count):
-        total += times(a[first_a + k], b[first_b + k])
+    for k in range(count // num_partials * num_partials, count):
+        total += mul_rn(a[first_a + k], b[first_b + k])
     return total
 
 
@@ -128,55 +151,60 @@ def fold_lanes(sums, at, lanes):
 
 
 @device
-def measured_slope_part(memory, matrices, scratch, slopes, size, count, residual, first, step):
-    """residual = Σ_k slope_k · A_k, k ascending; the slopes are at scratch[slopes …]."""
-    p = first
+def apply_adjoint(memory, matrices, scratch, factors, size, count, residual, share):
+    """residual = Σ_k factor_k · A_k, k ascending; the factors are at scratch[factors …]."""
+    p = share.first
     while p < size:
         total = memory.dtype.type(0)
         for k in range(count):
-            total = fma(scratch[slopes + k], matrices[k * size + p], total)
+            total = fma(scratch[factors + k], matrices[k * size + p], total)
         memory[residual + p] = total
-        p += step
+        p += share.step
 
 
 @device
-def project_part(memory, rows, origin, count, size, at, scratch, parts, start, first, step):
-    """Partial sums of the inner products of `count` rows with what lies at `at`."""
-    place = first
-    while place < count * parts:
-        row = place // parts
-        part = place - row * parts
-        scratch[start + place] = inner_part(rows, origin + row * size, memory, at, size, parts, part)
-        place += step
+def partial_dots(memory, rows, dots, scratch, share):
+    """Partial sums of inner products, by `Dots`."""
+    partials = dots.num_partials
+    index = share.first
+    while index < dots.count * partials:
+        row = index // partials
+        first = dots.origin + row * dots.size
+        total = partial_inner(rows, first, memory, dots.at, dots.size, partials, index - row * partials)
+        scratch[dots.start + index] = total
+        index += share.step
 
 
 @device
-def differ_part(memory, goal, size, residual, first, step):
-    """From them the differences of measurements, and the slopes of the loss; goal: a `machines.Goal`."""
-    parts = goal.parts
-    k = first
-    slopes = goal.measurements * parts
-    while k < goal.measurements:
-        found = inner_total(goal.matrices, k * size, memory, residual, size, goal.scratch, k * parts, parts)
-        difference = found - goal.values[k]
-        goal.scratch[slopes + k] = times(goal.weight, difference)
-        goal.scratch[slopes + goal.measurements + k] = difference
-        k += step
+def measurement_residuals(memory, objective, size, residual, share):
+    """From them the differences of measurements, and the derivatives of the loss by each; a `DeviceObjective`."""
+    scratch = objective.scratch
+    partials = objective.num_partials
+    count = objective.measurements
+    factors = count * partials
+    k = share.first
+    while k < count:
+        sums = (scratch, k * partials, partials)
+        measured = total_inner(objective.matrices, k * size, memory, residual, size, sums)
+        difference = measured - objective.values[k]
+        scratch[factors + k] = mul_rn(objective.weight, difference)
+        scratch[factors + count + k] = difference
+        k += share.step
 
 
 @device
-def miss_part(memory, target, size, residual, scratch, start, first, step):
+def product_residual(memory, target, size, residual, scratch, start, share):
     """D = W − target into the scratch, W the product at `residual`."""
-    p = first
+    p = share.first
     while p < size:
         scratch[start + p] = memory[residual + p] - target[p]
-        p += step
+        p += share.step
 
 
 @device
-def regress_part(memory, scratch, start, size, inputs, residual, first, step):
+def apply_covariance(memory, scratch, start, size, inputs, residual, share):
     """residual = D Σ, chains with k ascending; D and, behind it, Σ are in the scratch."""
-    p = first
+    p = share.first
     while p < size:
         row = p // inputs
         at = start + row * inputs
@@ -185,20 +213,20 @@ def regress_part(memory, scratch, start, size, inputs, residual, first, step):
         for k in range(inputs):
             total = fma(scratch[at + k], scratch[column + k * inputs], total)
         memory[residual + p] = total
-        p += step
+        p += share.step
 
 
 @device
-def take_part(memory, size, residual, scratch, start, first, step):
+def copy(memory, size, residual, scratch, start, share):
     """residual = what lies in the scratch from `start` on."""
-    p = first
+    p = share.first
     while p < size:
         memory[residual + p] = scratch[start + p]
-        p += step
+        p += share.step
 
 
 @device
-def tell(status, loss, losses, at):
+def write_loss(status, loss, losses, at):
     """Keep a loss; one that is not finite ends the run."""
     losses[at] = loss
     if not math.isfinite(loss):
@@ -206,20 +234,23 @@ def tell(status, loss, losses, at):
 
 
 @device
-def settle_part(memory, status, columns, at_columns, goal, ridge, parameters, point, losses, at):
-    """The loss of an Objective, by one thread. Of a regression the columns are all numbers of ∂L/∂W."""
-    parts, count = goal.parts, goal.measurements
+def reduce_loss(memory, status, sums, objective, ridge, point, losses, at):
+    """The loss of a DeviceObjective, by one thread. sums: a Vector of column sums; of a regression all of ∂L/∂W."""
+    scratch = objective.scratch
+    partials = objective.num_partials
+    count = objective.measurements
     total = memory.dtype.type(0)
-    if goal.inputs > 0:
-        total = inner_total(goal.scratch, 2 * parts, memory, at_columns, columns, goal.scratch, parts, parts)
-        total = total / memory.dtype.type(2) + goal.floor
+    if objective.inputs > 0:
+        total = total_inner(scratch, 2 * partials, memory, sums.at, sums.size, (scratch, partials, partials))
+        total = total / memory.dtype.type(2) + objective.floor
     elif count > 0:
         for k in range(count):
-            total = fma(goal.scratch[count * parts + k], goal.scratch[count * (parts + 1) + k], total)
+            total = fma(scratch[count * partials + k], scratch[count * (partials + 1) + k], total)
         total = total / memory.dtype.type(2)
     else:
-        total = column_total(memory, columns, at_columns)
+        total = column_loss(memory, sums)
     if ridge != 0:
-        sums = count * (parts + 2)
-        total += times(ridge, inner_total(memory, point, memory, point, parameters, goal.scratch, sums, parts))
-    tell(status, total, losses, at)
+        start = count * (partials + 2)
+        squares = total_inner(memory, point.at, memory, point.at, point.size, (scratch, start, partials))
+        total += mul_rn(ridge, squares)
+    write_loss(status, total, losses, at)

@@ -12,9 +12,9 @@ MASK, SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @device
-def word(place, w0, w1, w2, w3):
-    """Word number `place` of a block."""
-    return (w0 if place == 0 else w1) if place < 2 else (w2 if place == 2 else w3)
+def word(index, w0, w1, w2, w3):
+    """Word number `index` of a block."""
+    return (w0 if index == 0 else w1) if index < 2 else (w2 if index == 2 else w3)
 
 
 @device
@@ -36,8 +36,8 @@ def shuffle(seed, domain, epoch, order, start, count):
     w0 = w1 = w2 = w3 = np.uint64(0)
     for turn in range(count - 1):
         k = count - 1 - turn
-        place = k & 3
-        if place == 3 or turn == 0:
+        index = k & 3
+        if index == 3 or turn == 0:
             w0, w1, w2, w3 = philox(np.uint64(k >> 2), stream >> SHIFT, stream & MASK, domain, low, high)
-        other = np.int64(below(word(place, w0, w1, w2, w3), np.uint64(k + 1)))
+        other = np.int64(below(word(index, w0, w1, w2, w3), np.uint64(k + 1)))
         order[start + k], order[start + other] = order[start + other], order[start + k]

@@ -1,52 +1,53 @@
-"""Training steps of one network, many in one call: the twin of `lrcore.cpu.step`.
+"""Training steps of one network, many in one call, as in `lrcore.cpu.step`.
 
 A small network is a batch of one; a larger one is spread over the device (`workspace.WIDEST`).
 """
 
 import numpy as np
 
-from lrcore.cuda._target import fetch
-from lrcore.cuda.batch import KERNELS
-from lrcore.cuda.machines import CHIP_THREADS, MEMORY_THREADS
-from lrcore.cuda.programs import on_grid
+from lrcore.cuda._target import copy_to_host
+from lrcore.cuda.batch import KERNELS, Runs
+from lrcore.cuda.executors import CHIP_THREADS, MEMORY_THREADS
+from lrcore.cuda.steps import GRID_STEPS
 
 
 def gd_steps(params, widths, target, lr, losses, work):
     """Gradient descent: W_i ← W_i − lr ∇_i L, all layers from the old point. `params` and `losses` are written."""
     if work.spread:
-        return _spread(on_grid.gd, params, target, (lr,), losses, work)
-    return _block(0, params, target, lr, (), losses, work)
+        return _spread(GRID_STEPS.gd, params, target, (lr,), losses, work)
+    return _block(params, target, lr, (), losses, work)
 
 
-def rk_steps(params, widths, target, dt, a, b, losses, work):
-    """Steps of an explicit Runge-Kutta method (a (s, s), b (s,): a tableau) on the flow dW_i/dt = −∇_i L.
+def rk_steps(params, widths, target, dt, tableau, losses, work):
+    """Steps of an explicit Runge-Kutta method, tableau = (a (s, s), b (s,)), on the flow dW_i/dt = −∇_i L.
 
     `params` and `losses` are written. Needs a workspace with s stages.
     """
     if work.spread:
-        return _spread(on_grid.rk, params, target, (dt, a.reshape(-1), b), losses, work)
-    return _block(1, params, target, dt, (a, b), losses, work)
+        a, b = tableau
+        return _spread(GRID_STEPS.rk, params, target, (dt, a.reshape(-1), b), losses, work)
+    return _block(params, target, dt, tableau, losses, work)
 
 
-def _spread(program, params, target, numbers, losses, work):
+def _spread(steps, params, target, numbers, losses, work):
     work.load(0, params)
-    work.load(work.places.target, target)
+    work.load(work.offsets.target, target)
     work.reset()
     there = work.keep("losses", losses)
-    program(work.memory, work.state, work.widths, work.places, *numbers, there, 0, 1, losses.size)
-    fetch(there[: losses.size], losses)
-    fetch(work.memory[: params.size], params)
+    steps(work.net, *numbers, there, 0, 1, losses.size)
+    copy_to_host(there[: losses.size], losses)
+    copy_to_host(work.memory[: params.size], params)
     return work.status()
 
 
-def _block(which, params, target, rate, tableau, losses, work):
-    made = KERNELS[work.chip][which]
+def _block(params, target, rate, tableau, losses, work):
+    gd, rk = KERNELS[work.chip]
+    launched = rk if tableau else gd
     threads = CHIP_THREADS if work.chip else MEMORY_THREADS
-    there, lost = work.keep("params", params), work.keep("losses", losses)
-    rates = work.keep("rate", np.array([rate], params.dtype))
+    here = {"params": params, "target": target, "rate": np.array([rate], params.dtype), "losses": losses}
+    runs = Runs(*(work.keep(name, array) for name, array in here.items()), work.state, 1, losses.size)
     tableau = [work.keep(f"tableau {i}", part) for i, part in enumerate(tableau)]
-    arguments = there, work.device_widths, work.keep("target", target), rates, *tableau, lost, work.state
-    made(1, threads, *arguments, work.memory[: int(work.places.size)], 1, losses.size)
-    fetch(there[: params.size], params)
-    fetch(lost[: losses.size], losses)
+    launched(1, threads, runs, work.device_widths, *tableau, work.memory[: int(work.offsets.size)])
+    copy_to_host(runs.params[: params.size], params)
+    copy_to_host(runs.losses[: losses.size], losses)
     return work.status()

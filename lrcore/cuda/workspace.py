@@ -11,10 +11,11 @@ import numpy as np
 
 from lrcore import layout
 from lrcore.cpu.workspace import allocate_curvature, allocate_ntk, allocate_spectra, allocate_weight_values
-from lrcore.cuda._target import empty, free_memory, on_gpu, put
-from lrcore.cuda.grid import on_grid
+from lrcore.cuda._target import empty, free_memory, on_gpu, to_device
+from lrcore.cuda.chain import Network
+from lrcore.cuda.grid import ON_GRID
+from lrcore.cuda.offsets import offsets_of
 from lrcore.cuda.passes import FILL
-from lrcore.cuda.places import places_of
 
 __all__ = [
     "DeviceMemoryError",
@@ -27,7 +28,7 @@ __all__ = [
     "allocate_sgd",
     "allocate_spectra",
     "allocate_weight_values",
-    "team",
+    "thread_workspaces",
 ]
 
 CHIP_SIZES = on_gpu((640, 1536, 3072, 6000), (60, 160, 400))  # numbers: 48 KB of shared memory at most for one block
@@ -59,54 +60,56 @@ def waves(blocks, needed, what):
     return list(itertools.pairwise(ends))
 
 
-def chip_size(places):
+def chip_size(offsets):
     """The smallest of CHIP_SIZES that holds a run, 0 when none does."""
-    return next((size for size in CHIP_SIZES if size >= places.size), 0)
+    return next((size for size in CHIP_SIZES if size >= offsets.size), 0)
 
 
 class Workspace:
     """The memory of one network of `widths` on the device.
 
-    places   where its parts lie (`lrcore.cuda.places`); after them come `out` and `base`, of as many numbers as there
+    offsets  where its parts lie (`lrcore.cuda.offsets`); after them come `out` and `base`, of as many numbers as there
              are parameters, and `square`, of the largest Gram matrix of a hidden layer
     memory   all numbers, flat
     state    one int64: 0, or 1 once a loss was not finite
     spread   whether launches for each pass are used, over the whole device
     chip     the size of the shared memory that holds the run, 0 for none
+    net      all of it as a `chain.Network`, for launches
     """
 
     def __init__(self, widths, dtype, stages):
         self.widths = layout.as_widths(widths)
         self.dtype = np.dtype(dtype)
-        self.places = places_of(self.widths, stages)
-        self.out = self.places.size
-        self.base = self.places.size + self.places.parameters
-        self.square = self.base + self.places.parameters
+        self.offsets = offsets_of(self.widths, stages)
+        self.out = self.offsets.size
+        self.base = self.offsets.size + self.offsets.parameters
+        self.square = self.base + self.offsets.parameters
         size = self.square + max((n * n for n in self.widths[1:-1]), default=0)
         require_memory(int(size) * self.dtype.itemsize, f"a network of widths {tuple(int(n) for n in self.widths)}")
-        self.chip = chip_size(self.places)
+        self.chip = chip_size(self.offsets)
         self.spread = self.chip == 0 and max(self.widths) > WIDEST
         self.memory = empty(size, dtype)
-        self.state = put(np.zeros(1, np.int64))
-        self.device_widths = put(self.widths)
+        self.state = to_device(np.zeros(1, np.int64))
+        self.device_widths = to_device(self.widths)
+        self.net = Network(self.memory, self.state, self.widths, self.offsets)
         self._kept = {}
 
-    def load(self, place, array):
-        """Copy an array of this side into the memory, from `place` on."""
-        self.memory[place : place + array.size].copy_to_device(np.ascontiguousarray(array, self.dtype).reshape(-1))
+    def load(self, at, array):
+        """Copy an array of this side into the memory, from `at` on."""
+        self.memory[at : at + array.size].copy_to_device(np.ascontiguousarray(array, self.dtype).reshape(-1))
 
     def keep(self, name, array):
         """The array on the device; what has the same name, size and dtype replaces what was there."""
         known = self._kept.get(name)
         if known is None or known.size != max(array.size, 1) or known.dtype != array.dtype:
-            self._kept[name] = put(array)
+            self._kept[name] = to_device(array)
         elif array.size:
             known.copy_to_device(np.ascontiguousarray(array).reshape(-1))
         return self._kept[name]
 
-    def fill(self, place, count):
-        """Zeros from `place` on."""
-        on_grid.combine(self.memory, self.state, FILL, count, self.dtype.type(0), 0, 0, place)
+    def fill(self, at, count):
+        """Zeros from `at` on."""
+        ON_GRID.combine(self.memory, self.state, FILL, count, self.dtype.type(0), 0, 0, at)
 
     def reset(self):
         """No loss was not finite yet."""
@@ -121,7 +124,7 @@ def allocate(widths, dtype=np.float64, stages=0):
     return Workspace(widths, dtype, stages)
 
 
-def team(widths, dtype=np.float64, stages=0, threads=1):
+def thread_workspaces(widths, dtype=np.float64, stages=0, threads=1):
     """The one Workspace of a run: the threads that share it are those of the device."""
     return [allocate(widths, dtype, stages)]
 
@@ -133,14 +136,14 @@ class BatchWorkspace:
         widths = layout.as_widths(widths)
         self.dtype = np.dtype(dtype)
         self.widths = widths
-        self.places = places_of(widths, stages)
-        self.device_widths = put(widths)
-        self.chip = chip_size(self.places)
+        self.offsets = offsets_of(widths, stages)
+        self.device_widths = to_device(widths)
+        self.chip = chip_size(self.offsets)
 
     @property
     def arena(self):
         """Numbers of a run that are not on chip."""
-        return 0 if self.chip else int(self.places.size)
+        return 0 if self.chip else int(self.offsets.size)
 
     def waves(self, blocks, lanes, own):
         """[(first, last + 1)] of the blocks of runs that are on the device together.
@@ -185,7 +188,7 @@ class SGDWorkspace:
         self.dtype = np.dtype(dtype)
         self.batch = batch
         self.entries = entries
-        self.device_widths = put(self.widths)
+        self.device_widths = to_device(self.widths)
         self.inner = sum(int(n) for n in widths[1:-1])
         self.floats = layout.size(widths) + batch * (2 * self.inner + 1)
         self.chip = next((size for size in CHIP_SIZES if size >= self.floats), 0)

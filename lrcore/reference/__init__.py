@@ -20,7 +20,7 @@ from lrcore.reference.metrics import (
 from lrcore.reference.ntk import ntk_apply, ntk_factors, ntk_inner, tangent_gd_steps
 from lrcore.reference.objective import objective_gd_steps, objective_loss_and_gradient, objective_rk_steps
 from lrcore.reference.path import nearest_on_path
-from lrcore.reference.products import multiply, multiply_at, multiply_bt, product
+from lrcore.reference.products import matmul_nn, matmul_nt, matmul_tn, product
 from lrcore.reference.random import draws, normals
 from lrcore.reference.sgd import batch_sgd_steps, sgd_steps
 from lrcore.reference.step import gd_steps, rk_steps
@@ -45,10 +45,10 @@ __all__ = [
     "hessian_vector",
     "lanczos",
     "loss_and_gradient",
+    "matmul_nn",
+    "matmul_nt",
+    "matmul_tn",
     "mode_strengths",
-    "multiply",
-    "multiply_at",
-    "multiply_bt",
     "nearest_on_path",
     "normals",
     "ntk_apply",

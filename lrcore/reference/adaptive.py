@@ -34,9 +34,9 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
         if not np.isfinite(losses[k]):
             return DIVERGED
         if step is None:
-            step = _taken_up(evaluate, flow, pair, state)
-        goal = (flow.first + k + 1) * flow.dt
-        while state.clock[TIME] + state.clock[STEP] < goal:
+            step = _resumed(evaluate, flow, pair, state)
+        grid_time = (flow.first + k + 1) * flow.dt
+        while state.clock[TIME] + state.clock[STEP] < grid_time:
             if state.clock[EVALUATIONS] - begun >= flow.budget:
                 losses[k] = np.nan
                 return PAUSED
@@ -45,19 +45,20 @@ def adaptive_rk_steps(params, widths, objective, flow, pair, losses, state, work
                 losses[k] = np.nan
                 return DIVERGED
         dense = pair[3]
-        theta = (goal - state.clock[TIME]) / state.clock[STEP]
+        theta = (grid_time - state.clock[TIME]) / state.clock[STEP]
         weights = dense @ theta ** np.arange(1, 5)
         params[:] = state.base + _combined(state.clock[STEP] * weights, step[0])
     return OK
 
 
-def _taken_up(evaluate, flow, pair, state):
+def _resumed(evaluate, flow, pair, state):
     """The slopes of the current step and its end; before the first step those of one of size 0."""
     base, clock = state
     _, slope = evaluate(base)
     if clock[STEP] > 0:
         return _trial(evaluate, pair, base, slope, clock[STEP])
-    length, speed = _rms(base), _rms(slope)
+    length = _rms(base)
+    speed = _rms(slope)
     h = first_trial(length, speed)
     soon = h * float(pair[0][1, 0])
     _, moved = evaluate(base + _combined([soon], [slope]))
@@ -67,8 +68,10 @@ def _taken_up(evaluate, flow, pair, state):
 
 
 def _next_step(evaluate, flow, pair, state, slopes, start):
-    """As `_taken_up`, of the step after the one with `slopes` that ended at `start`; None where it cannot be made."""
-    state.base[:], clock, growth = start, state.clock, FACTORS[-1]
+    """As `_resumed`, of the step after the one with `slopes` that ended at `start`; None where it cannot be made."""
+    state.base[:] = start
+    clock = state.clock
+    growth = FACTORS[-1]
     clock[TIME] = clock[TIME] + clock[STEP]
     clock[STEP] = 0
     while clock[TIME] < clock[TIME] + clock[NEXT] < np.inf:

@@ -14,10 +14,10 @@ def batch_gd_steps(params, widths, targets, lr, losses, statuses, work=None):
         params[i, :, j] = run
 
 
-def batch_rk_steps(params, widths, targets, dt, a, b, losses, statuses, work=None):
+def batch_rk_steps(params, widths, targets, dt, tableau, losses, statuses, work=None):
     """As `batch_gd_steps`, by a Runge–Kutta method."""
     for i, j in np.ndindex(statuses.shape):
         run = params[i, :, j].copy()
         target = targets[i, :, j].reshape(widths[-1], widths[0])
-        statuses[i, j] = rk_steps(run, widths, target, dt[i, j], a, b, losses[i, :, j])
+        statuses[i, j] = rk_steps(run, widths, target, dt[i, j], tableau, losses[i, :, j])
         params[i, :, j] = run

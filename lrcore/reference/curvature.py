@@ -14,17 +14,18 @@ def hessian_point(params, widths, objective, ridge, work=None):
 
 def hessian_vector(params, widths, objective, ridge, direction, out, work=None):
     """The derivative of every ∇_i = A_iᵀ G P_{i−1}ᵀ + 2λ W_i along the direction, by the product rule."""
-    matrices, moves = layout.layers(params, widths), layout.layers(direction, widths)
+    matrices = layout.layers(params, widths)
+    moves = layout.layers(direction, widths)
     inputs = widths[0]
     dtype = params.dtype
-    slope = grad_product(chain(matrices, inputs, dtype), objective)
+    residual = grad_product(chain(matrices, inputs, dtype), objective)
     change = grad_product_change(_chain_change(matrices, moves, inputs, dtype), objective)
     for i, part in enumerate(layout.layers(out, widths)):
         below = (matrices[:i], moves[:i], inputs)
         above = (matrices[i + 1 :], moves[i + 1 :], widths[i + 1])
         p, a = (chain(factors, size, dtype) for factors, _, size in (below, above))
         p_change, a_change = (_chain_change(*factors, dtype) for factors in (below, above))
-        part[:] = a_change.T @ slope @ p.T + a.T @ change @ p.T + a.T @ slope @ p_change.T + 2 * ridge * moves[i]
+        part[:] = a_change.T @ residual @ p.T + a.T @ change @ p.T + a.T @ residual @ p_change.T + 2 * ridge * moves[i]
 
 
 def _chain_change(matrices, moves, inputs, dtype):

@@ -9,16 +9,16 @@ from lrcore.status import DIVERGED, OK
 def diagonal_gd_steps(modes, target, weights, lr, losses, work=None):
     """Gradient descent on independent chains of numbers, modes (N, n): see `_diagonal_gradient`."""
     for k in range(losses.size):
-        losses[k], slopes = _diagonal_gradient(modes, target, weights)
+        losses[k], gradient = _diagonal_gradient(modes, target, weights)
         if not np.isfinite(losses[k]):
             return DIVERGED
-        modes -= lr * slopes
+        modes -= lr * gradient
     return OK
 
 
-def diagonal_rk_steps(modes, target, weights, dt, a, b, losses, work=None):
-    """The same by a Runge–Kutta method (a, b) with steps dt."""
-    return runge_kutta(modes, lambda point: _diagonal_gradient(point, target, weights), dt, a, b, losses)
+def diagonal_rk_steps(modes, target, weights, dt, tableau, losses, work=None):
+    """The same by a Runge–Kutta method, tableau = (a, b), with steps dt."""
+    return runge_kutta(modes, lambda point: _diagonal_gradient(point, target, weights), dt, tableau, losses)
 
 
 def _diagonal_gradient(modes, target, weights):

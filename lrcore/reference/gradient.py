@@ -12,10 +12,10 @@ def loss_and_gradient(params, widths, target, gradient, work=None):
     residual = np.empty_like(target)
     product(params, widths, residual)
     residual -= target
-    for i, slope in enumerate(layout.layers(gradient, widths)):
+    for i, grad in enumerate(layout.layers(gradient, widths)):
         above = chain(matrices[i + 1 :], widths[i + 1], params.dtype)
         below = chain(matrices[:i], widths[0], params.dtype)
-        slope[:] = above.T @ residual @ below.T
+        grad[:] = above.T @ residual @ below.T
     return params.dtype.type(0.5) * np.sum(residual**2)
 
 

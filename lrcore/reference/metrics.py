@@ -34,10 +34,10 @@ def balancedness(params, widths, out, work=None):
 def directions(params, gradient, widths, step_size, out):
     """Per layer out[i] = ‖∇_i‖, the cosine of W_i and ∇_i, and how far W_i/‖W_i‖ moves in a step −step_size · ∇_i."""
     pairs = zip(layout.layers(params, widths), layout.layers(gradient, widths), strict=True)
-    for i, (layer, slope) in enumerate(pairs):
-        moved = layer - step_size * slope
-        out[i, 0] = np.linalg.norm(slope)
-        out[i, 1] = np.sum(layer * slope) / (np.linalg.norm(layer) * np.linalg.norm(slope))
+    for i, (layer, grad) in enumerate(pairs):
+        moved = layer - step_size * grad
+        out[i, 0] = np.linalg.norm(grad)
+        out[i, 1] = np.sum(layer * grad) / (np.linalg.norm(layer) * np.linalg.norm(grad))
         out[i, 2] = np.linalg.norm(moved / np.linalg.norm(moved) - layer / np.linalg.norm(layer))
 
 

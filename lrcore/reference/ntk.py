@@ -32,13 +32,14 @@ def ntk_apply(left, right, matrix, out, work=None):
 
 
 def tangent_gd_steps(output, factors, objective, rates, losses, work=None):
-    """The slope of a network of one layer, moved by Σ_i left_i · slope · right_i."""
-    (left, right), shape = factors, objective.target.shape
+    """∂L/∂W of a network of one layer, moved by Σ_i left_i · ∂L/∂W · right_i."""
+    left, right = factors
+    shape = objective.target.shape
     ends = np.array([shape[1], shape[0]])
-    slope = np.empty_like(output)
+    grad_product = np.empty_like(output)
     for k in range(losses.size):
-        losses[k] = objective_loss_and_gradient(output, ends, objective, output.dtype.type(0), slope)
+        losses[k] = objective_loss_and_gradient(output, ends, objective, output.dtype.type(0), grad_product)
         if not np.isfinite(losses[k]):
             return DIVERGED
-        output -= rates[k] * sum(a @ slope.reshape(shape) @ b for a, b in zip(left, right, strict=True)).ravel()
+        output -= rates[k] * sum(a @ grad_product.reshape(shape) @ b for a, b in zip(left, right, strict=True)).ravel()
     return OK

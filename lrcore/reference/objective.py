@@ -12,28 +12,29 @@ def objective_loss_and_gradient(params, widths, objective, ridge, gradient, work
     """The loss of an Objective with λ Σ ‖W_i‖², each gradient from its definition."""
     product_now = np.empty(objective.target.shape, params.dtype)
     product(params, widths, product_now)
+    grad = gradient_of_layers(params, widths, grad_product(product_now, objective))
+    gradient[:] = grad + 2 * ridge * params
+    return loss_of_product(product_now, objective) + ridge * np.sum(params**2)
+
+
+def loss_of_product(product_now, objective):
+    """The loss of an Objective without the ridge."""
+    half = product_now.dtype.type(0.5)
     if len(objective.matrices):
         differences = objective.matrices @ product_now.ravel() - objective.values
-        slope = objective.weight * (differences @ objective.matrices).reshape(product_now.shape)
-        loss = objective.weight * np.sum(differences**2)
-    elif len(objective.covariance):
-        slope = (product_now - objective.target) @ objective.covariance
-        loss = np.sum(slope * (product_now - objective.target)) + 2 * objective.floor
-    else:
-        slope = objective.weights * (product_now - objective.target)
-        loss = np.sum(slope * (product_now - objective.target))
-    gradient[:] = pulled_back(params, widths, slope) + 2 * ridge * params
-    return params.dtype.type(0.5) * loss + ridge * np.sum(params**2)
+        return half * objective.weight * np.sum(differences**2)
+    difference = product_now - objective.target
+    return half * np.sum(grad_product(product_now, objective) * difference) + objective.floor
 
 
-def pulled_back(params, widths, slope):
+def gradient_of_layers(params, widths, grad_product):
     """The gradient of every layer, as one flat vector, from ∂L/∂W."""
     matrices = layout.layers(params, widths)
-    found = np.empty_like(params)
-    for i, part in enumerate(layout.layers(found, widths)):
+    gradient = np.empty_like(params)
+    for i, part in enumerate(layout.layers(gradient, widths)):
         above = chain(matrices[i + 1 :], widths[i + 1], params.dtype)
-        part[:] = above.T @ slope @ chain(matrices[:i], widths[0], params.dtype).T
-    return found
+        part[:] = above.T @ grad_product @ chain(matrices[:i], widths[0], params.dtype).T
+    return gradient
 
 
 def grad_product(product_now, objective):
@@ -69,4 +70,4 @@ def objective_rk_steps(params, widths, objective, ridge, dt, tableau, losses, wo
         gradient = np.empty_like(point)
         return objective_loss_and_gradient(point, widths, objective, ridge, gradient), gradient
 
-    return runge_kutta(params, evaluate, dt, *tableau, losses)
+    return runge_kutta(params, evaluate, dt, tableau, losses)

@@ -3,12 +3,12 @@
 import numpy as np
 
 
-def nearest_on_path(points, path, offset, best, places, lengths=None):
+def nearest_on_path(points, path, offset, best, positions, lengths=None):
     """Every point with every segment between finite rows; a row with none behind it is a segment without length."""
     finite = np.isfinite(path).all(axis=1)
     for i, point in enumerate(points):
         if not np.isfinite(point).all():
-            best[i] = places[i] = np.nan
+            best[i] = positions[i] = np.nan
             continue
         for j in np.flatnonzero(finite):
             start = path[j]
@@ -16,4 +16,4 @@ def nearest_on_path(points, path, offset, best, places, lengths=None):
             step = end - start
             t = np.clip((point - start) @ step / (step @ step), 0, 1) if step.any() else 0.0
             gap = point - end if t == 1 else point - start - t * step
-            best[i], places[i] = min((best[i], places[i]), (gap @ gap, offset + j + t))
+            best[i], positions[i] = min((best[i], positions[i]), (gap @ gap, offset + j + t))

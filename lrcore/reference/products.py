@@ -5,17 +5,17 @@ import numpy as np
 from lrcore import layout
 
 
-def multiply(a, b, out, work=None):
+def matmul_nn(a, b, out, work=None):
     """out (m, n) = a (m, k) · b (k, n)."""
     out[:] = a @ b
 
 
-def multiply_at(a, b, out, work=None):
+def matmul_tn(a, b, out, work=None):
     """out (m, n) = aᵀ · b with a (k, m), b (k, n)."""
     out[:] = a.T @ b
 
 
-def multiply_bt(a, b, out, work=None):
+def matmul_nt(a, b, out, work=None):
     """out (m, n) = a · bᵀ with a (m, k), b (n, k)."""
     out[:] = a @ b.T
 

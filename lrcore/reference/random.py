@@ -9,7 +9,9 @@ def normals(seed, stream, domain, out):
     """Box and Muller on Philox blocks, all at once; agrees with a target up to the last bits of log, cos and sin."""
     blocks = np.arange((out.size + 1) // 2, dtype=np.uint64)
     full = np.ones_like(blocks)
-    seed, stream, domain = np.uint64(seed), np.uint64(stream), np.uint64(domain)
+    seed = np.uint64(seed)
+    stream = np.uint64(stream)
+    domain = np.uint64(domain)
     counter = (blocks & MASK, blocks >> SHIFT, stream * full, domain * full)
     w0, w1, w2, w3 = philox(*counter, (seed & MASK) * full, (seed >> SHIFT) * full)
     radius = np.sqrt(-2 * np.log(uniform(w0, w1)))

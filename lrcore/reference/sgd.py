@@ -4,7 +4,7 @@ import numpy as np
 
 from lrcore.objective import FLUSH_BELOW, FLUSH_EVERY
 from lrcore.random import SAMPLE
-from lrcore.reference.objective import pulled_back
+from lrcore.reference.objective import gradient_of_layers
 from lrcore.reference.products import product
 from lrcore.reference.random import draws
 from lrcore.status import DIVERGED, OK
@@ -24,9 +24,9 @@ def sgd_steps(params, widths, entries, rates, ridges, sampling, losses, work=Non
         losses[k] = params.dtype.type(0.5) * entries.weight * np.mean(differences**2)
         if not np.isfinite(losses[k]):
             return DIVERGED
-        slope = np.zeros_like(product_now)
-        np.add.at(slope, where, entries.weight * differences / params.dtype.type(chosen.size))
-        params -= rates[k] * (pulled_back(params, widths, slope) + 2 * ridges[k] * params)
+        grad_product = np.zeros_like(product_now)
+        np.add.at(grad_product, where, entries.weight * differences / params.dtype.type(chosen.size))
+        params -= rates[k] * (gradient_of_layers(params, widths, grad_product) + 2 * ridges[k] * params)
     return OK
 
 
@@ -36,23 +36,23 @@ def _batch(sampling, count, step):
     order = np.zeros(count + 2, np.int64)
     first = step * size
     if not sampling.replacement:
-        epoch, place = divmod(step, -(-count // size))
-        first = epoch * count + place * size
-        size = min(size, count - place * size)
+        epoch, index = divmod(step, -(-count // size))
+        first = epoch * count + index * size
+        size = min(size, count - index * size)
     chosen = np.empty(size, np.int64)
     draws(sampling.seed, SAMPLE, first, sampling.replacement, order, chosen)
     return chosen
 
 
-def batch_sgd_steps(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work=None):
+def batch_sgd_steps(params, widths, entries, rates, sampling, losses, statuses, work=None):
     """One run after the other, those whose status is OK; losses are means over the steps made."""
     for i, j in np.argwhere(statuses == OK):
         run = params[i, :, j].copy()
-        found = np.full(factors.shape[1], np.nan, params.dtype)
+        run_losses = np.full(rates.factors.shape[1], np.nan, params.dtype)
         own = entries._replace(**{name: getattr(entries, name)[i, :, j] for name in ("rows", "columns", "values")})
         seed = sampling._replace(seed=sampling.seed[i, j])
-        rates = lr[i, j] * factors[0]
-        ridges = ridge[i, j] * factors[1]
-        statuses[i, j] = sgd_steps(run, widths, own, rates, ridges, seed, found)
-        losses[i, j] = found[np.isfinite(found)].sum() / max(np.isfinite(found).sum(), 1)
+        lr = rates.lr[i, j] * rates.factors[0]
+        ridge = rates.ridge[i, j] * rates.factors[1]
+        statuses[i, j] = sgd_steps(run, widths, own, lr, ridge, seed, run_losses)
+        losses[i, j] = run_losses[np.isfinite(run_losses)].sum() / max(np.isfinite(run_losses).sum(), 1)
         params[i, :, j] = run

@@ -17,27 +17,28 @@ def gd_steps(params, widths, target, lr, losses, work=None):
     return OK
 
 
-def rk_steps(params, widths, target, dt, a, b, losses, work=None):
-    """An explicit Runge–Kutta method (a, b) with steps dt on the gradient flow; losses[k] is L before step k."""
+def rk_steps(params, widths, target, dt, tableau, losses, work=None):
+    """A Runge–Kutta method, tableau = (a, b), with steps dt on the gradient flow; losses[k] is L before step k."""
 
     def evaluate(point):
         gradient = np.empty_like(point)
         return loss_and_gradient(point, widths, target, gradient), gradient
 
-    return runge_kutta(params, evaluate, dt, a, b, losses)
+    return runge_kutta(params, evaluate, dt, tableau, losses)
 
 
-def runge_kutta(point, evaluate, dt, a, b, losses):
+def runge_kutta(point, evaluate, dt, tableau, losses):
     """Steps on dx/dt = −∇L(x), changing `point`; evaluate(x) → (L, ∇L)."""
+    a, b = tableau
     for k in range(losses.size):
-        slopes = []
+        stages = []
         for s in range(b.size):
-            here = point + dt * sum((a[s, j] * slopes[j] for j in range(s)), np.zeros_like(point))
+            here = point + dt * sum((a[s, j] * stages[j] for j in range(s)), np.zeros_like(point))
             loss, gradient = evaluate(here)
             if s == 0:
                 losses[k] = loss
                 if not np.isfinite(loss):
                     return DIVERGED
-            slopes.append(-gradient)
-        point += dt * sum(b[s] * slopes[s] for s in range(b.size))
+            stages.append(-gradient)
+        point += dt * sum(b[s] * stages[s] for s in range(b.size))
     return OK

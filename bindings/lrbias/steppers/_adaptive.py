@@ -47,7 +47,7 @@ class AdaptiveStepper(Stepper):
             numbers = adaptive.Flow(ridge, flow.dt, *flow.tolerances, step, self.budget)
             return make(params, widths, objective, numbers, tableau, losses, state, work)
 
-        return together(kernel, device.workspace.team(widths, dtype, pair.stages, execution.threads))
+        return together(kernel, device.workspace.thread_workspaces(widths, dtype, pair.stages, execution.threads))
 
     def step(self, losses, step):
         noted = self._now()

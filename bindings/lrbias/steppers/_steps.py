@@ -13,7 +13,7 @@ from lrbias.devices import CPU
 from lrbias.methods import GD, SGD, GradientFlow
 from lrbias.system import together
 from lrcore import layout
-from lrcore.objective import Entries, Sampling
+from lrcore.objective import BatchRates, Entries, Sampling
 from lrcore.tableau import TABLEAUS
 
 
@@ -27,7 +27,7 @@ def steps_of(method, problem, widths, dtype, threads=1, device=CPU):
 def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
     kernels = device.kernels
     widths = layout.as_widths(widths)
-    works = device.workspace.team(widths, dtype, 0, threads)
+    works = device.workspace.thread_workspaces(widths, dtype, 0, threads)
     if method.is_plain_on(problem):
         target = device.constant(layout.aligned_copy(problem.target, dtype))
         lr = np.dtype(dtype).type(method.lr)
@@ -49,14 +49,15 @@ def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
     tableau = TABLEAUS[method.scheme]
     widths = layout.as_widths(widths)
     dt, ridge = (np.dtype(dtype).type(number) for number in (method.dt, method.ridge))
-    (a, b), works = tableau.astype(dtype), device.workspace.team(widths, dtype, tableau.stages, threads)
+    a_and_b = tableau.astype(dtype)
+    works = device.workspace.thread_workspaces(widths, dtype, tableau.stages, threads)
     if method.is_plain_on(problem):
         made = kernels.rk_steps
-        numbers = (dt, a, b)
+        numbers = (dt, a_and_b)
         goal = layout.aligned_copy(problem.target, dtype)
     else:
         made = kernels.objective_rk_steps
-        numbers = (ridge, dt, (a, b))
+        numbers = (ridge, dt, a_and_b)
         goal = problem.objective(dtype)
     goal = device.constant(goal)
     return together(lambda params, losses, _, work: made(params, widths, goal, *numbers, losses, work), works)
@@ -100,8 +101,10 @@ def _(method: GradientFlow, modes, target, weights, device=CPU):
     made = device.kernels.diagonal_rk_steps
     tableau = TABLEAUS[method.scheme]
     work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
-    (a, b), target, weights = tableau.astype(modes.dtype), device.constant(target), device.constant(weights)
-    return lambda losses: made(modes, target, weights, method.dt, a, b, losses, work)
+    a_and_b = tableau.astype(modes.dtype)
+    target = device.constant(target)
+    weights = device.constant(weights)
+    return lambda losses: made(modes, target, weights, method.dt, a_and_b, losses, work)
 
 
 def batch_steps(methods, targets, widths, dtype, device=CPU):
@@ -128,8 +131,9 @@ def _batch_of_flows(methods, targets, widths, dtype, device):
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype, tableau.stages)
     targets = device.constant(targets)
-    dt, (a, b) = _in_lanes([method.dt for method in methods], dtype), tableau.astype(dtype)
-    return lambda params, losses, statuses: made(params, widths, targets, dt, a, b, losses, statuses, work)
+    dt = _in_lanes([method.dt for method in methods], dtype)
+    a_and_b = tableau.astype(dtype)
+    return lambda params, losses, statuses: made(params, widths, targets, dt, a_and_b, losses, statuses, work)
 
 
 def many_steps(methods, problems, widths, dtype, device=CPU):
@@ -156,9 +160,9 @@ def many_steps(methods, problems, widths, dtype, device=CPU):
 
     def steps(params, count, statuses, step):
         losses = np.empty(statuses.shape, dtype)
-        factors = first.factors(step, count, dtype)
+        rates = BatchRates(lr, ridge, first.factors(step, count, dtype))
         sampling = Sampling(seeds, step, first.batch, first.replacement)
-        made(params, widths, entries, lr, ridge, factors, sampling, losses, statuses, work)
+        made(params, widths, entries, rates, sampling, losses, statuses, work)
         return losses
 
     return steps

@@ -96,7 +96,7 @@ def together(kernel, works):
 
     def steps(params, losses, step=0):
         if not state["compiled"]:
-            single = works[0]._replace(parts=1)
+            single = works[0]._replace(num_threads=1)
             kernel(params.copy(), losses[:0], step, single)
             state["compiled"] = True
         others = [pool.submit(kernel, params, losses, step, work) for work in works[1:]]

@@ -8,7 +8,7 @@ Undecorated: the host plans memory with it, and kernels find their way by it.
 from typing import NamedTuple
 
 
-class Places(NamedTuple):
+class Offsets(NamedTuple):
     """Offsets in numbers; the parts are those of a Workspace of the CPU. `size` is where the last one ends."""
 
     parameters: int
@@ -23,8 +23,8 @@ class Places(NamedTuple):
     size: int
 
 
-def places_of(widths, stages):
-    """The Places of a network of `widths`; `stages` is the number of Runge-Kutta stages, 0 for none."""
+def offsets_of(widths, stages):
+    """The Offsets of a network of `widths`; `stages` is the number of Runge-Kutta stages, 0 for none."""
     depth = widths.size - 1
     inputs = widths[0]
     outputs = widths[widths.size - 1]
@@ -43,7 +43,7 @@ def places_of(widths, stages):
     columns = back + 2 * inner * inputs
     point = columns + max(inputs, inner)
     if stages == 0:
-        return Places(parameters, target, prefix, residual, back, inner * inputs, columns, point, point, point)
+        return Offsets(parameters, target, prefix, residual, back, inner * inputs, columns, point, point, point)
     first = point + parameters
     size = first + stages * parameters
-    return Places(parameters, target, prefix, residual, back, inner * inputs, columns, point, first, size)
+    return Offsets(parameters, target, prefix, residual, back, inner * inputs, columns, point, first, size)
