@@ -1,14 +1,15 @@
 """A package of somebody else: an initialization, a problem and a metric of its own."""
 
 import itertools
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from lrbias.metrics import metric
 from lrbias.network import Drawn
-from lrbias.problems import TARGETS, Factorization, Fitted
-from lrbias.settings import Finite, Positive, one_of
+from lrbias.problems import TARGETS, Factorization, Fitted, Target
+from lrbias.settings import Finite, OneOf, Positive
 
 
 class Flat(Drawn):
@@ -26,7 +27,7 @@ class Shifted(Fitted):
 
     name = "shifted"
     selected_by = ("shift",)
-    target: one_of(TARGETS) = Field(TARGETS.read({}), description="where the target comes from")
+    target: Annotated[Target, OneOf(TARGETS)] = Field(TARGETS.read({}), description="where the target comes from")
     shift: Finite = Field(0.0, description="number that is added to every entry")
 
     def make(self, depth):

@@ -59,7 +59,7 @@ def _flag(word: str, settings: list[Setting]) -> inspect.Parameter:
 
 def _kind_flag(word: str) -> inspect.Parameter:
     kinds, table = choices()[word]
-    told = "; told by the other flags" if any(getattr(kind, "selected_by", ()) for kind in kinds) else ""
+    told = "; told by the other flags" if any(kind.selected_by for kind in kinds) else ""
     text = f"kind of {kinds.section}: {', '.join(kinds.names)} [default: {kinds.default}{told}]"
     return _parameter(word, str, None, Parameter(help=text, group=_group(word, table[0]), show_default=False))
 

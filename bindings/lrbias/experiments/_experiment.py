@@ -1,6 +1,6 @@
 """An experiment: what is fitted, by what, how, and what is recorded of it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -9,17 +9,19 @@ from lrbias.experiments._stop import Stop
 from lrbias.experiments._words import sort
 from lrbias.methods import GD, METHODS, Method
 from lrbias.metrics import Record
-from lrbias.network import INITIALIZATIONS, Drawn, Network
-from lrbias.problems import PROBLEMS, Problem
-from lrbias.settings import Settings, one_of
+from lrbias.network import INITIALIZATIONS, Drawn, Initialization, Network
+from lrbias.problems import PROBLEMS, Fitted, Problem
+from lrbias.settings import OneOf, Settings
 
 
 class Experiment(Settings):
     """One run. What is left out has the protocol's value: n = 100, r = 10, N = 3, GD with lr = 1e-3, 50 000 steps."""
 
-    problem: one_of(PROBLEMS) = Field(description="what is fitted")
-    network: one_of(INITIALIZATIONS) | None = Field(None, description="how the network starts")
-    method: one_of(METHODS) = Field(GD(), description="how it is trained")
+    problem: Annotated[Fitted, OneOf(PROBLEMS)] = Field(description="what is fitted")
+    network: Annotated[Initialization, OneOf(INITIALIZATIONS)] | None = Field(
+        None, description="how the network starts"
+    )
+    method: Annotated[Method, OneOf(METHODS)] = Field(GD(), description="how it is trained")
     record: Record = Field(Record(), description="what is recorded")
     stop: Stop = Field(Stop(), description="when the run ends early")
     run: RunOptions = Field(RunOptions(), description="how the run is made")

@@ -34,7 +34,7 @@ def _table(part: Kinds | type[Settings]) -> dict[str, Any]:
 
 def _of_kind(kinds: Kinds, model: type[Settings]) -> dict[str, Any]:
     """The table of one kind, which may leave out its name where its keys tell it."""
-    told = model.name == kinds.default or bool(getattr(model, "selected_by", ()))
+    told = model.name == kinds.default or bool(model.selected_by)
     kind = {"kind": {"const": model.name, "description": _first_line(model)}}
     table = _model(model, kind)
     return table if told else {**table, "required": ["kind", *table.get("required", [])]}

@@ -76,7 +76,7 @@ def _told_by(kinds: Kinds, keys: dict[str, Any]) -> type[Settings]:
     """The kind that has keys of its own among these."""
     for model in kinds:
         words = {word_of(name, field) for name, field in written_fields(model).items() if name in keys}
-        if words & set(getattr(model, "selected_by", ())):
+        if words & set(model.selected_by):
             return model
     return kinds.all[kinds.default]
 

@@ -236,9 +236,9 @@ def replaced_by(word: str, words: dict[str, Any]) -> set[str]:
     for kinds, _ in choices().values():
         new = chosen(kinds, {word: words[word]}) if word == kinds.word else None
         for kind in kinds:
-            if word in getattr(kind, "selected_by", ()):
+            if word in kind.selected_by:
                 new = kind
-            for group in getattr(kind, "exclusive", ()):
+            for group in kind.exclusive:
                 if word in group:
                     dropped |= set(group)
         if new is not None:

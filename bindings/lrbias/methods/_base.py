@@ -1,5 +1,6 @@
 """What all methods have."""
 
+import functools
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -8,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lrbias.errors import require
 from lrbias.methods._schedules import as_schedule, as_settings
 from lrbias.network import Network
-from lrbias.settings import Accepts, Kinds, NotNegative, Positive, Settings
+from lrbias.settings import Accepts, Kind, Kinds, NotNegative, Positive
 
 STEP_SIZE = 1e-3  # learning rate or time step of a method that is not told another
 LR_SCHEDULE = (
@@ -17,10 +18,9 @@ LR_SCHEDULE = (
 )
 
 
-def schedule_field(argument):
-    """The annotation of a schedule: see `lrbias.methods`."""
-    read = BeforeValidator(lambda value: as_schedule(argument, value))
-    return Annotated[Any, read, Accepts("a schedule, as in anneal:factor=0.1,start=0,stop=1000")]
+A_SCHEDULE = Accepts("a schedule, as in anneal:factor=0.1,start=0,stop=1000")
+LrSchedule = Annotated[Any, BeforeValidator(functools.partial(as_schedule, "lr_schedule")), A_SCHEDULE]
+RidgeSchedule = Annotated[Any, BeforeValidator(functools.partial(as_schedule, "ridge_schedule")), A_SCHEDULE]
 
 
 def factors_of(schedule, first, count):
@@ -28,7 +28,7 @@ def factors_of(schedule, first, count):
     return np.ones(count) if schedule is None else schedule.factors(first, count)
 
 
-class Method(Settings):
+class Method(Kind):
     """What all methods have: a ridge, a name for files and for people, and what they declare of themselves.
 
     Each one has a step_size beside it, the time t per step; the first one where a schedule changes it.
@@ -42,7 +42,6 @@ class Method(Settings):
     most_steps    of a run that is not told how many, where a method knows its end
     """
 
-    name: ClassVar[str]
     label: ClassVar[str]
     stochastic: ClassVar[bool] = False
     phases: ClassVar[bool] = False
@@ -111,10 +110,8 @@ class Descent(Method):
     """Methods with a learning rate: it and the ridge may follow a schedule, of which they are the largest values."""
 
     lr: Positive = Field(STEP_SIZE, description="learning rate η; a step advances the time t by it")
-    lr_schedule: schedule_field("lr_schedule") = Field(None, description=LR_SCHEDULE)
-    ridge_schedule: schedule_field("ridge_schedule") = Field(
-        None, description="how the ridge changes, in the same words; with 2ηλ < 1"
-    )
+    lr_schedule: LrSchedule = Field(None, description=LR_SCHEDULE)
+    ridge_schedule: RidgeSchedule = Field(None, description="how the ridge changes, in the same words; with 2ηλ < 1")
 
     @model_validator(mode="after")
     def _check_decay(self):

@@ -1,8 +1,8 @@
 """Gradient flow, by Runge–Kutta methods."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lrbias.errors import require
 from lrbias.methods._base import METHODS, STEP_SIZE, Method
@@ -11,7 +11,15 @@ from lrcore.tableau import PAIRS, TABLEAUS
 
 SCHEMES = (*TABLEAUS, *PAIRS)
 RTOL = 1e-6
-Scheme = Annotated[Literal[SCHEMES], Accepts("one of " + ", ".join(SCHEMES))]
+
+
+def _known_scheme(name: str) -> str:
+    if name not in SCHEMES:
+        raise ValueError("unknown scheme")
+    return name
+
+
+Scheme = Annotated[str, AfterValidator(_known_scheme), Accepts("one of " + ", ".join(SCHEMES))]
 SCHEMES_HELP = "rk4, heun or euler, which make steps of dt, or dopri5, which chooses its steps"
 
 

@@ -10,7 +10,7 @@ from lrbias.methods._base import METHODS, Method
 from lrbias.methods._flow import GradientFlow
 from lrbias.methods._gd import GD
 from lrbias.network import Network
-from lrbias.settings import Accepts, Count, Depth, Kinds, Positive, Share, Switch, Unset, one_of
+from lrbias.settings import Accepts, Count, Depth, Kinds, OneOf, Positive, Share, Switch, Unset
 from lrcore import layout
 
 INNER = Kinds("method", word="inner", default="gd", base=Method)
@@ -48,7 +48,7 @@ class GLRL(Method):
     starts_empty: ClassVar[bool] = True
     most_steps: ClassVar[int | None] = 1_000_000
     epsilon: Positive = Field(1e-6, description="strength ε of a new direction")
-    inner: Annotated[one_of(INNER), AfterValidator(_checked_inner)] = Field(
+    inner: Annotated[Method, OneOf(INNER), AfterValidator(_checked_inner)] = Field(
         GD(), description="gd or flow without ridge and schedule, which trains in a phase"
     )
     depth: Annotated[Depth, Field(ge=2), Accepts("an integer of at least 2, at most 1000")] = Field(

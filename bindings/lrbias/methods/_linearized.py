@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from lrbias.errors import require
-from lrbias.methods._base import LR_SCHEDULE, METHODS, STEP_SIZE, Method, factors_of, schedule_field
+from lrbias.methods._base import LR_SCHEDULE, METHODS, STEP_SIZE, LrSchedule, Method, factors_of
 from lrbias.network import Network
 from lrbias.settings import Positive
 
@@ -24,7 +24,7 @@ class Linearized(Method):
     label: ClassVar[str] = "linearised gradient descent"
     linear: ClassVar[bool] = True
     lr: Positive = Field(STEP_SIZE, description="learning rate η of the weights")
-    lr_schedule: schedule_field("lr_schedule") = Field(None, description=LR_SCHEDULE)
+    lr_schedule: LrSchedule = Field(None, description=LR_SCHEDULE)
 
     @model_validator(mode="after")
     def _check_ridge(self):

@@ -40,9 +40,8 @@ def _check_metrics(metrics):
     return dict(metrics) if isinstance(metrics, dict) else tuple(metrics)
 
 
-def _absorbing(name):
-    """The type of a number of `AbsorbingSets`, whose default it has where it is not set."""
-    return Annotated[Positive | None, Unset(f"{AbsorbingSets.model_fields[name].default:g}")]
+def _default_of_sets(name: str) -> Unset:
+    return Unset(f"{AbsorbingSets.model_fields[name].default:g}")
 
 
 class Record(Settings):
@@ -70,10 +69,14 @@ class Record(Settings):
     degenerate: Positive = Field(
         1e-3, description="target values closer than this, relatively, share one subspace; our choice"
     )
-    absorbing_balance: _absorbing("balance") = Field(None, description="ε_1 of the sets of absorbing_rank")
-    absorbing_slack: _absorbing("slack") = Field(None, description="ε_2 of these sets")
-    absorbing_alpha: _absorbing("alpha") = Field(None, description="α of these sets")
-    absorbing_bound: _absorbing("bound") = Field(None, description="C of these sets")
+    absorbing_balance: Annotated[Positive | None, _default_of_sets("balance")] = Field(
+        None, description="ε_1 of the sets of absorbing_rank"
+    )
+    absorbing_slack: Annotated[Positive | None, _default_of_sets("slack")] = Field(
+        None, description="ε_2 of these sets"
+    )
+    absorbing_alpha: Annotated[Positive | None, _default_of_sets("alpha")] = Field(None, description="α of these sets")
+    absorbing_bound: Annotated[Positive | None, _default_of_sets("bound")] = Field(None, description="C of these sets")
     leading: Count = Field(3, description="eigenvalues that sharpness, negative_curvature and ntk_eigenvalues record")
     eigen_tolerance: Share = Field(
         1e-6, description="how exact these are: their residuals relative to the largest eigenvalue"

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from lrbias.errors import require
 from lrbias.network._widths import ACCEPTED, as_widths
 from lrbias.problems import orthonormal
-from lrbias.settings import Accepts, Depth, Kinds, Scale, Settings, Unset
+from lrbias.settings import Accepts, Depth, Kind, Kinds, Scale, Unset
 from lrcore import layout, random
 
 GAUSSIAN = "gaussian"
@@ -23,11 +23,9 @@ class Start(NamedTuple):
     scale: float = 1.0
 
 
-class Initialization(Settings):
+class Initialization(Kind):
     """How a network starts."""
 
-    name: ClassVar[str]
-    selected_by: ClassVar[tuple[str, ...]] = ()
     output_scale: Scale = Field(
         1.0, description="the output is so many times the product of the layers; the larger, the lazier the training"
     )

@@ -150,13 +150,13 @@ class Problem:
 
     plain = False  # whether the loss is that of a whole target, which has kernels of its own
     kept: ClassVar[tuple[str, ...]] = ()  # names of `observed` by which a run knows that its loss is of this class
-    known: ClassVar[list[type["Problem"]]] = []  # classes whose losses a run can have again
+    classes: ClassVar[list[type["Problem"]]] = []  # classes whose losses a run can have again
     output_scale = 1.0  # what the product of the layers is multiplied by: see `scaled`
     errors_over = "observed entries", "hidden ones"  # what the errors "train" and "hidden" are over
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        Problem.known.append(cls)
+        Problem.classes.append(cls)
 
     @classmethod
     def restored(cls, target, observed, mean, source):

@@ -19,8 +19,8 @@ def restore(target: np.ndarray, observed: dict[str, Any], mean: bool = False, so
 def class_of(observed: dict[str, Any]) -> type[Problem]:
     """The class of the loss that keeps these arrays, the one that most of them belong to; InvalidInput for none."""
     PROBLEMS.names  # noqa: B018  asking for the kinds imports all classes
-    fitting = [cls for cls in Problem.known if set(cls.kept) <= set(observed) and bool(cls.kept) == bool(observed)]
-    names = [" and ".join(cls.kept) for cls in Problem.known if cls.kept]
+    fitting = [cls for cls in Problem.classes if set(cls.kept) <= set(observed) and bool(cls.kept) == bool(observed)]
+    names = [" and ".join(cls.kept) for cls in Problem.classes if cls.kept]
     require(bool(fitting), "observed", sorted(observed), "the arrays of a loss: " + ", or ".join(names))
     return max(fitting, key=lambda cls: len(cls.kept))
 

@@ -10,8 +10,8 @@ from lrbias.problems._completion import Completion, Sensing
 from lrbias.problems._factorization import Problem
 from lrbias.problems._observed import load_observed, restore
 from lrbias.problems._registry import PROBLEMS, Fitted
-from lrbias.problems._targets import TARGETS, Made, TargetFile, Teacher
-from lrbias.settings import Accepts, Fraction, PathOf, Seed, Switch, Word, one_of
+from lrbias.problems._targets import TARGETS, Made, Target, TargetFile, Teacher
+from lrbias.settings import Accepts, Fraction, OneOf, PathOf, Seed, Switch, Word
 
 
 @PROBLEMS.add
@@ -24,7 +24,7 @@ class ObservedEntries(Fitted):
     name: ClassVar[str] = "completion"
     selected_by: ClassVar[tuple[str, ...]] = ("observed", "fraction", "entries")
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("observed", "fraction", "entries"),)
-    target: one_of(TARGETS) = Field(Teacher(), description="where the target comes from")
+    target: Annotated[Target, OneOf(TARGETS)] = Field(Teacher(), description="where the target comes from")
     observed: Annotated[Any, PathOf("observed entries")] = Field(
         None,
         description="fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz "

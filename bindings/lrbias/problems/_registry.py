@@ -1,16 +1,11 @@
 """What is fitted, as settings: the base of all kinds, and their registry."""
 
-from typing import ClassVar
-
 from lrbias.problems._factorization import Problem
-from lrbias.settings import Kinds, Settings
+from lrbias.settings import Kind, Kinds
 
 
-class Fitted(Settings):
+class Fitted(Kind):
     """What is fitted."""
-
-    name: ClassVar[str]
-    selected_by: ClassVar[tuple[str, ...]] = ()
 
     @property
     def whole_shape(self) -> tuple[int, int] | None:

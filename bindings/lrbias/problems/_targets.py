@@ -7,8 +7,9 @@ from pydantic import BeforeValidator, Field
 
 from lrbias.errors import require
 from lrbias.problems._factorization import as_shape, load_matrix, spectrum, symmetric, teacher
-from lrbias.settings import Accepts, Count, Depth, Kinds, PathOf, Positive, Seed, Settings, Unset, Word, as_vector
+from lrbias.settings import Accepts, Count, Depth, Kind, Kinds, PathOf, Positive, Seed, Unset, Word, as_vector
 
+NUMBERS = Accepts("a list of finite numbers")
 SHAPE = "two integers (rows, columns)"
 Shape = Annotated[tuple[int, int], BeforeValidator(as_shape), Accepts(SHAPE)]
 
@@ -20,10 +21,9 @@ Crop = Annotated[
 ]
 
 
-def _as_values(argument: str) -> Any:
-    """The type of a list of numbers, called so in a sentence."""
-    read = BeforeValidator(lambda values: tuple(as_vector(argument, values).tolist()))
-    return Annotated[tuple[float, ...], read, Accepts("a list of finite numbers")]
+def _as_values(argument: str) -> BeforeValidator:
+    """Reads a list of numbers, called so in a sentence."""
+    return BeforeValidator(lambda values: tuple(as_vector(argument, values).tolist()))
 
 
 class Made(NamedTuple):
@@ -33,11 +33,8 @@ class Made(NamedTuple):
     source: dict[str, Any]
 
 
-class Target(Settings):
+class Target(Kind):
     """Where a target comes from."""
-
-    name: ClassVar[str]
-    selected_by: ClassVar[tuple[str, ...]] = ()
 
     def make(self, depth: int) -> Made:
         """The matrix. depth: that of the network which is to learn it. Raises InvalidInput."""
@@ -94,7 +91,9 @@ class SingularValues(Target):
     name: ClassVar[str] = "singular_values"
     selected_by: ClassVar[tuple[str, ...]] = ("values",)
     shape: Shape = Field((100, 100), description="rows and columns of the target")
-    values: _as_values("values") = Field(description="singular values of the target, instead of a teacher's")
+    values: Annotated[tuple[float, ...], _as_values("values"), NUMBERS] = Field(
+        description="singular values of the target, instead of a teacher's"
+    )
     seed: Annotated[Seed, Word("teacher_seed")] = Field(0, description="seed of the target")
 
     def make(self, depth: int) -> Made:
@@ -109,7 +108,7 @@ class Eigenvalues(Target):
     name: ClassVar[str] = "eigenvalues"
     selected_by: ClassVar[tuple[str, ...]] = ("eigenvalues",)
     shape: Shape = Field((100, 100), description="rows and columns of the target")
-    eigenvalues: _as_values("eigenvalues") = Field(
+    eigenvalues: Annotated[tuple[float, ...], _as_values("eigenvalues"), NUMBERS] = Field(
         description="eigenvalues of a symmetric target, instead of a teacher's"
     )
     seed: Annotated[Seed, Word("teacher_seed")] = Field(0, description="seed of the target")

@@ -1,13 +1,13 @@
 """A whole target."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from lrbias.problems._factorization import Factorization, Problem
 from lrbias.problems._registry import PROBLEMS, Fitted
-from lrbias.problems._targets import TARGETS, Teacher
-from lrbias.settings import one_of
+from lrbias.problems._targets import TARGETS, Target, Teacher
+from lrbias.settings import OneOf
 
 
 @PROBLEMS.add
@@ -15,7 +15,7 @@ class WholeTarget(Fitted):
     """The loss ½‖W − target‖² of a whole target: see `lb.Factorization`."""
 
     name: ClassVar[str] = "factorization"
-    target: one_of(TARGETS) = Field(Teacher(), description="where the target comes from")
+    target: Annotated[Target, OneOf(TARGETS)] = Field(Teacher(), description="where the target comes from")
 
     @property
     def whole_shape(self) -> tuple[int, int] | None:

@@ -14,10 +14,11 @@ from ._fields import either as either
 from ._fields import names_a_file as names_a_file
 from ._fields import plain_type as plain_type
 from ._fields import word_of as word_of
+from ._kinds import Kind as Kind
 from ._kinds import Kinds as Kinds
+from ._kinds import OneOf as OneOf
 from ._kinds import kinds_of as kinds_of
 from ._kinds import load_entry_point as load_entry_point
-from ._kinds import one_of as one_of
 from ._models import Compress as Compress
 from ._models import Count as Count
 from ._models import Depth as Depth

@@ -13,14 +13,31 @@ import importlib
 import pkgutil
 from collections.abc import Collection, Iterator
 from importlib.metadata import entry_points
-from typing import Annotated, Any
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.settings._fields import either
 from lrbias.settings._models import Settings, did_you_mean
+
+K = TypeVar("K", bound="Kind")
+
+
+class Kind(Settings):
+    """One of several things that a part of an experiment can be.
+
+    name         what names it: a flag, or `kind` in a table
+    selected_by  words that select it where no kind is named
+    exclusive    groups of words of which one at most is given
+    """
+
+    name: ClassVar[str]
+    selected_by: ClassVar[tuple[str, ...]] = ()
+    exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
 
 class Kinds:
@@ -35,7 +52,7 @@ class Kinds:
     """
 
     def __init__(
-        self, section: str, word: str, default: str, base: Any, home: str | None = None, group: str | None = None
+        self, section: str, word: str, default: str, base: type[Kind], home: str | None = None, group: str | None = None
     ):
         self.section = section
         self.word = word
@@ -43,15 +60,15 @@ class Kinds:
         self.base = base
         self.home = home
         self.group = group
-        self._known: dict[str, type[Settings]] = {}
+        self._known: dict[str, type[Kind]] = {}
 
-    def add(self, kind: type[Settings]) -> type[Settings]:
+    def add(self, kind: type[K]) -> type[K]:
         """Register a kind; as a decorator it returns the class."""
         self._known[kind.name] = kind
         return kind
 
     @functools.cached_property
-    def all(self) -> dict[str, type[Settings]]:
+    def all(self) -> dict[str, type[Kind]]:
         """{name: class}, with those of other packages: the default first, then by name."""
         if self.home is not None:
             for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__, f"{self.home}."):
@@ -61,24 +78,24 @@ class Kinds:
                 self.add(load_entry_point(point, self.base))
         return dict(sorted(self._known.items(), key=lambda item: (item[0] != self.default, item[0])))
 
-    def __iter__(self) -> Iterator[type[Settings]]:
+    def __iter__(self) -> Iterator[type[Kind]]:
         return iter(self.all.values())
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.all)
 
-    def find(self, name: Any) -> type[Settings]:
+    def find(self, name: Any) -> type[Kind]:
         """The kind of this name, or InvalidInput."""
         known = isinstance(name, str) and name in self.all
         near = did_you_mean(name, self.all) if isinstance(name, str) else ""
         require(known, self.word, name, either(self.names) + near)
         return self.all[name]
 
-    def choose(self, words: Collection[str]) -> type[Settings]:
+    def choose(self, words: Collection[str]) -> type[Kind]:
         """The kind of a part whose kind is not named: the one that some of these words are about, else the default."""
         for kind in self:
-            if set(getattr(kind, "selected_by", ())) & set(words):
+            if set(kind.selected_by) & set(words):
                 return kind
         return self.all[self.default]
 
@@ -93,15 +110,14 @@ class Kinds:
 
 
 class OneOf:
-    """The field is one of these kinds, which has settings of its own."""
+    """The field is one of these kinds, which has settings of its own: `target: Annotated[Target, OneOf(TARGETS)]`."""
 
     def __init__(self, kinds: Kinds):
         self.kinds = kinds
 
-
-def one_of(kinds: Kinds) -> Any:
-    """The type of a field that is one of `kinds`."""
-    return Annotated[kinds.base, OneOf(kinds), BeforeValidator(kinds.read)]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A table is read as the kind that it names."""
+        return no_info_before_validator_function(self.kinds.read, handler(source))
 
 
 def kinds_of(field: FieldInfo) -> Kinds | None:
