@@ -118,28 +118,59 @@ def test_every_word_is_a_flag_with_its_default(help_page):
     assert help_page.count("[default") >= len({setting.word for setting in optional} | set(choices()))
 
 
-def test_words_of_other_packages(tmp_path):
-    """A kind of initialization and of problem, and a metric, of a package that is installed."""
+@pytest.fixture
+def ask(tmp_path):
+    """The command line where the package of tests/plugin is installed."""
     environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
 
-    def ask(*words):
-        command = [sys.executable, "-m", "lrbias", *words]
+    def ask(words):
+        command = [sys.executable, "-m", "lrbias", *words.split()]
         return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
 
-    shown = ask("run", "--help")
+    return ask
+
+
+SMALL = "--shape 4 3 --rank 2 --depth 2 --metrics trace --quiet --no-figures"
+
+
+def test_words_of_other_packages(ask, tmp_path):
+    """A kind of initialization and of problem, and a metric: flag, file, run, document."""
+    shown = ask("run --help")
     assert "--height" in shown
     assert "number that is added to every entry" in shown
     assert '"shift"' in ask("schema")
-    words = "--shape 4 3 --rank 2 --depth 2 --shift 1 --init flat --height 0.5 --metrics trace --steps 20 --lr 0.01"
-    ask("run", *words.split(), "--quiet", "--no-figures", "-o", "run")
+    ask(f"run {SMALL} --shift 1 --init flat --height 0.5 --steps 20 --lr 0.01 -o run")
     run = lb.open(tmp_path / "run")
     assert run.settings["height"] == 0.5
     assert run["product/trace"][0] == pytest.approx(3 * 4 * 0.25)
     assert np.linalg.matrix_rank(run.target) == 3, "the shift adds a direction"
-    ask("run", "run/experiment.toml", "--quiet", "--no-figures", "-o", "again")
+    ask("run run/experiment.toml --quiet --no-figures -o again")
     assert np.array_equal(lb.open(tmp_path / "again").losses, run.losses)
-    ask("resume", "run", "--steps", "30", "--quiet", "--no-figures")
-    assert lb.open(tmp_path / "run").step == 30
+
+
+def test_a_method_of_another_package(ask, tmp_path):
+    """Its steps are its own, and so is what a checkpoint keeps of them."""
+    words = f"run {SMALL} --method heavy_ball --momentum 0.5 --lr 0.01 --gamma 0.5"
+    ask(f"{words} --steps 60 -o whole")
+    ask(f"{words} --steps 35 --checkpoint-every 20 -o run")
+    ask("resume run --steps 60 --quiet --no-figures")
+    whole, run = (lb.open(tmp_path / name)._source for name in ("whole", "run"))
+    assert np.array_equal(run.read("losses", 0, 61), whole.read("losses", 0, 61))
+    assert whole.read("losses", 60, 61) < whole.read("losses", 0, 1)
+
+
+def test_a_metric_is_read_by_its_name():
+    problem = lb.Factorization(np.diag([2.0, 1.0, 0.5]))
+    record = lb.Record(every=5, metrics={"sharpness": 10, "stable_rank": 5, "mine": lambda network: network.widths[0]})
+    run = lb.train(problem, lb.Network.gaussian((3, 3, 3)), lb.GD(lr=0.01), 20, record, forecast=False)
+    assert run.metrics["sharpness"] == ["hessian/largest", "hessian/largest_products"]
+    assert np.array_equal(run["sharpness"], run["hessian/largest"])
+    assert run.steps_of("sharpness").tolist() == [0, 10, 20]
+    assert np.array_equal(run["stable_rank"], run["product/stable_rank"])
+    assert np.array_equal(run.rows("stable_rank", 1, 3), run["product/stable_rank"][1:3])
+    assert run["mine"].tolist() == [3] * 5
+    with pytest.raises(lb.InvalidInput, match="'balancedness' was not recorded"):
+        run["balancedness"]
 
 
 def test_a_package_that_does_not_load_is_named(tmp_path):

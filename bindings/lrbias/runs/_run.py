@@ -1,5 +1,6 @@
 """Reading a run: while it is written, after it ended, or from memory."""
 
+import functools
 from dataclasses import asdict
 
 import numpy as np
@@ -70,6 +71,7 @@ class Run(RunReader):
     """A recorded run of a deep linear network.
 
     run["layer/1/stable_rank"]   rows of one quantity, first axis = records; `run.names` lists them
+    run["sharpness"]             of a metric: the first quantity that it recorded; `run.metrics` lists all of each
     run.steps_of(name)           the steps of these rows
     run.loss, run.steps          the loss at every `Record.every` steps, and these steps
     run.losses                   the loss of every step: losses[k] belongs to the network after k steps
@@ -118,14 +120,34 @@ class Run(RunReader):
         return self.method.fits_whole(self.problem) and not self.method.stochastic
 
     def __getitem__(self, name):
-        return self.loss if isinstance(name, str) and name == "loss" else super().__getitem__(name)
+        return self.loss if isinstance(name, str) and name == "loss" else super().__getitem__(self._stored(name))
+
+    def rows(self, name, first, last):
+        return super().rows(self._stored(name), first, last)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, list[str]]:
+        """{metric: the names of what it recorded in this run}; run[metric] is the first of them."""
+        from lrbias.metrics import METRICS, Setup  # which need the kernels, and a plain reader does not
+
+        method, record, _ = parts_of(self.path, self._config)
+        setup = Setup(self.problem, self.widths, np.float64, record, method)
+        chosen = [name for name in record.intervals() if name in METRICS]
+        keys = {name: [key for key, *_ in METRICS[name].quantities(setup)] for name in chosen}
+        return {name: [key for key in listed if key in self] for name, listed in keys.items()}
+
+    def _stored(self, name):
+        """The name of the quantity that is meant by a name, or by that of a metric."""
+        if not isinstance(name, str) or name in self:
+            return name
+        return next(iter(self.metrics.get(name, ())), name)
 
     def _known(self):
         return ", ".join(["loss", *self.names])
 
     def steps_of(self, name):
         """The steps at which a quantity was recorded."""
-        return self.steps if isinstance(name, str) and name == "loss" else super().steps_of(name)
+        return self.steps if isinstance(name, str) and name == "loss" else super().steps_of(self._stored(name))
 
     @property
     def losses(self):
