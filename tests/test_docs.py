@@ -12,7 +12,7 @@ import pytest
 import lrbias as lb
 from conftest import ROOT
 from lrbias.cli import _app as cli
-from lrbias.studies.protocol import _runs as protocol_study
+from lrbias.studies.protocol._parameters import ProtocolParameters
 
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -116,7 +116,7 @@ def test_the_first_block_of_the_readme_trains_what_the_protocol_file_does(monkey
 
 def test_the_other_start_differs_in_its_size_and_length_only():
     larger, protocol = _written("larger_start.toml"), _written("protocol.toml")
-    assert larger["network"].settings()["gamma"] == protocol_study.BASE["gamma"]
+    assert larger["network"].settings()["gamma"] == ProtocolParameters().gamma
     _assert_same({**larger, "network": protocol["network"], "steps": protocol["steps"]}, protocol)
 
 

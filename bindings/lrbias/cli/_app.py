@@ -11,6 +11,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
+from lrbias.cli import _reproduce as reproducing
 from lrbias.cli import _runs as runs
 from lrbias.cli import _studies as studies
 from lrbias.cli import _warmup as warming
@@ -28,7 +29,6 @@ for command in (
     runs.run,
     runs.resume,
     studies.sweep,
-    studies.reproduce,
     runs.plot,
     runs.info,
     runs.compare,
@@ -36,6 +36,7 @@ for command in (
     warming.warmup,
 ):
     app.command(command)
+app.command(reproducing.reproduce, help_flags=())  # that of a study shows its own flags
 
 
 def main(arguments=None):

@@ -1,2 +1,1 @@
-from ._study import Study as Study
-from ._tables import RankFindings as RankFindings
+from ._study import Galanti as Galanti
