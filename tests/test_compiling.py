@@ -60,7 +60,7 @@ def test_compilation_is_not_said_where_nothing_is_shown(announcement, capsys, wa
 def test_the_time_of_compilation_is_no_training(small, monkeypatch):
     """A clock that only compilation moves."""
     spent = iter(range(10**9))
-    monkeypatch.setattr(compiling, "seconds", lambda: 1000.0 * next(spent))
+    monkeypatch.setattr("lrbias.training._training.compile_seconds", lambda: 1000.0 * next(spent))
     run = lb.train(*small, steps=20, progress=False, forecast=False)
     assert run.elapsed < 0  # the thousands were taken off
 
@@ -68,7 +68,7 @@ def test_the_time_of_compilation_is_no_training(small, monkeypatch):
 def test_speed_is_that_of_training(monkeypatch):
     times, compiled = iter([0.0, 30.0]), iter([0.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr(compiling, "seconds", lambda: next(compiled))
+    monkeypatch.setattr(progress, "compile_seconds", lambda: next(compiled))
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     shown = progress.Plain()
     shown.start(0, 300)

@@ -128,7 +128,8 @@ def test_a_figure_that_fails_costs_neither_the_facts_nor_the_others(work, capsys
 def test_a_matplotlib_that_does_not_load_costs_no_run(work, capsys, monkeypatch):
     """As with an MPLBACKEND that is none."""
     monkeypatch.setitem(sys.modules, "lrbias.plots._figures", None)
-    monkeypatch.delattr("lrbias.plots._figures", raising=False)
+    for loaded in ("_figures", "save"):
+        monkeypatch.delattr(f"lrbias.plots.{loaded}", raising=False)
     code, out, err = call(capsys, f"{WORDS} -o run")
     assert (code, "finished at step 50" in out) == (0, True)
     assert "lrbias plot run" in err

@@ -161,7 +161,7 @@ def importing(name, *others):
 builtins.__import__ = importing
 """
 TWICE = """
-import lrbias.training as training
+from lrbias.training import _training as training
 def twice(*arguments):
     for _ in range(2):
         signal.raise_signal(signal.{name})

@@ -192,7 +192,7 @@ def test_a_tracker_goes_on_in_its_folder_and_can_go_back(tmp_path):
 def test_a_killed_process_keeps_what_was_committed(tmp_path):
     script = f"""
 import os, signal, torch, lrbias as lb
-from lrbias.nn import tracker as module
+from lrbias.nn import _tracker as module
 module.COMMIT_SECONDS = 0.0
 model = torch.nn.Linear(4, 4)
 tracker = lb.nn.RankTracker(model, store={str(tmp_path / "run")!r})
