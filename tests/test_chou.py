@@ -63,6 +63,7 @@ def test_dominant_eigenvalues_are_recovered_first(recovery):
 
 
 def test_the_bound_holds_for_the_examples(recovery):
+    held = 0
     for example in (1, 2):
         run = recovery.runs[f"example-{example}-identical"]
         layers = np.abs(run["product/eigenvalues_in_basis"]) ** (1 / 3)
@@ -73,6 +74,8 @@ def test_the_bound_holds_for_the_examples(recovery):
             if bound <= run.step:
                 assert close.any()
                 assert steps[close.argmax()] <= bound + run.settings["every"]
+                held += 1
+    assert held >= 6, "of 8 eigenvalues"
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])

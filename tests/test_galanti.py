@@ -43,7 +43,13 @@ def tiny():
         "mixed": {**DIGITS, "network": "mixed", "width": 4, "depth": 1, "steps": 4},
         "wide": {**mlp, "width": 40},
     }
-    return Scale(networks, axes, (axis("mlp", "lr", (0.05, 0.1), zero, "12"),), others, maps, center)
+    wide = {"batch": 2, "lr": 1.0, "weight_decay": 0.3}  # which forgets within a few steps
+    return Scale(networks, axes, (axis("mlp", "lr", (0.05, 0.1), zero, "12"),), others, maps, wide)
+
+
+def _values(run):
+    """(records, values) of every matrix."""
+    return [run[f"layer/{layer.name}/singular_values"] for layer in run.layers]
 
 
 def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
@@ -62,12 +68,17 @@ def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
     assert control["rank"]["with_decay"] == np.ptp([cell["mean"] for cell in found.axis_rows()[1]["values"]])
     run = found.study.opened("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
     assert last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
+    assert min(len(rows) for rows in found.gradients.values()) >= 3
     for row in found.gradients["mixed"] + found.gradients["mlp"]:
         assert 0 < row["sample"] <= row["sample_bound"]
         assert row["batch"] <= row["batch_bound"]
     bounds = found.bound_rows()
     assert [row["bound"] for row in bounds] == sorted(row["bound"] for row in bounds)
-    assert all(row["largest"] <= row["bound"] for row in bounds)
+    for row in bounds[:-1]:
+        start = [values[0] > row["epsilon"] * values[0, 0] for values in _values(found.wide)]
+        assert max(int(above.sum()) for above in start) > row["bound"] >= row["largest"], "training brings them below"
+        assert row["below_width"]
+    assert bounds[-1]["largest"] > bounds[-1]["bound"], "whose norms have not settled: so it is told"
     written = {path.name for path in found.save(("png",))}
     assert {
         "galanti.md",
@@ -78,7 +89,9 @@ def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
         "bound.png",
         "mixed.png",
     } <= written
-    assert "## Without weight decay" in (work / "study/galanti.md").read_text()
+    text = (work / "study/galanti.md").read_text()
+    assert "## Without weight decay" in text
+    assert "The bound is exceeded." in text
     assert json.loads((work / "study/galanti.json").read_text())["axes"][0]["rank"] == by_decay["rank"]
     before = {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
     code, _, _ = call(capsys, "report study -o page.html --quiet")  # reads, and makes nothing again

@@ -17,6 +17,7 @@ from lrbias.studies.glrl._problems import counterexample, graph
 from lrbias.studies.glrl._tables import start_for
 
 SMALL = {  # few starts, coarse paths and one completion
+    "spectrum": (7.0, 5.0, 3.0),
     "large_scales": (1e-2, 1e-8),
     "fractions": (0.8,),
     "instances": 1,
@@ -25,7 +26,7 @@ SMALL = {  # few starts, coarse paths and one completion
     "random_scales": (1e-2, 1e-4),
     "greedy_dt": {2: 0.03, 3: 0.03, 4: 0.03},
     "epsilons": {2: 1e-10, 3: 1e-4, 4: 1e-3},
-    "settled": 30.0,
+    "settled": 20.0,
     "levels": (0.1, 0.05),
 }
 
@@ -58,18 +59,24 @@ def test_the_power_at_depth_two_is_the_expected_one(findings):
 
 
 def test_deeper_networks_get_there_from_larger_starts(findings):
-    for row in findings.level_table():
+    rows = findings.level_table()
+    assert [row["distance"] for row in rows] == list(SMALL["levels"])
+    for row in rows:
         assert row["alpha"][2] < 0.1 * row["alpha"][3]
 
 
 def test_phases_end_at_best_approximations(findings):
-    for row in findings.factorization_table():
-        assert row["ranks"] == [1, 2, 3, 4]
+    rows = findings.factorization_table()
+    assert [(row["depth"], row["tied"]) for row in rows] == [(2, True), (2, False), (3, False), (4, False)]
+    for row in rows:
+        assert row["ranks"] == [1, 2, 3]
         assert row["largest_error"] < 1e-8
 
 
 def test_the_counterexample(findings):
-    for row in findings.counterexample_table():
+    rows = findings.counterexample_table()
+    assert [row["R"] for row in rows] == [2, 3, 5]
+    for row in rows:
         assert (row["phases"], row["rank"]) == (1, 1)
         assert row["greedy"] == pytest.approx(row["expected"], abs=1e-6)
         assert row["least"] == pytest.approx(row["expected_least"], rel=1e-4)

@@ -21,6 +21,7 @@ SMALL = {
     "scaled_width": 30,
     "shares": (0.8, 1.2, 1.6),
     "edge_steps": 1000,
+    "edge_every": 20,
     "saddle_size": 6,
     "saddle_values": (8.0, 2.5),
     "update_size": 20,

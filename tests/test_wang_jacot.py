@@ -18,6 +18,7 @@ from lrbias.studies.wang_jacot._parameters import BASELINES, NOISE, SCHEDULES, S
 SMALL = {  # few instances, cells and baselines
     "steps": 1000,
     "seeds": 1,
+    "records": 50,
     "instances": 2,
     "weights": (1e-3, 1e-2),
     "phase_lrs": (0.05, 0.1, 3.0),

@@ -24,8 +24,8 @@ def reproduce(*words: Annotated[str, Parameter(show=False, allow_leading_hyphen=
 
     names = study_names()
     name = next((word for word in words if word in names), None)
-    if name is None and words and words[0] in HELP:
-        return _app(all_studies())(list(words))
+    if name is None and not set(HELP).isdisjoint(words):
+        return _app(all_studies())(HELP[:1])
     if name is None:
         name = next((word for word in words if not word.startswith("-")), "")
     study = find_study(name)

@@ -24,7 +24,6 @@ RISE = (0.5, 0.6)  # γ before and behind the transition
 EDGE_SIZE = 8
 EDGE_VALUES = (3.0, 2.0, 1.0)
 EDGE_GAMMA = 0.8
-EDGE_EVERY = 2
 UNBALANCED = 5.0
 SADDLE_DT = 0.05
 DRIFT_GAMMA = 0.6
@@ -94,6 +93,7 @@ class RegimeParameters(Parameters):
         (0.6, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.9), title="of the largest rate that is stable where the flow ends"
     )
     edge_steps: Count = Field(2000, title="of the runs at the edge of stability")
+    edge_every: Count = Field(2, title="steps between their records")
     saddle_size: Count = Field(20, title="neurons a layer of the flows from saddle to saddle")
     saddle_values: Positives = Field((8.0, 2.5, 0.8, 0.25), title="singular values of their target")
     saddle_starts: SaddleStarts = Field(

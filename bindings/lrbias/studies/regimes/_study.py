@@ -17,7 +17,6 @@ from lrbias.studies.regimes._parameters import (
     BIAS_START,
     DEPTH,
     DRIFT_GAMMA,
-    EDGE_EVERY,
     EDGE_SIZE,
     EDGE_VALUES,
     FITTED,
@@ -112,7 +111,7 @@ class Regimes(Study):
         record = Record(every=20, metrics={"sharpness": 20, "balancedness": 20})
         flow = self._made("edge/flow", problem, network, GradientFlow(dt=0.1, scheme="dopri5"), 2000, record)
         limit = 2 / float(flow["hessian/largest"][-1, 0])
-        record = Record(every=EDGE_EVERY, metrics=("sharpness", "balancedness"))
+        record = Record(every=own.edge_every, metrics=("sharpness", "balancedness"))
         runs = {}
         for share in own.shares:
             name = f"edge/share={share:g}"

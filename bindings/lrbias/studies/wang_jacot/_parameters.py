@@ -69,6 +69,7 @@ def _geometric(first, last, count):
 class WangJacotParameters(Parameters):
     steps: Count = Field(MILLION, title="of a one-way trajectory; what the other parts take is in proportion")
     seeds: Count = Field(20, title="of each cell of the phase diagram; other numbers of runs are in proportion")
+    records: Count = Field(500, title="of a one-way trajectory")
     samplings: Samplings = Field(
         ((1, True), (1, False), (2, True), (2, False), (4, True), (4, False)),
         title="batch sizes, with and without replacement",

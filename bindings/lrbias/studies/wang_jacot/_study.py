@@ -37,7 +37,7 @@ from lrbias.sweeps import ensemble
 from lrbias.system import cores
 
 TIMED_RUNS = 64
-ROWS = 500 * 12  # bytes of the records of a run
+RECORD = 12  # bytes of a record of a run
 FILES = 3000  # bytes of a run beside them
 
 
@@ -61,7 +61,7 @@ class WangJacot(Study):
         runs = sum(counts.values())
         trained = sum(share * count for share, count in counts.items()) * own.steps
         seconds = trained * self._seconds_per_step() / self._threads()
-        return {"runs": runs, "seconds": seconds, "bytes": runs * (ROWS + FILES)}
+        return {"runs": runs, "seconds": seconds, "bytes": runs * (own.records * RECORD + FILES)}
 
     def _counts(self):
         """{share of the steps: runs}."""
@@ -103,7 +103,7 @@ class WangJacot(Study):
 
     @property
     def _every(self):
-        return max(self.parameters.steps // 500, 1)
+        return max(self.parameters.steps // self.parameters.records, 1)
 
     def _runs(self, whole):
         """A number of runs in proportion to the seeds, of which 20 are the whole study."""
