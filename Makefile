@@ -47,8 +47,11 @@ data:
 ## evidence: the slow proofs (kills at every store write and at random times), then the studies (more than two hours)
 evidence: .venv/test data
 	$(BIN)/python -m pytest -m evidence -s
-	$(BIN)/lrbias reproduce galanti
+	$(BIN)/lrbias reproduce chou
+	$(BIN)/lrbias reproduce glrl
+	$(BIN)/lrbias reproduce regimes
 	$(BIN)/lrbias reproduce wang-jacot
+	$(BIN)/lrbias reproduce galanti
 	$(BIN)/lrbias reproduce protocol
 
 .venv/created:

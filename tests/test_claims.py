@@ -9,12 +9,11 @@ import pytest
 import lrbias as lb
 from lrbias.cli import main
 from lrbias.experiments import Experiment
-from lrbias.studies._reproduce import read_evidence
 from lrbias.studies.protocol import _claims as claims
-from lrbias.studies.protocol import _runs as protocol
+from lrbias.studies.protocol import _parameters as protocol
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
-METRICS = protocol.BASE["metrics"]
+METRICS = protocol.METRICS
 
 
 def _run(**changes):
@@ -79,33 +78,14 @@ def test_the_flow_is_smoother_the_nearer_gd_is_to_its_limit():
     assert 1 < ratios[0] < ratios[1] < ratios[2]
 
 
-def _small_study(steps, seeds):
-    base = {"steps": steps, "metrics": METRICS, "teacher_seed": 1, "scale": 4.0, "teacher_depth": 3, "gamma": 1.0}
-    made = {}
-    for method, step in protocol.STEP_KEY.items():
-        square = {"seed": list(range(seeds)), "rank": [3], "depth": [2, 3, 4], step: [0.01, 0.02]}
-        made[f"square-{method}"] = {**base, "method": method, "shape": [20, 20]}, square
-    return made
+SMALL = {"parts": ("square",), "shape": (20, 20), "ranks": (3,), "depths": (2, 3, 4), "step_sizes": (0.01, 0.02)}
 
 
-def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(protocol, "sweeps", _small_study)
-    words = [
-        "reproduce",
-        "protocol",
-        "-o",
-        str(tmp_path / "study"),
-        "--steps",
-        "1500",
-        "--seeds",
-        "2",
-        "--format",
-        "png",
-        "--workers",
-        "1",
-    ]
+def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys):
+    flags = [f"--{name.replace('_', '-')} {' '.join(map(str, values))}" for name, values in SMALL.items()]
+    words = f"--steps 1500 --seeds 2 --gamma 1 --scale 4 --format png --workers 1 --json {' '.join(flags)}"
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--json"])
+        main(["reproduce", "protocol", "-o", str(tmp_path / "study"), *words.split()])
     assert ended.value.code == 0
     printed = capsys.readouterr()
     assert "24 runs, about" in printed.err
@@ -127,21 +107,21 @@ def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys, monkeypatch):
         assert len(list(csv.DictReader(file))) == len(facts["settings"])
     text = (study / "evidence.md").read_text()
     assert "24 runs: 24 finished." in text
-    assert str(read_evidence(study)) + "\n" == text
+    assert str(lb.read_evidence(study)) + "\n" == text
     for sentence in claims.CLAIMS.values():
         assert f"## {sentence}" in text
 
 
-def test_a_study_too_short_to_learn_anything_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(protocol, "sweeps", _small_study)
-    evidence = lb.reproduce("protocol", tmp_path / "study", steps=25, seeds=1, workers=1, progress=False)
+def test_a_study_too_short_to_learn_anything_says_so(tmp_path):
+    sizes = {**SMALL, "steps": 25, "seeds": 1, "gamma": 1.0, "scale": 4.0}
+    evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False, **sizes)
     assert {row["verdict"] for row in evidence.table()} == {"not judged"}
     assert len(evidence.save(("png",))) == 7
     assert "**not judged**" in str(evidence)
 
 
 def test_the_protocol_has_the_runs_that_it_asks_for():
-    sweeps = protocol.sweeps()
+    sweeps = protocol.ProtocolParameters().sweeps()
     base, over = sweeps["square-gd"]
     assert (over["rank"], over["depth"], over["lr"]) == ([5, 10, 20], [2, 3, 4, 5], [1e-4, 1e-3, 1e-2])
     assert base["shape"] == [100, 100]
@@ -162,4 +142,4 @@ def test_bad_words_are_refused(words, tmp_path, capsys, monkeypatch):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(lb.InvalidInput, match="store"):
-        read_evidence(tmp_path)
+        lb.read_evidence(tmp_path)

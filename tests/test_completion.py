@@ -239,6 +239,7 @@ def test_measuring_single_entries_is_completion(mean):
     method = lb.GD(lr=0.4 if mean else 0.02, ridge=0.01)
     runs = [lb.train(**settings(problem=each, method=method, record=record)) for each in (problem, measured)]
     assert np.allclose(runs[0].losses, runs[1].losses, rtol=1e-12, atol=1e-14)
+    assert runs[0].names == runs[1].names
     for name in runs[0].names:
         assert np.allclose(runs[0][name], runs[1][name], rtol=1e-11, atol=1e-12), name
 

@@ -111,7 +111,8 @@ def test_pytorch_is_imported_for_real_networks_alone():
     """And nothing of the rest reads them: a recorded run is opened, drawn and reported without it."""
     found = {path for path in _importing("torch") if path.startswith(("lrcore", "bindings"))}
     assert all(
-        path.startswith("bindings/lrbias/nn/") or path == "bindings/lrbias/studies/galanti/_study.py" for path in found
+        path.startswith("bindings/lrbias/nn/") or path == "bindings/lrbias/studies/galanti/_training.py"
+        for path in found
     )
     assert len(found) > 5
     _run(

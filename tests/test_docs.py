@@ -1,10 +1,11 @@
 """What the documents show works as written."""
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import pytest
 import lrbias as lb
 from conftest import ROOT
 from lrbias.cli import _app as cli
-from lrbias.studies.protocol import _runs as protocol_study
+from lrbias.cli import _reproduce as reproducing
+from lrbias.studies import find_study
+from lrbias.studies.protocol._parameters import ProtocolParameters
 
+EVERYWHERE = {"path", "store", "run", "seed", "progress"}  # arguments that mean the same in every function
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -79,13 +83,22 @@ def test_every_command_of_the_readme_is_understood():
     assert len(commands) >= 9
     for words in commands:
         cli.app.parse_args(words, exit_on_error=False, print_error=False)
+        if words[0] == "reproduce":  # which hands its words on
+            reproducing._app([find_study(words[1])]).parse_args(words[1:])
 
 
 @pytest.mark.parametrize("name", lb.__all__)
-def test_public_names_exist_and_are_documented(name):
+def test_public_names_are_documented(name):
+    """By a text of their own, not one that is inherited, which names every argument of a function."""
     value = getattr(lb, name)
-    assert value.__doc__, name
     assert name in dir(lb)
+    text = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
+    assert text, name
+    assert text.strip().split("\n\n")[0].endswith((".", ":", ")")), "a sentence first"
+    if isinstance(value, FunctionType):
+        words = set(re.findall(r"\w+", text))
+        unnamed = set(inspect.signature(value).parameters) - words - EVERYWHERE
+        assert unnamed == set()
 
 
 def test_no_module_hides_a_function():
@@ -116,7 +129,7 @@ def test_the_first_block_of_the_readme_trains_what_the_protocol_file_does(monkey
 
 def test_the_other_start_differs_in_its_size_and_length_only():
     larger, protocol = _written("larger_start.toml"), _written("protocol.toml")
-    assert larger["network"].settings()["gamma"] == protocol_study.BASE["gamma"]
+    assert larger["network"].settings()["gamma"] == ProtocolParameters().gamma
     _assert_same({**larger, "network": protocol["network"], "steps": protocol["steps"]}, protocol)
 
 

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,22 @@ def test_without_hidden_entries_there_is_no_hidden_error():
     assert np.isfinite(made.train_error).all()
 
 
-def test_groups_and_threads_change_nothing():
+def test_groups_and_threads_change_nothing(monkeypatch):
     whole = lb.ensemble(**_many(), threads=1)
+    both = threading.Barrier(2)  # which is broken, and the call with it, unless two threads come
+    advance = ensembles.Group.advance
+    met = {threading.get_ident()}
+
+    def meet(group, steps):
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            both.wait(60)
+        return advance(group, steps)
+
+    monkeypatch.setattr(ensembles.Group, "advance", meet)
     _same(lb.ensemble(**_many(), threads=2), whole)
+    assert len(met) == 3
+    monkeypatch.undo()
     _check(whole, _many(), [63, 64, 133])
     part = lb.ensemble(**_settings(method=lb.SGD(lr=0.3, sampling_seed=5 + 60)))
     for name in ("ranks", "absorbing", "sampling_seed", "_params"):

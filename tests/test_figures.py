@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lrbias as lb
 from lrbias.plots import _drawing as drawing
@@ -80,8 +81,14 @@ def test_every_figure_has_labelled_axes_and_saves(run, completion, greedy, regim
     assert shown
     assert all(axes.get_xlabel() for axes in shown)
     assert any(axes.get_ylabel() for axes in shown)
-    for path in drawing.save_figure(figure, tmp_path, name, ("png", "pdf")):
-        assert path.stat().st_size > 5000
+    assert all(axes.has_data() for axes in shown)
+    png, pdf = drawing.save_figure(figure, tmp_path, name, ("png", "pdf"))
+    with Image.open(png) as image:
+        drawn = np.asarray(image.convert("L"))
+    expected = figure.get_size_inches() * 60  # the resolution of these tests
+    assert drawn.shape[::-1] == pytest.approx(tuple(expected), abs=1)
+    assert 0.01 < (drawn < 200).mean() < 0.9, "neither empty nor black"
+    assert pdf.read_bytes()[:5] == b"%PDF-"
 
 
 def test_figures_of_a_completion_show_errors_and_no_theory_about_whole_targets(completion):
@@ -261,6 +268,7 @@ def test_greedy_runs_are_left_out_of_curves_over_time(greedy, tmp_path):
     assert "greedy runs, whose t is their own, are left out" in figure.legends[0].get_title().get_text()
     for line in _lines(figure):
         assert len(line.get_xdata()) <= 2 or line.get_xdata()[-1] == pytest.approx(40)
+    assert sum(len(line.get_xdata()) > 2 for line in _lines(figure)) >= 2
     assert names[0] in figure.axes[3].get_title().replace("\n", " ")
     alone = plots.comparison(lb.compare([greedy, flows[0]]))
     assert _words(alone) == ["gradient flow (dopri5), rtol = 1e-06"]

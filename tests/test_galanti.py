@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ import torch
 import lrbias as lb
 from lrbias.nn import Training
 from lrbias.nn._stepper import TorchStepper
-from lrbias.studies.galanti import _study as galanti
+from lrbias.studies.galanti import Galanti
+from lrbias.studies.galanti._parameters import KEYS
+from lrbias.studies.galanti._scales import Map, Scale, axis, small
 from lrbias.studies.galanti._statistics import correlation, last_rank, verdict
-from lrbias.studies.galanti._study import Map, Scale, Study
+from lrbias.studies.galanti._study import run_name
+from lrbias.studies.galanti._training import train_one
 from runs import call
 
 torch.set_num_threads(1)
@@ -25,7 +29,6 @@ def tiny():
     """Digits, two networks, a few dozen steps, and a threshold that so short a training moves values across."""
     mlp = {**DIGITS, "network": "mlp-bn", "width": 12, "depth": 2, "steps": 60, "epsilon": 0.3}
     center = {"batch": 8, "lr": 0.1, "weight_decay": 2e-3}
-    axis = galanti._axis
     zero = {**center, "weight_decay": 0.0}
     axes = (
         axis("mlp", "weight_decay", (0.0, 2e-3, 1.0), center, "8"),
@@ -40,19 +43,17 @@ def tiny():
         "mixed": {**DIGITS, "network": "mixed", "width": 4, "depth": 1, "steps": 4},
         "wide": {**mlp, "width": 40},
     }
-    return Scale(networks, axes, (axis("mlp", "lr", (0.05, 0.1), zero, "12"),), others, maps, center)
+    wide = {"batch": 2, "lr": 1.0, "weight_decay": 0.3}  # which forgets within a few steps
+    return Scale(networks, axes, (axis("mlp", "lr", (0.05, 0.1), zero, "12"),), others, maps, wide)
 
 
-@pytest.fixture
-def scaled(monkeypatch):
-    monkeypatch.setitem(galanti.SCALES, "small", tiny)
-    monkeypatch.setattr(galanti, "small", tiny)
-    # in this process: that of the tests of sweeps starts others
-    monkeypatch.setattr(galanti, "run_all", lambda task, jobs, workers: [(job, task(job), None) for job in jobs])
+def _values(run):
+    """(records, values) of every matrix."""
+    return [run[f"layer/{layer.name}/singular_values"] for layer in run.layers]
 
 
-def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
-    found = lb.reproduce("galanti", "study", seeds=2, workers=1)
+def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
+    found = lb.reproduce("galanti", "study", seeds=2, workers=1, scale=tiny())
     runs = found.study.runs()
     assert len(list((work / "study/runs").iterdir())) == len(runs)
     assert len({name.rsplit("seed", 1)[0] for name in runs if name.startswith("mlp")}) == 3 + 1 + 1 + 1 + 1
@@ -65,14 +66,19 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
     (control,) = found.control_rows()
     assert control["rank"]["spread"] == np.ptp([cell["mean"] for cell in control["values"]])
     assert control["rank"]["with_decay"] == np.ptp([cell["mean"] for cell in found.axis_rows()[1]["values"]])
-    run = found.study.run("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
+    run = found.study.opened("mlp", {"batch": 8, "lr": 0.1, "weight_decay": 1.0}, seed=1)
     assert last_rank(run) == run["layers/relative_rank"][-1].mean() == ranks[2][1]
+    assert min(len(rows) for rows in found.gradients.values()) >= 3
     for row in found.gradients["mixed"] + found.gradients["mlp"]:
         assert 0 < row["sample"] <= row["sample_bound"]
         assert row["batch"] <= row["batch_bound"]
     bounds = found.bound_rows()
     assert [row["bound"] for row in bounds] == sorted(row["bound"] for row in bounds)
-    assert all(row["largest"] <= row["bound"] for row in bounds)
+    for row in bounds[:-1]:
+        start = [values[0] > row["epsilon"] * values[0, 0] for values in _values(found.wide)]
+        assert max(int(above.sum()) for above in start) > row["bound"] >= row["largest"], "training brings them below"
+        assert row["below_width"]
+    assert bounds[-1]["largest"] > bounds[-1]["bound"], "whose norms have not settled: so it is told"
     written = {path.name for path in found.save(("png",))}
     assert {
         "galanti.md",
@@ -83,7 +89,9 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
         "bound.png",
         "mixed.png",
     } <= written
-    assert "## Without weight decay" in (work / "study/galanti.md").read_text()
+    text = (work / "study/galanti.md").read_text()
+    assert "## Without weight decay" in text
+    assert "The bound is exceeded." in text
     assert json.loads((work / "study/galanti.json").read_text())["axes"][0]["rank"] == by_decay["rank"]
     before = {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
     code, _, _ = call(capsys, "report study -o page.html --quiet")  # reads, and makes nothing again
@@ -91,11 +99,12 @@ def test_a_small_study_from_its_runs_to_its_page(work, scaled, capsys):
     assert (work / "page.html").read_text().count("<figure") == len(found.figures())
     assert before == {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
     with pytest.raises(lb.InvalidInput, match="a new folder, or this study with"):
-        lb.reproduce("galanti", "study", seeds=3)
+        lb.reproduce("galanti", "study", seeds=3, scale=tiny())
 
 
 def test_runs_that_were_begun_are_continued(work, monkeypatch):
-    study = Study(work / "study", seeds=1, scale=tiny(), workers=1)
+    study = Galanti(work / "study", seeds=1, scale=tiny(), workers=1)
+    study.begin()
     name, settings = next(iter(study.runs().items()))
     whole = lb.nn.fit(Training(**settings))
     make = TorchStepper.step
@@ -107,48 +116,44 @@ def test_runs_that_were_begun_are_continued(work, monkeypatch):
 
     monkeypatch.setattr(TorchStepper, "step", interrupted)
     with pytest.raises(lb.Interrupted):
-        galanti.train_one((study.path(name), settings))
+        train_one((study.path(name), settings))
     monkeypatch.undo()
     assert lb.open(study.path(name)).step == 21
-    assert galanti.train_one((study.path(name), settings)) == "finished"
+    assert train_one((study.path(name), settings)) == "finished"
     np.testing.assert_array_equal(lb.open(study.path(name))["singular_values"], whole["singular_values"])
 
 
-@pytest.mark.parametrize("scale", [galanti.small, lambda: galanti.paper("cifar")])
-def test_every_run_can_be_made(scale):
+@pytest.mark.parametrize("size", [{}, {"scale": "paper", "folder": "cifar"}], ids=["small", "paper"])
+def test_every_run_can_be_made(size):
     """Settings are accepted, and no two cells share a folder unless they are the same run."""
-    study = Study.__new__(Study)
-    study.scale = scale()
-    study.seeds = 3
+    study = Galanti(**size)
     runs = study.runs()
     for name, settings in runs.items():
         Training(**settings)
-        cell = {key: settings[key] for key in galanti.KEYS}
-        assert name == galanti.run_name(name.split(",")[0], cell, settings["seed"])
-    for axis in (*study.scale.axes, *study.scale.controls, *study.scale.others):
-        for cell in axis.cells():
-            assert galanti.run_name(axis.network, cell, 0) in runs
-    assert sum(settings.get("steps") is None for settings in runs.values()) == (
-        len(runs) if scale is not galanti.small else 0
-    )
+        cell = {key: settings[key] for key in KEYS}
+        assert name == run_name(name.split(",")[0], cell, settings["seed"])
+    for each in (*study.scale.axes, *study.scale.controls, *study.scale.others):
+        for cell in each.cells():
+            assert run_name(each.network, cell, 0) in runs
+    assert sum(settings.get("steps") is None for settings in runs.values()) == (len(runs) if size else 0)
 
 
 def test_steps_stretch_all_runs_alike():
-    stretched = galanti.stretched(galanti.small(), 400)
-    own = galanti.small().networks
+    stretched = Galanti(steps=400).scale
+    own = small().networks
     for network, settings in stretched.networks.items():
         assert settings["steps"] == round(own[network]["steps"] * 400 / own["resnet"]["steps"])
-    expected = galanti.expected(seeds=3, workers=2)
+    expected = Galanti(workers=2).forecast()
     assert expected["runs"] == 132
-    assert galanti.expected(seeds=3, workers=1)["seconds"] == 2 * expected["seconds"]
-    assert galanti.expected(scale="paper")["seconds"] == float("inf")
+    assert Galanti(workers=1).forecast()["seconds"] == 2 * expected["seconds"]
+    assert Galanti(scale="paper").forecast()["seconds"] == float("inf")
     with pytest.raises(lb.InvalidInput, match="whose runs go by epochs"):
-        galanti.stretched(galanti.paper(), 400)
+        Galanti(scale="paper", steps=400)
 
 
 def test_a_package_that_is_missing_is_told_before_anything_is_made(work, monkeypatch):
-    monkeypatch.setattr(galanti, "PACKAGES", ("torch", "not_to_be_had"))
-    with pytest.raises(lb.InvalidInput, match=r"needs not_to_be_had: pip install 'lrbias\[vision\]'"):
+    monkeypatch.setitem(sys.modules, "einops", None)
+    with pytest.raises(lb.InvalidInput, match=r"needs einops: pip install 'lrbias\[vision\]'"):
         lb.reproduce("galanti", "study")
     assert not list(work.iterdir())
 

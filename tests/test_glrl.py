@@ -10,38 +10,30 @@ import lrbias as lb
 from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
 from lrbias.studies import _runs as making
-from lrbias.studies._reproduce import is_findings, read_findings
-from lrbias.studies.glrl import _paths as glrl_paths
-from lrbias.studies.glrl import _study as glrl
-from lrbias.studies.glrl import _tables as glrl_tables
-from lrbias.studies.glrl._study import GRAPHS, Study, counterexample, graph
+from lrbias.studies.glrl import Greedy
+from lrbias.studies.glrl._parameters import GRAPHS
+from lrbias.studies.glrl._paths import measured_power
+from lrbias.studies.glrl._problems import counterexample, graph
+from lrbias.studies.glrl._tables import start_for
 
-SMALL = {
-    glrl: {"LARGE_SCALES": (1e-2, 1e-8), "FRACTIONS": (0.8,), "INSTANCES": 1, "COMPLETION_STEPS": 500},
-    glrl_paths: {
-        "SCALES": {2: (1e-2, 1e-3, 1e-4), 3: (0.2, 0.1, 0.03), 4: (0.2, 0.1)},
-        "RANDOM_SCALES": (1e-2, 1e-4),
-        "GREEDY_DT": {2: 0.03, 3: 0.03, 4: 0.03},
-        "EPSILONS": {2: 1e-10, 3: 1e-4, 4: 1e-3},
-        "SETTLED": 30.0,
-    },
-    glrl_tables: {"LARGE_SCALES": (1e-2, 1e-8)},
+SMALL = {  # few starts, coarse paths and one completion
+    "spectrum": (7.0, 5.0, 3.0),
+    "large_scales": (1e-2, 1e-8),
+    "fractions": (0.8,),
+    "instances": 1,
+    "completion_steps": 500,
+    "scales": {2: (1e-2, 1e-3, 1e-4), 3: (0.2, 0.1, 0.03), 4: (0.2, 0.1)},
+    "random_scales": (1e-2, 1e-4),
+    "greedy_dt": {2: 0.03, 3: 0.03, 4: 0.03},
+    "epsilons": {2: 1e-10, 3: 1e-4, 4: 1e-3},
+    "settled": 20.0,
+    "levels": (0.1, 0.05),
 }
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
-    """The study with few starts, coarse paths and one completion."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, settings in SMALL.items():
-            for name, value in settings.items():
-                patch.setattr(module, name, value)
-        patch.setattr(glrl_tables, "LEVELS", (0.1, 0.05))
-        from lrbias.studies.glrl import _plots as glrl_plots
-
-        patch.setattr(glrl_plots, "LARGE_SCALES", (1e-2, 1e-8))
-        store = tmp_path_factory.mktemp("study") / "study"
-        yield lb.reproduce("glrl", store, progress=False)
+    return lb.reproduce("glrl", tmp_path_factory.mktemp("study") / "study", progress=False, **SMALL)
 
 
 def test_a_dry_run_says_what_the_study_takes(capsys):
@@ -67,18 +59,24 @@ def test_the_power_at_depth_two_is_the_expected_one(findings):
 
 
 def test_deeper_networks_get_there_from_larger_starts(findings):
-    for row in findings.level_table():
+    rows = findings.level_table()
+    assert [row["distance"] for row in rows] == list(SMALL["levels"])
+    for row in rows:
         assert row["alpha"][2] < 0.1 * row["alpha"][3]
 
 
 def test_phases_end_at_best_approximations(findings):
-    for row in findings.factorization_table():
-        assert row["ranks"] == [1, 2, 3, 4]
+    rows = findings.factorization_table()
+    assert [(row["depth"], row["tied"]) for row in rows] == [(2, True), (2, False), (3, False), (4, False)]
+    for row in rows:
+        assert row["ranks"] == [1, 2, 3]
         assert row["largest_error"] < 1e-8
 
 
 def test_the_counterexample(findings):
-    for row in findings.counterexample_table():
+    rows = findings.counterexample_table()
+    assert [row["R"] for row in rows] == [2, 3, 5]
+    for row in rows:
         assert (row["phases"], row["rank"]) == (1, 1)
         assert row["greedy"] == pytest.approx(row["expected"], abs=1e-6)
         assert row["least"] == pytest.approx(row["expected_least"], rel=1e-4)
@@ -111,19 +109,19 @@ def test_the_counterexample_has_the_eigenvalues_that_its_table_tells():
 
 def test_a_start_is_interpolated_between_two_that_were_run():
     flows = [{"alpha": 1e-1, "largest": 1.0}, {"alpha": 1e-3, "largest": 1e-2}]
-    assert glrl_tables.start_for(0.1, flows) == pytest.approx(1e-2)
-    assert glrl_tables.start_for(2.0, flows) is None
-    assert glrl_paths.measured_power(flows)[0] == pytest.approx(1)
+    assert start_for(0.1, flows) == pytest.approx(1e-2)
+    assert start_for(2.0, flows) is None
+    assert measured_power(flows)[0] == pytest.approx(1)
 
 
 def test_a_study_is_saved_read_and_put_on_a_page(findings, monkeypatch):
-    assert not is_findings(findings.store)
+    assert not Greedy.is_in(findings.store)
     written = findings.save(("png",))
     assert {path.name for path in written} >= {"glrl.md", "glrl.json", "same-path.png", "graphs.png"}
     monkeypatch.setattr(making, "train", None)
     monkeypatch.setattr(making, "resume", None)
-    assert is_findings(findings.store)
-    again = read_findings(findings.store)
+    assert Greedy.is_in(findings.store)
+    again = lb.read_evidence(findings.store)
     assert json.dumps(again.as_dict()) == json.dumps(findings.as_dict())
     page = lb.report([findings.store], findings.store / "page.html", progress=False).read_text()
     for title, *_ in findings.tables():
@@ -133,7 +131,7 @@ def test_a_study_is_saved_read_and_put_on_a_page(findings, monkeypatch):
 def test_a_folder_of_another_study_is_refused(tmp_path):
     (tmp_path / "study").mkdir()
     with pytest.raises(InvalidInput, match="store = "):
-        Study(tmp_path / "study", progress=False)
+        lb.reproduce("glrl", tmp_path / "study", progress=False)
 
 
 def test_what_cannot_be_finished_is_not_begun(tmp_path, monkeypatch):

@@ -7,8 +7,10 @@ import pytest
 
 import lrbias as lb
 from lrbias.errors import InvalidInput
+from lrbias.steppers import _adaptive, _steps
 from lrbias.steppers import _chunks as chunks
 from lrbias.steppers._greedy import SMALL, leading_direction
+from lrbias.system import together
 from lrcore import layout
 from runs import call, fingerprint
 
@@ -187,7 +189,16 @@ def test_the_length_of_kernel_calls_does_not_change_bits(name, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(chunks, "FIRST_CHUNK", 1)
     assert fingerprint(train(problem, method)) == expected
+    teams = []
+
+    def note(kernel, works):
+        teams.append(len(works))
+        return together(kernel, works)
+
+    for module in (_adaptive, _steps):
+        monkeypatch.setattr(module, "together", note)
     assert fingerprint(train(problem, method, threads=2)) == expected
+    assert set(teams) == {2}
 
 
 def test_a_loss_is_stopped_at_exactly():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
-from lrbias.studies import _reproduce as reproducing
 from lrbias.studies._runs import made
+from lrbias.studies.chou import Chou
 from lrbias.system import _interrupts as interrupts
 from runs import call, fingerprint, settings
 
@@ -122,15 +122,15 @@ def test_a_study_that_is_interrupted_goes_on_with_the_same_command(work, capsys,
         def as_dict(self):
             return {}
 
-    def study(store, progress):
+    def make(study):
         for name in ("first", "second"):
             arguments = recorded(*signals.pop(name, ()))
             del arguments["forecast"]
-            made(store / name, progress, **arguments)
+            made(study.store / name, study.progress, **arguments)
         return Shown()
 
     signals = {"second": [signal.SIGTERM]}
-    monkeypatch.setattr(reproducing.chou, "study", study)
+    monkeypatch.setattr(Chou, "make", make)
     code, _, err = call(capsys, "reproduce chou -o study --quiet")
     assert (code, err.count("\n")) == (143, 1)
     assert "what was made is in study, and the same call goes on with it" in err

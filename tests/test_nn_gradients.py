@@ -55,6 +55,7 @@ def test_the_ranks_are_those_of_backward(dtype):
     """The same gradients by autograd's usual way, their values by torch; tolerances beside the default agree."""
     model, (inputs, targets) = _convolutional(dtype), _batch(3, dtype)
     found = gradient_ranks(model, entropy, inputs, targets)
+    assert found
     entropy(model(inputs), targets).backward()
     for matrix, ranked in zip(weight_matrices(model), found, strict=True):
         values = torch.linalg.svdvals(matrix.gradient())
@@ -106,7 +107,9 @@ def test_recurrent_layers_have_at_most_the_rank_of_their_steps():
 
     inputs = torch.randn(2, 3, 8).double()
     targets = torch.randn(2, 9).double()
-    for found in gradient_ranks(Last(), nn.functional.mse_loss, inputs, targets):
+    ranks = gradient_ranks(Last(), nn.functional.mse_loss, inputs, targets)
+    assert len(ranks) == 8, "four gates, from the input and from the state before"
+    for found in ranks:
         reached = 3 - ("_hh_" in found.name)  # the first state is 0
         if found.name.endswith(("l0.output", "_hh_l0.forget")):
             assert (found.sample <= reached).all()

@@ -116,6 +116,7 @@ def test_the_short_form_is_the_run_of_whole_layers(case):
     short, whole = _both(lb.Factorization(target), network, method, 10_000)
     assert (short.reduced, whole.reduced) == (form, None)
     assert f"trained in {form} form" in repr(short)
+    assert short.names == whole.names
     for name in short.names:
         scale = np.abs(whole[name]).max()
         assert np.abs(short[name] - whole[name]).max() < 1e-10 * scale, name

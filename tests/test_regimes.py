@@ -1,5 +1,7 @@
 """Curvature, tangent kernel, updates and movement along a run: what they are, and the same bits when it is taken up."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -118,11 +120,21 @@ def test_eigenvalues_of_a_record_start_from_those_before():
 
 def test_rows_are_the_same_beside_the_training_and_in_it(monkeypatch):
     """They are made in order in either thread, since each enters the next."""
-    found = []
+    found, threads = [], []
+
+    def note(network):
+        threads[-1].add(threading.get_ident())
+        return 0.0
+
+    record = lb.Record(every=1, metrics={**dict.fromkeys(METRICS, 1), "mine": note})
     for beside in (True, False):
         monkeypatch.setattr(recording, "has_another_core", lambda *_, beside=beside: beside)
-        found.append(fingerprint(lb.train(**_arguments(steps=60, record=lb.Record(every=1, metrics=METRICS)))))
+        threads.append(set())
+        found.append(fingerprint(lb.train(**_arguments(steps=60, record=record))))
     assert found[0] == found[1]
+    own = {threading.get_ident()}
+    assert threads[0] - own, "some rows were made beside the training"
+    assert threads[1] == own
 
 
 @pytest.mark.parametrize("every", [20, 12])

@@ -5,52 +5,36 @@ import json
 import pytest
 
 import lrbias as lb
-from lrbias.studies._reproduce import is_findings, read_findings
-from lrbias.studies.regimes import (
-    _numbers as regimes_numbers,
-)
-from lrbias.studies.regimes import (
-    _plots as regimes_plots,
-)
-from lrbias.studies.regimes import (
-    _study as regimes,
-)
-from lrbias.studies.regimes import (
-    _tables as regimes_tables,
-)
+from lrbias.studies.regimes import Regimes
 from runs import call
 
-SHARED = {
-    "WIDTHS": (20, 80),
-    "GAMMAS": (0.4, 0.5, 0.6, 0.8),
-    "SCALES": (1.0, 30.0),
-    "SADDLE_STARTS": {2: (1e-5, 1500)},
-    "UPDATE_RUNS": {"N = 3": (3, 3, 1.1, 2e-3, 4000), "N = 3, large start": (3, 3, 0.5, 1e-3, 2000)},
-    "UPDATE_RANK": 3,
-    "DRIFT_RATES": (0.02, 0.01),
-}
 SMALL = {
-    "SIDE": 10,
-    "SCALED_WIDTH": 30,
-    "SHARES": (0.8, 1.2, 1.6),
-    "EDGE_STEPS": 1000,
-    "SADDLE_SIZE": 6,
-    "SADDLE_VALUES": (8.0, 2.5),
-    "UPDATE_SIZE": 20,
-    "WINDOW": 50,
-    "DRIFT_SIZE": 8,
-    "DRIFT_TIME": 1.0,
-    "BIAS_STEPS": 2500,
+    "seeds": 1,
+    "widths": (20, 80),
+    "gammas": (0.4, 0.5, 0.6, 0.8),
+    "scales": (1.0, 30.0),
+    "saddle_starts": {2: (1e-5, 1500)},
+    "update_runs": {"N = 3": (3, 3, 1.1, 2e-3, 4000), "N = 3, large start": (3, 3, 0.5, 1e-3, 2000)},
+    "update_rank": 3,
+    "drift_rates": (0.02, 0.01),
+    "side": 10,
+    "scaled_width": 30,
+    "shares": (0.8, 1.2, 1.6),
+    "edge_steps": 1000,
+    "edge_every": 20,
+    "saddle_size": 6,
+    "saddle_values": (8.0, 2.5),
+    "update_size": 20,
+    "window": 50,
+    "drift_size": 8,
+    "drift_time": 1.0,
+    "bias_steps": 2500,
 }
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SHARED, **SMALL}.items():
-            for module in (regimes, regimes_numbers, regimes_tables, regimes_plots):
-                patch.setattr(module, name, value, raising=module is regimes)
-        yield lb.reproduce("regimes", tmp_path_factory.mktemp("study") / "study", seeds=1, progress=False)
+    return lb.reproduce("regimes", tmp_path_factory.mktemp("study") / "study", progress=False, **SMALL)
 
 
 def test_large_starts_are_lazy_and_small_ones_rich(findings):
@@ -105,8 +89,8 @@ def test_modes_are_learnt_in_the_order_of_their_strength(findings):
 def test_it_is_written_read_again_and_shown(findings, tmp_path):
     written = findings.save(formats=("png",))
     assert {path.name for path in written} >= {"regimes.md", "regimes.json", "lazy-and-rich.png", "spectral-bias.png"}
-    assert is_findings(findings.store)
-    again = read_findings(findings.store)
+    assert Regimes.is_in(findings.store)
+    again = lb.read_evidence(findings.store)
     assert str(again) == str(findings)
     assert json.loads((findings.store / "regimes.json").read_text())["rise"] == pytest.approx(
         {str(width): value for width, value in findings.as_dict()["rise"].items()}
@@ -122,7 +106,7 @@ def test_what_does_not_fit_is_refused(findings, capsys, tmp_path):
     with pytest.raises(lb.InvalidInput, match="steps = 100 is not accepted: expected nothing for a study"):
         lb.reproduce("regimes", tmp_path / "study", steps=100)
     with pytest.raises(lb.InvalidInput, match="seeds = 2 is not accepted: expected 1, the number that the folder was"):
-        lb.reproduce("regimes", findings.store, seeds=2, progress=False)
+        lb.reproduce("regimes", findings.store, progress=False, **{**SMALL, "seeds": 2})
     code, out, _ = call(capsys, "reproduce regimes --dry-run --json")
-    assert (code, json.loads(out)["runs"]) == (0, regimes.expected(3)["runs"])
+    assert (code, json.loads(out)["runs"]) == (0, 2 * 3 * (4 * 10 + 5) + 1 + 8 + 2 + 5 + 2 * 4 + 2)
     assert not (tmp_path / "study").exists()

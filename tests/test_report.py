@@ -12,7 +12,6 @@ from PIL import Image
 import lrbias as lb
 from lrbias.cli import main
 from lrbias.reports import _report as reporting
-from lrbias.studies.protocol import _runs as protocol
 from runs import settings
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
@@ -147,14 +146,10 @@ def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
     assert phases[1][5:] == ["—", "—", "—"]
 
 
-def test_a_study_on_one_page(tmp_path, monkeypatch):
-    base = {**BASE, "metrics": protocol.BASE["metrics"], "teacher_depth": 2}
-    sweeps = {
-        f"square-{method}": ({**base, "method": method}, {"depth": [2, 3, 4], step: [0.02]})
-        for method, step in protocol.STEP_KEY.items()
-    }
-    monkeypatch.setattr(protocol, "sweeps", lambda steps, seeds: sweeps)
-    evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False)
+def test_a_study_on_one_page(tmp_path):
+    sizes = {"parts": ("square",), "shape": (20, 18), "ranks": (2,), "depths": (2, 3, 4), "step_sizes": (0.02,)}
+    numbers = {"steps": 200, "seeds": 1, "gamma": 1.0, "scale": 3.0}
+    evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False, **sizes, **numbers)
     page = _page(lb.report(tmp_path / "study", tmp_path / "r.html"))
     assert len(page.images) == 4
     rows = [row for rows in page.tables for row in rows if row[0] == "τ_b of value and time"]

@@ -59,6 +59,7 @@ def test_large_networks_have_no_dense_hessian(path, monkeypatch):
     from lrbias.analysis import _saddles as stationary
 
     dense = lb.saddles(path)
+    assert len(dense) == 4
     monkeypatch.setattr(stationary, "LARGEST", 10)
     for a, b in zip(lb.saddles(path), dense, strict=True):
         assert a.index is None

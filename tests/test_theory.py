@@ -69,6 +69,46 @@ def test_constants_of_the_theorems():
     assert theory.recovered([3.0, -1.0], perturbed=True).tolist() == [3.0, -1.0]
 
 
+def _largest_root(depth):
+    """Of (c − 1) c^{N−1} = 1, as the roots of a polynomial."""
+    polynomial = np.zeros(depth + 1)
+    polynomial[0] = 1
+    polynomial[1] -= 1
+    polynomial[-1] -= 1
+    roots = np.roots(polynomial)
+    return max(root.real for root in roots if abs(root.imag) < 1e-9)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8])
+def test_limits_of_the_perturbed_start_are_the_formulas(depth):
+    """η < 1 / (9N (cM)^{2N−2}) and β < (c − 1) α; M is α where the start is larger than the target."""
+    c = _largest_root(depth)
+    assert theory.largest_perturbation(depth, 0.1) == pytest.approx(0.1 * (c - 1), rel=1e-12)
+    for norm, alpha, largest in ((10.0, 0.1, 10 ** (1 / depth)), (1e-9, 2.0, 2.0)):
+        expected = 1 / (9 * depth * (c * largest) ** (2 * depth - 2))
+        assert theory.perturbed_limit(norm, depth, alpha) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_limit_of_the_perturbation_is_the_one_that_the_report_names():
+    assert round(theory.largest_perturbation(3, 0.1), 4) == 0.0466
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.9])
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_below_its_limits_the_perturbed_start_recovers_every_eigenvalue(depth, alpha):
+    """By the equations of its entries: just below both limits, values of both signs, as long as it takes."""
+    values = np.array([1.0, 0.5, -0.5, -1.0])
+    lr = 0.999 * theory.perturbed_limit(1.0, depth, alpha)
+    first = np.full(4, alpha - 0.999 * theory.largest_perturbation(depth, alpha))
+    others = np.full(4, alpha)
+    for _ in range(10_000):
+        gap = first * others ** (depth - 1) - values
+        down = others ** (depth - 1) * gap, first * others ** (depth - 2) * gap
+        first, others = first - lr * down[0], others - lr * down[1]
+    assert first * others ** (depth - 1) == pytest.approx(theory.recovered(values, True), abs=1e-9)
+    assert (np.sign(first) == np.sign(values)).all(), "the first layer alone changes its sign"
+
+
 def _random_case(rng):
     """(λ, N, α, η, ε) in the admissible range, every branch about equally often."""
     depth = int(rng.integers(2, 6))

@@ -135,6 +135,7 @@ def test_a_child_that_a_metric_forks_ends_without_a_trace(tmp_path):
         if child:  # pytest goes on in no child
             os._exit(5 if isinstance(error, SystemExit) else 9)
         raise
+    assert len(asked) > max(ways), "so that each of them forked"
     assert run.check() == []
     assert run.status == "finished"
     expected = lb.train(**settings(100, record=lb.Record(every=10, metrics={"singular_values": 1})))

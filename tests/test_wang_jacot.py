@@ -9,32 +9,31 @@ import pytest
 import lrbias as lb
 from lrbias.cli import _app as cli
 from lrbias.errors import InvalidInput
+from lrbias.studies.wang_jacot import WangJacot
 from lrbias.studies.wang_jacot import _study as wang_jacot
-from lrbias.studies.wang_jacot import _tables as wang_jacot_tables
-from lrbias.studies.wang_jacot._study import NOISE, SETS, Study, least_curvature, problem, truth
+from lrbias.studies.wang_jacot._curvature import least_curvature
+from lrbias.studies.wang_jacot._outcomes import OUTCOMES
+from lrbias.studies.wang_jacot._parameters import BASELINES, NOISE, SCHEDULES, SETS, problem, truth
 
-SMALL = {
-    "INSTANCES": 2,
-    "WEIGHTS": np.array([1e-3, 1e-2]),
-    "PHASE_LRS": np.array([0.05, 0.1, 3.0]),
-    "PHASE_RIDGES": np.array([1e-3, 1e-2, 5e-2]),
-    "DEPTHS": (2, 3),
-    "DEPTH_RIDGES": (3e-3,),
-    "WIDTHS": (10, 12),
-    "SAMPLINGS": [(1, True), (2, False)],
-    "EARLY_STEPS": 1000,
+SMALL = {  # few instances, cells and baselines
+    "steps": 1000,
+    "seeds": 1,
+    "records": 50,
+    "instances": 2,
+    "weights": (1e-3, 1e-2),
+    "phase_lrs": (0.05, 0.1, 3.0),
+    "phase_ridges": (1e-3, 1e-2, 5e-2),
+    "depths": (2, 3),
+    "depth_ridges": (3e-3,),
+    "widths": (10, 12),
+    "samplings": ((1, True), (2, False)),
+    "early_steps": 1000,
 }
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
-    """The study with few instances, cells and baselines."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SMALL.items():
-            patch.setattr(wang_jacot, name, value)
-        patch.setattr(wang_jacot_tables, "INSTANCES", 2)
-        store = tmp_path_factory.mktemp("study") / "study"
-        yield lb.reproduce("wang-jacot", store, steps=1000, seeds=1, progress=False)
+    return lb.reproduce("wang-jacot", tmp_path_factory.mktemp("study") / "study", progress=False, **SMALL)
 
 
 def test_a_dry_run_says_what_the_study_takes(capsys):
@@ -58,7 +57,7 @@ def test_instances_have_noise_where_they_are_observed_only():
 
 def test_sgd_leaves_a_minimum_of_gd_for_a_lower_rank_and_stays_there(tmp_path):
     """Depth 5: GD's minimum overestimates the rank, GD stays in it, SGD with the same ridge does not."""
-    study = Study(tmp_path / "study", progress=False)
+    study = WangJacot(tmp_path / "study", progress=False)
     before = study.minimum(0, NOISE, 5, 2e-3)
     assert before.jumps().rank == 2
     assert least_curvature(before) > -1e-8
@@ -87,12 +86,12 @@ def test_the_study_has_all_of_its_parts(findings):
     assert [row["runs"] for row in facts["one_way"]] == [51] * 5
     assert len(facts["sampling"]) == 2
     assert [(row["depth"], row["ridge"]) for row in facts["depths"]] == [
-        (depth, ridge) for depth in (2, 3) for ridge in wang_jacot.DEPTH_RIDGES
+        (depth, ridge) for depth in (2, 3) for ridge in SMALL["depth_ridges"]
     ]
     assert len(facts["phases"]) == 9
     methods = [row["method"] for row in facts["schedules"]["0.2"]]
-    assert methods == [*wang_jacot.SCHEDULES, *wang_jacot.BASELINES]
-    outcomes = [row[name] for row in facts["phases"] for name in wang_jacot_tables.OUTCOMES]
+    assert methods == [*SCHEDULES, *BASELINES]
+    outcomes = [row[name] for row in facts["phases"] for name in OUTCOMES]
     assert sum(outcomes) == 9
     (explosive,) = [row for row in facts["phases"] if (row["lr"], row["ridge"]) == (3.0, 1e-3)]
     assert explosive["diverged"] == 1
@@ -100,7 +99,7 @@ def test_the_study_has_all_of_its_parts(findings):
 
 def test_networks_that_are_wide_enough_make_the_same_jumps(tmp_path, monkeypatch):
     """From one minimum, written in layers of two widths: what is not in use stays 0."""
-    study = Study(tmp_path / "study", progress=False)
+    study = WangJacot(tmp_path / "study", progress=False)
     method = lb.SGD(lr=0.16, ridge=2.5e-3)
     before = study.minimum(0, NOISE, 3, 2.5e-3).network
     wider = [np.pad(layer, pad) for layer, pad in zip(before.layers, PADS, strict=True)]
@@ -118,7 +117,7 @@ def test_a_study_is_saved_read_and_put_on_a_page(findings, monkeypatch):
     written = findings.save(("png",))
     assert {path.name for path in written} >= {"wang-jacot.md", "phases.csv", "wang-jacot.json", "phases.png"}
     monkeypatch.setattr(wang_jacot, "ensemble", _only_reads)
-    again = wang_jacot_tables.read_jumps(findings.store)
+    again = lb.read_evidence(findings.store)
     assert json.dumps(again.as_dict()) == json.dumps(findings.as_dict())
     page = lb.report([findings.store], findings.store / "page.html", progress=False).read_text()
     for title, *_ in findings.tables():
@@ -130,9 +129,9 @@ def _only_reads(*given, store, **settings):
 
 
 def test_a_folder_with_another_size_is_refused(tmp_path):
-    Study(tmp_path / "study", steps=2000, seeds=1)
+    WangJacot(tmp_path / "study", steps=2000, seeds=1).begin()
     with pytest.raises(InvalidInput, match=r"store = .* a study of 4000 steps and 1 seeds, this one has"):
-        Study(tmp_path / "study", steps=4000, seeds=1)
+        WangJacot(tmp_path / "study", steps=4000, seeds=1).begin()
 
 
 def test_what_cannot_be_finished_is_not_begun(tmp_path, monkeypatch):

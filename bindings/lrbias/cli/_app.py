@@ -28,7 +28,7 @@ COMMANDS = {  # and where each is, which is imported when it is asked for
     "init": "_files",
     "schema": "_files",
     "sweep": "_studies",
-    "reproduce": "_studies",
+    "reproduce": "_reproduce",
     "plot": "_runs",
     "info": "_runs",
     "compare": "_runs",
@@ -36,7 +36,8 @@ COMMANDS = {  # and where each is, which is imported when it is asked for
     "warmup": "_warmup",
 }
 for name, module in COMMANDS.items():
-    app.command(f"lrbias.cli.{module}:{name}", name=name)
+    own_help = {"help_flags": ()} if name == "reproduce" else {}  # that of a study shows its own flags
+    app.command(f"lrbias.cli.{module}:{name}", name=name, **own_help)
 
 
 def main(arguments=None):

@@ -1,4 +1,4 @@
-"""The commands about many runs: sweep, reproduce, report."""
+"""The commands about many runs: sweep, report."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from lrbias.cli._console import (
     Place,
     Store,
     Whole,
-    Words,
     complain,
     show,
     show_forecast,
@@ -119,73 +118,4 @@ def report(
     from lrbias.reports import report as write_report
 
     print(write_report([first, *others], output, progress=not quiet))
-    return 0
-
-
-def reproduce(
-    name: str,
-    /,
-    *,
-    store: Store = None,
-    steps: Whole = None,
-    seeds: Whole = None,
-    workers: Whole = None,
-    scale: str | None = None,
-    folder: Place | None = None,
-    format: Words = None,
-    dry_run: Flag = False,
-    json: Flag = False,
-    quiet: Flag = False,
-):
-    """Make the runs of a study and print the evidence for its claims: statistic, definition, value, verdict.
-
-    The same command again goes on where it was stopped.
-
-    Parameters
-    ----------
-    name
-        protocol: ranks, depths and step sizes, GD and gradient flow, several starts; square and rectangular targets.
-        chou: recovery of eigenvalues from identical and perturbed starts (Chou et al.), theory over measured curves.
-        wang-jacot: SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes.
-        glrl: greedy low-rank learning beside gradient flow (Li, Luo and Lyu); about three minutes.
-        galanti: ranks of real networks under SGD with weight decay (Galanti et al.); about an hour.
-        regimes: lazy and rich, edge of stability, saddles, updates, directions, spectral bias; some minutes.
-    store
-        The folder of the study; by default reproduced/NAME.
-    steps
-        Of the protocol: iterations of every run, 50 000. Of wang-jacot: steps of a trajectory, 1 000 000. Of galanti:
-        steps of ResNet-18, to which those of the others are in proportion.
-    seeds
-        Of the protocol: number of starts, 3. Of wang-jacot: seeds of each cell of the phase diagram, 20. Of galanti:
-        seeds of each setting, 3. Of regimes: starts of each width and γ, 3.
-    workers
-        Processes, each with one thread, or threads of wang-jacot; by default one for each core.
-    scale
-        Of galanti: small, or paper for the paper's sizes (days on a cluster).
-    folder
-        Of galanti at the paper's scale: where CIFAR-10 is.
-    format
-        Figure formats: png, pdf, svg.
-    dry_run
-        Say how many runs there are and what they will take, and stop.
-    json
-        Print the evidence as JSON on stdout.
-    quiet
-        Show neither forecast nor progress.
-    """
-    from lrbias.settings import check_formats
-    from lrbias.studies import folder_of, forecast_study
-    from lrbias.studies import reproduce as make_study
-    from lrbias.system import goes_on_in
-
-    formats = check_formats(format or ("png", "pdf"))
-    if dry_run or not quiet:
-        show_forecast(forecast_study(name, steps, seeds, workers, scale, folder), json, only=dry_run)
-    if dry_run:
-        return 0
-    of_scale = {"scale": scale, "folder": None if folder is None else str(folder)}
-    with goes_on_in(folder_of(name, store)):
-        evidence = make_study(name, store, steps, seeds, workers, progress=not quiet, **of_scale)
-        written = [str(path) for path in evidence.save(formats)]
-    show({**evidence.as_dict(), "written": written}, "\n".join([str(evidence), "", *written]), json)
     return 0

@@ -95,7 +95,11 @@ def _check(problem, method, record):
 
 @usual_errors
 def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
-    """The Forecast of `train` with the same arguments. Takes about a second: it times some real steps and records."""
+    """The Forecast of a run, whose problem, network, method, steps, record, checkpoint_every, compress and device are
+    those of `train`.
+
+    Takes about a second: it times some real steps and records.
+    """
     _check(problem, method, record)
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     compress = validate(Compress, "compress", compress)

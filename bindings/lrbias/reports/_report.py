@@ -18,8 +18,7 @@ from lrbias.runs import ModelRun
 from lrbias.runs import open as open_run
 from lrbias.settings import check_switches
 from lrbias.storage import find_batched
-from lrbias.studies import is_findings, is_study, read_evidence, read_findings
-from lrbias.studies.protocol import available as evidence_figures
+from lrbias.studies import study_in
 from lrbias.sweeps import open_sweep
 from lrbias.system import RunsDisplay, as_path, clock, usual_errors, write_file
 
@@ -80,7 +79,7 @@ def report(paths, output, progress=None):
 
 def _expanded(path):
     """The path, or the sweeps in it when it is a folder of those."""
-    alone = (path / "sweep.json").is_file() or is_study(path) or is_findings(path)
+    alone = (path / "sweep.json").is_file() or study_in(path) is not None
     return [path] if alone else sorted(entry.parent for entry in path.glob("*/sweep.json")) or [path]
 
 
@@ -92,14 +91,12 @@ class _Part:
         self.anchor = anchor
         self.run = None
         self.sweep = None
-        self.evidence = self.findings = None  # of the studies that have some
+        self.findings = None  # of a study
         self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
             self.sweep = open_sweep(self.path)
-        elif is_study(self.path):
-            self.evidence = read_evidence(self.path)
-        elif is_findings(self.path):
-            self.findings = read_findings(self.path)
+        elif study := study_in(self.path):
+            self.findings = study.read(self.path)
         elif not (self.path / "config.json").is_file() and any(self.path.glob("*/config.json")):
             self.others = sorted(entry.parent for entry in self.path.glob("*/config.json"))
         else:
@@ -115,8 +112,6 @@ class _Part:
     def sections(self, shown):
         if self.sweep:
             yield from self._of_sweep(shown)
-        elif self.evidence:
-            yield _of_study(self.path, self.evidence, self.anchor)
         elif self.findings:
             yield _of_findings(self.path, self.findings, self.anchor)
         elif self.others:
@@ -219,38 +214,23 @@ def _phases(phases):
     return {"title": "Phases", "text": text, "heads": ["phase", *PHASES.values()], "rows": rows}
 
 
-def _of_study(path, evidence, anchor):
-    tables = []
-    for sentence, definition, heads, cells in evidence.tables():
-        rows = [[*map(_cell, row[:2]), *(_cell(text, "number") for text in row[2:-1])] for row in cells]
-        for row, cell in zip(rows, cells, strict=True):
-            row.append(_cell(cell[-1], cell[-1].replace(" ", "-")))
-        tables.append({"title": sentence, "text": definition, "heads": heads, "rows": rows})
-    figures = evidence_figures(evidence.runs, evidence.settings)
-    return {
-        "id": anchor,
-        "title": f"Study {_name(path)}",
-        "notes": [evidence.about, f"Runs: {_counts(evidence.counts)}."],
-        "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in figures],
-        "tables": tables,
-        "details": [("Made with", _facts(evidence.runs[0][2].info))] if evidence.runs else [],
-    }
-
-
 def _of_findings(path, findings, anchor):
     tables = [
-        {"title": title, "text": text, "heads": heads, "rows": [[*map(_cell, map(str, row))] for row in rows]}
+        {"title": title, "text": text, "heads": heads, "rows": [_cells_of(findings, row) for row in rows]}
         for title, text, heads, rows in findings.tables()
     ]
-    drawers = findings.figures()
     return {
         "id": anchor,
         "title": f"Study {_name(path)}",
-        "notes": [findings.about],
-        "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in drawers],
+        "notes": findings.notes(),
+        "figures": [_figure(draw, text, WHOLE_PAGE_DPI) for _, draw, text in findings.figures()],
         "tables": tables,
-        "details": [("Made with", _facts(findings.info))],
+        "details": [("Made with", _facts(findings.info))] if findings.info else [],
     }
+
+
+def _cells_of(findings, row):
+    return [_cell(str(value), kind) for value, kind in zip(row, findings.kinds(row), strict=True)]
 
 
 def _comparison(parts):

@@ -1,0 +1,1 @@
+from ._study import Chou as Chou

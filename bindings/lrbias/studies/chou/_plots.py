@@ -5,18 +5,13 @@ import functools
 import numpy as np
 
 from lrbias import theory
-from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, save_each, styled
-from lrbias.studies.chou import _study as chou
+from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, styled
+from lrbias.studies.chou._parameters import ALPHA, BETA, LR, SKEW, TRACED
+from lrbias.studies.chou._theory import EIGENVALUES, bounds, traced
 
-EIGENVALUES = "product/eigenvalues_in_basis"
 LONG = 20_000  # steps from which on the axis is logarithmic
 EPSILON = 0.01  # at which the bounds are drawn
 LAYER_VALUE = r"$\lceil T_N^{\mathrm{Id}}\rceil$"
-
-
-def save(recovery, folder, formats=("png", "pdf")):
-    """Write every figure; returns the paths."""
-    return save_each(available(recovery), folder, formats)
 
 
 def available(recovery):
@@ -62,7 +57,7 @@ def _legend(run, axes):
 
 def _title(run):
     start = run.settings.get("init", "gaussian")
-    shown = {"perturbed": f"perturbed, α = {chou.ALPHA}, β = {chou.BETA}", "identical": f"identical, α = {chou.ALPHA}"}
+    shown = {"perturbed": f"perturbed, α = {ALPHA}, β = {BETA}", "identical": f"identical, α = {ALPHA}"}
     return f"N = {run.depth}, start {shown.get(start, 'random')}"
 
 
@@ -87,8 +82,7 @@ def recovered(run):
 def _mark_bounds(run, axes):
     """A triangle at ⌈T_N^Id⌉ for each eigenvalue: by then its d is within EPSILON of the limit."""
     values = run.problem.eigen.values
-    bounds = chou.bounds(run, EPSILON)
-    for i, (value, bound) in enumerate(zip(values, bounds, strict=True)):
+    for i, (value, bound) in enumerate(zip(values, bounds(run, EPSILON), strict=True)):
         if bound <= run.step:
             label = rf"{LAYER_VALUE}, $\epsilon$ = {EPSILON}" if i == 0 else None
             style = {"color": "white", "markeredgecolor": "black", "markersize": 5, "linestyle": "none", "zorder": 5}
@@ -102,10 +96,10 @@ def by_depth(runs):
     axes = grid[0, 0]
     for run, colour, line in zip(runs, dark_to_light(len(runs)), LINES * 2, strict=False):
         steps = run.steps_of(EIGENVALUES)
-        values = run[EIGENVALUES][:, chou.traced(run)]
+        values = run[EIGENVALUES][:, traced(run)]
         axes.plot(steps[1:], values[1:], color=colour, linestyle=line, label=f"N = {run.depth}")
-    axes.axhline(chou.TRACED, **THEORY)
-    axes.set(xscale="log", xlabel=f"iteration ($\\eta$ = {chou.LR:g})")
+    axes.axhline(TRACED, **THEORY)
+    axes.set(xscale="log", xlabel=f"iteration ($\\eta$ = {LR:g})")
     axes.set_xlim(10, max(run.step for run in runs))
     axes.set_ylabel(r"entry of $V^\top W V$ for $\lambda = 7$")
     plain_ticks(axes.xaxis)
@@ -161,6 +155,6 @@ def without_symmetry(run):
     for value in run.problem.eigen.values:
         axes.axhline(value, **THEORY)
     axes.set_ylabel(r"diagonal of $V^\top W V$")
-    axes.set_title(f"{_title(run)}, skew part of norm {chou.SKEW:g}")
+    axes.set_title(f"{_title(run)}, skew part of norm {SKEW:g}")
     _legend(run, axes)
     return figure

@@ -1,15 +1,11 @@
 """What the study of Galanti et al. found, as tables."""
 
-from pathlib import Path
-
 import numpy as np
 
 from lrbias import theory
-from lrbias.errors import require
 from lrbias.runs import VALUES
-from lrbias.storage import read_json
 from lrbias.studies import Findings
-from lrbias.studies.galanti import _study as galanti
+from lrbias.studies.galanti._parameters import KEYS, PROBED
 from lrbias.studies.galanti._statistics import (
     CHANCE,
     EXPECTED,
@@ -22,42 +18,24 @@ from lrbias.studies.galanti._statistics import (
     learnt,
     spread,
 )
-from lrbias.studies.galanti._study import KEYS, Study
 from lrbias.sweeps import as_csv
 
 WORDS = {"batch": "B", "lr": "μ", "weight_decay": "λ"}
 EPSILONS = (0.5, 0.3, 0.1, 1e-2, 1e-3)
 
 
-def is_ranks(path):
-    """Whether a folder holds a study that is complete."""
-    return (Path(path) / f"{RankFindings.name}.json").is_file()
-
-
-def read_ranks(store):
-    """The RankFindings in a folder that `lrbias reproduce galanti` made."""
-    require(is_ranks(store), "store", str(store), "a folder that `lrbias reproduce galanti` completed")
-    known = read_json(Path(store) / "study.json")
-    sizes = {key: known[key] for key in ("seeds", "steps", "scale", "folder")}
-    return RankFindings(Study(store, progress=False, **sizes))
-
-
 class RankFindings(Findings):
     """All parts of the study, made where they are missing, and their tables."""
 
-    name, title = "galanti", "Ranks of real networks under SGD with weight decay"
-
     def __init__(self, study):
-        self.study = study
-        self.store = study.store
+        super().__init__(study)
         self.scale = study.scale
-        study.make()
         self.axes, self.controls, self.others = (
             [(axis, study.table(axis)) for axis in axes]
             for axes in (self.scale.axes, self.scale.controls, self.scale.others)
         )
-        self.maps = [(each, [study.run(each.network, cell) for cell in each.cells()]) for each in self.scale.maps]
-        self.wide = study.run("wide", self.scale.wide)
+        self.maps = [(each, [study.opened(each.network, cell) for cell in each.cells()]) for each in self.scale.maps]
+        self.wide = study.opened("wide", self.scale.wide)
         self.gradients = study.gradients()
 
     def axis_rows(self):
@@ -153,7 +131,7 @@ class RankFindings(Findings):
         """A dictionary for each run: settings, ranks at the end, accuracies."""
         rows = []
         for name, settings in self.study.runs().items():
-            run = self.study.run(name.split(",")[0], settings, settings["seed"])
+            run = self.study.opened(name.split(",")[0], settings, settings["seed"])
             facts = run.summary()
             ends = {
                 key: facts[key][-1] for key in (f"average_{run.rank}", "average_stable_rank", "average_effective_rank")
@@ -174,11 +152,6 @@ class RankFindings(Findings):
     @property
     def info(self):
         return self.wide.info
-
-    @property
-    def about(self):
-        """What was matched and what is our own choice."""
-        return galanti.__doc__.split("\n\n", 1)[1].strip()
 
     def tables(self):
         yield self._axis_text()
@@ -204,11 +177,11 @@ class RankFindings(Findings):
             for network in dict.fromkeys(axis.network for axis, _ in self.axes)
         )
         text = (
-            f"{self.study.seeds} seeds for each value; {sizes}. The rank is the number of σ_i > 1e-3 ‖W‖₂, averaged "
-            "over the weight matrices. Spearman's ρ between the setting and the rank over all runs; the interval is a "
-            f"bootstrap of the seeds within each value, {RESAMPLES} times. In brackets the mean stable rank (without a "
-            "threshold, judged alike) and the training accuracy. †: runs among them that did not learn "
-            f"({100 * CHANCE:.0f} % of the training images or less put right), which are left out of ρ."
+            f"{self.parameters.seeds} seeds for each value; {sizes}. The rank is the number of σ_i > 1e-3 ‖W‖₂, "
+            "averaged over the weight matrices. Spearman's ρ between the setting and the rank over all runs; the "
+            f"interval is a bootstrap of the seeds within each value, {RESAMPLES} times. In brackets the mean stable "
+            "rank (without a threshold, judged alike) and the training accuracy. †: runs among them that did not "
+            f"learn ({100 * CHANCE:.0f} % of the training images or less put right), which are left out of ρ."
         )
         return "Smaller batches, larger learning rates, more weight decay: lower ranks", text, heads, rows
 
@@ -297,7 +270,7 @@ class RankFindings(Findings):
             low = [sum(row[f"{key}_bound"] < row["size"] for row in found) for key in ("sample", "batch")]
             rows.append([*cells, f"{low[0]}, {low[1]}"])
         text = (
-            f"Lemma 3.1 at the end of a run of each network, for {galanti.PROBED} training images: how many matrices "
+            f"Lemma 3.1 at the end of a run of each network, for {PROBED} training images: how many matrices "
             "keep the bound (with the shorter side as another one), the largest ratio of rank and bound, and for how "
             "many matrices the bound says more than the shorter side does."
         )

@@ -1,2 +1,1 @@
-from ._study import Study as Study
-from ._tables import GreedyFindings as GreedyFindings
+from ._study import Greedy as Greedy

@@ -10,25 +10,12 @@ from lrbias.methods import GLRL, GradientFlow
 from lrbias.metrics import Record
 from lrbias.network import Network
 from lrbias.problems import Completion, symmetric
+from lrbias.studies.glrl._parameters import RTOL, SEED, SIZE
 from lrbias.training import train
 
-SIZE = 10
 EIGENVALUES = (10.0, 3.0, 1.0)
 SHARE = 0.7
-SEED = 5
-DEPTHS = (2, 3, 4)
-RTOL = 1e-10
-EPSILONS = {2: 1e-14, 3: 1e-6, 4: 1e-5}  # of greedy learning: in depths ≥ 3 its time grows as a power of 1/ε
-GREEDY_DT = {2: 0.002, 3: 0.01, 4: 0.01}  # between records, which are joined by chords
-FLOW_DT = {2: 0.02, 3: 0.03, 4: 0.03}
-SCALES = {
-    2: tuple(10.0**-k for k in range(1, 11)),
-    3: (0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
-    4: (0.5, 0.3, 0.2, 0.1, 0.05, 0.03),
-}
-RANDOM_SCALES = tuple(10.0**-k for k in range(1, 11))
 IDENTITY, GAUSSIAN = "αI", "Gaussian"
-SETTLED = 200.0  # time in which the last mode settles
 LAST_SLOPE = 0.6  # about −∇f at the second critical point, which says how long the third mode waits
 DRAWN = 1000  # points of a curve that are kept
 SETTLING = (1e-6, 1e-3)  # distances to a critical point between which its rate of approach is measured
@@ -40,50 +27,60 @@ def problem():
     return Completion(symmetric(SIZE, EIGENVALUES, SEED), fraction=SHARE, seed=SEED, pairs=True)
 
 
-def compare_paths(depth, note):
+def compare_paths(parameters, depth, note):
     """What is kept of one depth, for JSON: greedy learning, and flows from starts of all sizes.
 
     note(name, status) is called after each run.
     """
-    greedy = _greedy(depth)
+    greedy = _greedy(parameters, depth)
     note(greedy.label, greedy.status)
     points = [greedy.checkpoint(phase.end).product() for phase in greedy.phases]
-    starts = [(IDENTITY, alpha, Network.identical(SIZE, depth, alpha)) for alpha in SCALES[depth]]
-    if depth == 2:
-        widths = (SIZE, SIZE, SIZE)
-        starts += [(GAUSSIAN, alpha, Network.symmetric(widths, alpha, seed=SEED)) for alpha in RANDOM_SCALES]
+    flows = []
+    for start, alpha, network in _starts(parameters, depth):
+        run = _flow(parameters, network, alpha)
+        note(f"flow, N = {depth}, α = {alpha:g}", run.status)
+        flows.append({"start": start, "alpha": alpha, **_beside(greedy, points, run)})
     return {
         "depth": depth,
         "phases": [phase.as_dict() for phase in greedy.phases],
         "rates": [_rate(greedy, phase, point) for phase, point in zip(greedy.phases, points, strict=True)],
         "greedy": _curves(greedy),
-        "flows": [_flow(greedy, points, *start, note) for start in starts],
+        "flows": flows,
     }
 
 
-def _greedy(depth):
+def _starts(parameters, depth):
+    """(kind, α, network) of every flow."""
+    for alpha in parameters.scales[depth]:
+        yield IDENTITY, alpha, Network.identical(SIZE, depth, alpha)
+    for alpha in parameters.random_scales if depth == 2 else ():
+        yield GAUSSIAN, alpha, Network.symmetric((SIZE, SIZE, SIZE), alpha, seed=SEED)
+
+
+def _greedy(parameters, depth):
     others = {"tied": depth == 2, "tolerance": 1e-8, "cutoff": 1e-5, "check_every": 200}
-    inner = GradientFlow(dt=GREEDY_DT[depth], scheme="dopri5", rtol=RTOL)
-    method = GLRL(epsilon=EPSILONS[depth], depth=depth, inner=inner, **others)
+    inner = GradientFlow(dt=parameters.greedy_dt[depth], scheme="dopri5", rtol=RTOL)
+    method = GLRL(epsilon=parameters.epsilons[depth], depth=depth, inner=inner, **others)
     return train(problem(), None, method, record=PATH, progress=False, forecast=False, checkpoint_every=1_000_000)
 
 
-def _flow(greedy, points, start, alpha, network, note):
+def _flow(parameters, network, alpha):
     depth = network.depth
-    dt = FLOW_DT[network.depth]
+    dt = parameters.flow_dt[depth]
     plateau = 2 / ((depth - 2) * LAST_SLOPE * alpha ** (depth - 2)) if depth > 2 else 0
-    steps = round((SETTLED + plateau) / dt)
+    steps = round((parameters.settled + plateau) / dt)
     method = GradientFlow(dt=dt, scheme="dopri5", rtol=RTOL)
     others = {"compress": "off", "forecast": False, "progress": False, "checkpoint_every": steps}
-    run = train(problem(), network, method, steps, PATH, **others)
-    note(f"flow, N = {depth}, α = {alpha:g}", run.status)
+    return train(problem(), network, method, steps, PATH, **others)
+
+
+def _beside(greedy, points, run):
+    """What is kept of a flow: how far it is from greedy learning, how near it comes to its critical points."""
     times, distances, _ = trajectory_distance(run, greedy)
     products = run["product/matrix"]
     nearest = [_nearest(products, point) for point in points]
     kept = _kept(len(times), int(np.argmax(distances)))
     return {
-        "start": start,
-        "alpha": alpha,
         "largest": float(distances.max()),
         "at": float(times[np.argmax(distances)]),
         "critical": [distance for distance, _ in nearest],

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, positive, styled
-from lrbias.studies.glrl._paths import DEPTHS, GAUSSIAN, IDENTITY, predicted_power
-from lrbias.studies.glrl._study import COMPLETIONS, LARGE_SCALES, NUCLEAR
+from lrbias.studies.glrl._parameters import COMPLETIONS, DEPTHS, NUCLEAR
+from lrbias.studies.glrl._paths import GAUSSIAN, IDENTITY, predicted_power
 
 SHOWN = 1e-6  # α of the flow that is drawn beside greedy learning
 MARKERS = ("o", "s", "^", "D", "v", "x")
@@ -115,7 +115,7 @@ def counterexample(findings):
     """
     figure, grid = new_figure(1, 3, height=2.6)
     for panel, row in zip(grid[0], findings.counterexample_table(), strict=True):
-        panel.semilogx(LARGE_SCALES, list(row["flows"].values()), "o-", color="black", markersize=4, label="flow")
+        panel.semilogx(list(row["flows"]), list(row["flows"].values()), "o-", color="black", markersize=4, label="flow")
         panel.axhline(row["greedy"], label="greedy: $2R^2 + 2$", **THEORY)
         panel.axhline(row["least"], color="0.35", linestyle=":", linewidth=1.2, label="least: $4R$")
         panel.set(

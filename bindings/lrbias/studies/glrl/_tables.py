@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.analysis import nuclear_norm
 from lrbias.studies import Findings
-from lrbias.studies.glrl import _study as glrl
-from lrbias.studies.glrl._paths import DEPTHS, EIGENVALUES, GAUSSIAN, IDENTITY, measured_power, predicted_power
-from lrbias.studies.glrl._study import COMPLETIONS, GRAPHS, LARGE, LARGE_SCALES, NUCLEAR, Study
+from lrbias.studies.glrl._parameters import COMPLETIONS, DEPTHS, GRAPHS, HIDDEN_VALUES, LARGE, NUCLEAR
+from lrbias.studies.glrl._paths import EIGENVALUES, GAUSSIAN, IDENTITY, measured_power, predicted_power
 
 RECOVERED = 1e-2  # error over hidden entries, whose own root mean square is about 1.1
-LEVELS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # distances for which the necessary start is told
 RANK_LEVEL = 1e-2
 SMALL = 0.2  # starts that are not larger count in a power
 
@@ -17,29 +15,18 @@ SMALL = 0.2  # starts that are not larger count in a power
 class GreedyFindings(Findings):
     """All parts of the study, made where they are missing, and their tables."""
 
-    name, title = "glrl", "Greedy low-rank learning beside gradient flow"
-
-    def __init__(self, study):
-        self.study = study
-        self.store = study.store
-        self.factorizations = {
-            (depth, tied): study.factorization(depth, tied)
-            for depth, tied in ((2, True), *((n, False) for n in DEPTHS))
-        }
+    def __init__(self, study, factorizations):
+        """factorizations: (depth, tied) of each."""
+        super().__init__(study)
+        self.factorizations = {each: study.factorization(*each) for each in factorizations}
         self.counterexamples = {large: study.counterexample(large) for large in LARGE}
         self.paths = {depth: study.paths(depth) for depth in DEPTHS}
         self.graphs = {name: study.on_graph(name) for name in GRAPHS}
         self.completions = study.completions()
-        study.stop()
 
     @property
     def info(self):
         return self.counterexamples[LARGE[0]][0].info
-
-    @property
-    def about(self):
-        """What was matched and what is our own choice."""
-        return glrl.__doc__.split("\n\n", 1)[1].strip()
 
     def figures(self):
         from lrbias.studies.glrl import _plots as glrl_plots
@@ -79,8 +66,6 @@ class GreedyFindings(Findings):
 
     def counterexample_table(self):
         """A dictionary for each R: where greedy learning, flows from starts α, and the nuclear norm end."""
-        from lrbias.analysis import nuclear_norm
-
         rows = []
         for large, (greedy, flows) in self.counterexamples.items():
             least = nuclear_norm(greedy.target, greedy.problem.mask)
@@ -125,7 +110,7 @@ class GreedyFindings(Findings):
     def level_table(self):
         """A dictionary for each distance: the largest start αI from which it is reached, per depth (interpolated)."""
         rows = []
-        for level in LEVELS:
+        for level in self.parameters.levels:
             found = {depth: start_for(level, self.flows(depth)) for depth in DEPTHS}
             rows.append({"distance": level, "alpha": found})
         return rows
@@ -163,7 +148,7 @@ class GreedyFindings(Findings):
             for row in self.factorization_table()
         ]
         text = (
-            f"A symmetric 10 × 10 matrix with eigenvalues {', '.join(f'{value:g}' for value in glrl.SPECTRUM)}, wholly "
+            f"A symmetric 10 × 10 matrix with eigenvalues {_listed(self.parameters.spectrum)}, wholly "
             "seen: largest difference of an entry between the end of phase k and the best approximation of rank k."
         )
         return (
@@ -174,7 +159,14 @@ class GreedyFindings(Findings):
         )
 
     def _counterexample_text(self):
-        heads = ("R", "phases", "rank", "greedy", "2R² + 2", *(f"flow, α = {a:.0e}" for a in LARGE_SCALES))
+        heads = (
+            "R",
+            "phases",
+            "rank",
+            "greedy",
+            "2R² + 2",
+            *(f"flow, α = {a:.0e}" for a in self.parameters.large_scales),
+        )
         rows = []
         for row in self.counterexample_table():
             flows = [f"{norm:.4f}" for norm in row["flows"].values()]
@@ -198,7 +190,7 @@ class GreedyFindings(Findings):
         text = (
             "dist(t) = min_t' ‖W_flow(t) − W_greedy(t')‖_F, the largest over all t, and when. Then, for the critical "
             "points W_1, W_2, W_3 at which phases end: how near the flow comes to each, and how low-rank it is there. "
-            f"The eigenvalues of the target are {', '.join(f'{value:g}' for value in EIGENVALUES)}."
+            f"The eigenvalues of the target are {_listed(EIGENVALUES)}."
         )
         return "Distances of flows from greedy learning", text, heads, rows
 
@@ -235,17 +227,18 @@ class GreedyFindings(Findings):
         return "Which start a distance takes", text, heads, rows
 
     def _completion_text(self):
+        own = self.parameters
         names = [*(name for name, _, _ in COMPLETIONS), NUCLEAR]
         rows = []
         for fraction, row in self.completions.items():
             cells = [f"{np.median(row[name]):.1e} ({_recovered(row[name])})" for name in names]
             rows.append([f"{100 * fraction:.0f} %", *cells])
         text = (
-            f"Random 10 × 10 matrices with singular values {glrl.HIDDEN_VALUES[0]:g} and {glrl.HIDDEN_VALUES[1]:g}, "
-            f"{glrl.INSTANCES} of each fraction: medians of root mean square errors over the hidden entries (their own "
-            f"is about 1.1), and how many are below {RECOVERED:g}. A matrix of rank 2 has 36 degrees of freedom: with "
-            "40 entries greedy learning, too, finds others, or none. Flows end when the loss is 1e-9, or at "
-            f"t = {glrl.COMPLETION_STEPS}."
+            f"Random 10 × 10 matrices with singular values {HIDDEN_VALUES[0]:g} and {HIDDEN_VALUES[1]:g}, "
+            f"{own.instances} of each fraction: medians of root mean square errors over the hidden "
+            f"entries (their own is about 1.1), and how many are below {RECOVERED:g}. A matrix of rank 2 has 36 "
+            "degrees of freedom: with 40 entries greedy learning, too, finds others, or none. Flows end when the loss "
+            f"is 1e-9, or at t = {own.completion_steps}."
         )
         return "Hidden entries", text, ["observed", *names], rows
 
@@ -286,20 +279,13 @@ def start_for(level, flows):
     return float(np.exp(np.interp(np.log(level), np.log(largest[order]), np.log(alphas[order]))))
 
 
+def _listed(values):
+    return ", ".join(f"{value:g}" for value in values)
+
+
 def _nuclear(run):
     return float(run["product/singular_values"][-1].sum())
 
 
 def _recovered(errors):
     return int((errors < RECOVERED).sum())
-
-
-def is_greedy(path):
-    """Whether a folder holds a study that is complete."""
-    return (path / f"{GreedyFindings.name}.json").is_file()
-
-
-def read_greedy(store):
-    """The GreedyFindings in a folder that `lrbias reproduce glrl` made."""
-    require(is_greedy(store), "store", str(store), "a folder that `lrbias reproduce glrl` completed")
-    return GreedyFindings(Study(store, progress=False))

@@ -11,7 +11,6 @@ from lrbias.plots import (
     dark_to_light,
     new_figure,
     plain_ticks,
-    save_each,
     shared_legend,
     styled,
 )
@@ -26,13 +25,11 @@ STYLES = {
 }
 
 
-def save(runs, settings, folder, formats=("png", "pdf")):
-    """Write every figure; returns the paths. runs: (part, target, Run); settings: what `claims.judge` made of them."""
-    return save_each(available(runs, settings), folder, formats)
-
-
 def available(runs, settings):
-    """(name, function without arguments, caption) of every figure."""
+    """(name, function without arguments, caption) of every figure.
+
+    runs: (part, target, Run); settings: what `claims.judge` made of them.
+    """
     made = [run for run in runs if run[2].status != "diverged"]
     figures = {plateaus: (made,), order: (made,), smoothness: (made, settings), depth: (settings,)}
     return [(draw.__name__, functools.partial(draw, *given), caption(draw)) for draw, given in figures.items()]

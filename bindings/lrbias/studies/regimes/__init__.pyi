@@ -1,2 +1,1 @@
-from ._study import Study as Study
-from ._tables import RegimeFindings as RegimeFindings
+from ._study import Regimes as Regimes

@@ -6,64 +6,54 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.analysis import saddles
-from lrbias.studies.regimes import _study as regimes
-from lrbias.studies.regimes._study import (
-    BIAS_RATE,
-    BIAS_START,
-    DRIFT_RATES,
-    GAMMAS,
-    SADDLE_STARTS,
-    SCALES,
-    STRENGTHS,
-    UPDATE_RUNS,
-    WIDTHS,
-)
+from lrbias.studies import Findings
+from lrbias.studies.regimes._parameters import BIAS_RATE, BIAS_START, RISE, STRENGTHS
 from lrcore import layout
 
 BETWEEN = 0.1  # a kernel distance between lazy and rich
-RISE = (0.5, 0.6)  # γ before and behind the transition
 LEARNING = 1e-4  # of the first loss: above it an update is one of learning
 SHARE = 0.95  # of the updates that have to be of low rank
 
 
-class RegimeNumbers:
+class RegimeNumbers(Findings):
     """All runs of the study, made where they are missing, and what is counted of them."""
 
     def __init__(self, study):
-        self.study = study
-        self.store = study.store
-        starts = [(width, gamma, seed) for width in WIDTHS for gamma in GAMMAS for seed in study.seeds]
+        super().__init__(study)
+        own = self.parameters
+        starts = [(width, gamma, seed) for width in own.widths for gamma in own.gammas for seed in study.seeds]
         self.lazy = {key: study.lazy(*key) for key in starts}
-        self.scaled = {(alpha, seed): study.scaled(alpha, seed) for alpha in SCALES for seed in study.seeds}
+        self.scaled = {(alpha, seed): study.scaled(alpha, seed) for alpha in own.scales for seed in study.seeds}
         self.flow, self.edges = study.edge()
-        self.paths = {depth: study.saddles(depth) for depth in SADDLE_STARTS}
+        self.paths = {depth: study.saddles(depth) for depth in own.saddle_starts}
         self.saddles = {depth: saddles(run) for depth, run in self.paths.items()}
-        self.updates = {name: study.updates(name) for name in UPDATE_RUNS}
+        self.updates = {name: study.updates(name) for name in own.update_runs}
         self.drifts = dict(zip(("gd", "rk4"), study.drift(), strict=True))
         self.bias = {whiten: study.bias(whiten) for whiten in (False, True)}
-        study.stop()
 
     def lazy_table(self):
         """A dictionary for each width and γ: medians over the starts."""
+        own = self.parameters
         return [
             {"width": width, "gamma": gamma, **_medians([self.lazy[width, gamma, seed] for seed in self.study.seeds])}
-            for width in WIDTHS
-            for gamma in GAMMAS
+            for width in own.widths
+            for gamma in own.gammas
         ]
 
     def transition(self):
         """{width: γ at which the kernel distance passes 0.1, between the measured ones on a logarithmic scale}."""
+        own = self.parameters
         found = {}
-        for width in WIDTHS:
+        for width in own.widths:
             rows = [row for row in self.lazy_table() if row["width"] == width]
             distances = np.log([max(row["distance"], 1e-16) for row in rows])
             above = np.flatnonzero(distances > np.log(BETWEEN))
             first = int(above[0]) if above.size else None
             if not first:
-                found[width] = None if first is None else GAMMAS[0]
+                found[width] = None if first is None else own.gammas[0]
                 continue
             part = (np.log(BETWEEN) - distances[first - 1]) / (distances[first] - distances[first - 1])
-            found[width] = float(GAMMAS[first - 1] + part * (GAMMAS[first] - GAMMAS[first - 1]))
+            found[width] = float(own.gammas[first - 1] + part * (own.gammas[first] - own.gammas[first - 1]))
         return found
 
     def rise(self, width):
@@ -74,7 +64,8 @@ class RegimeNumbers:
     def scaled_table(self):
         """A dictionary for each output scale."""
         return [
-            {"alpha": alpha, **_medians([self.scaled[alpha, seed] for seed in self.study.seeds])} for alpha in SCALES
+            {"alpha": alpha, **_medians([self.scaled[alpha, seed] for seed in self.study.seeds])}
+            for alpha in self.parameters.scales
         ]
 
     def edge_table(self):
@@ -108,29 +99,30 @@ class RegimeNumbers:
 
     def update_table(self):
         """A dictionary for each run and matrix: medians and upper ends of the ranks of its updates, and a verdict."""
+        own = self.parameters
         rows = []
         for name, run in self.updates.items():
-            learning = self.learning(run) // regimes.WINDOW
+            learning = self.learning(run) // own.window
             for key in ("product", *(f"layer/{i}" for i in range(1, run.depth + 1))):
                 row = {"run": name, "matrix": key, "updates": len(learning), "rank": run.target_rank}
                 for rank in ("effective_rank", "stable_rank"):
                     found = run[f"{key}/update_{rank}"][learning]
                     row[rank], row[f"{rank}_high"] = float(np.median(found)), float(np.quantile(found, SHARE))
-                row["low"] = bool(row["effective_rank_high"] <= regimes.UPDATE_RANK)
+                row["low"] = bool(row["effective_rank_high"] <= own.update_rank)
                 rows.append(row)
         return rows
 
     def verdicts(self):
         """{run: whether the updates of its product and of all its layers are of low rank}."""
         rows = self.update_table()
-        return {name: all(row["low"] for row in rows if row["run"] == name) for name in UPDATE_RUNS}
+        return {name: all(row["low"] for row in rows if row["run"] == name) for name in self.parameters.update_runs}
 
     def drift_table(self):
         """A dictionary for each method: by step size how far W_{i+1}ᵀW_{i+1} − W_iW_iᵀ has come, and the order."""
         rows = []
         for name, runs in self.drifts.items():
             gaps = {h: _drift(run) for h, run in runs.items()}
-            known = [h for h in DRIFT_RATES if gaps[h] > 0]
+            known = [h for h in self.parameters.drift_rates if gaps[h] > 0]
             slope = float(np.polyfit(np.log(known), np.log([gaps[h] for h in known]), 1)[0])
             rows.append({"method": name, "drift": gaps, "order": slope})
         return rows

@@ -19,18 +19,7 @@ from lrbias.plots import (
     styled,
     thin,
 )
-from lrbias.studies.regimes._study import (
-    BIAS_RATE,
-    BIAS_START,
-    DRIFT_RATES,
-    EDGE_VALUES,
-    GAMMAS,
-    SCALES,
-    STRENGTHS,
-    UPDATE_RANK,
-    WIDTHS,
-    WINDOW,
-)
+from lrbias.studies.regimes._parameters import BIAS_RATE, BIAS_START, DIRECTIONS, EDGE_VALUES, STRENGTHS
 
 MARKERS = ("o", "s", "^", "D")
 LAZY, RICH = 0.01, 0.5
@@ -54,16 +43,17 @@ def available(findings):
 @styled
 def lazy_and_rich(findings):
     """Distance of the tangent kernel from that of the start, over γ at four widths and over the output's scale."""
+    own = findings.parameters
     figure, grid = new_figure(1, 2, height=3.2, sharey=True)
     left, right = grid[0]
     rows = findings.lazy_table()
-    for width, colour, marker in zip(WIDTHS, dark_to_light(len(WIDTHS)), MARKERS, strict=False):
+    for width, colour, marker in zip(own.widths, dark_to_light(len(own.widths)), MARKERS, strict=False):
         mine = [row for row in rows if row["width"] == width]
-        left.plot(GAMMAS, [row["distance"] for row in mine], marker=marker, color=colour, label=f"w = {width}")
+        left.plot(own.gammas, [row["distance"] for row in mine], marker=marker, color=colour, label=f"w = {width}")
     scaled = findings.scaled_table()
-    right.plot(SCALES, [row["distance"] for row in scaled], marker="o", color="black", label="kernel distance")
+    right.plot(own.scales, [row["distance"] for row in scaled], marker="o", color="black", label="kernel distance")
     right.plot(
-        SCALES, [row["gap"] for row in scaled], marker="s", color="0.5", linestyle="--", label="from the linearised"
+        own.scales, [row["gap"] for row in scaled], marker="s", color="0.5", linestyle="--", label="from the linearised"
     )
     right.set_xscale("log")
     plain_ticks(right.xaxis)
@@ -83,14 +73,15 @@ def lazy_and_rich(findings):
 @styled
 def phase_diagram(findings):
     """From lazy to rich over γ and width: the kernel's distance, and how far the linearised network is left behind."""
+    own = findings.parameters
     figure, grid = new_figure(1, 2, height=3.0, sharey=True)
     rows = findings.lazy_table()
     gap = r"$\max_t\,\|W - W_{\mathrm{lin}}\|\,/\,\|W_0 - \hat W\|$"
     for axes, (key, title) in zip(grid[0], {"distance": "kernel distance", "gap": gap}.items(), strict=True):
-        values = np.array([[r[key] for r in rows if r["width"] == width] for width in WIDTHS])
+        values = np.array([[r[key] for r in rows if r["width"] == width] for width in own.widths])
         image = axes.imshow(np.log10(values), aspect="auto", cmap="cividis", vmin=-4, vmax=0.3, origin="lower")
-        axes.set_xticks(range(len(GAMMAS)), [f"{g:g}" for g in GAMMAS], fontsize=6.5)
-        axes.set_yticks(range(len(WIDTHS)), [str(width) for width in WIDTHS])
+        axes.set_xticks(range(len(own.gammas)), [f"{g:g}" for g in own.gammas], fontsize=6.5)
+        axes.set_yticks(range(len(own.widths)), [str(width) for width in own.widths])
         axes.set_xlabel(r"$\gamma$")
         axes.set_title(title)
         axes.grid(visible=False)
@@ -180,6 +171,7 @@ def updates(findings):
 
     Grey: the loss is below 1e-4 of its first value, and there is little left to learn.
     """
+    own = findings.parameters
     figure, grid = new_figure(2, 3, height=2.3, sharey=True)
     names = list(findings.updates)
     deepest = max(run.depth for run in findings.updates.values())
@@ -192,7 +184,7 @@ def updates(findings):
             key = f"layer/{i + 1}/update_effective_rank"
             steps, ranks = thin(run.steps_of(key)[1:], run[key][1:])
             axes.plot(steps, ranks, color=colour, linestyle=LINES[i], linewidth=0.9, label=f"layer {i + 1}")
-        axes.axhline(UPDATE_RANK, **THEORY)
+        axes.axhline(own.update_rank, **THEORY)
         axes.set_title(name)
         axes.set_yscale("log")
         axes.set_xlabel("iteration")
@@ -200,7 +192,7 @@ def updates(findings):
         axes.xaxis.get_major_locator().set_params(nbins=4)
         plain_ticks(axes.yaxis)
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"rank of {WINDOW} steps")
+        axes.set_ylabel(f"rank of {own.window} steps")
     shared_legend(figure, grid)
     return figure
 
@@ -208,22 +200,23 @@ def updates(findings):
 @styled
 def directions(findings):
     """How far balancedness drifts under GD and RK4 (dashed: slopes 1 and 4), and how directions of layers converge."""
+    own = findings.parameters
     figure, grid = new_figure(1, 2, height=3.0)
     left, right = grid[0]
     looks = {"gd": ("o", "black", "GD"), "rk4": ("s", "0.5", "RK4")}
     for row in findings.drift_table():
         marker, colour, label = looks[row["method"]]
-        values = np.array([row["drift"][h] for h in DRIFT_RATES])
+        values = np.array([row["drift"][h] for h in own.drift_rates])
         left.loglog(
-            DRIFT_RATES, positive(values), marker=marker, color=colour, label=f"{label}, order {row['order']:.2f}"
+            own.drift_rates, positive(values), marker=marker, color=colour, label=f"{label}, order {row['order']:.2f}"
         )
         power = 1 if row["method"] == "gd" else 4
-        left.loglog(DRIFT_RATES, values[0] * (np.array(DRIFT_RATES) / DRIFT_RATES[0]) ** power, **THEORY)
+        left.loglog(own.drift_rates, values[0] * (np.array(own.drift_rates) / own.drift_rates[0]) ** power, **THEORY)
     left.set_xlabel(r"step size ($\eta$ or dt)")
     left.set_ylabel(r"drift of $W_{i+1}^\top W_{i+1} - W_i W_i^\top$")
     plain_ticks(left.xaxis)
     left.legend()
-    run = findings.updates["N = 3"]
+    run = findings.updates[DIRECTIONS]
     steps, gaps = directional_convergence(run)
     for i, colour in enumerate(dark_to_light(run.depth)):
         right.semilogy(steps, positive(gaps[:, i]), color=colour, linestyle=LINES[i], label=f"layer {i + 1}")

@@ -2,30 +2,28 @@
 
 from lrbias import theory
 from lrbias.analysis import directional_convergence
-from lrbias.errors import require
-from lrbias.storage import read_json
-from lrbias.studies import Findings
-from lrbias.studies.regimes import _study as regimes
-from lrbias.studies.regimes._numbers import LEARNING, RISE, SHARE, RegimeNumbers
-from lrbias.studies.regimes._study import DRIFT_RATES, GAMMAS, WIDTHS, Study
+from lrbias.studies.regimes._numbers import LEARNING, SHARE, RegimeNumbers
+from lrbias.studies.regimes._parameters import (
+    DEPTH,
+    DIRECTIONS,
+    EDGE_SIZE,
+    EDGE_VALUES,
+    FITTED,
+    RISE,
+    SCALED_GAMMA,
+    UNBALANCED,
+)
 
 LAZY, RICH = 0.01, 0.5  # kernel distances
 SETTLED = 0.1  # how near to 2/η a sharpness has settled there, relatively
 
 
-class RegimeFindings(RegimeNumbers, Findings):
+class RegimeFindings(RegimeNumbers):
     """A finding for each figure, and the tables."""
-
-    name, title = "regimes", "Regimes of training"
 
     @property
     def info(self):
         return self.flow.info
-
-    @property
-    def about(self):
-        """What was matched and what is our own choice."""
-        return regimes.__doc__.split("\n\n", 1)[1].strip()
 
     def figures(self):
         """The caption of each is what it shows, and what was found."""
@@ -52,7 +50,7 @@ class RegimeFindings(RegimeNumbers, Findings):
             "findings": self.findings(),
             "lazy": self.lazy_table(),
             "transition": self.transition(),
-            "rise": {width: self.rise(width) for width in WIDTHS},
+            "rise": {width: self.rise(width) for width in self.parameters.widths},
             "scaled": self.scaled_table(),
             "edge": self.edge_table(),
             "saddles": {depth: [saddle.as_dict() for saddle in found] for depth, found in self.saddles.items()},
@@ -72,21 +70,22 @@ class RegimeFindings(RegimeNumbers, Findings):
         yield self._bias_text()
 
     def _lazy_text(self):
+        own = self.parameters
         rows = self.lazy_table()
         crossing = self.transition()
-        heads = ["γ", *(f"w = {width}" for width in WIDTHS)]
+        heads = ["γ", *(f"w = {width}" for width in own.widths)]
         cells = []
-        for gamma in GAMMAS:
+        for gamma in own.gammas:
             mine = [row for row in rows if row["gamma"] == gamma]
             cells.append([f"{gamma:g}", *(f"{row['distance']:.2g} ({row['gap']:.2g})" for row in mine)])
-        passed = [crossing[width] for width in WIDTHS]
+        passed = [crossing[width] for width in own.widths]
         cells.append(["γ at distance 0.1", *("—" if gamma is None else f"{gamma:.2f}" for gamma in passed)])
-        rises = [self.rise(width) for width in WIDTHS]
+        rises = [self.rise(width) for width in own.widths]
         cells.append([f"from γ = {RISE[0]:g} to {RISE[1]:g}", *(f"× {rise:.0f}" for rise in rises)])
         text = (
-            f"Depth {regimes.DEPTH}, {regimes.SIDE} outputs and inputs, hidden layers of width w, starts of deviation "
+            f"Depth {DEPTH}, {own.side} outputs and inputs, hidden layers of width w, starts of deviation "
             f"w^−γ; medians over {len(self.study.seeds)} starts. 1 − cos(K, K_0) of the tangent kernel where the loss "
-            f"is {regimes.FITTED:g} of ½‖Ŵ‖², and in brackets the largest ‖W(t) − W_lin(t)‖/‖W(0) − Ŵ‖ from the "
+            f"is {FITTED:g} of ½‖Ŵ‖², and in brackets the largest ‖W(t) − W_lin(t)‖/‖W(0) − Ŵ‖ from the "
             f"linearised network under the same steps. {self._lazy_finding()} {self._transition_finding()}"
         )
         return "Lazy and rich", text, heads, cells
@@ -103,17 +102,19 @@ class RegimeFindings(RegimeNumbers, Findings):
         )
 
     def _transition_finding(self):
-        first, last = WIDTHS[0], WIDTHS[-1]
+        own = self.parameters
+        first, last = own.widths[0], own.widths[-1]
         return (
             f"The wider, the sharper the transition behind γ = ½: from {RISE[0]:g} to {RISE[1]:g} the distance grows "
             f"{self.rise(first):.0f} times at w = {first} and {self.rise(last):.0f} times at w = {last}."
         )
 
     def _scaled_text(self):
+        own = self.parameters
         rows = self.scaled_table()
         cells = [[f"{r['alpha']:g}", f"{r['distance']:.2g}", f"{r['gap']:.2g}", f"{r['moved']:.2g}"] for r in rows]
         text = (
-            f"Rich starts, γ = {regimes.SCALED_GAMMA:g}, of two networks of width {regimes.SCALED_WIDTH} with "
+            f"Rich starts, γ = {SCALED_GAMMA:g}, of two networks of width {own.scaled_width} with "
             f"opposite signs, so that the output, α times the product, is 0 at the start. {self._scaled_finding()}"
         )
         return "A scaled output", text, ["α", "kernel distance", "from the linearised", "‖θ − θ_0‖/‖θ_0‖"], cells
@@ -137,10 +138,10 @@ class RegimeFindings(RegimeNumbers, Findings):
             for row in self.edge_table()
         ]
         flow = self.flow["hessian/largest"][:, 0]
-        balanced = theory.sharpness(regimes.EDGE_VALUES[0], regimes.DEPTH)
+        balanced = theory.sharpness(EDGE_VALUES[0], DEPTH)
         text = (
-            f"Depth {regimes.DEPTH}, {regimes.EDGE_SIZE} neurons a layer, "
-            f"a start whose first layer is {regimes.UNBALANCED:g} times as large. Along "
+            f"Depth {DEPTH}, {EDGE_SIZE} neurons a layer, "
+            f"a start whose first layer is {UNBALANCED:g} times as large. Along "
             f"the flow sharpness grows from {flow[0]:.2f} to {flow[-1]:.2f} = λ_flow; a balanced minimum has "
             f"{balanced:.2f}. At the end: the median of the last quarter of the records. {self._edge_finding()}"
         )
@@ -159,11 +160,12 @@ class RegimeFindings(RegimeNumbers, Findings):
     def _sharpness_finding(self):
         ends = []
         for depth, run in self.paths.items():
-            value = theory.sharpness(regimes.SADDLE_VALUES[0], depth)
+            value = theory.sharpness(self.parameters.saddle_values[0], depth)
             ends.append(f"{run['hessian/largest'][-1, 0]:.4g} (theory {value:.4g}) at depth {depth}")
         return f"The largest eigenvalue ends at {' and '.join(ends)}."
 
     def _saddle_text(self):
+        own = self.parameters
         heads = ["depth", "iteration", "rank", "loss", "‖∇L‖", "smallest eigenvalue", "index", "‖Δθ‖ since the last"]
         cells = []
         for depth, found in self.saddles.items():
@@ -171,16 +173,17 @@ class RegimeFindings(RegimeNumbers, Findings):
                 numbers = [f"{s.loss:.4g}", f"{s.gradient_norm:.1e}", f"{s.curvature:.2e}", str(s.index)]
                 cells.append([str(depth), str(s.step), str(s.rank), *numbers, f"{s.distance:.3g}"])
         text = (
-            f"Gradient flow from small Gaussian starts, {regimes.SADDLE_SIZE} × {regimes.SADDLE_SIZE}, target values "
-            f"{', '.join(f'{v:g}' for v in regimes.SADDLE_VALUES)}. {self._saddle_finding()} At depth 3 and more "
+            f"Gradient flow from small Gaussian starts, {own.saddle_size} × {own.saddle_size}, target values "
+            f"{', '.join(f'{v:g}' for v in own.saddle_values)}. {self._saddle_finding()} At depth 3 and more "
             "saddles need not have a negative eigenvalue at all (Kawaguchi 2016): there it vanishes with the start."
         )
         return "From saddle to saddle", text, heads, cells
 
     def _saddle_finding(self):
+        own = self.parameters
         ranks = "; ".join(f"{', '.join(str(s.rank) for s in f)} at depth {d}" for d, f in self.saddles.items())
-        size = regimes.SADDLE_SIZE
-        rank = len(regimes.SADDLE_VALUES)
+        size = own.saddle_size
+        rank = len(own.saddle_values)
         fits = all(s.index == (rank - s.rank) * (size - s.rank) for s in self.saddles.get(2, ()))
         return (
             f"Ranks of the points where the gradient was small: {ranks}. At depth 2 a saddle of rank k should have "
@@ -188,6 +191,7 @@ class RegimeFindings(RegimeNumbers, Findings):
         )
 
     def _update_text(self):
+        own = self.parameters
         below = f"{SHARE:.0%} below"
         heads = ["run", "matrix", "updates", "effective rank", below, "stable rank", below]
         cells = [
@@ -201,35 +205,41 @@ class RegimeFindings(RegimeNumbers, Findings):
             for row in self.update_table()
         ]
         text = (
-            f"What {regimes.WINDOW} steps of GD change in the product and in each layer, {regimes.UPDATE_SIZE} × "
-            f"{regimes.UPDATE_SIZE}, while the loss is above {LEARNING:g} of its first value. {self._update_finding()}"
+            f"What {own.window} steps of GD change in the product and in each layer, {own.update_size} × "
+            f"{own.update_size}, while the loss is above {LEARNING:g} of its first value. {self._update_finding()}"
         )
         return "Updates of low rank", text, heads, cells
 
     def _update_finding(self):
+        own = self.parameters
         held, failed = ([name for name, low in self.verdicts().items() if low is which] for which in (True, False))
         return (
             "The protocol's conjecture, updates are themselves of low rank, by our rule (the effective rank of "
-            f"{SHARE:.0%} of the updates is at most {regimes.UPDATE_RANK}, in the product and in every layer): it "
+            f"{SHARE:.0%} of the updates is at most {own.update_rank}, in the product and in every layer): it "
             f"holds in {'; '.join(held) or 'no run'}. It fails in {'; '.join(failed) or 'no run'}."
         )
 
     def _drift_text(self):
-        heads = ["method", *(f"h = {h:g}" for h in DRIFT_RATES), "order in h"]
+        own = self.parameters
+        heads = ["method", *(f"h = {h:g}" for h in own.drift_rates), "order in h"]
         labels = {"gd": "gradient descent, η = h", "rk4": "gradient flow (RK4), dt = h"}
         cells = [
-            [labels[row["method"]], *(f"{row['drift'][h]:.2e}" for h in DRIFT_RATES), f"{row['order']:.2f}"]
+            [
+                labels[row["method"]],
+                *(f"{row['drift'][h]:.2e}" for h in own.drift_rates),
+                f"{row['order']:.2f}",
+            ]
             for row in self.drift_table()
         ]
         text = (
-            f"Change of W_{{i+1}}ᵀW_{{i+1}} − W_iW_iᵀ (all layers, Frobenius) from t = 0 to {regimes.DRIFT_TIME:g}, "
+            f"Change of W_{{i+1}}ᵀW_{{i+1}} − W_iW_iᵀ (all layers, Frobenius) from t = 0 to {own.drift_time:g}, "
             f"which a flow conserves. {self._drift_finding()}"
         )
         return "Balancedness and directions", text, heads, cells
 
     def _drift_finding(self):
         orders = {row["method"]: row["order"] for row in self.drift_table()}
-        _, gaps = directional_convergence(self.updates["N = 3"])
+        _, gaps = directional_convergence(self.updates[DIRECTIONS])
         return (
             f"GD drifts with the power {orders['gd']:.2f} of η, RK4 with the power {orders['rk4']:.2f} of dt. "
             f"Directions converge: in the run N = 3 of the updates ‖W_i/‖W_i‖ − its end‖ is at most "
@@ -263,15 +273,3 @@ class RegimeFindings(RegimeNumbers, Findings):
         return "Values in the order in which they are learnt: {} from the inputs as they are, {} whitened.".format(
             *orders
         )
-
-
-def is_regimes(path):
-    """Whether a folder holds this study, complete."""
-    return (path / "study.json").is_file() and (path / "regimes.json").is_file()
-
-
-def read_regimes(path):
-    """The findings in a folder. Raises InvalidInput for another study."""
-    known = read_json(path / "study.json")
-    require(known.get("study") == "regimes", "path", str(path), "the folder of a study of regimes")
-    return RegimeFindings(Study(path, len(known["seeds"]), progress=False))

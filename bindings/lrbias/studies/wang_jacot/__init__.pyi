@@ -1,2 +1,1 @@
-from ._study import Study as Study
-from ._tables import JumpFindings as JumpFindings
+from ._study import WangJacot as WangJacot

@@ -7,8 +7,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 
 from lrbias.events import LOWER
 from lrbias.plots import LINES, THEORY, caption, dark_to_light, new_figure, plain_ticks, positive, styled
-from lrbias.studies.wang_jacot import _study as wang_jacot
-from lrbias.studies.wang_jacot._tables import OUTCOMES, outcomes
+from lrbias.studies.wang_jacot._outcomes import OUTCOMES, outcomes
+from lrbias.studies.wang_jacot._parameters import DEPTH_LR, NOISE
 
 THOUSAND = 1e-3
 STEPS = "step, thousands"
@@ -20,7 +20,7 @@ def available(findings):
     figures = [
         ("same-start", same_start, findings.example),
         ("waiting", waiting, findings),
-        ("phases", phases, findings.phases),
+        ("phases", phases, findings),
         ("schedules", schedules, findings),
         ("errors-over-time", errors_over_time, findings),
     ]
@@ -55,7 +55,7 @@ def waiting(findings):
     parts = [
         ("starts", [(name, made) for name, _, made in findings.one_way]),
         (
-            f"depths, $\\eta$ = {wang_jacot.DEPTH_LR:g}, $\\lambda$ = 0.003",
+            f"depths, $\\eta$ = {DEPTH_LR:g}, $\\lambda$ = 0.003",
             [(f"N = {d}, from rank {b.jumps().rank}", m) for d, ridge, b, m in findings.depths if ridge == 3e-3],
         ),
         (
@@ -74,23 +74,26 @@ def waiting(findings):
 
 
 @styled
-def phases(parts):
+def phases(findings):
     """Outcomes over learning rate and ridge, each from the minimum of gradient descent at that ridge; jumps there.
 
     Numbers above the first panel: the rank of that minimum.
     """
-    descents, made = parts
+    lrs = np.array(findings.parameters.phase_lrs)
+    ridges = np.array(findings.parameters.phase_ridges)
+    descents, made = findings.phases
     figure, grid = new_figure(1, 3, height=3.0, sharey=True)
-    fields = _fields(made)
+    fields = _fields(made, (len(lrs), len(ridges)))
+    edges = _around(ridges), _around(lrs)
     colours = ["black", "#3b528b", "#fde725", "#5ec962"]
     norm = BoundaryNorm(np.arange(-0.5, len(OUTCOMES)), len(OUTCOMES))
     grid[0, 0].grid(False)
-    shown = grid[0, 0].pcolormesh(*_edges(), fields["outcome"], cmap=ListedColormap(colours), norm=norm)
+    shown = grid[0, 0].pcolormesh(*edges, fields["outcome"], cmap=ListedColormap(colours), norm=norm)
     bar = figure.colorbar(shown, ax=grid[0, 0], location="bottom", ticks=range(len(OUTCOMES)), aspect=30)
     bar.ax.set_xticklabels([name.replace(" ", "\n", 1) for name in OUTCOMES], fontsize=6.5)
     for panel, name in zip(grid[0, 1:], ("down", "up"), strict=True):
         panel.grid(False)
-        mesh = panel.pcolormesh(*_edges(), np.log10(positive(fields[name])), cmap="viridis_r", vmin=-1, vmax=2)
+        mesh = panel.pcolormesh(*edges, np.log10(positive(fields[name])), cmap="viridis_r", vmin=-1, vmax=2)
         panel.set_title(f"directions {'lost' if name == 'down' else 'gained'}")
         bar = figure.colorbar(mesh, ax=panel, location="bottom", aspect=30)
         bar.set_label("a run and million steps")
@@ -108,19 +111,14 @@ def phases(parts):
     return figure
 
 
-def _edges():
-    """Boundaries of the cells: (ridges, learning rates)."""
-
-    def around(centres):
-        half = np.sqrt(centres[1] / centres[0])
-        return np.append(centres / half, centres[-1] * half)
-
-    return around(wang_jacot.PHASE_RIDGES), around(wang_jacot.PHASE_LRS)
+def _around(centres):
+    """Boundaries of cells whose centres are evenly spaced on a logarithmic axis."""
+    half = np.sqrt(centres[1] / centres[0])
+    return np.append(centres / half, centres[-1] * half)
 
 
-def _fields(made):
+def _fields(made, shape):
     """(learning rates, ridges) each: the most frequent outcome, and jumps a run and million steps."""
-    shape = len(wang_jacot.PHASE_LRS), len(wang_jacot.PHASE_RIDGES)
     found = outcomes(made).reshape(*shape, -1)
     counts = np.stack([(found == k).sum(axis=-1) for k in range(len(OUTCOMES))])
     millions = np.where(made.diverged, 0, made.ended).reshape(*shape, -1).sum(axis=-1) / 1e6
@@ -150,7 +148,7 @@ def schedules(findings):
 def errors_over_time(findings):
     """Medians over instances and seeds of the rank and of the hidden error, with noise; dashed: gradient descent."""
     figure, grid = new_figure(1, 2, height=2.6)
-    noise = wang_jacot.NOISE
+    noise = NOISE
     made = findings.schedules[noise]
     for (name, each), colour, line in zip(made.items(), dark_to_light(len(made)), LINES, strict=False):
         steps = each.steps * THOUSAND

@@ -1,126 +1,120 @@
-"""SGD with ridge on matrix completion (Wang and Jacot): jumps to lower rank that never go back, and where they do.
-
-Matched: single entries drawn with replacement, W_l ← (1 − 2ηλ) W_l − η (W_ij − Ŵ_ij) · …, depth 3 and others, the
-experiments that a report on the paper asks for. Ours: all sizes and seeds, the exact form and the numbers of the sets
-B_r, the hysteresis of the rank (0.01 and 0.02 of σ_1), and the noise. Targets are 10 × 10 of rank 1 and mean square 1,
-60 entries observed, with Gaussian noise of standard deviation 0.2 on what is observed: without noise gradient descent
-with a ridge ended at the true rank in all ten instances, and no minimum of a higher rank was left to jump from. SGD
-starts where gradient descent has ended for the same loss (gradient norm below 1e-10) unless a table says otherwise, so
-that jumps are the work of the noise and not of a ridge that was changed.
-"""
+"""The study of jumps of SGD to lower rank, registered as `wang-jacot`."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 
+from lrbias.analysis import check_installed, least_squares_nuclear, nuclear_norm
 from lrbias.errors import require
 from lrbias.experiments import Stop
 from lrbias.forecasts import seconds_of
 from lrbias.methods import GD, SGD, Anneal, Periodic
-from lrbias.metrics import AbsorbingSets, Record
+from lrbias.metrics import Record
 from lrbias.network import Network
-from lrbias.problems import Completion, gaussian, spectrum
 from lrbias.settings import Threads, validate
 from lrbias.storage import read_json, write_json
-from lrbias.studies import made, make_store
+from lrbias.studies import Study, made
+from lrbias.studies.wang_jacot import _parameters as parameters
+from lrbias.studies.wang_jacot._parameters import (
+    BASELINES,
+    DEPTH_INSTANCE,
+    DEPTH_LR,
+    LR_OF_GD,
+    MILLION,
+    NOISE,
+    NOISES,
+    ONE_WAY,
+    SCHEDULE_STEPS,
+    SCHEDULES,
+    SETS,
+    SIZE,
+    SMALL_RIDGE,
+    WangJacotParameters,
+    problem,
+)
+from lrbias.studies.wang_jacot._tables import JumpFindings
 from lrbias.sweeps import ensemble
 from lrbias.system import cores
-from lrcore import cpu, layout, random
-from lrcore.cpu import workspace
 
-SIZE = 10
-ENTRIES = 60
-NOISE = 0.2
-SMALL_RIDGE = 1e-4
-MILLION = 1_000_000
-SETS = AbsorbingSets(balance=10.0, slack=0.5, alpha=0.5, bound=60.0)
-LR_OF_GD = 0.1
-# (name, instance, noise, depth, η, λ, start): "minimum" is that of gradient descent at the same λ
-ONE_WAY = [
-    ("N = 3, large step", 0, NOISE, 3, 0.16, 2.5e-3, "minimum"),
-    ("N = 3, smaller step", 0, NOISE, 3, 0.14, 2.5e-3, "minimum"),
-    ("N = 5, small step", 0, NOISE, 5, 0.08, 2e-3, "minimum"),
-    ("no noise, GD not at its end", 0, 0.0, 3, 0.1, 1e-3, "early"),
-    ("outside: too large a step", 1, NOISE, 3, 0.16, 1e-3, "minimum"),
-]
-CURVATURE_STEP = 1e-5
-EARLY_STEPS = 10_000  # of gradient descent with a small ridge, where its rank is still high
-SAMPLINGS = [(1, True), (1, False), (2, True), (2, False), (4, True), (4, False)]  # (batch, replacement)
-DEPTHS = (2, 3, 4, 5)
-DEPTH_RIDGES = (1e-3, 2e-3, 3e-3)
-DEPTH_LR = 0.08
-DEPTH_INSTANCE = 1
-WIDTHS = (5, 10, 20, 40)
-PHASE_LRS, PHASE_RIDGES = np.geomspace(0.03, 0.3, 20), np.geomspace(3e-4, 6e-2, 20)
-INSTANCES = 10
-SCHEDULES = {
-    "SGD, constant": (0.1, 3e-3, None, None),
-    "SGD, annealed": (0.1, 6e-3, (0.1, 300_000, 500_000), (0.01, 300_000, 500_000)),
-    "SGD, periodic": (0.1, 6e-3, (0.1, 200_000), (0.01, 200_000)),
-}
-SCHEDULE_STEPS = 600_000
-BASELINES = ("nuclear norm, exact", "nuclear norm, best weight", "GD, small ridge", "GD, best ridge")
-WEIGHTS = np.geomspace(1e-4, 1e-1, 13)  # of the nuclear norm and the ridges of gradient descent: the best one counts
+TIMED_RUNS = 64
+RECORD = 12  # bytes of a record of a run
+FILES = 3000  # bytes of a run beside them
 
 
-def truth(instance):
-    """The rank-1 matrix of an instance: mean square 1, random directions."""
-    return spectrum((SIZE, SIZE), [float(SIZE)], seed=instance)
+class WangJacot(Study):
+    """Parts that are made under `store` when they are asked for. workers: threads of each ensemble."""
 
+    name = "wang-jacot"
+    summary = "SGD with ridge jumps to lower rank and not back (Wang and Jacot); about ten minutes."
+    title = "Jumps of SGD to lower rank"
+    about = parameters.__doc__.split("\n\n", 1)[1].strip()
+    Parameters = WangJacotParameters
 
-def problem(instance, noise=NOISE):
-    """Observed entries with noise, hidden ones without."""
-    mask = Completion(truth(instance), entries=ENTRIES, seed=instance).mask
-    added = noise * gaussian((SIZE, SIZE), instance, stream=3, domain=random.OBSERVED)
-    return Completion(np.where(mask, truth(instance) + added, truth(instance)), mask=mask, mean=True)
+    def check(self):
+        check_installed("the study wang-jacot")  # of which only the last part needs them, minutes later
+        self._threads()
 
+    def forecast(self):
+        """From timing one group of runs for a moment."""
+        own = self.parameters
+        counts = self._counts()
+        runs = sum(counts.values())
+        trained = sum(share * count for share, count in counts.items()) * own.steps
+        seconds = trained * self._seconds_per_step() / self._threads()
+        return {"runs": runs, "seconds": seconds, "bytes": runs * (own.records * RECORD + FILES)}
 
-def _checked_threads(threads):
-    return cores() if threads is None else validate(Threads, "workers", threads)
+    def _counts(self):
+        """{share of the steps: runs}."""
+        own = self.parameters
+        ensembles = len(own.samplings) + len(own.depths) * len(own.depth_ridges)
+        cells = len(own.phase_lrs) * len(own.phase_ridges)
+        schedules = len(NOISES) * len(SCHEDULES) * own.instances
+        return {
+            1.0: len(ONE_WAY) * self._runs(1024),
+            0.5: ensembles * self._runs(256) + len(own.widths) * self._runs(128) + cells * own.seeds,
+            SCHEDULE_STEPS / MILLION: schedules * self._runs(16),
+        }
 
+    def _seconds_per_step(self):
+        given = problem(0)
+        start = Network.gaussian((SIZE,) * 4, gamma=0.5, seed=0)
+        method = SGD(lr=0.1, ridge=1e-3)
+        few = max(self.parameters.steps // 100, 1)
 
-def _share(runs, seeds):
-    """A number of runs in proportion to the seeds, of which 20 are the whole study."""
-    return max(runs * seeds // 20, 2)
+        def make():
+            ensemble(given, start, method, few, runs=TIMED_RUNS, every=few, threads=1, progress=False)
 
+        return seconds_of(make) / (TIMED_RUNS * few)
 
-class Study:
-    """The parts of the study, made under `store` when they are asked for.
+    def make(self):
+        return JumpFindings(self)
 
-    steps: of every one-way trajectory; what the other parts take is in proportion. seeds: of each cell of the phase
-    diagram; the numbers of runs of the other parts are in proportion.
-    """
-
-    def __init__(self, store, steps=MILLION, seeds=20, threads=None, progress=None):
-        self.store = Path(store)
-        self.steps = steps
-        self.seeds = seeds
-        self.threads = _checked_threads(threads)
-        self.progress = progress
-        self._begin()
-
-    def _begin(self):
-        """The folder, with the size of the study in it; InvalidInput when it holds one of another size."""
-        path = self.store / "study.json"
-        size = {"steps": self.steps, "seeds": self.seeds}
-        if path.is_file():
-            known = read_json(path)
-            accepted = f"a study of {self.steps} steps and {self.seeds} seeds, this one has {known}"
-            require(known == size, "store", str(self.store), accepted)
-            return
-        make_store(self.store, size)
+    def _refuse(self, known):
+        own = self.parameters
+        if (known.steps, known.seeds) == (own.steps, own.seeds):
+            super()._refuse(known)
+        there = {"steps": known.steps, "seeds": known.seeds}
+        accepted = f"a study of {own.steps} steps and {own.seeds} seeds, this one has {there}"
+        require(False, "store", str(self.store), accepted)
 
     def _steps(self, share=1.0):
         """A share of the steps, a multiple of the record interval."""
-        return max(round(self.steps * share / self._every), 1) * self._every
+        return max(round(self.parameters.steps * share / self._every), 1) * self._every
 
     @property
     def _every(self):
-        return max(self.steps // 500, 1)
+        return max(self.parameters.steps // self.parameters.records, 1)
 
     def _runs(self, whole):
-        return _share(whole, self.seeds)
+        """A number of runs in proportion to the seeds, of which 20 are the whole study."""
+        return max(whole * self.parameters.seeds // 20, 2)
+
+    @property
+    def _instances(self):
+        return range(self.parameters.instances)
+
+    def _threads(self):
+        return cores() if self.workers is None else validate(Threads, "workers", self.workers)
 
     def descend(self, name, given, start, ridge, steps=None):
         """Gradient descent to its end at a ridge, or for so many steps; the Run."""
@@ -135,7 +129,7 @@ class Study:
         """Gradient descent with the small ridge, stopped while its rank is still high."""
         start = Network.gaussian((SIZE, *[hidden] * (depth - 1), SIZE), gamma=0.5, seed=instance)
         name = f"instance={instance},noise={noise:g},depth={depth},hidden={hidden},early"
-        return self.descend(name, problem(instance, noise), start, SMALL_RIDGE, steps=EARLY_STEPS)
+        return self.descend(name, problem(instance, noise), start, SMALL_RIDGE, steps=self.parameters.early_steps)
 
     def minimum(self, instance, noise, depth, ridge, hidden=SIZE):
         """The run that ends at the minimum which gradient descent finds at `ridge`, from where `early` stopped."""
@@ -144,16 +138,17 @@ class Study:
         return self.descend(name, problem(instance, noise), start, ridge)
 
     def _ensemble(self, name, *given, share=1.0, **others):
-        settings = {"sets": SETS, "threads": self.threads, "progress": self.progress, **others}
+        settings = {"sets": SETS, "threads": self._threads(), "progress": self.progress, **others}
         return ensemble(*given, self._steps(share), every=self._every, store=self.store / "sgd" / name, **settings)
 
     def one_way(self):
         """[(name, the run before, its Ensemble)]: do ranks fall, rise, and are the sets B_r left?"""
         rows = []
         for number, (name, instance, noise, depth, lr, ridge, start) in enumerate(ONE_WAY):
-            before = (
-                self.early(instance, noise, depth) if start == "early" else self.minimum(instance, noise, depth, ridge)
-            )
+            if start == "early":
+                before = self.early(instance, noise, depth)
+            else:
+                before = self.minimum(instance, noise, depth, ridge)
             method = SGD(lr=lr, ridge=ridge)
             given = problem(instance, noise)
             runs = self._runs(1024)
@@ -181,7 +176,7 @@ class Study:
         _, instance, noise, depth, lr, ridge, _ = ONE_WAY[0]
         before = self.minimum(instance, noise, depth, ridge)
         rows = []
-        for batch, replacement in SAMPLINGS:
+        for batch, replacement in self.parameters.samplings:
             method = SGD(lr=lr, ridge=ridge, batch=batch, replacement=replacement)
             given = problem(instance, noise)
             name = f"sampling-{batch}-{replacement}"
@@ -191,8 +186,9 @@ class Study:
 
     def depths(self):
         """[(depth, ridge, the run before, Ensemble)]: each from its own minimum, all with the same η."""
+        own = self.parameters
         rows = []
-        for depth, ridge in itertools.product(DEPTHS, DEPTH_RIDGES):
+        for depth, ridge in itertools.product(own.depths, own.depth_ridges):
             before = self.minimum(DEPTH_INSTANCE, NOISE, depth, ridge)
             method = SGD(lr=DEPTH_LR, ridge=ridge)
             name = f"depth-{depth}-{ridge:g}"
@@ -205,7 +201,7 @@ class Study:
         """[(hidden width, the run before, Ensemble)] at the step size and ridge of the first start of `one_way`."""
         _, instance, noise, depth, lr, ridge, _ = ONE_WAY[0]
         rows = []
-        for hidden in WIDTHS:
+        for hidden in self.parameters.widths:
             before = self.minimum(instance, noise, depth, ridge, hidden)
             given = problem(instance, noise)
             method = SGD(lr=lr, ridge=ridge)
@@ -215,9 +211,10 @@ class Study:
 
     def phases(self):
         """({ridge: run of gradient descent}, Ensemble over learning rates × ridges × seeds, each from its end)."""
-        descents = {float(ridge): self.minimum(0, NOISE, 3, float(ridge)) for ridge in PHASE_RIDGES}
-        cells = list(itertools.product(PHASE_LRS, descents, range(self.seeds)))
-        methods = [SGD(lr=float(lr), ridge=ridge, sampling_seed=seed) for lr, ridge, seed in cells]
+        own = self.parameters
+        descents = {ridge: self.minimum(0, NOISE, 3, ridge) for ridge in own.phase_ridges}
+        cells = list(itertools.product(own.phase_lrs, descents, range(own.seeds)))
+        methods = [SGD(lr=lr, ridge=ridge, sampling_seed=seed) for lr, ridge, seed in cells]
         starts = {ridge: run.network for ridge, run in descents.items()}
         networks = [starts[ridge] for _, ridge, _ in cells]
         return descents, self._ensemble("phases", problem(0), networks, methods, share=0.5)
@@ -226,9 +223,9 @@ class Study:
         """{name: Ensemble} over instances and seeds, from where `early` stopped."""
         seeds = self._runs(16)
         made = {}
-        runs = list(itertools.product(range(INSTANCES), range(seeds)))
-        own = [problem(instance, noise) for instance in range(INSTANCES)]
-        starts = [self.early(instance, noise, 3).network for instance in range(INSTANCES)]
+        runs = list(itertools.product(self._instances, range(seeds)))
+        own = [problem(instance, noise) for instance in self._instances]
+        starts = [self.early(instance, noise, 3).network for instance in self._instances]
         for name, settings in SCHEDULES.items():
             methods = [self._scheduled(settings, seed) for _, seed in runs]
             problems, networks = ([chosen[instance] for instance, _ in runs] for chosen in (own, starts))
@@ -244,7 +241,7 @@ class Study:
             if given is None:
                 return None
             factor, *times = given
-            times = [max(round(time * self.steps / MILLION), k + 1) for k, time in enumerate(times)]
+            times = [max(round(time * self.parameters.steps / MILLION), k + 1) for k, time in enumerate(times)]
             if len(times) == 1:
                 return Periodic(factor=factor, period=times[0])
             return Anneal(factor=factor, start=times[0], stop=max(times[1], times[0] + 1))
@@ -256,64 +253,20 @@ class Study:
         """{name: hidden errors (instances,)}: nuclear norm and gradient descent, also with hindsight."""
         path = self.store / f"baselines-{noise:g}.json"
         if not path.is_file():
-            each = [self._baselines_of(instance, noise, problem(instance, noise)) for instance in range(INSTANCES)]
+            each = [self._baselines_of(instance, noise) for instance in self._instances]
             write_json(path, {name: [found[name] for found in each] for name in BASELINES})
         known = read_json(path)
         return {name: np.array(known[name]) for name in BASELINES}
 
-    def _baselines_of(self, instance, noise, given):
-        from lrbias.analysis import least_squares_nuclear, nuclear_norm
+    def _baselines_of(self, instance, noise):
+        given = problem(instance, noise)
+        weights = self.parameters.weights
 
         def hidden(matrix):
             return float(given.errors(matrix)["hidden"])
 
         exact = hidden(nuclear_norm(given.target, given.mask))
-        soft = min(hidden(least_squares_nuclear(given.target, given.mask, weight)) for weight in WEIGHTS)
-        descents = [self.minimum(instance, noise, 3, float(ridge)) for ridge in (SMALL_RIDGE, *WEIGHTS[1::2])]
+        soft = min(hidden(least_squares_nuclear(given.target, given.mask, weight)) for weight in weights)
+        descents = [self.minimum(instance, noise, 3, ridge) for ridge in (SMALL_RIDGE, *weights[1::2])]
         errors = [hidden(run.network.product()) for run in descents]
         return dict(zip(BASELINES, (exact, min(exact, soft), errors[0], min(errors)), strict=True))
-
-
-def expected(steps=MILLION, seeds=20, threads=None):
-    """{runs, seconds, bytes} of the study, from timing one group of runs for a moment."""
-    given = problem(0)
-    runs = 64
-    threads = _checked_threads(threads)
-    start = Network.gaussian((SIZE,) * 4, gamma=0.5, seed=0)
-    few = max(steps // 100, 1)
-
-    def make():
-        ensemble(given, start, SGD(lr=0.1, ridge=1e-3), few, runs=runs, every=few, threads=1, progress=False)
-
-    per_step = seconds_of(make) / (runs * few)
-    halves = (len(SAMPLINGS) + len(DEPTHS) * len(DEPTH_RIDGES)) * _share(256, seeds) + len(WIDTHS) * _share(128, seeds)
-    counts = {  # by the share of the steps
-        1.0: len(ONE_WAY) * _share(1024, seeds),
-        0.5: halves + len(PHASE_LRS) * len(PHASE_RIDGES) * seeds,
-        SCHEDULE_STEPS / MILLION: 2 * len(SCHEDULES) * INSTANCES * _share(16, seeds),
-    }
-    every = sum(counts.values())
-    trained = sum(share * count for share, count in counts.items()) * steps
-    rows = 500 * 12  # bytes of the records of a run
-    return {"runs": every, "seconds": trained * per_step / threads, "bytes": every * (rows + 3000)}
-
-
-def least_curvature(run):
-    """The smallest eigenvalue of the Hessian where a run has ended, by central differences of the gradient.
-
-    Directions that only turn neighbouring layers against each other are flat, so at a minimum it is 0 up to rounding.
-    """
-    network, problem = run.network, run.problem
-    widths = layout.as_widths(network.widths)
-    goal = problem.objective(np.float64)
-    work = workspace.allocate(widths)
-    ridge = run.settings["ridge"]
-    count = network.params.size
-    hessian, ends = np.empty((count, count)), np.empty((2, count))
-    for k in range(count):
-        for end, step in zip(ends, (CURVATURE_STEP, -CURVATURE_STEP), strict=True):
-            moved = network.params.copy()
-            moved[k] += step
-            cpu.objective_loss_and_gradient(moved, widths, goal, ridge, end, work)
-        hessian[k] = (ends[0] - ends[1]) / (2 * CURVATURE_STEP)
-    return float(np.linalg.eigvalsh((hessian + hessian.T) / 2)[0])

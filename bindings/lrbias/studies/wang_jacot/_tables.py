@@ -1,56 +1,36 @@
 """What the study of Wang and Jacot found, as tables."""
 
-from pathlib import Path
-
 import numpy as np
 
 from lrbias.analysis import rate_interval
-from lrbias.errors import require
-from lrbias.storage import read_json
 from lrbias.studies import Findings
-from lrbias.studies.wang_jacot import _study as wang_jacot
-from lrbias.studies.wang_jacot._study import INSTANCES, NOISE, Study, least_curvature
+from lrbias.studies.wang_jacot._curvature import least_curvature
+from lrbias.studies.wang_jacot._outcomes import OUTCOMES, TRUE_RANK, outcomes
+from lrbias.studies.wang_jacot._parameters import DEPTH_INSTANCE, DEPTH_LR, NOISES, ONE_WAY, SETS, SMALL_RIDGE
 from lrbias.sweeps import as_csv
 
-TRUE_RANK = 1
-OUTCOMES = ("diverged", "rank above 1", "rank 1", "collapsed to 0")
 RATES = "first jumps a million steps [95 %]"
-
-
-def is_jumps(path):
-    """Whether a folder holds a study that is complete."""
-    return (Path(path) / f"{JumpFindings.name}.json").is_file()
-
-
-def read_jumps(store):
-    """The JumpFindings in a folder that `lrbias reproduce wang-jacot` made."""
-    require(is_jumps(store), "store", str(store), "a folder that `lrbias reproduce wang-jacot` completed")
-    known = read_json(Path(store) / "study.json")
-    return JumpFindings(Study(store, known["steps"], known["seeds"], progress=False))
 
 
 class JumpFindings(Findings):
     """All parts of the study, made where they are missing, and their tables."""
 
-    name, title = "wang-jacot", "Jumps of SGD to lower rank"
-
     def __init__(self, study):
-        self.study = study
-        self.store = study.store
+        super().__init__(study)
         self.one_way = study.one_way()
         self.sampling = study.sampling()
         self.example = study.example(self.one_way[0][2])
         self.depths = study.depths()
         self.widths = study.widths()
         self.phases = study.phases()
-        self.schedules = {noise: study.schedules(noise) for noise in (0.0, NOISE)}
-        self.baselines = {noise: study.baselines(noise) for noise in (0.0, NOISE)}
+        self.schedules = {noise: study.schedules(noise) for noise in NOISES}
+        self.baselines = {noise: study.baselines(noise) for noise in NOISES}
 
     def one_way_table(self):
         """A dictionary for each start: what it is, jumps down and up, entries into B_1 and exits from it."""
         rows = []
         for (name, before, made), (_, instance, noise, depth, lr, ridge, start) in zip(
-            self.one_way, wang_jacot.ONE_WAY, strict=True
+            self.one_way, ONE_WAY, strict=True
         ):
             curvature = least_curvature(before) if start == "minimum" else None
             settings = {"name": name, "instance": instance, "noise": noise, "depth": depth, "lr": lr, "ridge": ridge}
@@ -77,12 +57,13 @@ class JumpFindings(Findings):
 
     def phase_table(self):
         """A dictionary for each cell: learning rate, ridge, how many seeds had which outcome, jumps, rank of GD."""
+        own = self.parameters
         descents, made = self.phases
         ranks = {ridge: run.jumps().rank for ridge, run in descents.items()}
         outcome = outcomes(made)
         rows = []
-        for lr in wang_jacot.PHASE_LRS:
-            for ridge in wang_jacot.PHASE_RIDGES:
+        for lr in own.phase_lrs:
+            for ridge in own.phase_ridges:
                 cell = (made.lr == lr) & (made.ridge == ridge)
                 counts = {name: int((outcome[cell] == k).sum()) for k, name in enumerate(OUTCOMES)}
                 millions = made.ended[cell & ~made.diverged].sum() / 1e6
@@ -90,13 +71,17 @@ class JumpFindings(Findings):
                 for name in ("down", "up"):
                     bounds = rate_interval(jumps[name], millions) if millions else (None, None)
                     jumps[f"{name}_low"], jumps[f"{name}_high"] = bounds
-                rows.append({"lr": float(lr), "ridge": float(ridge), **counts, **jumps, "gd_rank": ranks[float(ridge)]})
+                rows.append({"lr": lr, "ridge": ridge, **counts, **jumps, "gd_rank": ranks[ridge]})
         return rows
 
     def hidden_errors(self, noise):
         """{method: (instances,)}: errors over the hidden entries at the end, of SGD the medians over seeds."""
-        of_sgd = {name: _by_instance(made, "hidden_error") for name, made in self.schedules[noise].items()}
+        of_sgd = {name: self._by_instance(made.hidden_error) for name, made in self.schedules[noise].items()}
         return {**of_sgd, **self.baselines[noise]}
+
+    def _by_instance(self, values):
+        """(instances,): medians over the seeds of the last record."""
+        return np.nanmedian(values[:, -1].reshape(self.parameters.instances, -1), axis=1)
 
     def schedule_table(self, noise):
         """A dictionary for each way: median errors, share of runs at the true rank, instances where it is best."""
@@ -136,11 +121,6 @@ class JumpFindings(Findings):
     def info(self):
         return self.one_way[0][1].info
 
-    @property
-    def about(self):
-        """What was matched and what is our own choice."""
-        return wang_jacot.__doc__.split("\n\n", 1)[1].strip()
-
     def tables(self):
         yield self._one_way_text()
         yield self._phase_text()
@@ -161,28 +141,29 @@ class JumpFindings(Findings):
             start = [row["name"], row["depth"], f"{row['lr']:g}", f"{row['ridge']:g}", row["start_rank"], curvature]
             jumps = [_rate(row["down"]), _rate(row["up"]), ends, row["entered"]["runs"], _rate(row["exits"])]
             rows.append([*start, size, *jumps, row["diverged"]])
-        sets = wang_jacot.SETS
         text = (
             "Counts of lost and gained directions (of runs that did not diverge) and of exits, with rates a million "
             "steps and exact 95 % intervals. "
-            f"B_1 with ε_1 = {sets.balance:g}, ε_2 = {sets.slack:g}, α = {sets.alpha:g}, C = {sets.bound:g} (ours). "
+            f"B_1 with ε_1 = {SETS.balance:g}, ε_2 = {SETS.slack:g}, α = {SETS.alpha:g}, C = {SETS.bound:g} (ours). "
             "Ranks at the end: runs × rank, without those that diverged."
         )
         return "Ranks fall and do not rise", text, heads, rows
 
     def _phase_text(self):
+        own = self.parameters
         (descents, made), rows = self.phases, self.phase_table()
         heads = ("η", *OUTCOMES, "down", "up", "lower than the start")
         cells = []
-        for lr in wang_jacot.PHASE_LRS:
+        for lr in own.phase_lrs:
             mine = [row for row in rows if row["lr"] == lr]
             counts = [sum(row[name] for row in mine) for name in OUTCOMES]
             lower = _below_descent(made, descents, made.lr == lr)
             jumps = [sum(row["down"] for row in mine), sum(row["up"] for row in mine)]
             cells.append([f"{lr:.3g}", *counts, *jumps, lower])
-        grid = f"{len(wang_jacot.PHASE_LRS)} learning rates × {len(wang_jacot.PHASE_RIDGES)} ridges"
+        grid = f"{len(own.phase_lrs)} learning rates × {len(own.phase_ridges)} ridges"
         text = (
-            f"{grid} × {self.study.seeds} seeds, {made.steps[-1]} steps each, {made.seconds:.0f} s of threads in all. "
+            f"{grid} × {own.seeds} seeds, {made.steps[-1]} steps each, {made.seconds:.0f} s of threads "
+            "in all. "
             "Every run starts at the minimum that gradient descent finds at its ridge. Runs of each learning rate by "
             "outcome, summed over the ridges; directions lost and gained; last column: runs that end, finite, at a "
             "lower rank than they started from. phases.csv has every cell, with intervals of the rates."
@@ -193,7 +174,7 @@ class JumpFindings(Findings):
         heads = ("N", "λ", "rank of GD's minimum", "jumped", RATES, "up", "diverged", "ranks at the end")
         rows = [[r["depth"], f"{r['ridge']:g}", _start_cell(r), *_rate_cells(r)] for r in self.depth_table()]
         text = (
-            f"Each depth from its own minimum, η = {wang_jacot.DEPTH_LR:g}, instance {wang_jacot.DEPTH_INSTANCE}. "
+            f"Each depth from its own minimum, η = {DEPTH_LR:g}, instance {DEPTH_INSTANCE}. "
             "*: gradient descent was not at its end yet, so that a fall may be its own."
         )
         return "Depth", text, heads, rows
@@ -213,6 +194,7 @@ class JumpFindings(Findings):
         return "Width", text, heads, rows
 
     def _schedule_text(self, noise):
+        own = self.parameters
         heads = ("method", "hidden error", "train error", "at rank 1", "best of all", "better than GD", "than nuclear")
         rows = []
         for row in self.schedule_table(noise):
@@ -221,19 +203,12 @@ class JumpFindings(Findings):
             wins = [row["best"], row["wins_over_gd"], row["wins_over_nuclear"]]
             rows.append([row["method"], f"{row['hidden_error']:.3g}", train, share, *wins])
         text = (
-            f"From where gradient descent with λ = {wang_jacot.SMALL_RIDGE:g} was stopped after "
-            f"{wang_jacot.EARLY_STEPS} steps. Medians over {INSTANCES} instances (of SGD over seeds first) of root "
-            "mean square errors; the last three columns count instances. “Best” ridges and weights are chosen by the "
+            f"From where gradient descent with λ = {SMALL_RIDGE:g} was stopped after "
+            f"{own.early_steps} steps. Medians over {own.instances} instances (of SGD over seeds first) of root mean "
+            "square errors; the last three columns count instances. “Best” ridges and weights are chosen by the "
             "hidden error, which favours GD and the nuclear norm; SGD has the same settings everywhere."
         )
         return f"Schedules, noise {noise:g}", text, heads, rows
-
-
-def outcomes(made):
-    """(R,): the place in OUTCOMES of every run."""
-    ranks = made.ranks[:, -1]
-    found = np.where(ranks > TRUE_RANK, 1, np.where(ranks == TRUE_RANK, 2, 3))
-    return np.where(made.diverged, 0, found)
 
 
 def _below_descent(made, descents, chosen):
@@ -241,11 +216,6 @@ def _below_descent(made, descents, chosen):
     ranks = {float(ridge): run.jumps().rank for ridge, run in descents.items()}
     of_descent = np.array([ranks[float(ridge)] for ridge in made.ridge])
     return int(((made.ranks[:, -1] < of_descent) & ~made.diverged & chosen).sum())
-
-
-def _by_instance(made, name):
-    """(instances,): medians over the seeds of the last record."""
-    return np.nanmedian(getattr(made, name)[:, -1].reshape(INSTANCES, -1), axis=1)
 
 
 def _counts(made):
