@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from cyclopts import App, Parameter
 
 from lrbias.cli._console import Flag, Numbers, Place, Sizes, Store, Whole, Words, show, show_forecast
+from lrbias.settings import default_of
 
 HELP = ("--help", "-h")
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -71,10 +72,7 @@ def _annotated(field):
     flag = LISTS.get(items[0]) if items else FLAGS.get(kind)
     if flag is None:
         return None
-    value = field.default
-    usual = " ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value) if items else value
-    told = "" if value is None else f" [default: {usual}]"
-    return Annotated[flag, Parameter(help=f"{field.title[:1].upper()}{field.title[1:]}.{told}")]
+    return Annotated[flag, Parameter(help=f"{field.description} [default: {default_of(field)}]")]
 
 
 def _bare(annotation):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from lrbias.errors import InvalidInput, require
-from lrbias.settings import Count, Number, Positive, Settings
+from lrbias.settings import Accepts, Count, Number, Positive, Settings
 from lrbias.storage import read_json
 from lrbias.studies._findings import Findings
 from lrbias.studies._runs import make_store
@@ -16,13 +16,13 @@ from lrbias.system import RunsDisplay, as_path, goes_on_in
 DOCUMENT = "study.json"  # says what a folder holds: the name of the study and its parameters
 OF_RUNS = ("steps", "seeds")  # a study without these parameters always makes the same runs
 
-Counts = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of integers of at least 1")]
-Numbers = Annotated[tuple[Number, ...], Field(min_length=1, description="a list of finite numbers")]
-Positives = Annotated[tuple[Positive, ...], Field(min_length=1, description="a list of numbers greater than 0")]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1), Accepts("a list of integers of at least 1")]
+Numbers = Annotated[tuple[Number, ...], Field(min_length=1), Accepts("a list of finite numbers")]
+Positives = Annotated[tuple[Positive, ...], Field(min_length=1), Accepts("a list of numbers greater than 0")]
 
 
 class Parameters(Settings):
-    """What a study can be given. The defaults are those of the whole study; `title` says what a field is."""
+    """What a study can be given. The defaults are those of the whole study."""
 
 
 class Study:

@@ -29,7 +29,7 @@ METRICS = ("eigenvalues_in_basis", "effective_rank", "singular_values")
 
 
 class ChouParameters(Parameters):
-    records: Count = Field(5000, title="records of the longer runs")
+    records: Count = Field(5000, description="records of the longer runs")
 
 
 def target(example, skew=0.0):

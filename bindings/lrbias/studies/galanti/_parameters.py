@@ -20,22 +20,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lrbias.errors import require
-from lrbias.settings import Count
+from lrbias.settings import Accepts, Count
 from lrbias.studies import Parameters
 from lrbias.studies.galanti._scales import Scale, paper, small
 
 KEYS = ("batch", "lr", "weight_decay")
 PROBED = 8  # samples whose gradients' ranks are measured
-Sizes = Annotated[Literal["small", "paper"] | Scale, Field(description="small or paper")]
-Folder = Annotated[Path, Field(description="the path of a folder")]
-Steps = Annotated[Count | None, Field(description="an integer of at least 1")]
+Sizes = Annotated[Literal["small", "paper"] | Scale, Accepts("small or paper")]
+Folder = Annotated[Path, Accepts("the path of a folder")]
+Steps = Annotated[Count | None, Accepts("an integer of at least 1")]
 
 
 class GalantiParameters(Parameters):
-    seeds: Count = Field(3, title="of each setting")
-    steps: Steps = Field(None, title="of ResNet-18, to which those of the others are in proportion")
-    scale: Sizes = Field("small", title="small, or paper for the paper's sizes (days on a cluster)")
-    folder: Folder | None = Field(None, title="where CIFAR-10 is, for the paper's sizes")
+    seeds: Count = Field(3, description="of each setting")
+    steps: Steps = Field(None, description="of ResNet-18, to which those of the others are in proportion")
+    scale: Sizes = Field("small", description="small, or paper for the paper's sizes (days on a cluster)")
+    folder: Folder | None = Field(None, description="where CIFAR-10 is, for the paper's sizes")
 
     @model_validator(mode="after")
     def _check(self):

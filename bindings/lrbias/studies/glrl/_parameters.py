@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from lrbias.settings import Count, Positive
+from lrbias.settings import Accepts, Count, Positive
 from lrbias.studies import Parameters, Positives
 
 SIZE = 10
@@ -44,36 +44,36 @@ def _of_every_depth(values):
 ByDepth = Annotated[
     dict[int, Positive],
     AfterValidator(_of_every_depth),
-    Field(description="a number greater than 0 for each of the depths 2, 3, 4"),
+    Accepts("a number greater than 0 for each of the depths 2, 3, 4"),
 ]
 ScalesByDepth = Annotated[
     dict[int, Positives],
     AfterValidator(_of_every_depth),
-    Field(description="a list of numbers greater than 0 for each of the depths 2, 3, 4"),
+    Accepts("a list of numbers greater than 0 for each of the depths 2, 3, 4"),
 ]
 
 
 class GreedyParameters(Parameters):
     spectrum: Positives = Field(
-        (7.0, 4.0, 2.0, 1.0), title="of the whole target whose phases are compared with best approximations"
+        (7.0, 4.0, 2.0, 1.0), description="of the whole target whose phases are compared with best approximations"
     )
     large_scales: Positives = Field(
-        (1e-1, 1e-2, 1e-4, 1e-8, 1e-16, 1e-32, 1e-64), title="starts of the flows of the counter-example"
+        (1e-1, 1e-2, 1e-4, 1e-8, 1e-16, 1e-32, 1e-64), description="starts of the flows of the counter-example"
     )
-    fractions: Positives = Field((0.4, 0.5, 0.6, 0.7, 0.8), title="of the entries that are observed")
-    instances: Count = Field(10, title="matrices of each fraction")
-    completion_steps: Count = Field(5000, title="longest time of a completion")
+    fractions: Positives = Field((0.4, 0.5, 0.6, 0.7, 0.8), description="of the entries that are observed")
+    instances: Count = Field(10, description="matrices of each fraction")
+    completion_steps: Count = Field(5000, description="longest time of a completion")
     scales: ScalesByDepth = Field(
         {2: DECADES, 3: (0.3, 0.1, 0.03, 0.01, 0.003, 0.001), 4: (0.5, 0.3, 0.2, 0.1, 0.05, 0.03)},
-        title="sizes α of starts αI",
+        description="sizes α of starts αI",
     )
-    random_scales: Positives = Field(DECADES, title="sizes of Gaussian starts, depth 2")
+    random_scales: Positives = Field(DECADES, description="sizes of Gaussian starts, depth 2")
     # in depths ≥ 3 its time grows as a power of 1/ε
-    epsilons: ByDepth = Field({2: 1e-14, 3: 1e-6, 4: 1e-5}, title="of greedy learning")
+    epsilons: ByDepth = Field({2: 1e-14, 3: 1e-6, 4: 1e-5}, description="of greedy learning")
     # records are joined by chords
-    greedy_dt: ByDepth = Field({2: 0.002, 3: 0.01, 4: 0.01}, title="time between records of greedy learning")
-    flow_dt: ByDepth = Field({2: 0.02, 3: 0.03, 4: 0.03}, title="time between records of a flow")
-    settled: Positive = Field(200.0, title="time in which the last mode settles")
+    greedy_dt: ByDepth = Field({2: 0.002, 3: 0.01, 4: 0.01}, description="time between records of greedy learning")
+    flow_dt: ByDepth = Field({2: 0.02, 3: 0.03, 4: 0.03}, description="time between records of a flow")
+    settled: Positive = Field(200.0, description="time in which the last mode settles")
     levels: Positives = Field(
-        (0.3, 0.1, 0.03, 0.01, 0.003, 0.001), title="distances for which the necessary start is told"
+        (0.3, 0.1, 0.03, 0.01, 0.003, 0.001), description="distances for which the necessary start is told"
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from lrbias.settings import Count, Finite, Positive
+from lrbias.settings import Accepts, Count, Finite, Positive
 from lrbias.studies import Counts, Parameters, Positives
 
 METRICS = ["effective_rank", "singular_values", "mode_strengths"]
@@ -26,20 +26,20 @@ Part = Literal["square", "rectangular", "separated"]
 PARTS = get_args(Part)
 STEP_KEY = {"gd": "lr", "flow": "dt"}
 NAMES = [f"{part}-{method}" for part in PARTS for method in STEP_KEY]  # of the sweeps
-Parts = Annotated[tuple[Part, ...], Field(min_length=1, description=f"some of {', '.join(PARTS)}")]
-Shape = Annotated[tuple[Count, Count], Field(description="two integers of at least 1")]
+Parts = Annotated[tuple[Part, ...], Field(min_length=1), Accepts(f"some of {', '.join(PARTS)}")]
+Shape = Annotated[tuple[Count, Count], Accepts("two integers of at least 1")]
 
 
 class ProtocolParameters(Parameters):
-    steps: Count = Field(50_000, title="iterations of every run")
-    seeds: Count = Field(3, title="number of starts")
-    parts: Parts = Field(PARTS, title="which parts: square targets, rectangular ones, one with values far apart")
-    shape: Shape = Field((100, 100), title="of the square targets")
-    ranks: Counts = Field((5, 10, 20), title="of the square targets")
-    depths: Counts = Field((2, 3, 4, 5), title="of the students")
-    step_sizes: Positives = Field((1e-4, 1e-3, 1e-2), title="of GD and of the flow")
-    gamma: Finite = Field(1.1, title="starts have the standard deviation w^-gamma, w the width")
-    scale: Positive = Field(10.0, title="the spectral norm of the teachers' targets")
+    steps: Count = Field(50_000, description="iterations of every run")
+    seeds: Count = Field(3, description="number of starts")
+    parts: Parts = Field(PARTS, description="which parts: square targets, rectangular ones, one with values far apart")
+    shape: Shape = Field((100, 100), description="of the square targets")
+    ranks: Counts = Field((5, 10, 20), description="of the square targets")
+    depths: Counts = Field((2, 3, 4, 5), description="of the students")
+    step_sizes: Positives = Field((1e-4, 1e-3, 1e-2), description="of GD and of the flow")
+    gamma: Finite = Field(1.1, description="starts have the standard deviation w^-gamma, w the width")
+    scale: Positive = Field(10.0, description="the spectral norm of the teachers' targets")
 
     def sweeps(self):
         """{name: (base, over)} of the sweeps that make up the study."""

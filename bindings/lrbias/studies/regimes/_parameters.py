@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from lrbias.settings import Count, Finite, Positive
+from lrbias.settings import Accepts, Count, Finite, Positive
 from lrbias.studies import Counts, Numbers, Parameters, Positives
 
 DEPTH = 3
@@ -69,41 +69,41 @@ def _with(*needed):
     return AfterValidator(check)
 
 
-Gammas = Annotated[Numbers, _with(*RISE), Field(description="a list of numbers, 0.5 and 0.6 among them")]
+Gammas = Annotated[Numbers, _with(*RISE), Accepts("a list of numbers, 0.5 and 0.6 among them")]
 SaddleStarts = Annotated[
-    dict[int, SaddleStart], Field(min_length=1, description="a standard deviation and a number of steps for each depth")
+    dict[int, SaddleStart], Field(min_length=1), Accepts("a standard deviation and a number of steps for each depth")
 ]
 UpdateRuns = Annotated[
     dict[str, UpdateRun],
     _with(DIRECTIONS),
-    Field(description="depth, rank, gamma, learning rate and steps for each name, N = 3 among them"),
+    Accepts("depth, rank, gamma, learning rate and steps for each name, N = 3 among them"),
 ]
 
 
 class RegimeParameters(Parameters):
-    seeds: Count = Field(3, title="starts of each width and γ")
-    side: Count = Field(20, title="outputs and inputs of the lazy and rich runs")
-    widths: Counts = Field((50, 100, 200, 400), title="hidden widths of the lazy and rich runs")
+    seeds: Count = Field(3, description="starts of each width and γ")
+    side: Count = Field(20, description="outputs and inputs of the lazy and rich runs")
+    widths: Counts = Field((50, 100, 200, 400), description="hidden widths of the lazy and rich runs")
     gammas: Gammas = Field(
-        (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9), title="starts have the standard deviation w^-γ"
+        (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9), description="starts have the standard deviation w^-γ"
     )
-    scales: Positives = Field((1.0, 3.0, 10.0, 30.0, 100.0), title="of the output")
-    scaled_width: Count = Field(100, title="hidden width of the runs with a scaled output")
+    scales: Positives = Field((1.0, 3.0, 10.0, 30.0, 100.0), description="of the output")
+    scaled_width: Count = Field(100, description="hidden width of the runs with a scaled output")
     shares: Positives = Field(
-        (0.6, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.9), title="of the largest rate that is stable where the flow ends"
+        (0.6, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.9), description="of the largest rate that is stable where the flow ends"
     )
-    edge_steps: Count = Field(2000, title="of the runs at the edge of stability")
-    edge_every: Count = Field(2, title="steps between their records")
-    saddle_size: Count = Field(20, title="neurons a layer of the flows from saddle to saddle")
-    saddle_values: Positives = Field((8.0, 2.5, 0.8, 0.25), title="singular values of their target")
+    edge_steps: Count = Field(2000, description="of the runs at the edge of stability")
+    edge_every: Count = Field(2, description="steps between their records")
+    saddle_size: Count = Field(20, description="neurons a layer of the flows from saddle to saddle")
+    saddle_values: Positives = Field((8.0, 2.5, 0.8, 0.25), description="singular values of their target")
     saddle_starts: SaddleStarts = Field(
-        {2: SaddleStart(1e-5, 2000), 3: SaddleStart(2e-3, 14_000)}, title="of each depth: deviation, iterations"
+        {2: SaddleStart(1e-5, 2000), 3: SaddleStart(2e-3, 14_000)}, description="of each depth: deviation, iterations"
     )
-    update_size: Count = Field(100, title="neurons a layer of the runs whose updates are measured")
-    update_rank: Count = Field(10, title="the effective rank up to which an update is of low rank")
-    update_runs: UpdateRuns = Field(UPDATE_RUNS, title="depth, rank of the target, γ, learning rate, steps")
-    window: Count = Field(100, title="steps of an update")
-    drift_size: Count = Field(20, title="neurons a layer of the runs whose balancedness drifts")
-    drift_time: Positive = Field(4.0, title="until which it drifts")
-    drift_rates: Positives = Field((0.02, 0.01, 0.005, 0.0025), title="learning rates, and steps of the flow")
-    bias_steps: Count = Field(4000, title="of the runs with spectral bias")
+    update_size: Count = Field(100, description="neurons a layer of the runs whose updates are measured")
+    update_rank: Count = Field(10, description="the effective rank up to which an update is of low rank")
+    update_runs: UpdateRuns = Field(UPDATE_RUNS, description="depth, rank of the target, γ, learning rate, steps")
+    window: Count = Field(100, description="steps of an update")
+    drift_size: Count = Field(20, description="neurons a layer of the runs whose balancedness drifts")
+    drift_time: Positive = Field(4.0, description="until which it drifts")
+    drift_rates: Positives = Field((0.02, 0.01, 0.005, 0.0025), description="learning rates, and steps of the flow")
+    bias_steps: Count = Field(4000, description="of the runs with spectral bias")

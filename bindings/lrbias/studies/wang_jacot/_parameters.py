@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lrbias.metrics import AbsorbingSets
 from lrbias.problems import Completion, gaussian, spectrum
-from lrbias.settings import Count
+from lrbias.settings import Accepts, Count
 from lrbias.studies import Counts, Parameters, Positives
 from lrcore import random
 
@@ -37,8 +37,8 @@ SCHEDULES = {  # name: η, λ, and how they change: (factor, start, stop) or (fa
 }
 SCHEDULE_STEPS = 600_000
 BASELINES = ("nuclear norm, exact", "nuclear norm, best weight", "GD, small ridge", "GD, best ridge")
-Grid = Annotated[Positives, Field(min_length=2, description="a list of at least two numbers greater than 0")]
-Samplings = Annotated[tuple[tuple[Count, bool], ...], Field(description="pairs of a batch size and True or False")]
+Grid = Annotated[Positives, Field(min_length=2), Accepts("a list of at least two numbers greater than 0")]
+Samplings = Annotated[tuple[tuple[Count, bool], ...], Accepts("pairs of a batch size and True or False")]
 
 
 class OneWay(NamedTuple):
@@ -67,24 +67,24 @@ def _geometric(first, last, count):
 
 
 class WangJacotParameters(Parameters):
-    steps: Count = Field(MILLION, title="of a one-way trajectory; what the other parts take is in proportion")
-    seeds: Count = Field(20, title="of each cell of the phase diagram; other numbers of runs are in proportion")
-    records: Count = Field(500, title="of a one-way trajectory")
+    steps: Count = Field(MILLION, description="of a one-way trajectory; what the other parts take is in proportion")
+    seeds: Count = Field(20, description="of each cell of the phase diagram; other numbers of runs are in proportion")
+    records: Count = Field(500, description="of a one-way trajectory")
     samplings: Samplings = Field(
         ((1, True), (1, False), (2, True), (2, False), (4, True), (4, False)),
-        title="batch sizes, with and without replacement",
+        description="batch sizes, with and without replacement",
     )
-    depths: Counts = Field((2, 3, 4, 5), title="each from its own minimum")
-    depth_ridges: Positives = Field((1e-3, 2e-3, 3e-3), title="ridges of every depth")
-    widths: Counts = Field((5, 10, 20, 40), title="of the hidden layers")
-    phase_lrs: Grid = Field(_geometric(0.03, 0.3, 20), title="learning rates of the phase diagram")
-    phase_ridges: Grid = Field(_geometric(3e-4, 6e-2, 20), title="ridges of the phase diagram")
-    instances: Count = Field(10, title="matrices that schedules are compared on")
+    depths: Counts = Field((2, 3, 4, 5), description="each from its own minimum")
+    depth_ridges: Positives = Field((1e-3, 2e-3, 3e-3), description="ridges of every depth")
+    widths: Counts = Field((5, 10, 20, 40), description="of the hidden layers")
+    phase_lrs: Grid = Field(_geometric(0.03, 0.3, 20), description="learning rates of the phase diagram")
+    phase_ridges: Grid = Field(_geometric(3e-4, 6e-2, 20), description="ridges of the phase diagram")
+    instances: Count = Field(10, description="matrices that schedules are compared on")
     weights: Positives = Field(
-        _geometric(1e-4, 1e-1, 13), title="of the nuclear norm, and ridges of gradient descent: the best one counts"
+        _geometric(1e-4, 1e-1, 13), description="of the nuclear norm, and ridges of gradient descent: the best counts"
     )
     # of gradient descent with a small ridge, where its rank is still high
-    early_steps: Count = Field(10_000, title="after which gradient descent is stopped early")
+    early_steps: Count = Field(10_000, description="after which gradient descent is stopped early")
 
 
 def truth(instance):
