@@ -23,8 +23,8 @@ from lrbias.studies import Findings, Parameters, Study, made
 
 
 class CountingParameters(Parameters):
-    runs: Count = Field(3, title="how many runs")
-    steps: Count = Field(20, title="of each")
+    runs: Count = Field(3, description="how many runs")
+    steps: Count = Field(20, description="of each")
 
 
 class Counted(Findings):
@@ -100,7 +100,7 @@ def test_a_study_says_what_it_is(name):
         assert len(text.split()) >= 3
     assert study().store == Path("reproduced") / name
     for field in study.Parameters.model_fields.values():
-        assert field.title, "what --help shows"
+        assert field.description, "what --help shows"
         assert not field.is_required()
     again = study.Parameters(**json.loads(study().parameters.model_dump_json()))
     assert again == study().parameters, "what study.json keeps is what was given"
