@@ -91,13 +91,25 @@ def _backward(jit, matmul, combine):
                 layer -= rows * inner
                 back = next_back
                 next_back = offsets.back + i % 2 * offsets.back_turn
-                product = Product(TN, inner, inputs, rows, point + layer, back, next_back)
+                form = TN
                 ending = STORE
+                m = inner
+                n = inputs
+                count = rows
+                left = point + layer
+                right = back
+                result = next_back
             else:  # ∇_i = B_i P_{i−1}ᵀ
                 prefix -= inner * inputs
-                below = point if i == 2 else prefix
-                product = Product(NT, rows, inner, inputs, back, below, out + layer)
+                form = NT
                 ending = mode
+                m = rows
+                n = inner
+                count = inputs
+                left = back
+                right = point if i == 2 else prefix
+                result = out + layer
+            product = Product(form, m, n, count, left, right, result)  # two of them would take more registers
             matmul(net.memory, net.state, product, Epilogue(ending, factor, 0))
         kind = ADD if mode == UPDATE else OPPOSITE
         combine(net.memory, net.state, kind, widths[1] * inputs, factor, next_back, out, out)
