@@ -2,12 +2,16 @@
 
 import ast
 import functools
+import itertools
 from pathlib import Path
+
+import pytest
 
 import lrbias as lb
 
 ROOT = Path(lb.__file__).parent
 MOST = 12
+CORE = "lrcore"  # below all rooms
 
 
 def _room(path):
@@ -24,12 +28,14 @@ def _imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lrbias."):
             yield node.module.split(".")[1]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == CORE:
+            yield CORE
 
 
-BELOW = {room: set() for room in ROOMS}
+BELOW = {room: set() for room in {*ROOMS, CORE}}
 for _path in ROOT.rglob("*.py"):
     if _room(_path) in ROOMS:
-        BELOW[_room(_path)] |= {other for other in _imported(_path) if other in ROOMS} - {_room(_path)}
+        BELOW[_room(_path)] |= {other for other in _imported(_path) if other in {*ROOMS, CORE}} - {_room(_path)}
 
 
 @functools.cache
@@ -41,6 +47,23 @@ def _longest(room):
 def test_chains_of_rooms_are_short_and_have_no_circle():
     chain = max(map(_longest, ROOMS), key=len)
     assert len(chain) <= MOST, " → ".join(chain)
+
+
+WALKS = {  # rooms that a setting goes through from the command line to a kernel, always down
+    "lr": "cli training steppers lrcore",
+    "target": "cli training steppers problems lrcore",
+    "a metric's name": "cli training metrics lrcore",
+    "device": "cli training steppers devices lrcore",
+    "where it is read and checked": "cli experiments methods settings errors",
+}
+
+
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
+def test_a_setting_walks_down_to_its_kernel(walk):
+    stops = walk.split()
+    assert len(stops) <= 6
+    for above, below in itertools.pairwise(stops):
+        assert below in BELOW[above], f"{above} does not import {below}"
 
 
 def test_modules_of_a_room_are_private():
