@@ -60,7 +60,7 @@ def test_compilation_is_not_said_where_nothing_is_shown(announcement, capsys, wa
 def test_the_time_of_compilation_is_no_training(small, monkeypatch):
     """A clock that only compilation moves."""
     spent = iter(range(10**9))
-    monkeypatch.setattr("lrbias.training._loop.compile_seconds", lambda: 1000.0 * next(spent))
+    monkeypatch.setattr("lrbias.training._clock.compile_seconds", lambda: 1000.0 * next(spent))
     run = lb.train(*small, steps=20, progress=False, forecast=False)
     assert run.elapsed < 0  # the thousands were taken off
 

@@ -311,13 +311,20 @@ class _Either(NamedTuple):
 
 
 class _GroupFiles:
-    """Where a loop puts groups that have ended. chosen: {number: (part, path)}; `found`: {number: {name: array}}."""
+    """A LoopStorage for groups that have ended. chosen: {number: (part, path)}; `found`: {number: {name: array}}."""
 
     def __init__(self, chosen, owner, recorder):
         self.found = {}
         self._chosen = chosen
         self._owner = owner
         self._recorder = recorder
+
+    def progress(self):
+        """A group begins at step 0."""
+        return {"elapsed": 0.0}
+
+    def close(self):
+        """Nothing: every file is written whole."""
 
     def write_checkpoint(self, step, arrays, widths):
         """None is kept: a group that was interrupted is made anew."""

@@ -69,4 +69,5 @@ class Callbacks:
 
 def as_row(rows, dtypes):
     """{name: value} as they are recorded, from rows (name, row, value): copies, of single numbers NumPy scalars."""
-    return {name: np.array(value, dtypes[name])[()] for name, _, value in rows}
+    with np.errstate(all="ignore"):  # what is not finite is told as such
+        return {name: np.array(value, dtypes[name])[()] for name, _, value in rows}

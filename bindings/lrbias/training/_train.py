@@ -53,8 +53,7 @@ def train(
     compress          "auto" trains fewer numbers where target and start allow it (`run.reduced` says so), "off" always
                       trains whole layers. They are equal in exact arithmetic; near a saddle the rounding errors of
                       whole layers grow, and can lead them elsewhere
-    device            "cpu", "cuda" (an NVIDIA GPU, extra `cuda`, the same bits) or "auto": a GPU where one can be
-                      used, else the CPU
+    device            "cpu", "cuda" (an NVIDIA GPU, extra `cuda`, the same bits) or "auto": a GPU if one can be used
     callbacks         what to call meanwhile: functions of (step, row), or objects with any of on_start(run),
                       on_record(step, row), on_commit(step) and on_end(run). A row is {name: value} of what was
                       measured at that record, and the loss there; rows come in the order of the steps
