@@ -1,6 +1,6 @@
 """Greedy low-rank learning."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -10,6 +10,7 @@ from lrbias.methods._base import METHODS, Method
 from lrbias.methods._flow import GradientFlow
 from lrbias.methods._gd import GD
 from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.settings import Accepts, Count, Depth, Kinds, OneOf, Positive, Share, Switch, Unset
 from lrcore import layout
 
@@ -18,7 +19,7 @@ INNER.add(GD)
 INNER.add(GradientFlow)
 
 
-def _checked_inner(value):
+def _checked_inner(value: Any) -> Any:
     plain = isinstance(value, (GD, GradientFlow)) and value.plain
     require(plain, "inner", value, "a GD or GradientFlow without ridge and schedule")
     return value
@@ -63,28 +64,28 @@ class GLRL(Method):
     check_every: Count = Field(100, description="iterations between two looks at the gradient")
 
     @model_validator(mode="after")
-    def _check_form(self):
+    def _check_form(self) -> Self:
         require(not self.tied or self.depth == 2, "depth", self.depth, "2 for tied layers")
         require(self.ridge == 0, "ridge", self.ridge, "0 for greedy low-rank learning")
         return self
 
     @property
-    def plain(self):
+    def plain(self) -> bool:
         return False
 
     @property
-    def fixed(self):
+    def fixed(self) -> bool:
         return False
 
     @property
-    def step_size(self):
+    def step_size(self) -> float:
         return self.inner.step_size
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         return f"greedy, N = {self.depth}{' (tied)' if self.tied else ''}, ε = {self.epsilon:g}"
 
-    def start(self, problem, network):
+    def start(self, problem: Problem, network: Any) -> Network:
         """A network of zeros, with room for every direction."""
         require(network is None, "network", network, "None: greedy low-rank learning starts from nothing")
         require(not self.tied or problem.symmetric_loss, "tied", self.tied, f"False, or a symmetric loss for {problem}")
@@ -94,7 +95,7 @@ class GLRL(Method):
         widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
         return Network(np.zeros(layout.size(widths)), widths)
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}
         inner = self.inner.settings()
         return {

@@ -1,6 +1,6 @@
 """Stochastic gradient descent on single entries."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -31,15 +31,15 @@ class SGD(Descent):
     sampling_seed: Seed = Field(0, description="seed of the draws, which depend on it and the number of the step alone")
 
     @property
-    def plain(self):
+    def plain(self) -> bool:
         return False
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         kind = "" if self.replacement else ", without replacement"
         several = f", batch {self.batch}" if self.batch > 1 else ""
         return self._with_ridge(f"SGD, lr = {self.lr:g}{several}{kind}")
 
-    def check_batch(self, entries):
+    def check_batch(self, entries: Any) -> None:
         count = entries.rows.shape[0]
         require(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")

@@ -319,6 +319,14 @@ class _GroupFiles:
         self._owner = owner
         self._recorder = recorder
 
+    path = None  # of all of them
+
+    def progress(self):
+        return {"step": 0, "elapsed": 0.0}
+
+    def close(self):
+        """Nothing: each file is written at once."""
+
     def write_checkpoint(self, step, arrays, widths):
         """None is kept: a group that was interrupted is made anew."""
 
