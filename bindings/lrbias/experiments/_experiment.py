@@ -19,12 +19,12 @@ class Experiment(Settings):
 
     problem: Annotated[Fitted, OneOf(PROBLEMS)] = Field(description="what is fitted")
     network: Annotated[Initialization, OneOf(INITIALIZATIONS)] | None = Field(
-        None, description="how the network starts"
+        default=None, description="how the network starts"
     )
-    method: Annotated[Method, OneOf(METHODS)] = Field(GD(), description="how it is trained")
-    record: Record = Field(Record(), description="what is recorded")
-    stop: Stop = Field(Stop(), description="when the run ends early")
-    run: RunOptions = Field(RunOptions(), description="how the run is made")
+    method: Annotated[Method, OneOf(METHODS)] = Field(default=GD(), description="how it is trained")
+    record: Record = Field(default=Record(), description="what is recorded")
+    stop: Stop = Field(default=Stop(), description="when the run ends early")
+    run: RunOptions = Field(default=RunOptions(), description="how the run is made")
 
     @classmethod
     def from_words(cls, words: dict[str, Any]) -> "Experiment":

@@ -25,16 +25,16 @@ class Stop(Settings):
     """
 
     loss: Annotated[Positive | None, Word("stop_loss")] = Field(
-        None, description="stop at the first step whose loss is at most this"
+        default=None, description="stop at the first step whose loss is at most this"
     )
     gradient: Annotated[Positive | None, Word("stop_gradient")] = Field(
-        None, description="stop at the first record whose gradient norm is at most this"
+        default=None, description="stop at the first record whose gradient norm is at most this"
     )
     plateaus: Annotated[Count | None, Word("stop_plateaus")] = Field(
-        None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
+        default=None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
     )
     when: Annotated[Any, AfterValidator(_check_function), Accepts("a function of (step, row), or nothing")] = Field(
-        None,
+        default=None,
         description="a function of (step, row), asked at each record: True ends the run. A row is {name: value} of "
         "what was measured, and the loss. A function cannot be written down: it is given again to `resume`",
         exclude=True,

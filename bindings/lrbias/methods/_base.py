@@ -50,7 +50,7 @@ class Method(Kind):
     euler: ClassVar[bool] = False
     step_name: ClassVar[str] = "lr"
     most_steps: ClassVar[int | None] = None
-    ridge: NotNegative = Field(0.0, description="λ: minimise the loss + λ Σ ‖W_i‖²")
+    ridge: NotNegative = Field(default=0.0, description="λ: minimise the loss + λ Σ ‖W_i‖²")
 
     @property
     def step_size(self) -> float:
@@ -119,9 +119,11 @@ METHODS = Kinds("method", word="method", default="gd", base=Method, home="lrbias
 class Descent(Method):
     """Methods with a learning rate: it and the ridge may follow a schedule, of which they are the largest values."""
 
-    lr: Positive = Field(STEP_SIZE, description="learning rate η; a step advances the time t by it")
-    lr_schedule: LrSchedule = Field(None, description=LR_SCHEDULE)
-    ridge_schedule: RidgeSchedule = Field(None, description="how the ridge changes, in the same words; with 2ηλ < 1")
+    lr: Positive = Field(default=STEP_SIZE, description="learning rate η; a step advances the time t by it")
+    lr_schedule: LrSchedule = Field(default=None, description=LR_SCHEDULE)
+    ridge_schedule: RidgeSchedule = Field(
+        default=None, description="how the ridge changes, in the same words; with 2ηλ < 1"
+    )
 
     @model_validator(mode="after")
     def _check_decay(self) -> Self:

@@ -39,13 +39,16 @@ class GradientFlow(Method):
     label: ClassVar[str] = "gradient flow"
     step_name: ClassVar[str] = "dt"
     dt: Positive = Field(
-        STEP_SIZE, description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration"
+        default=STEP_SIZE,
+        description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration",
     )
-    scheme: Scheme = Field("rk4", description=SCHEMES_HELP)
+    scheme: Scheme = Field(default="rk4", description=SCHEMES_HELP)
     rtol: Annotated[Positive | None, Unset(f"{RTOL:g}")] = Field(
-        None, description="error of a step of dopri5 relative to the weights"
+        default=None, description="error of a step of dopri5 relative to the weights"
     )
-    atol: Annotated[NotNegative | None, Unset("0")] = Field(None, description="error of a step of dopri5 beside that")
+    atol: Annotated[NotNegative | None, Unset("0")] = Field(
+        default=None, description="error of a step of dopri5 beside that"
+    )
 
     @model_validator(mode="after")
     def _check_tolerances(self) -> Self:

@@ -48,20 +48,24 @@ class GLRL(Method):
     phases: ClassVar[bool] = True
     starts_empty: ClassVar[bool] = True
     most_steps: ClassVar[int | None] = 1_000_000
-    epsilon: Positive = Field(1e-6, description="strength ε of a new direction")
+    epsilon: Positive = Field(default=1e-6, description="strength ε of a new direction")
     inner: Annotated[Method, OneOf(INNER), AfterValidator(_checked_inner)] = Field(
-        GD(), description="gd or flow without ridge and schedule, which trains in a phase"
+        default=GD(), description="gd or flow without ridge and schedule, which trains in a phase"
     )
     depth: Annotated[Depth, Field(ge=2), Accepts("an integer of at least 2, at most 1000")] = Field(
-        2, description="number of layers N"
+        default=2, description="number of layers N"
     )
-    tied: Switch = Field(False, description="learn W = U Uᵀ, for a symmetric loss and depth 2")
-    tolerance: Positive = Field(1e-9, description="gradient norm at which a phase ends, relative to the slope at W = 0")
-    cutoff: Share = Field(1e-6, description="slope of the last direction that is learnt, relative to that at W = 0")
+    tied: Switch = Field(default=False, description="learn W = U Uᵀ, for a symmetric loss and depth 2")
+    tolerance: Positive = Field(
+        default=1e-9, description="gradient norm at which a phase ends, relative to the slope at W = 0"
+    )
+    cutoff: Share = Field(
+        default=1e-6, description="slope of the last direction that is learnt, relative to that at W = 0"
+    )
     max_rank: Annotated[Count | None, Unset("the smaller side of the target")] = Field(
-        None, description="end after so many phases"
+        default=None, description="end after so many phases"
     )
-    check_every: Count = Field(100, description="iterations between two looks at the gradient")
+    check_every: Count = Field(default=100, description="iterations between two looks at the gradient")
 
     @model_validator(mode="after")
     def _check_form(self) -> Self:

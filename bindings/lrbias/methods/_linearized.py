@@ -25,8 +25,8 @@ class Linearized(Method):
     name: ClassVar[str] = "linearized"
     label: ClassVar[str] = "linearised gradient descent"
     linear: ClassVar[bool] = True
-    lr: Positive = Field(STEP_SIZE, description="learning rate η of the weights")
-    lr_schedule: LrSchedule = Field(None, description=LR_SCHEDULE)
+    lr: Positive = Field(default=STEP_SIZE, description="learning rate η of the weights")
+    lr_schedule: LrSchedule = Field(default=None, description=LR_SCHEDULE)
 
     @model_validator(mode="after")
     def _check_ridge(self) -> Self:

@@ -24,11 +24,14 @@ class SGD(Descent):
     name: ClassVar[str] = "sgd"
     label: ClassVar[str] = "stochastic gradient descent"
     stochastic: ClassVar[bool] = True
-    batch: Count = Field(1, description="entries that a step draws")
+    batch: Count = Field(default=1, description="entries that a step draws")
     replacement: Switch = Field(
-        True, description="draw with replacement, or a fresh permutation for each epoch (its last batch may be smaller)"
+        default=True,
+        description="draw with replacement, or a fresh permutation for each epoch (its last batch may be smaller)",
     )
-    sampling_seed: Seed = Field(0, description="seed of the draws, which depend on it and the number of the step alone")
+    sampling_seed: Seed = Field(
+        default=0, description="seed of the draws, which depend on it and the number of the step alone"
+    )
 
     @property
     def plain(self) -> bool:

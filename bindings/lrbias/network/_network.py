@@ -1,5 +1,7 @@
 """The student: layers W_1 … W_N in one flat vector, and how they are initialised."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Sequence
 from typing import Any, Self
@@ -124,7 +126,7 @@ class Network:
         return cls(*initialization.start_with(widths))
 
     @classmethod
-    def initialized(cls, initialization: Initialization, problem: Any) -> "Network":
+    def initialized(cls, initialization: Initialization, problem: Any) -> Network:
         """The network with which `initialization` starts on a problem. Raises InvalidInput."""
         network = cls(*initialization.start(problem.shape))
         scale = initialization.output_scale
@@ -179,7 +181,7 @@ class Network:
             result = layer @ result
         return result.copy() if self.scale == 1 else self.dtype.type(self.scale) * result
 
-    def scaled(self, output_scale: float) -> "Network":
+    def scaled(self, output_scale: float) -> Network:
         """The same layers with an output that is `output_scale` > 0 times as large: α of Chizat, Oyallon, Bach (2019).
 
         The larger it is, the lazier the training, since smaller changes of the layers fit the target. A loss then
@@ -202,7 +204,7 @@ class Network:
         accepted = "gd or flow for a symmetric start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
         require(not (self.tied and method.stochastic), "method", method.name, accepted)
 
-    def copy(self) -> "Network":
+    def copy(self) -> Network:
         return Network(self.params.copy(), self.widths, self._settings, self.scale)
 
     def settings(self) -> dict[str, Any]:

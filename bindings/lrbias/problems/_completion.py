@@ -1,5 +1,7 @@
 """Losses that see only part of a target: some of its entries, or linear measurements of it."""
 
+from __future__ import annotations
+
 import functools
 import warnings
 from typing import Any, NoReturn, Self

@@ -1,5 +1,7 @@
 """What is fitted: the target, where it comes from, and the loss."""
 
+from __future__ import annotations
+
 import copy
 import functools
 from os import PathLike
@@ -158,7 +160,7 @@ class Problem:
 
     plain: bool = False  # whether the loss is that of a whole target, which has kernels of its own
     kept: ClassVar[tuple[str, ...]] = ()  # names of `observed` by which a run knows that its loss is of this class
-    classes: ClassVar[list[type["Problem"]]] = []  # classes whose losses a run can have again
+    classes: ClassVar[list[type[Problem]]] = []  # classes whose losses a run can have again
     output_scale: float = 1.0  # what the product of the layers is multiplied by: see `scaled`
     errors_over: ClassVar[tuple[str, ...]] = (
         "observed entries",

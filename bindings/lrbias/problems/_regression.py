@@ -1,5 +1,7 @@
 """A linear network that is fitted to data, whose inputs have a covariance, and the modes in which it learns them."""
 
+from __future__ import annotations
+
 import functools
 from typing import Any, NamedTuple, NoReturn, Self
 

@@ -2,7 +2,7 @@
 
 A field of a `Settings` model is written once:
 
-    lr: Positive = Field(1e-3, description="learning rate")
+    lr: Positive = Field(default=1e-3, description="learning rate")
 
 Its default, check, sentence, docstring, flag, help, TOML key and JSON schema come from there.
 """

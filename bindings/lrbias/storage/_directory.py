@@ -191,14 +191,14 @@ class RunFolder:
 
     def _parse_tail(self, path: Path) -> Tails:
         quantities = self._facts.quantities
-        tails = {}
+        tails: Tails = {}
         most = sum(zarr_log.most_bytes(quantity, chunk_rows(quantity)) for quantity in quantities.values())
         for key, rows in read_archive(path, self._facts.run, "tail", most).items():
-            first, _, name = key.partition(":")
-            if name not in quantities or not first.isdecimal() or not first.isascii():
+            number, _, name = key.partition(":")
+            if name not in quantities or not number.isdecimal() or not number.isascii():
                 raise Damaged(f"{key} is no quantity of this run")
             quantity = quantities[name]
-            first = int(first)
+            first = int(number)
             expect({key: rows}, key, (None, *quantity.shape), quantity.dtype)
             if first % chunk_rows(quantity) or len(rows) > chunk_rows(quantity):
                 raise Damaged(f"{key} does not begin a chunk")

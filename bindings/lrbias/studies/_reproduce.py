@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 from itertools import groupby
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +30,15 @@ VERDICTS = (claims.HOLDS, claims.IN_PART, claims.FAILS, claims.NOT_JUDGED)
 
 
 def reproduce(
-    name="protocol", store=None, steps=None, seeds=None, workers=None, progress=None, scale=None, folder=None
-):
+    name: str = "protocol",
+    store: str | PathLike[str] | None = None,
+    steps: int | None = None,
+    seeds: int | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+    scale: str | None = None,
+    folder: str | PathLike[str] | None = None,
+) -> Any:
     """Make the runs of a study, as far as they are not made yet, and return what they show.
 
     name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
@@ -173,7 +182,7 @@ def is_study(path):
     return any((Path(path) / name / "sweep.json").is_file() for name in protocol.NAMES)
 
 
-def read_evidence(store):
+def read_evidence(store: str | PathLike[str]) -> "Evidence":
     """The Evidence of the runs in the sweeps under `store`, as far as they are made."""
     store = as_path("store", store)
     require(is_study(store), "store", str(store), "a folder that `lrbias reproduce protocol` made")

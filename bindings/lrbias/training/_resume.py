@@ -1,5 +1,7 @@
 """`resume`: a run goes on from one of its checkpoints, with the bits of one that was never interrupted."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from os import PathLike

@@ -155,7 +155,9 @@ class RunRecorder(Recorder):
     def state(self, step: int) -> Arrays:
         kept = {KEPT + name: array for name, array in self.plan.memory.state(step).items()}
         scale = self.setup.problem.output_scale
-        scaled = {} if scale == 1 else {"scale": np.float64(scale)}  # for who starts a network from this checkpoint
+        scaled = (
+            {} if scale == 1 else {"scale": np.array(scale, np.float64)}
+        )  # for who starts a network from this checkpoint
         return {**scaled, **kept}
 
     def restore(self, arrays: Arrays) -> None:

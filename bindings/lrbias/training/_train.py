@@ -1,5 +1,7 @@
 """`train`: the door through which a run of a deep linear network begins."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterable, Sequence
 from os import PathLike
