@@ -13,10 +13,11 @@ demo: .venv/base
 	rm -rf runs/demo
 	$(BIN)/lrbias run examples/protocol.toml --store runs/demo
 
-## test: style, import contracts, tests; a file of tests stays in one process, which makes its fixtures once
+## test: style, types, import contracts, tests; a file of tests stays in one process, which makes its fixtures once
 test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 

@@ -1,6 +1,12 @@
 """Runs side by side: over t = step size · iteration, and as paths that their products take."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +19,7 @@ from lrbias.system import usual_errors
 
 
 @usual_errors
-def compare(runs):
+def compare(runs: Sequence[Run | str | PathLike[str]]) -> Comparison:
     """A Comparison of at least two runs (Run objects or paths) of the same target.
 
     The reference is the gradient flow with the smallest step, or the run with the smallest step when there is no flow.
@@ -23,7 +29,7 @@ def compare(runs):
     require(
         isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
     )
-    opened = [run if isinstance(run, RunReader) else open_run(run) for run in runs]
+    opened: list[Any] = [run if isinstance(run, RunReader) else open_run(run) for run in runs]
     for run in opened:
         shown = str(run.path or run.label)
         require(isinstance(run, Run), "runs", shown, "runs of deep linear networks")
@@ -36,12 +42,12 @@ def compare(runs):
     return Comparison(opened)
 
 
-def _seen(run):
+def _seen(run: Run) -> dict[str, bytes]:
     """What of the target a run sees, as bytes."""
     return {name: array.tobytes() for name, array in run.problem.observed.items()}
 
 
-def _has_own_time(run):
+def _has_own_time(run: Run) -> bool:
     """Whether t of this run is not that of others: a greedy method trains for as long as each of its phases takes."""
     return run.method.phases
 
@@ -53,30 +59,31 @@ class Comparison:
     for them, and they are left out of starts, horizon and order. `trajectory_distance` compares them too.
     """
 
-    def __init__(self, runs):
+    def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self._timed = [run for run in runs if not _has_own_time(run)]
         flows = [run for run in runs if run.settings["method"] == "flow"]
         self.reference = min(flows or self._timed or runs, key=lambda run: run.step_size)
         starts = [run.start for run in self._timed]
-        first = starts[0] if starts else None
-        self.same_start = all(s.widths == first.widths and np.array_equal(s.params, first.params) for s in starts)
+        self.same_start = all(
+            start.widths == starts[0].widths and np.array_equal(start.params, starts[0].params) for start in starts
+        )
 
-    def _at_equal_times(self, run):
+    def _at_equal_times(self, run: Run) -> bool:
         return not (_has_own_time(run) or _has_own_time(self.reference))
 
-    def trajectory_distance(self, run, reference=None):
+    def trajectory_distance(self, run: Run, reference: Run | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`lrbias.trajectory_distance` of `run` from `reference`, None: that of the comparison."""
         return trajectory_distance(run, self.reference if reference is None else reference)
 
     @property
-    def followed(self):
+    def followed(self) -> list[Run]:
         """The runs whose distance from the reference's trajectory can be told: it and they recorded product/matrix."""
         if not has_products(self.reference):
             return []
         return [run for run in self.runs if run is not self.reference and has_products(run)]
 
-    def difference(self, run):
+    def difference(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """(t, max_i |σ_i(t) − σ_i^ref(t)| / σ̂_1) at the records of `run` that lie within the reference's time.
 
         Where the reference has no record at a time, its neighbours are interpolated linearly.
@@ -92,7 +99,7 @@ class Comparison:
         with np.errstate(all="ignore"):  # relative to a target of 0 nothing is finite
             return times, np.abs(values - expected).max(axis=1) / run.target_values[0]
 
-    def distance(self, run):
+    def distance(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """(t, ‖W(t) − W_ref(t)‖_F / ‖Ŵ‖_F) at the times at which both runs have a checkpoint, the start left out."""
         if not self._at_equal_times(run):
             return np.empty(0), np.empty(0)
@@ -109,20 +116,19 @@ class Comparison:
             return times, np.array([np.linalg.norm(gap) for gap in gaps]) / norm
 
     @property
-    def horizon(self):
+    def horizon(self) -> float:
         """The time that all runs have reached."""
         return min((run.step * run.step_size for run in self._timed), default=0.0)
 
-    def gaps(self, measure):
+    def gaps(self, measure: Callable[[Run], tuple[np.ndarray, np.ndarray]]) -> dict[float, float]:
         """{learning rate: the largest of `measure` up to the horizon} for the runs of gradient descent, smallest first.
 
         measure: self.difference or self.distance. A rate is left out when nothing can be compared up to then.
         """
         found = {}
         runs = [run for run in self._timed if run is not self.reference and run.method.euler]
-        runs = [
-            run for run in runs if run.method.lr_schedule is None and run.method.ridge == self.reference.method.ridge
-        ]
+        ridge = self.reference.method.ridge
+        runs = [run for run in runs if getattr(run.method, "lr_schedule", None) is None and run.method.ridge == ridge]
         for run in sorted(runs, key=lambda run: run.step_size):
             times, values = measure(run)
             values = values[times <= self.horizon * (1 + 1e-9)]
@@ -130,7 +136,7 @@ class Comparison:
                 found[run.step_size] = float(np.nanmax(values))
         return found
 
-    def order(self, measure=None):
+    def order(self, measure: Callable[[Run], tuple[np.ndarray, np.ndarray]] | None = None) -> float | None:
         """The slope of ln(gap) over ln(learning rate) of the GD runs, by least squares; None with fewer than two.
 
         Gradient descent is Euler's method on the gradient flow, so up to a fixed time it differs by O(lr): a slope of
@@ -141,7 +147,7 @@ class Comparison:
             return None
         return float(np.polyfit(np.log(list(known)), np.log(list(known.values())), 1)[0])
 
-    def table(self):
+    def table(self) -> list[dict[str, Any]]:
         """One dictionary a run: what it is, where it ended, and how far it was from the reference.
 
         largest_distance and largest_trajectory_distance are relative to ‖Ŵ‖_F; None where they are not known.
@@ -165,11 +171,11 @@ class Comparison:
             rows.append(row)
         return rows
 
-    def _largest_from_path(self, run):
+    def _largest_from_path(self, run: Run) -> float | None:
         with np.errstate(all="ignore"):
             return _largest(self.trajectory_distance(run)[1] / np.linalg.norm(run.target))
 
-    def save(self, folder, formats=("png", "pdf")):
+    def save(self, folder: str | PathLike[str], formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
         """Write the figures and return their paths: the runs side by side; with two learning rates, their order; with
         recorded products, the distance from the reference's trajectory.
         """
@@ -182,10 +188,10 @@ class Comparison:
             drawn["order"] = plots.order_of_gd
         if self.followed:
             drawn["trajectory-distance"] = plots.trajectory_distance
-        figures = [(name, functools.partial(draw, self), "") for name, draw in drawn.items()]
+        figures: list[Any] = [(name, functools.partial(draw, self), "") for name, draw in drawn.items()]
         return plots.save_each(figures, folder, formats)
 
-    def __str__(self):
+    def __str__(self) -> str:
         heads = f"{'method':<42} {'status':<10} {'t':>8} {'last loss':>11} {'eff. rank':>10}"
         table = self.table()
         gaps = ["largest_difference", "largest_distance"]
@@ -207,7 +213,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def _values_over_time(run):
+def _values_over_time(run: Run) -> tuple[np.ndarray, np.ndarray]:
     name = "product/singular_values"
     values = run[name]
     if not len(values):
@@ -215,5 +221,5 @@ def _values_over_time(run):
     return run.steps_of(name) * run.step_size, values
 
 
-def _largest(values):
+def _largest(values: np.ndarray) -> float | None:
     return float(np.nanmax(values)) if values.size else None

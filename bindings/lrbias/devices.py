@@ -5,7 +5,9 @@ was begun here may be finished there, and what follows only asks a Device for it
 """
 
 import contextlib
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
 from lrbias.errors import InvalidInput, require
 from lrbias.settings import validate
@@ -29,30 +31,30 @@ class Device:
     apart = False
 
     @property
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         return {}
 
     @property
-    def kernels(self):
+    def kernels(self) -> Any:
         from lrcore import cpu
 
         return cpu
 
     @property
-    def workspace(self):
+    def workspace(self) -> Any:
         from lrcore.cpu import workspace
 
         return workspace
 
-    def constant(self, value):
+    def constant(self, value: Any) -> Any:
         """What kernels take in place of an array, an Objective or Entries that stay as they are."""
         return value
 
-    def fitting(self):
+    def fitting(self) -> AbstractContextManager[None]:
         """A context in which it is InvalidInput to ask for more memory than there is."""
         return contextlib.nullcontext()
 
-    def for_one_pass(self, widths):
+    def for_one_pass(self, widths: Sequence[int]) -> "Device":
         """The Device on which a network of `widths` is looked at once, as for a record."""
         return self
 
@@ -63,34 +65,34 @@ class Cuda(Device):
     name, apart = "cuda", True
 
     @property
-    def kernels(self):
+    def kernels(self) -> Any:
         from lrcore import cuda
 
         return cuda
 
     @property
-    def workspace(self):
+    def workspace(self) -> Any:
         return self.kernels.workspace
 
     @property
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         from importlib.metadata import version
 
         gpu = self.kernels.device_properties()
         capability = ".".join(map(str, gpu.capability))
         return {"gpu": f"{gpu.name}, compute capability {capability}", "numba-cuda": version("numba-cuda")}
 
-    def constant(self, value):
+    def constant(self, value: Any) -> Any:
         return self.kernels.device_put(value)
 
     @contextlib.contextmanager
-    def fitting(self):
+    def fitting(self) -> Iterator[None]:
         try:
             yield
         except self.kernels.DeviceMemoryError as error:
             raise _refused(self.name, str(error)) from None
 
-    def for_one_pass(self, widths):
+    def for_one_pass(self, widths: Sequence[int]) -> Device:
         return self if max(widths) >= WIDE else CPU
 
 
@@ -98,7 +100,7 @@ CPU = Device()
 CUDA = Cuda()
 
 
-def resolve(device, threads=1):
+def resolve(device: str, threads: int = 1) -> Device:
     """The Device of a setting: "cpu", "cuda", or "auto", which is a GPU where there is one that can be used.
 
     Raises InvalidInput where "cuda" cannot run here, and for several threads beside it.
@@ -114,19 +116,19 @@ def resolve(device, threads=1):
     return CPU
 
 
-def check_threads(device, threads):
+def check_threads(device: str, threads: int) -> None:
     """InvalidInput unless `device` is a known name, and `threads` are something that it uses."""
     name = validate(DeviceName, "device", device)
     accepted = "1 on device = 'cuda', which shares a step among threads of its own"
     require(name != CUDA.name or threads == 1, "threads", threads, accepted)
 
 
-def elsewhere(device):
+def elsewhere(device: str) -> Device:
     """The Device of a setting for runs that are made by other machines, which have or have not got it."""
     return CUDA if validate(DeviceName, "device", device) == CUDA.name else resolve(device)
 
 
-def _missing():
+def _missing() -> str | None:
     """Why nothing can run on a GPU here, None where it can."""
     try:
         from lrcore import cuda
@@ -135,5 +137,5 @@ def _missing():
     return cuda.missing()
 
 
-def _refused(device, reason):
+def _refused(device: str, reason: str) -> InvalidInput:
     return InvalidInput(f"device = {device!r} is not accepted: {reason} ('cpu' makes the same bits).")

@@ -1,6 +1,9 @@
 """What can go wrong, each with one sentence for the person who reads it."""
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 PATH = re.compile(r"\b(?:Posix|Windows)Path\((['\"].*?['\"])\)")  # which a user gave as a word
 
@@ -18,7 +21,7 @@ class RunsFailed(RuntimeError):
     all of them.
     """
 
-    def __init__(self, message, sweep):
+    def __init__(self, message: str, sweep: Any) -> None:
         super().__init__(message)
         self.sweep = sweep
 
@@ -26,7 +29,7 @@ class RunsFailed(RuntimeError):
 class FigureError(RuntimeError):
     """A figure could not be drawn, for a fault of ours or of matplotlib's; `.paths` are those that were."""
 
-    def __init__(self, message, paths=()):
+    def __init__(self, message: str, paths: Iterable[Path] = ()) -> None:
         super().__init__(message)
         self.paths = list(paths)
 
@@ -37,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
     `.run` holds what was recorded; None where the work was of several runs, or a second signal ended it at once.
     """
 
-    def __init__(self, message, run, signal):
+    def __init__(self, message: str, run: Any, signal: int | None) -> None:
         super().__init__(message)
         self.run = run
         self.signal = signal
@@ -51,13 +54,13 @@ class DataWarning(UserWarning):
     """The data leave something open: a row or a column without any observed entry, a graph that is not connected."""
 
 
-def require(condition, argument, value, accepted):
+def require(condition: Any, argument: str, value: Any, accepted: str) -> None:
     """Raise InvalidInput unless `condition`: "argument = value is not accepted: expected …"."""
     if not condition:
         raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted}.")
 
 
-def shorten(value, limit=60):
+def shorten(value: Any, limit: int = 60) -> str:
     """A value as it is shown in a sentence."""
     text = value if isinstance(value, str) and value.startswith("<") else PATH.sub(r"\1", repr(value))
     text = " ".join(text.split())

@@ -6,10 +6,13 @@ W_i = αI (identical), or W_1 = (α − β)I and the others αI (perturbed), and
 Galanti, Siegel, Gupte and Poggio for SGD with weight decay, whose loss is the mean of ℓ_i plus λ‖W‖_F².
 """
 
+from __future__ import annotations
+
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
@@ -22,7 +25,7 @@ Size = Annotated[Number, Field(ge=0, le=1e150), Accepts("a number from 0 to 1e15
 BRANCHES = ("negative", "from above", "late", "early, fine", "early, coarse")
 
 
-def sharpness(top_value, depth):
+def sharpness(top_value: ArrayLike, depth: int) -> Any:
     """Largest Hessian eigenvalue at a balanced minimum: N σ_1^{2 − 2/N}, σ_1 the target's spectral norm."""
     top = as_real("top_value", top_value)[()]
     depth = validate(Depth, "depth", depth)
@@ -31,7 +34,7 @@ def sharpness(top_value, depth):
         return depth * top ** (2 - 2 / depth)
 
 
-def shrunken(value, depth, ridge):
+def shrunken(value: float, depth: int, ridge: float) -> float:
     """What a ridge λ Σ ‖W_i‖² leaves of a target value s at a balanced minimum: the largest u with
     (s − u) u^{1 − 2/N} = 2λ, and 0 where there is none."""
     if depth == 1:
@@ -43,13 +46,13 @@ def shrunken(value, depth, ridge):
     return brentq(lambda u: (value - u) * u**power - 2 * ridge, turn, value, xtol=1e-14 * value)
 
 
-def learning_rate_limit(top_value, depth):
+def learning_rate_limit(top_value: ArrayLike, depth: int) -> Any:
     """Gradient descent is stable at a balanced minimum for lr < 2 / (N σ_1^{2 − 2/N})."""
     with np.errstate(divide="ignore"):  # for a zero target there is no limit
         return 2 / sharpness(top_value, depth)
 
 
-def saxe(t, value, initial):
+def saxe(t: Any, value: float, initial: float) -> Any:
     """A mode's singular value at time t, depth 2, balanced and aligned start: s e^{2st} / (e^{2st} − 1 + s/u_0)."""
     t, value = validate(NotNegative, "t", t), validate(Amount, "value", value)
     initial = validate(Amount, "initial", initial)
@@ -57,7 +60,7 @@ def saxe(t, value, initial):
     return value / (1 - growth + value / initial * growth)
 
 
-def mode(t, value, initial, depth, variance=1.0):
+def mode(t: Any, value: float, initial: float, depth: int, variance: float = 1.0) -> np.ndarray:
     """A mode's singular value u at the times t (increasing, from 0), balanced and aligned start, any depth:
     du/dt = N u^{2 − 2/N} (s − d u), u(0) = initial > 0, s = value. Integrated to relative 1e-10.
 
@@ -70,7 +73,7 @@ def mode(t, value, initial, depth, variance=1.0):
     value, depth = validate(Size, "value", value), validate(Depth, "depth", depth)
     power = 2 - 2 / depth
 
-    def slope(_, u):
+    def slope(_: float, u: np.ndarray) -> np.ndarray:
         return depth * np.maximum(u, 0) ** power * (value - variance * u)
 
     end = max(t[-1], np.finfo(float).tiny)
@@ -79,7 +82,7 @@ def mode(t, value, initial, depth, variance=1.0):
     return found.y[0]
 
 
-def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
+def escape_time(value: float, initial: float, depth: int, fraction: float = 0.5, variance: float = 1.0) -> float:
     """The time at which a mode passes `fraction` of s/d, to which it tends: ∫ du / (N u^{2 − 2/N} (s − d u)) from
     `initial` on, with s = value, d = variance."""
     initial, variance = validate(Amount, "initial", initial), validate(Amount, "variance", variance)
@@ -89,14 +92,14 @@ def escape_time(value, initial, depth, fraction=0.5, variance=1.0):
         return 0.0
     power = 1 - 2 / depth  # in x = ln u, so that the integrand is tame where u is small
 
-    def slowness(x):
+    def slowness(x: float) -> float:
         return math.exp(-power * x) / (depth * (value - variance * math.exp(x)))
 
     found, _ = quad(slowness, math.log(initial), math.log(goal))
     return found
 
 
-def representation_cost(values, depth):
+def representation_cost(values: ArrayLike, depth: int) -> float:
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
     values = as_real("values", values)
     depth = validate(Depth, "depth", depth)
@@ -104,7 +107,7 @@ def representation_cost(values, depth):
     return depth * float((values ** (2 / depth)).sum())
 
 
-def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
+def distance_bound(lr: float, weight_decay: float, steps: ArrayLike, norm_ratio: float = 1.0) -> Any:
     """The distance in norm of W_T/‖W_T‖ from the matrices of rank ≤ m_l B n, n = steps, is at most this (Lemma 3.2):
     (1 − 2μλ)^n ‖W_{T−n}‖/‖W_T‖. steps may be an array.
 
@@ -116,7 +119,7 @@ def distance_bound(lr, weight_decay, steps, norm_ratio=1.0):
     return shrinking**steps * validate(Positive, "norm_ratio", norm_ratio)
 
 
-def rank_bound(lr, weight_decay, batch, epsilon=1e-3, patches=1):
+def rank_bound(lr: float, weight_decay: float, batch: int, epsilon: float = 1e-3, patches: int = 1) -> float:
     """m_l B ln(2/ε)/(2μλ): in the end W_T/‖W_T‖ is within ε of a matrix of at most this rank (Theorem 3.3).
 
     patches: m_l, how many vectors of a sample the layer is applied to: 1 where it is fully connected, the positions of
@@ -128,7 +131,7 @@ def rank_bound(lr, weight_decay, batch, epsilon=1e-3, patches=1):
     return validate(Count, "patches", patches) * validate(Count, "batch", batch) * math.log(2 / epsilon) / decay
 
 
-def _decay(lr, weight_decay):
+def _decay(lr: float, weight_decay: float) -> float:
     """2μλ, the share of the weights that a step takes away."""
     decay = 2 * validate(Positive, "lr", lr) * validate(Positive, "weight_decay", weight_decay)
     require(decay > 0, "weight_decay", weight_decay, "a number that is not 0 when it is multiplied by lr")
@@ -136,13 +139,13 @@ def _decay(lr, weight_decay):
     return decay
 
 
-def perturbed_constant(depth):
+def perturbed_constant(depth: int) -> float:
     """The largest real solution c of 1 = (c − 1) c^{N−1}, between 1 and 2."""
     depth = validate(Depth, "depth", depth)
     return 2.0 if depth == 1 else brentq(lambda c: (c - 1) * c ** (depth - 1) - 1, 1.0, 2.0, xtol=1e-15)
 
 
-def identical_limit(norm, depth, alpha):
+def identical_limit(norm: float, depth: int, alpha: float) -> float:
     """Learning rates below it recover every λ ≥ 0 from W_i = αI (Theorem 2.2): 1 / ((3N − 2) M^{2N−2}).
 
     norm: ‖target‖₂; M = max(α, norm^{1/N}).
@@ -151,44 +154,44 @@ def identical_limit(norm, depth, alpha):
     return 1 / ((3 * depth - 2) * _power(largest, 2 * depth - 2))
 
 
-def eigenvalue_limit(eigenvalue, depth, alpha):
+def eigenvalue_limit(eigenvalue: float, depth: int, alpha: float) -> float:
     """The same for one eigenvalue (Theorem 2.1): 1 / (2N M^{2N−2}) for λ ≥ 0, 1 / ((3N − 2) M^{2N−2}) for λ < 0."""
     largest = _scale("eigenvalue", abs(validate(Finite, "eigenvalue", eigenvalue)), depth, alpha)
     factor = 2 * depth if eigenvalue >= 0 else 3 * depth - 2
     return 1 / (factor * _power(largest, 2 * depth - 2))
 
 
-def perturbed_limit(norm, depth, alpha):
+def perturbed_limit(norm: float, depth: int, alpha: float) -> float:
     """Learning rates below it recover every λ from the perturbed start (Theorem 3.1): 1 / (9N (cM)^{2N−2})."""
     largest = perturbed_constant(depth) * _scale("norm", norm, depth, alpha)
     return 1 / (9 * depth * _power(largest, 2 * depth - 2))
 
 
-def largest_perturbation(depth, alpha):
+def largest_perturbation(depth: int, alpha: float) -> float:
     """β has to be below it: β / (c − 1) < α."""
     return (perturbed_constant(depth) - 1) * validate(Positive, "alpha", alpha)
 
 
-def recovered(eigenvalues, perturbed):
+def recovered(eigenvalues: ArrayLike, perturbed: bool) -> np.ndarray:
     """What gradient descent recovers of them: every one from a perturbed start, max(λ, 0) from an identical one."""
     eigenvalues = as_real("eigenvalues", eigenvalues)
     require(isinstance(perturbed, (bool, np.bool_)), "perturbed", perturbed, "True or False")
     return eigenvalues.copy() if perturbed else np.maximum(eigenvalues, 0)
 
 
-def _scale(argument, norm, depth, alpha):
+def _scale(argument: str, norm: float, depth: int, alpha: float) -> float:
     """M = max(α, ‖target‖^{1/N}), from arguments that are checked here."""
     norm, depth = validate(Size, argument, norm), validate(Depth, "depth", depth)
     return max(validate(Amount, "alpha", alpha), norm ** (1 / depth))
 
 
-def _power(base, exponent):
+def _power(base: float, exponent: float) -> float:
     """base^exponent, infinite where it is too large for a number: a limit then is 0."""
     with np.errstate(over="ignore", under="ignore"):
         return max(float(np.float64(base) ** exponent), np.finfo(float).tiny)
 
 
-def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
+def recovery_bound(eigenvalue: float, depth: int, alpha: float, lr: float, epsilon: float) -> float:
     """T_N^Id: an upper bound of the first step k with |d_k − max(λ, 0)^{1/N}| ≤ ε, from W_i = αI (Theorem 2.1).
 
     The steps are at most ⌈T_N^Id⌉. The theorem's text leaves T^+ and T^− undefined; they are taken to be the travel
@@ -210,7 +213,7 @@ def recovery_bound(eigenvalue, depth, alpha, lr, epsilon):
         return math.inf
 
 
-def _bound(eigenvalue, depth, alpha, lr, epsilon):
+def _bound(eigenvalue: float, depth: int, alpha: float, lr: float, epsilon: float) -> float:
     branch = recovery_branch(eigenvalue, depth, alpha, epsilon)
     root = max(eigenvalue, 0.0) ** (1 / depth)
     share = (depth - 1) / (2 * depth - 1)
@@ -229,7 +232,7 @@ def _bound(eigenvalue, depth, alpha, lr, epsilon):
     return first / lr + lost + (math.log(root / epsilon) - turn) / rate
 
 
-def recovery_branch(eigenvalue, depth, alpha, epsilon):
+def recovery_branch(eigenvalue: float, depth: int, alpha: float, epsilon: float) -> str:
     """Which of the five cases of the bound applies: one of BRANCHES."""
     eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
     alpha, epsilon = validate(Amount, "alpha", alpha), validate(Amount, "epsilon", epsilon)
@@ -244,13 +247,13 @@ def recovery_branch(eigenvalue, depth, alpha, epsilon):
     return "early, fine" if epsilon < (1 - share ** (1 / depth)) * eigenvalue ** (1 / depth) else "early, coarse"
 
 
-def _time_up(eigenvalue, end, start, depth):
+def _time_up(eigenvalue: float, end: float, start: float, depth: int) -> float:
     """T^+: how long the flow takes from `start` to `end`, both on the same side of λ^{1/N}."""
     found, _ = quad(lambda x: 1 / (x ** (depth - 1) * (eigenvalue - x**depth)), start, end, epsrel=1e-10, limit=200)
     return found
 
 
-def _time_down(end, start, depth):
+def _time_down(end: float, start: float, depth: int) -> float:
     """T^−: how long |λ| times the flow takes from `start` down to `end` for λ < 0, its own decay left out."""
     if depth == 2:
         return math.log(start / end)

@@ -20,7 +20,7 @@ class Flat(Drawn):
     """Layers whose entries are all the same number."""
 
     name = "flat"
-    height: Positive = Field(0.25, description="entry of every layer")
+    height: Positive = Field(default=0.25, description="entry of every layer")
 
     def layers(self, widths):
         return [np.full((rows, columns), self.height) for columns, rows in itertools.pairwise(widths)]
@@ -32,7 +32,7 @@ class Shifted(Fitted):
     name = "shifted"
     selected_by = ("shift",)
     target: Annotated[Target, OneOf(TARGETS)] = Field(TARGETS.read({}), description="where the target comes from")
-    shift: Finite = Field(0.0, description="number that is added to every entry")
+    shift: Finite = Field(default=0.0, description="number that is added to every entry")
 
     def make(self, depth):
         return Factorization(self.target.make(depth).matrix + self.shift)

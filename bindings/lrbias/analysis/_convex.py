@@ -4,10 +4,13 @@ Sources: Fazel 2002 and Recht, Fazel and Parrilo 2010 for the nuclear norm in pl
 for completion.
 """
 
+from __future__ import annotations
+
 import warnings
 from importlib.util import find_spec
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import InvalidInput, require
 from lrbias.settings import Positive, as_array, as_matrix, validate
@@ -16,7 +19,7 @@ from lrbias.system import one_blas_thread
 ITERATIONS = 100_000  # at most; small problems take some hundred
 
 
-def nuclear_norm(target, mask, tolerance=1e-6):
+def nuclear_norm(target: ArrayLike, mask: ArrayLike, tolerance: float = 1e-6) -> np.ndarray:
     """The matrix of least nuclear norm with the observed entries: min ‖X‖_* subject to X_ij = target_ij on the mask.
 
     target: a real (outputs, inputs) matrix, finite also where nothing is observed; only its observed entries are used.
@@ -31,7 +34,7 @@ def nuclear_norm(target, mask, tolerance=1e-6):
     return _minimise("nuclear_norm", target, mask, tolerance)
 
 
-def least_squares_nuclear(target, mask, weight, tolerance=1e-6):
+def least_squares_nuclear(target: ArrayLike, mask: ArrayLike, weight: float, tolerance: float = 1e-6) -> np.ndarray:
     """The matrix that fits observed entries at small nuclear norm: min ½ mean (X_ij − target_ij)² + weight ‖X‖_*.
 
     The mean is over the entries where the mask is True. For weight → 0 this becomes `nuclear_norm`, and from
@@ -50,7 +53,9 @@ def check_installed(name):
         raise InvalidInput(f"{name} needs cvxpy and SCS: pip install 'lrbias[convex]'.")
 
 
-def _minimise(name, target, mask, tolerance, weight=None):
+def _minimise(
+    name: str, target: ArrayLike, mask: ArrayLike, tolerance: float, weight: float | None = None
+) -> np.ndarray:
     """weight None: the observed entries are constraints."""
     target = as_matrix("target", target)
     mask = as_array("mask", mask)

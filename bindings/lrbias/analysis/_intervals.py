@@ -5,7 +5,7 @@ from lrbias.errors import require
 LEVEL = 0.95
 
 
-def share_interval(count, total, level=LEVEL):
+def share_interval(count: float, total: int, level: float = LEVEL) -> tuple[float, float]:
     """(lower, upper) bounds of the probability of an event seen in `count` of `total` runs (Clopper and Pearson)."""
     from scipy.stats import binomtest
 
@@ -15,7 +15,7 @@ def share_interval(count, total, level=LEVEL):
     return float(found.low), float(found.high)
 
 
-def rate_interval(count, exposure, level=LEVEL):
+def rate_interval(count: float, exposure: float, level: float = LEVEL) -> tuple[float, float]:
     """(lower, upper) bounds of the rate of events of which `count` were seen in a time `exposure` (Garwood)."""
     from scipy.stats import chi2
 

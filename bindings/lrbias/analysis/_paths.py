@@ -1,6 +1,10 @@
 """Distances between the paths that products of runs take."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +19,7 @@ PIECE_BYTES = 1 << 25  # of each of two runs that is in memory at a time
 
 
 @usual_errors
-def trajectory_distance(run, reference):
+def trajectory_distance(run: Run, reference: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(t, distances, nearest t'): at each record of `run`, how far its product is from the trajectory of `reference`.
 
     run, reference   Runs or their paths, which recorded product/matrix: `Record(metrics={"product": 10, …})`
@@ -35,18 +39,18 @@ def trajectory_distance(run, reference):
     return run.steps_of(MATRIX) * run.step_size, distances, np.interp(places, np.arange(len(times)), times)
 
 
-def _with_products(run, argument):
+def _with_products(run: Any, argument: str) -> Run:
     require(isinstance(run, (Run, str, os.PathLike)), argument, run, "a Run or the path of one")
     run = run if isinstance(run, Run) else open_run(run)
     require(has_products(run), argument, _shown(run), f"a run that recorded {MATRIX}, the metric product")
     return run
 
 
-def has_products(run):
+def has_products(run: Run) -> bool:
     return MATRIX in run and run.rows(MATRIX, 0, 1).shape == (1, *run.target.shape)
 
 
-def _nearest(run, reference):
+def _nearest(run: Run, reference: Run) -> tuple[np.ndarray, np.ndarray]:
     """(distances, places in rows of the reference) of all products of `run`."""
     count = len(run.steps_of(MATRIX))
     squares = np.full(count, np.inf)
@@ -58,7 +62,7 @@ def _nearest(run, reference):
     return np.sqrt(squares), places
 
 
-def _pieces(run, shared):
+def _pieces(run: Run, shared: int) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first row, products as vectors) of pieces that share so many rows with the one before."""
     count = len(run.steps_of(MATRIX))
     size = max(PIECE_BYTES // (8 * run.target.size), 2)
@@ -67,5 +71,5 @@ def _pieces(run, shared):
         yield first, np.ascontiguousarray(rows.reshape(len(rows), -1), np.float64)
 
 
-def _shown(run):
+def _shown(run: Run) -> str:
     return str(run.path or run.label)

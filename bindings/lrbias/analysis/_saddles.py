@@ -6,7 +6,10 @@ the prominence of a mountain). Norms below 1e-10 times the largest are not told 
 The last of them usually is where the run has converged to.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,12 +49,12 @@ class Saddle:
     index: int | None
     distance: float
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @usual_errors
-def saddles(run, prominence=3.0):
+def saddles(run: Run, prominence: float = 3.0) -> list[Saddle]:
     """The Saddles that a run came by, in order: see `lrbias.analysis`.
 
     run: has recorded gradient_norm. prominence: a factor above 1. Networks between checkpoints are trained again from
@@ -76,22 +79,22 @@ def saddles(run, prominence=3.0):
     return _at(run, steps[known][found], norms[known][found])
 
 
-def _at(run, steps, norms):
+def _at(run: Run, steps: np.ndarray, norms: np.ndarray) -> list[Saddle]:
     made = []
     before = run.checkpoint(0).params
-    objective = run.problem.objective(np.float64)
+    objective = run.problem.objective(np.dtype(np.float64))
     for step, norm in zip(steps.tolist(), norms.tolist(), strict=True):
         network = run.network_at(step)
         rank = _rank(run, network.product())
         ridge = float(run.method.ridges(step, 1)[0])
-        curvature = _curvature(Hessian(network.params, run.widths, objective, ridge))
+        largest, smallest, index = _curvature(Hessian(network.params, run.widths, objective, ridge))
         moved = float(np.linalg.norm(network.params - before))
-        made.append(Saddle(step, norm, float(run.losses[step]), rank, *curvature, moved))
+        made.append(Saddle(step, norm, float(run.losses[step]), rank, largest, smallest, index, moved))
         before = network.params
     return made
 
 
-def _rank(run, product):
+def _rank(run: Run, product: np.ndarray) -> int | None:
     """How many modes are learnt; None where the target is not known."""
     if not run.problem.target_known:
         return None
@@ -99,16 +102,16 @@ def _rank(run, product):
     return int((run.strengths_of(product, len(goals)) > LEARNT * goals).sum())
 
 
-def _curvature(hessian):
+def _curvature(hessian: Hessian) -> tuple[float, float, int | None]:
     """(largest, smallest eigenvalue, index or None)."""
     if hessian.size > LARGEST:
-        return *(float(hessian.end(sign).values[0]) for sign in (1, -1)), None
+        return float(hessian.end(1).values[0]), float(hessian.end(-1).values[0]), None
     values = hessian.eigenvalues()
     return float(values[-1]), float(values[0]), int((values < -FLAT * np.abs(values).max()).sum())
 
 
 @usual_errors
-def directional_convergence(run):
+def directional_convergence(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """(steps (K,), distances (K, N)): ‖W_i/‖W_i‖ − W̄_i‖ at the checkpoints, W̄_i the same at the last one.
 
     NaN where a layer is 0. Raises InvalidInput.
@@ -122,5 +125,5 @@ def directional_convergence(run):
     return np.array(steps), np.array(gaps)
 
 
-def _require_run(run):
+def _require_run(run: Any) -> None:
     require(isinstance(run, Run), "run", run, "a Run of a deep linear network")

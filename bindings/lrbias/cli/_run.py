@@ -67,7 +67,7 @@ def run(
     if dry_run or not quiet:
         expected = forecast(**{key: arguments[key] for key in FORECAST_ARGUMENTS})
         print(expected, file=sys.stderr)
-    if dry_run:
+    if dry_run and expected is not None:
         show(expected.as_dict(), "", json)
         return 0
     result = train(**arguments, store=store, progress=not quiet, forecast=False)

@@ -52,8 +52,9 @@ def resume(
     from lrbias.training import resume as resume_run
 
     formats = check_formats(format or ("png", "pdf"))
-    chosen = {"from_checkpoint": from_checkpoint, "threads": threads, "device": device}
-    result = resume_run(path, steps, progress=not quiet, **chosen)
+    result = resume_run(
+        path, steps, from_checkpoint=from_checkpoint, progress=not quiet, threads=threads, device=device
+    )
     return finish(result, None, path / "figures" if figures else None, formats, json)
 
 

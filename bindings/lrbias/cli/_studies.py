@@ -1,6 +1,7 @@
 """The commands about many runs: sweep, report."""
 
 from pathlib import Path
+from typing import cast
 
 from lrbias.cli._console import (
     EXIT_STORE,
@@ -72,9 +73,10 @@ def sweep(
     if dry_run:
         return 0
     folder = store or Path("sweeps") / file.stem
-    others = {"scheduler": scheduler, "shard": part, "progress": not quiet, "device": device}
     try:
-        made = make_sweep(base, over, folder, workers, **others)
+        made = make_sweep(
+            base, over, folder, workers, scheduler=scheduler, shard=part, progress=not quiet, device=device
+        )
     except RunsFailed as error:  # the table says why, run by run
         made = error.sweep
     rows = made.table()
@@ -117,5 +119,5 @@ def report(
     """
     from lrbias.reports import report as write_report
 
-    print(write_report([first, *others], output, progress=not quiet))
+    print(write_report([first, *others], cast(Path, output), progress=not quiet))
     return 0

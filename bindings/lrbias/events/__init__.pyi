@@ -1,6 +1,7 @@
 from ._jumps import FLOOR as FLOOR
 from ._jumps import LOWER as LOWER
 from ._jumps import UPPER as UPPER
+from ._jumps import Jumps as Jumps
 from ._jumps import check_thresholds as check_thresholds
 from ._jumps import first_rank as first_rank
 from ._jumps import jumps as jumps

@@ -5,9 +5,13 @@ A direction counts from the record at which its singular value exceeds `upper` �
 collapsed to 0 only rounding is left, in no order. All three are settings, and ours.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import require
 from lrbias.settings import NotNegative, Positive, as_numbers, validate
@@ -16,7 +20,9 @@ LOWER, UPPER = 0.01, 0.02
 FLOOR = 1e-4  # of the largest value: the target's, or the largest that was recorded
 
 
-def jumps(steps, values, lower=LOWER, upper=UPPER, floor=None):
+def jumps(
+    steps: ArrayLike, values: ArrayLike, lower: float = LOWER, upper: float = UPPER, floor: float | None = None
+) -> Jumps:
     """The Jumps of a rank over time.
 
     steps   (T,) of the records
@@ -61,20 +67,20 @@ class Jumps:
     events: list
 
     @property
-    def down(self):
+    def down(self) -> int:
         return sum(max(jump.before - jump.after, 0) for jump in self.events)
 
     @property
-    def up(self):
+    def up(self) -> int:
         return sum(max(jump.after - jump.before, 0) for jump in self.events)
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """At the last record."""
         return int(self.ranks[-1])
 
 
-def check_thresholds(lower, upper):
+def check_thresholds(lower: float, upper: float) -> tuple[float, float]:
     """(lower, upper); InvalidInput unless 0 < lower ≤ upper < 1."""
     lower, upper = validate(Positive, "lower", lower), validate(Positive, "upper", upper)
     require(upper < 1, "upper", upper, "a number less than 1: σ_1 itself has to count")
@@ -82,17 +88,17 @@ def check_thresholds(lower, upper):
     return lower, upper
 
 
-def first_rank(values, threshold, floor):
+def first_rank(values: np.ndarray, threshold: float, floor: Any) -> np.ndarray:
     """#{σ_i > threshold · σ_1 and > floor} of values (…, k)."""
     return np.sum(values > np.maximum(threshold * values[..., :1], floor), axis=-1)
 
 
-def next_rank(rank, values, lower, upper, floor):
+def next_rank(rank: np.ndarray, values: np.ndarray, lower: float, upper: float, floor: Any) -> np.ndarray:
     """The rank after a record: (…) integers from (…) and values (…, k)."""
     return np.clip(rank, *_bounds(values, lower, upper, floor))
 
 
-def _bounds(values, lower, upper, floor):
+def _bounds(values: np.ndarray, lower: float, upper: float, floor: Any) -> tuple[np.ndarray, np.ndarray]:
     """Between which ranks the one after a record is: from the count above `upper` to that above `lower`."""
     finite = np.isfinite(values).all(axis=-1)
     with np.errstate(invalid="ignore"):

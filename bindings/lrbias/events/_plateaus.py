@@ -4,9 +4,12 @@ While gradient descent learns one singular direction after the other, the effect
 about 1 and then climbs in plateaus, at Σ_{i≤k} σ̂_i / σ̂_1 when k values are learnt (the protocol; Chou, Maly, Rauhut).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import require
 from lrbias.settings import NotNegative, as_numbers, as_real, validate
@@ -26,7 +29,7 @@ class Plateau:
     level: float
 
 
-def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
+def plateaus(steps: ArrayLike, values: ArrayLike, flatness: float = FLATNESS, share: float = SHARE) -> list[Plateau]:
     """The plateaus of a curve after its first descent, in order.
 
     steps     (R,) increasing
@@ -56,7 +59,7 @@ def plateaus(steps, values, flatness=FLATNESS, share=SHARE):
     return _joined(found, flatness)
 
 
-def _reach(values, first, flatness):
+def _reach(values: np.ndarray, first: int, flatness: float) -> int:
     """The last index up to which the values from `first` on stay within `flatness` of each other."""
     length = 64
     while True:  # doubling, so that short stretches cost little
@@ -69,9 +72,9 @@ def _reach(values, first, flatness):
         length *= 2
 
 
-def _joined(found, flatness):
+def _joined(found: list[Plateau], flatness: float) -> list[Plateau]:
     """Neighbours whose levels differ by less than twice `flatness` are one that was cut by a slow drift."""
-    joined = []
+    joined: list[Plateau] = []
     for plateau in found:
         if joined and abs(joined[-1].level - plateau.level) < 2 * flatness:
             before = joined.pop()
@@ -88,14 +91,14 @@ class PlateauWatch:
     and in the time that a plateau takes at least it has changed by at most SETTLED of the first one.
     """
 
-    def __init__(self, wanted, interval):
+    def __init__(self, wanted: int, interval: int) -> None:
         self.wanted = wanted
         self.interval = interval
         self.every = interval * CHECKED
-        self._ranks = []
-        self._losses = []
+        self._ranks: list[float] = []
+        self._losses: list[float] = []
 
-    def restore(self, ranks, losses):
+    def restore(self, ranks: np.ndarray, losses: np.ndarray) -> None:
         """Continue where the log has `ranks`, a record each, and `losses`, one for every step made."""
         self._ranks = []
         self._losses = []
@@ -103,15 +106,15 @@ class PlateauWatch:
             self.note_rank(row, rank)
         self.note_losses(0, losses)
 
-    def note_rank(self, row, value):
+    def note_rank(self, row: int, value: float) -> None:
         """Rows come in order, and may repeat the last one."""
         self._ranks[row:] = [float(value)]
 
-    def note_losses(self, step, losses):
+    def note_losses(self, step: int, losses: np.ndarray) -> None:
         """Losses of the steps from `step` on: those of recorded steps are kept."""
         self._losses += losses[-step % self.interval :: self.interval].tolist()
 
-    def reached(self):
+    def reached(self) -> bool:
         losses = self._losses
         rows = max(int(SHARE * len(self._losses)), 1)
         if len(losses) <= rows or losses[-1] > LEARNT * losses[0]:

@@ -19,12 +19,12 @@ class Experiment(Settings):
 
     problem: Annotated[Fitted, OneOf(PROBLEMS)] = Field(description="what is fitted")
     network: Annotated[Initialization, OneOf(INITIALIZATIONS)] | None = Field(
-        None, description="how the network starts"
+        default=None, description="how the network starts"
     )
-    method: Annotated[Method, OneOf(METHODS)] = Field(GD(), description="how it is trained")
-    record: Record = Field(Record(), description="what is recorded")
-    stop: Stop = Field(Stop(), description="when the run ends early")
-    run: RunOptions = Field(RunOptions(), description="how the run is made")
+    method: Annotated[Method, OneOf(METHODS)] = Field(default=GD(), description="how it is trained")
+    record: Record = Field(default=Record(), description="what is recorded")
+    stop: Stop = Field(default=Stop(), description="when the run ends early")
+    run: RunOptions = Field(default=RunOptions(), description="how the run is made")
 
     @classmethod
     def from_words(cls, words: dict[str, Any]) -> "Experiment":
@@ -41,14 +41,14 @@ class Experiment(Settings):
     def depth(self) -> int:
         """The number of layers of the network, which a teacher has that is not told another."""
         given = "depth" in self.method.model_fields_set
-        model = self.method if given else self.network if isinstance(self.network, Drawn) else Drawn()
+        model: Any = self.method if given else self.network if isinstance(self.network, Drawn) else Drawn()
         return model.depth
 
     @property
     def steps(self) -> int:
         """The number of steps: as given, or as many as the method has by itself."""
-        given = "steps" in self.run.model_fields_set or self.method.most_steps is None
-        return self.run.steps if given else self.method.most_steps
+        own = self.method.most_steps
+        return self.run.steps if own is None or "steps" in self.run.model_fields_set else own
 
     def make_problem(self) -> Problem:
         """The loss."""

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from lrbias.experiments._words import SECTIONS
-from lrbias.settings import Kinds, Settings, accepted_by, kinds_of, written_fields
+from lrbias.settings import Kind, Kinds, Settings, accepted_by, kinds_of, written_fields
 
 BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -32,7 +32,7 @@ def _table(part: Kinds | type[Settings]) -> dict[str, Any]:
     return {"description": f"what the {part.section} is", "anyOf": [_of_kind(part, model) for model in part]}
 
 
-def _of_kind(kinds: Kinds, model: type[Settings]) -> dict[str, Any]:
+def _of_kind(kinds: Kinds, model: type[Kind]) -> dict[str, Any]:
     """The table of one kind, which may leave out its name where its keys tell it."""
     told = model.name == kinds.default or bool(model.selected_by)
     kind = {"kind": {"const": model.name, "description": _first_line(model)}}

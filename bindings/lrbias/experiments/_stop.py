@@ -1,14 +1,17 @@
 """When a run ends early."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from lrbias.errors import require
+from lrbias.methods import Method
+from lrbias.metrics import Record
 from lrbias.settings import Accepts, Count, Positive, Settings, Word, word_of
 
 
-def _check_function(value):
+def _check_function(value: Any) -> Any:
     if value is not None and not callable(value):
         raise ValueError("not a function")
     return value
@@ -22,34 +25,34 @@ class Stop(Settings):
     """
 
     loss: Annotated[Positive | None, Word("stop_loss")] = Field(
-        None, description="stop at the first step whose loss is at most this"
+        default=None, description="stop at the first step whose loss is at most this"
     )
     gradient: Annotated[Positive | None, Word("stop_gradient")] = Field(
-        None, description="stop at the first record whose gradient norm is at most this"
+        default=None, description="stop at the first record whose gradient norm is at most this"
     )
     plateaus: Annotated[Count | None, Word("stop_plateaus")] = Field(
-        None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
+        default=None, description="stop on this plateau of the effective rank, as `lb.plateaus` counts them"
     )
     when: Annotated[Any, AfterValidator(_check_function), Accepts("a function of (step, row), or nothing")] = Field(
-        None,
+        default=None,
         description="a function of (step, row), asked at each record: True ends the run. A row is {name: value} of "
         "what was measured, and the loss. A function cannot be written down: it is given again to `resume`",
         exclude=True,
     )
 
-    def check(self, record):
+    def check(self, record: Record) -> None:
         """InvalidInput unless `record` (a Record) measures what this looks at."""
         measured = self.plateaus is None or "effective_rank" in record.intervals()
         require(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
 
-    def check_method(self, method):
+    def check_method(self, method: Method) -> None:
         """InvalidInput when a loss is to be reached that `method` does not see, or a gradient that it starts with."""
         accepted = f"nothing for {method.label}, whose losses are those of single entries"
         require(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
         accepted = f"nothing for {method.label}, whose phases begin and end where the gradient vanishes"
         require(self.gradient is None or not method.phases, "stop_gradient", self.gradient, accepted)
 
-    def with_function(self, when, needed):
+    def with_function(self, when: Callable[..., Any] | None, needed: bool) -> "Stop":
         """This Stop with the function of the user's given again; InvalidInput where it is missing, or not known.
 
         needed: whether the run had one.
@@ -58,6 +61,6 @@ class Stop(Settings):
         require((when is not None) == needed, "when", when, accepted)
         return self.model_copy(update={"when": Stop(when=when).when}) if needed else self
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         given = self.model_dump(exclude_none=True)
         return {word_of(name, type(self).model_fields[name]): value for name, value in given.items()}

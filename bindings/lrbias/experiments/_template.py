@@ -26,15 +26,15 @@ def template(schema: str | None = None) -> str:
 def _section(part: Kinds | type[Settings], name: str) -> Iterator[str]:
     """A table of the default kind; the settings of others are named below it."""
     yield f"[{name}]"
-    model = part
+    model = part.all[part.default] if isinstance(part, Kinds) else part
     if isinstance(part, Kinds):
-        model = part.all[part.default]
         yield from _comment(f"{' | '.join(part.names)}")
-        yield f'kind = "{model.name}"'
+        yield f'kind = "{part.default}"'
     inner = {}
     for key, field in written_fields(model).items():
-        if kinds_of(field) is not None:
-            inner[key] = kinds_of(field)
+        kinds = kinds_of(field)
+        if kinds is not None:
+            inner[key] = kinds
             continue
         default = "" if field.default is not None else f" (default: {default_of(field)})"
         yield from _comment(f"{field.description} [{accepted_by(field)}]{default}")

@@ -5,7 +5,7 @@ that would be ambiguous what `Word` says. Everything here is read off the models
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
@@ -13,11 +13,21 @@ from pydantic.fields import FieldInfo
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.experiments._options import RunOptions
 from lrbias.experiments._stop import Stop
-from lrbias.methods import METHODS
+from lrbias.methods import METHODS, Method
 from lrbias.metrics import Record
 from lrbias.network import INITIALIZATIONS
 from lrbias.problems import PROBLEMS
-from lrbias.settings import Kinds, Settings, did_you_mean, either, kinds_of, names_a_file, word_of, written_fields
+from lrbias.settings import (
+    Kind,
+    Kinds,
+    Settings,
+    did_you_mean,
+    either,
+    kinds_of,
+    names_a_file,
+    word_of,
+    written_fields,
+)
 
 SECTIONS: dict[str, Kinds | type[Settings]] = {
     "problem": PROBLEMS,
@@ -50,14 +60,19 @@ def all_settings() -> tuple[Setting, ...]:
 
 
 def _settings_of(part: Kinds | type[Settings], table: tuple[str, ...]) -> Iterator[Setting]:
-    for model in part if isinstance(part, Kinds) else (part,):
+    models: Iterable[type[Settings]] = part if isinstance(part, Kinds) else (part,)
+    for model in models:
         for name, field in written_fields(model).items():
             inner = kinds_of(field)
             if inner is not None:
                 yield from _settings_of(inner, (*table, name))
                 continue
-            kind = model.name if isinstance(part, Kinds) else None
-            yield Setting(word_of(name, field), table, kind, name, field)
+            yield Setting(word_of(name, field), table, _kind_name(model), name, field)
+
+
+def _kind_name(model: type[Settings]) -> str | None:
+    """What names a kind; None for the model of a section without kinds."""
+    return model.name if issubclass(model, Kind) else None
 
 
 class Choice(NamedTuple):
@@ -123,7 +138,7 @@ class Part(NamedTuple):
 
     def table(self, kinds: Kinds | None) -> dict[str, Any]:
         """The same as a TOML table."""
-        named = {"kind": self.model.name} if kinds is not None else {}
+        named = {"kind": _kind_name(self.model)} if kinds is not None else {}
         inner = {name: kinds_of(self.model.model_fields[name]) for name in self.values}
         return named | {
             name: value.table(inner[name]) if isinstance(value, Part) else value for name, value in self.values.items()
@@ -140,8 +155,10 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
         require_known(word, value)
     left = {word: value for word, value in words.items() if value is not None}
     parts = {"method": _take(METHODS, left)}
+    method = parts["method"].model
+    starts_empty = issubclass(method, Method) and method.starts_empty
     for section, part in SECTIONS.items():
-        if section not in parts and not (section == "network" and parts["method"].model.starts_empty):
+        if section not in parts and not (section == "network" and starts_empty):
             parts[section] = _take(part, left) if isinstance(part, Kinds) else _take_model(part, left)
     for word, value in left.items():
         raise InvalidInput(_misplaced(word, value, parts))
@@ -193,13 +210,13 @@ def _misplaced(word: str, value: Any, parts: dict[str, Part]) -> str:
     refused = f"{word} = {shorten(value)} is not accepted"
     table, owners = _owners(word)
     if table[0] not in parts:
-        return f"{refused}: {parts['method'].model.name} makes its {table[0]} itself."
+        return f"{refused}: {_kind_name(parts['method'].model)} makes its {table[0]} itself."
     part = parts[table[0]]
     for name in table[1:]:
         part = part.values.get(name, part)
     known = ", ".join(own_words(part.model))
     having = f", which has {known}" if known else ""
-    return f"{refused}: it is a setting of {table[-1]} {either(owners)}, not of {part.model.name}{having}."
+    return f"{refused}: it is a setting of {table[-1]} {either(owners)}, not of {_kind_name(part.model)}{having}."
 
 
 def _owners(word: str) -> tuple[tuple[str, ...], list[str]]:
@@ -207,7 +224,8 @@ def _owners(word: str) -> tuple[tuple[str, ...], list[str]]:
     if word in choices():
         kinds, table = choices()[word]
         part = SECTIONS[table[0]]
-        return table[:-1], [model.name for model in part if kinds in map(kinds_of, written_fields(model).values())]
+        models = part if isinstance(part, Kinds) else ()
+        return table[:-1], [kind.name for kind in models if kinds in map(kinds_of, written_fields(kind).values())]
     having = [setting for setting in all_settings() if setting.word == word]
     return having[0].table, list(dict.fromkeys(setting.kind for setting in having if setting.kind))
 

@@ -12,7 +12,8 @@ passes 0. That is an identical start against a negative eigenvalue (Chou et al.)
 from there after a long time.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -54,11 +55,11 @@ def escapes(problem: Problem, network: Network, step_size: float, steps: int, mo
     return [outcome if isinstance(outcome, Escape) else _at(outcome, step_size) for outcome in found]
 
 
-def _at(time, step_size):
+def _at(time: float, step_size: float) -> Escape:
     return Escape(int(np.ceil(time / step_size)), "expected")
 
 
-def _directions(problem, network, modes):
+def _directions(problem: Problem, network: Network, modes: int) -> tuple[np.ndarray, np.ndarray]:
     """û_i and v̂_i as columns. Of equal values their basis is free: that in which the start has no symmetric part
     between them, the largest strength first, as strengths are recorded (`lrbias.problems`)."""
     left, right = (vectors.copy() for vectors in problem.spectrum[::2])
@@ -75,7 +76,7 @@ def _directions(problem, network, modes):
     return left, right
 
 
-def _escape(network, value, left, right, horizon):
+def _escape(network: Network, value: float, left: np.ndarray, right: np.ndarray, horizon: float) -> float | Escape:
     """The time at which a mode passes half its value, or the Escape of one that does not."""
     with np.errstate(all="ignore"):  # what overflows is told by its result
         numbers = _as_numbers(network.layers, left, right)
@@ -87,7 +88,7 @@ def _escape(network, value, left, right, horizon):
         return _follow(numbers.reshape(-1, 1, 1), value, horizon, rtol=1e-8)
 
 
-def _as_numbers(layers, left, right):
+def _as_numbers(layers: list[np.ndarray], left: np.ndarray, right: np.ndarray) -> np.ndarray | None:
     """(N,) numbers w_i with W_i x_{i−1} = w_i x_i and W_iᵀ x_i = w_i x_{i−1} for unit vectors from x_0 = v to x_N = ±u,
     where there are any: the mode then is a chain of numbers, with the sign of the last. None where not."""
     numbers = []
@@ -108,13 +109,13 @@ def _as_numbers(layers, left, right):
     return np.array(numbers) * ([1.0] * (len(numbers) - 1) + [np.sign(along)])
 
 
-def _tied(numbers):
+def _tied(numbers: np.ndarray) -> bool:
     """Whether the two smallest numbers are equal, apart from their signs."""
     sizes = np.sort(np.abs(numbers))
     return len(sizes) > 1 and sizes[1] - sizes[0] <= TIED * sizes[1]
 
 
-def _ends(layers, left, right):
+def _ends(layers: list[np.ndarray], left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
     """The layers with a first one W_1 v and a last one uᵀ W_N; an end that is nothing but rounding is 0."""
     layers = [layer.astype(np.float64) for layer in layers]
     for place, seen in ((0, lambda layer: layer @ right[:, None]), (-1, lambda layer: left[None, :] @ layer)):
@@ -124,7 +125,7 @@ def _ends(layers, left, right):
     return layers
 
 
-def _follow(layers, value, horizon, rtol):
+def _follow(layers: Any, value: float, horizon: float, rtol: float) -> float | Escape:
     """The flow of a chain of layers with ends of width 1, as `_escape`."""
     start, widths = layout.flatten(list(layers))
     chain = _Chain(widths, value)
@@ -136,13 +137,15 @@ def _follow(layers, value, horizon, rtol):
     if not slope.any():
         return Escape(None, "never")
 
-    def half(_, params):
+    def half(_: float, params: np.ndarray) -> float:
         return chain.product(params) - value / 2
 
-    half.terminal, half.direction = True, 1
+    event: Any = half  # a function with attributes, as SciPy has it
+    event.terminal = True
+    event.direction = 1
     size = max(np.abs(start).max(), value ** (1 / len(layers)) if not start.any() else 0.0)
     try:
-        solution = solve_ivp(chain.slope, (0.0, horizon), start, events=half, rtol=rtol, atol=1e-9 * size)
+        solution = solve_ivp(chain.slope, (0.0, horizon), start, events=event, rtol=rtol, atol=1e-9 * size)
     except _Lost:
         return Escape(None, "unknown")
     if solution.t_events[0].size:
@@ -153,18 +156,18 @@ def _follow(layers, value, horizon, rtol):
 class _Chain:
     """A chain of layers whose ends have width 1, with the loss ½(product − value)²."""
 
-    def __init__(self, widths, value):
+    def __init__(self, widths: Sequence[int], value: float) -> None:
         self.widths = widths
         self.value = value
         self.gradients = 0
 
-    def product(self, params):
+    def product(self, params: np.ndarray) -> float:
         vector = np.ones(1)
         for layer in layout.layers(params, self.widths):
             vector = layer @ vector
         return float(vector[0])
 
-    def slope(self, _, params):
+    def slope(self, _: float, params: np.ndarray) -> np.ndarray:
         """−∂L/∂params. Raises _Lost after MOST of them: whatever a step of the integrator is, it makes some."""
         layers = layout.layers(params, self.widths)
         below = [np.ones(1)]

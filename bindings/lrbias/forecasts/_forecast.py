@@ -1,18 +1,24 @@
 """What a run will cost and show, before it starts: time, size, stability (`lrbias.forecasts`), escapes of modes
 (`lrbias.forecasts`)."""
 
+from __future__ import annotations
+
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lrbias import theory
-from lrbias.devices import CPU, resolve
+from lrbias.devices import CPU, Device, resolve
 from lrbias.errors import require
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
 from lrbias.forecasts._stability import Limits, limits
 from lrbias.methods import Method
 from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
+from lrbias.network import Network
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
 from lrbias.steppers import Execution, make_stepper
@@ -53,10 +59,10 @@ class Forecast:
     limit_at_minimum: float | None = None
     outcomes: list = field(default_factory=list)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         at_most = "at most " if self.at_most else ""
         lines = [
             f"expected time   {at_most}{clock(self.seconds)} for {at_most}{self.steps} steps",
@@ -94,7 +100,16 @@ def _check(problem, method, record):
 
 
 @usual_errors
-def forecast(problem, network, method, steps=None, record=None, checkpoint_every=1000, compress="auto", device="cpu"):
+def forecast(
+    problem: Problem,
+    network: Network | None,
+    method: Method,
+    steps: int | None = None,
+    record: Record | None = None,
+    checkpoint_every: int = 1000,
+    compress: str = "auto",
+    device: str = "cpu",
+) -> Forecast:
     """The Forecast of a run, whose problem, network, method, steps, record, checkpoint_every, compress and device are
     those of `train`.
 
@@ -104,7 +119,7 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     checkpoint_every = validate(Count, "checkpoint_every", checkpoint_every)
     compress = validate(Compress, "compress", compress)
     record = Record() if record is None else record
-    device = resolve(device)
+    place = resolve(device)
     network, given = method.start(problem, network), network
     steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     problem.check(network)
@@ -112,9 +127,9 @@ def forecast(problem, network, method, steps=None, record=None, checkpoint_every
     spectrum = problem.spectrum
     known = method.is_plain_on(problem)
     modes = min(spectrum.rank, MODES) if known else 0
-    with one_blas_thread(), device.fitting():
+    with one_blas_thread(), place.fitting():
         found = escapes(problem, network, method.step_size, steps, modes)
-        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress, device)
+        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress, place)
         stable = limits(problem, given, method)
     return Forecast(
         steps=steps,
@@ -139,7 +154,7 @@ def _warnings_of_data(problem):
     return [f"the graph of observed entries has {parts} parts; nothing determines the entries between them"]
 
 
-def first_warnings(problem, network, given, method, steps):
+def first_warnings(problem: Problem, network: Network, given: Network | None, method: Method, steps: int) -> list[str]:
     """The warnings of a forecast, without its costs: only the leading mode is followed.
 
     given: the network that `train` was handed, of which `method` makes `network`.
@@ -208,7 +223,17 @@ def _warnings_of_theorems(problem, network, method):
     return found
 
 
-def cost(problem, network, method, steps, record, checkpoint_every, compress="auto", device=CPU, alone=False):
+def cost(
+    problem: Problem,
+    network: Network | None,
+    method: Method,
+    steps: int,
+    record: Record,
+    checkpoint_every: int,
+    compress: str = "auto",
+    device: Device = CPU,
+    alone: bool = False,
+) -> tuple[float, int]:
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     network, given = method.start(problem, network), network
     problem = problem.scaled(network.scale)
@@ -223,7 +248,7 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
     measuring = 0.0
     for interval in plan.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
-        per_record = seconds_of(lambda due=interval: _measure(plan, observation, params, due))
+        per_record = seconds_of(functools.partial(_measure, plan, observation, params, interval))
         measuring += steps / interval * per_record
     commits = steps // checkpoint_every + 1
     quantities = [losses_quantity(network.dtype), *plan.quantities]
@@ -236,7 +261,7 @@ def cost(problem, network, method, steps, record, checkpoint_every, compress="au
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 
-def _measure(plan, observation, params, step):
+def _measure(plan: Any, observation: Observation, params: np.ndarray, step: int) -> None:
     plan.measure(observation, params, step, lambda *row: None)
     plan.memory.settle()  # what it is timed with again is the next record
 
@@ -278,7 +303,7 @@ class _TimedSteps:
         return self._whole + max(self._part, LEAST_PART)
 
 
-def seconds_of(action):
+def seconds_of(action: Callable[[], Any]) -> float:
     """Seconds of one call, compilation and first touch left out."""
     action()
     calls = 0

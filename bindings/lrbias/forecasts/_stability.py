@@ -6,6 +6,7 @@ The one at the start comes from Lanczos' iteration in plain NumPy, so that no ke
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,15 @@ def limits(problem: Problem, network: Network | None, method: Method) -> Limits:
     """The Limits of `method` on `problem` from `network`, as `train` was handed both."""
     if not method.has_stability_limit:
         return Limits(None, None, np.nan)
+    assert network is not None  # such a method starts from one
     problem = problem.scaled(network.scale)
     factor = stable_interval(getattr(method, "scheme", "euler"))
     start = largest_curvature(problem, network, method.ridge, method.linear)
     minimum = start if method.linear else curvature_at_minimum(problem, network.depth, method.ridge)
-    return Limits(*(_limit(factor, curvature) for curvature in (start, minimum)), factor)
+    return Limits(_limit(factor, start), _limit(factor, minimum), factor)
 
 
-def _limit(factor, curvature):
+def _limit(factor: float, curvature: float | None) -> float | None:
     if curvature is None:
         return None
     return factor / curvature if curvature > 0 else np.inf
@@ -103,7 +105,7 @@ def largest_curvature(problem: Problem, network: Network, ridge: float = 0.0, li
     return max(found, 0.0) if np.isfinite(found) else None
 
 
-def _hessian(problem, network, ridge, linear):
+def _hessian(problem: Problem, network: Network, ridge: float, linear: bool) -> Callable[[np.ndarray], np.ndarray]:
     """A function of a flat direction that gives the Hessian times it: see "Curvature" in lrcore/README.md."""
     layers = [np.ascontiguousarray(layer, np.float64) for layer in network.layers]
     scale = problem.output_scale
@@ -117,7 +119,7 @@ def _hessian(problem, network, ridge, linear):
         back.append(0.0 if linear else layer.T @ back[-1])
     back.reverse()  # back[i] is ∂L/∂P of the product up to layer i + 1
 
-    def apply(vector):
+    def apply(vector: np.ndarray) -> np.ndarray:
         parts = np.split(vector, ends)
         moves = [part.reshape(layer.shape) for part, layer in zip(parts, layers, strict=True)]
         tangents = [moves[0]]
@@ -134,13 +136,13 @@ def _hessian(problem, network, ridge, linear):
     return apply
 
 
-def _largest_eigenvalue(apply, size, most):
+def _largest_eigenvalue(apply: Callable[[np.ndarray], np.ndarray], size: int, most: int) -> float:
     """Of a symmetric operator, by Lanczos' three terms from a random vector; NaN where a product is not finite."""
     vector = np.random.default_rng(SEED).standard_normal(size)
     before = np.zeros(size)
     vector /= np.linalg.norm(vector)
     diagonal = []
-    beside = []
+    beside: list[float] = []
     found = np.nan
     for count in range(1, min(most, size) + 1):
         product = apply(vector) - (beside[-1] * before if beside else 0.0)

@@ -1,6 +1,6 @@
 """Gradient flow, by Runge–Kutta methods."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -39,16 +39,19 @@ class GradientFlow(Method):
     label: ClassVar[str] = "gradient flow"
     step_name: ClassVar[str] = "dt"
     dt: Positive = Field(
-        STEP_SIZE, description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration"
+        default=STEP_SIZE,
+        description="time step; of dopri5 only the time between two losses. GD has t = lr · iteration",
     )
-    scheme: Scheme = Field("rk4", description=SCHEMES_HELP)
+    scheme: Scheme = Field(default="rk4", description=SCHEMES_HELP)
     rtol: Annotated[Positive | None, Unset(f"{RTOL:g}")] = Field(
-        None, description="error of a step of dopri5 relative to the weights"
+        default=None, description="error of a step of dopri5 relative to the weights"
     )
-    atol: Annotated[NotNegative | None, Unset("0")] = Field(None, description="error of a step of dopri5 beside that")
+    atol: Annotated[NotNegative | None, Unset("0")] = Field(
+        default=None, description="error of a step of dopri5 beside that"
+    )
 
     @model_validator(mode="after")
-    def _check_tolerances(self):
+    def _check_tolerances(self) -> Self:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
             accepted = f"nothing for {self.scheme}, whose steps are all dt long"
@@ -56,26 +59,26 @@ class GradientFlow(Method):
         return self
 
     @property
-    def step_size(self):
+    def step_size(self) -> float:
         return self.dt
 
     @property
-    def fixed(self):
+    def fixed(self) -> bool:
         return self.scheme in TABLEAUS
 
     @property
-    def has_stability_limit(self):
+    def has_stability_limit(self) -> bool:
         return self.fixed
 
     @property
-    def tolerances(self):
+    def tolerances(self) -> tuple[float, float]:
         """(rtol, atol) of dopri5."""
         return RTOL if self.rtol is None else self.rtol, 0.0 if self.atol is None else self.atol
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         chosen = f"dt = {self.dt:g}" if self.fixed else f"rtol = {self.tolerances[0]:g}"
         return self._with_ridge(f"gradient flow ({self.scheme}), {chosen}")
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {**super().settings(), "scheme": self.scheme}

@@ -14,6 +14,6 @@ class GD(Descent):
     euler: ClassVar[bool] = True
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         """For a legend."""
         return self._with_ridge(f"GD, lr = {self.lr:g}")

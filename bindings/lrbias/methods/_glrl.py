@@ -1,6 +1,6 @@
 """Greedy low-rank learning."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -10,6 +10,7 @@ from lrbias.methods._base import METHODS, Method
 from lrbias.methods._flow import GradientFlow
 from lrbias.methods._gd import GD
 from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.settings import Accepts, Count, Depth, Kinds, OneOf, Positive, Share, Switch, Unset
 from lrcore import layout
 
@@ -18,7 +19,7 @@ INNER.add(GD)
 INNER.add(GradientFlow)
 
 
-def _checked_inner(value):
+def _checked_inner(value: Any) -> Any:
     plain = isinstance(value, (GD, GradientFlow)) and value.plain
     require(plain, "inner", value, "a GD or GradientFlow without ridge and schedule")
     return value
@@ -47,44 +48,48 @@ class GLRL(Method):
     phases: ClassVar[bool] = True
     starts_empty: ClassVar[bool] = True
     most_steps: ClassVar[int | None] = 1_000_000
-    epsilon: Positive = Field(1e-6, description="strength ε of a new direction")
+    epsilon: Positive = Field(default=1e-6, description="strength ε of a new direction")
     inner: Annotated[Method, OneOf(INNER), AfterValidator(_checked_inner)] = Field(
-        GD(), description="gd or flow without ridge and schedule, which trains in a phase"
+        default=GD(), description="gd or flow without ridge and schedule, which trains in a phase"
     )
     depth: Annotated[Depth, Field(ge=2), Accepts("an integer of at least 2, at most 1000")] = Field(
-        2, description="number of layers N"
+        default=2, description="number of layers N"
     )
-    tied: Switch = Field(False, description="learn W = U Uᵀ, for a symmetric loss and depth 2")
-    tolerance: Positive = Field(1e-9, description="gradient norm at which a phase ends, relative to the slope at W = 0")
-    cutoff: Share = Field(1e-6, description="slope of the last direction that is learnt, relative to that at W = 0")
+    tied: Switch = Field(default=False, description="learn W = U Uᵀ, for a symmetric loss and depth 2")
+    tolerance: Positive = Field(
+        default=1e-9, description="gradient norm at which a phase ends, relative to the slope at W = 0"
+    )
+    cutoff: Share = Field(
+        default=1e-6, description="slope of the last direction that is learnt, relative to that at W = 0"
+    )
     max_rank: Annotated[Count | None, Unset("the smaller side of the target")] = Field(
-        None, description="end after so many phases"
+        default=None, description="end after so many phases"
     )
-    check_every: Count = Field(100, description="iterations between two looks at the gradient")
+    check_every: Count = Field(default=100, description="iterations between two looks at the gradient")
 
     @model_validator(mode="after")
-    def _check_form(self):
+    def _check_form(self) -> Self:
         require(not self.tied or self.depth == 2, "depth", self.depth, "2 for tied layers")
         require(self.ridge == 0, "ridge", self.ridge, "0 for greedy low-rank learning")
         return self
 
     @property
-    def plain(self):
+    def plain(self) -> bool:
         return False
 
     @property
-    def fixed(self):
+    def fixed(self) -> bool:
         return False
 
     @property
-    def step_size(self):
+    def step_size(self) -> float:
         return self.inner.step_size
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         return f"greedy, N = {self.depth}{' (tied)' if self.tied else ''}, ε = {self.epsilon:g}"
 
-    def start(self, problem, network):
+    def start(self, problem: Problem, network: Any) -> Network:
         """A network of zeros, with room for every direction."""
         require(network is None, "network", network, "None: greedy low-rank learning starts from nothing")
         require(not self.tied or problem.symmetric_loss, "tied", self.tied, f"False, or a symmetric loss for {problem}")
@@ -94,7 +99,7 @@ class GLRL(Method):
         widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
         return Network(np.zeros(layout.size(widths)), widths)
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         own = {"method": self.name, **self.model_dump(exclude_defaults=True, exclude={"inner"})}
         inner = self.inner.settings()
         return {

@@ -1,12 +1,14 @@
 """The lazy limit: gradient descent on the linearised network."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from lrbias.errors import require
 from lrbias.methods._base import LR_SCHEDULE, METHODS, STEP_SIZE, LrSchedule, Method, factors_of
 from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.settings import Positive
 
 
@@ -23,41 +25,41 @@ class Linearized(Method):
     name: ClassVar[str] = "linearized"
     label: ClassVar[str] = "linearised gradient descent"
     linear: ClassVar[bool] = True
-    lr: Positive = Field(STEP_SIZE, description="learning rate η of the weights")
-    lr_schedule: LrSchedule = Field(None, description=LR_SCHEDULE)
+    lr: Positive = Field(default=STEP_SIZE, description="learning rate η of the weights")
+    lr_schedule: LrSchedule = Field(default=None, description=LR_SCHEDULE)
 
     @model_validator(mode="after")
-    def _check_ridge(self):
+    def _check_ridge(self) -> Self:
         require(self.ridge == 0, "ridge", self.ridge, "0 for a linearised network, whose weights are not kept")
         return self
 
     @property
-    def plain(self):
+    def plain(self) -> bool:
         return False
 
     @property
-    def fixed(self):
+    def fixed(self) -> bool:
         return False
 
     @property
-    def step_size(self):
+    def step_size(self) -> float:
         return self.lr
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         return f"linearised, lr = {self.lr:g}"
 
-    def rates(self, first, count):
+    def rates(self, first: int, count: int) -> np.ndarray:
         return self.lr * factors_of(self.lr_schedule, first, count)
 
-    def start(self, problem, network):
+    def start(self, problem: Problem, network: Any) -> Network:
         """The linear model at its start: a network of one layer, the output of the given one."""
         super().start(problem, network)
         problem.check(network)
         network.check_method(self)
         return Network(network.product().ravel(), (network.widths[0], network.widths[-1]))
 
-    def check_record(self, record):
+    def check_record(self, record: Any) -> None:
         for name in ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues"):
             accepted = "metrics of a linear model, whose curvature and kernel are those of its start"
             require(name not in record.intervals(), "metrics", name, accepted)

@@ -5,7 +5,7 @@ would have. Factors are made of products only, apart from one root that is taken
 """
 
 import itertools
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, model_validator
@@ -14,7 +14,7 @@ from lrbias.errors import InvalidInput, require
 from lrbias.settings import Accepts, Count, Fraction, Settings, Share, Whole, validate
 
 
-def _increasing(at):
+def _increasing(at: Any) -> tuple[int, ...]:
     require(isinstance(at, (list, tuple)) and len(at) > 0, "at", at, "a list of at least one step")
     steps = tuple(validate(Count, "at", step) for step in at)
     require(all(a < b for a, b in itertools.pairwise(steps)), "at", at, "steps that increase")
@@ -28,7 +28,7 @@ class Steps(Settings):
     factor: Fraction
     at: Annotated[Any, BeforeValidator(_increasing), Accepts("a list of steps that increase")]
 
-    def factors(self, first, count):
+    def factors(self, first: int, count: int) -> np.ndarray:
         """The factors of the steps first … first + count − 1."""
         passed = np.searchsorted(np.array(self.at), np.arange(first, first + count), side="right")
         return _powers(self.factor, passed)
@@ -44,11 +44,11 @@ class Anneal(Settings):
     shape: Literal["geometric", "linear"] = "geometric"
 
     @model_validator(mode="after")
-    def _ordered(self):
+    def _ordered(self) -> Self:
         require(self.start < self.stop, "stop", self.stop, f"a step after start = {self.start}")
         return self
 
-    def factors(self, first, count):
+    def factors(self, first: int, count: int) -> np.ndarray:
         """As those of `Steps`."""
         length = self.stop - self.start
         done = np.clip(np.arange(first, first + count) - self.start, 0, length)
@@ -68,7 +68,7 @@ class Periodic(Settings):
     period: Count
     share: Share = 0.5
 
-    def factors(self, first, count):
+    def factors(self, first: int, count: int) -> np.ndarray:
         """As those of `Steps`."""
         place = np.arange(first, first + count) % self.period
         return np.where(place < self.share * self.period, 1.0, self.factor)
@@ -77,7 +77,7 @@ class Periodic(Settings):
 SCHEDULES = {schedule.kind: schedule for schedule in (Steps, Anneal, Periodic)}
 
 
-def _powers(base, exponents):
+def _powers(base: float, exponents: np.ndarray) -> np.ndarray:
     """base^k for integers k ≥ 0, by squaring: products round alike on every machine, powers may not."""
     result = np.ones(len(exponents))
     square = base
@@ -89,7 +89,7 @@ def _powers(base, exponents):
     return result
 
 
-def as_schedule(argument, value):
+def as_schedule(argument: str, value: Any) -> Any:
     """A schedule from one, from a dictionary with its kind and settings, or from text like anneal:factor=0.1,stop=500.
 
     None stays None: the number does not change.
@@ -99,7 +99,7 @@ def as_schedule(argument, value):
     if isinstance(value, str):
         value = _from_text(argument, value)
     known = f"a schedule of kind {', '.join(SCHEDULES)}, as in anneal:factor=0.1,start=0,stop=1000"
-    kind = value.get("kind") if isinstance(value, dict) else None
+    kind: Any = value.get("kind") if isinstance(value, dict) else None
     require(isinstance(kind, str) and kind in SCHEDULES, argument, value, known)
     settings = {key: setting for key, setting in value.items() if key != "kind"}
     try:
@@ -108,16 +108,16 @@ def as_schedule(argument, value):
         raise InvalidInput(f"{argument}: {error}") from None
 
 
-def as_settings(schedule):
+def as_settings(schedule: Any) -> dict[str, Any]:
     """The dictionary that `as_schedule` reads, as a file holds it."""
     settings = {"kind": schedule.kind, **schedule.model_dump()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def _from_text(argument, text):
+def _from_text(argument: str, text: str) -> dict[str, Any]:
     """KIND:key=value,key=value; several steps are joined by +."""
     kind, _, rest = text.partition(":")
-    settings = {"kind": kind}
+    settings: dict[str, Any] = {"kind": kind}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         require(bool(equals), argument, text, "KIND:key=value,key=value")
@@ -125,7 +125,7 @@ def _from_text(argument, text):
     return settings
 
 
-def _from_word(word):
+def _from_word(word: str) -> int | float | str:
     for kind in (int, float):
         try:
             return kind(word)

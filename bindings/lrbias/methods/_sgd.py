@@ -1,6 +1,6 @@
 """Stochastic gradient descent on single entries."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -24,22 +24,25 @@ class SGD(Descent):
     name: ClassVar[str] = "sgd"
     label: ClassVar[str] = "stochastic gradient descent"
     stochastic: ClassVar[bool] = True
-    batch: Count = Field(1, description="entries that a step draws")
+    batch: Count = Field(default=1, description="entries that a step draws")
     replacement: Switch = Field(
-        True, description="draw with replacement, or a fresh permutation for each epoch (its last batch may be smaller)"
+        default=True,
+        description="draw with replacement, or a fresh permutation for each epoch (its last batch may be smaller)",
     )
-    sampling_seed: Seed = Field(0, description="seed of the draws, which depend on it and the number of the step alone")
+    sampling_seed: Seed = Field(
+        default=0, description="seed of the draws, which depend on it and the number of the step alone"
+    )
 
     @property
-    def plain(self):
+    def plain(self) -> bool:
         return False
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         kind = "" if self.replacement else ", without replacement"
         several = f", batch {self.batch}" if self.batch > 1 else ""
         return self._with_ridge(f"SGD, lr = {self.lr:g}{several}{kind}")
 
-    def check_batch(self, entries):
+    def check_batch(self, entries: Any) -> None:
         count = entries.rows.shape[0]
         require(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")

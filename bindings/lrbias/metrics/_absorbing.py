@@ -6,6 +6,8 @@ one, and all four numbers in it, are **ours**. A network is in B_r when for all 
     ‖W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ‖_F² ≤ ε_1,    Σ_i min(1, σ_i(W_l)/α) ≤ r + ε_2,    ‖W_l‖_F² ≤ C.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field
 
@@ -17,12 +19,12 @@ NONE = -1
 class AbsorbingSets(Settings):
     """The numbers of the sets B_r."""
 
-    balance: Positive = Field(0.1, description="ε_1")
-    slack: Positive = Field(0.5, description="ε_2")
-    alpha: Positive = Field(0.5, description="α, the singular value from which on a direction counts in full")
-    bound: Positive = Field(100.0, description="C")
+    balance: Positive = Field(default=0.1, description="ε_1")
+    slack: Positive = Field(default=0.5, description="ε_2")
+    alpha: Positive = Field(default=0.5, description="α, the singular value from which on a direction counts in full")
+    bound: Positive = Field(default=100.0, description="C")
 
-    def rank(self, values, balancedness):
+    def rank(self, values: Sequence[np.ndarray], balancedness: np.ndarray) -> np.ndarray:
         """The smallest r with the network in B_r, an integer array of shape (…); −1 where it is in none.
 
         values: singular values of each layer, (…, k_l); balancedness (…, N − 1): the norms above, not squared.

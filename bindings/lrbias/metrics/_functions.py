@@ -1,13 +1,16 @@
 """Metrics that are functions of the user's: what they may return, and that they go on returning it."""
 
+from typing import Any
+
 import numpy as np
 
 from lrbias.errors import InvalidInput, shorten
+from lrbias.storage import Quantity
 
 LARGEST = 8  # bytes of a number in the log
 
 
-def user_value(name, value, where):
+def user_value(name: str, value: Any, where: str) -> np.ndarray:
     """What the function `name` returned, as an array of numbers that the log can hold; else InvalidInput."""
     try:
         array = np.asarray(value)
@@ -20,7 +23,7 @@ def user_value(name, value, where):
     return array.astype("f8" if array.dtype.itemsize > LARGEST else array.dtype.newbyteorder("="))
 
 
-def fitting(quantity, value, where):
+def fitting(quantity: Quantity, value: Any, where: str) -> np.ndarray:
     """What a function returned, as a row of its Quantity; InvalidInput unless it has the shape of the first one.
 
     It has to be of the same kind, too: integers become floats where these were first, a fraction no integer.

@@ -79,8 +79,9 @@ def _mode_strengths(observation):
     setup = observation.setup
     product = observation.matrix(PRODUCT)
     out = np.empty((2, len(setup.mode_clusters)))
-    cpu.mode_strengths(product, *setup.modes, out)
-    settle_clusters(out[0], product, *setup.modes, setup.mode_clusters)
+    left, right = setup.modes
+    cpu.mode_strengths(product, left, right, out)
+    settle_clusters(out[0], product, left, right, setup.mode_clusters)
     return [out[0]]
 
 

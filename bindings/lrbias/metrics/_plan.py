@@ -1,17 +1,24 @@
 """Which metrics of a run are due at a step, and where their values go."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy as np
 
-from lrbias.devices import CPU
+from lrbias.devices import CPU, Device
 from lrbias.errors import require
 from lrbias.metrics._functions import fitting, user_value
 from lrbias.metrics._memory import Memory
+from lrbias.metrics._record import Record
 from lrbias.metrics._registry import METRICS, Metric
+from lrbias.metrics._state import Observation, Setup
 from lrbias.storage import Quantity
 from lrbias.system import cores
 
+Entry = tuple[Metric, int, list[Quantity]]  # interval in steps
 
-def has_another_core(threads, record, device=CPU):
+
+def has_another_core(threads: int, record: Record, device: Device = CPU) -> bool:
     """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
 
     A device apart leaves even the core free from which it was called.
@@ -22,19 +29,19 @@ def has_another_core(threads, record, device=CPU):
 class Plan:
     """Which metrics are due at a step, and the quantities they write."""
 
-    def __init__(self, setup):
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
         self.memory = Memory()
-        self._needs = {}
+        self._needs: dict[tuple[str, ...], dict[Any, int]] = {}
 
     @property
-    def ordered(self):
+    def ordered(self) -> bool:
         """Whether a record enters the next one, so that they have to be made one after the other."""
         return any(chosen.remembers for chosen, _, _ in self.entries)
 
-    def _entry(self, name, interval):
+    def _entry(self, name: str, interval: int) -> Entry:
         functions = self.setup.record.functions()
         chosen = _from_function(name, functions[name]) if name in functions else METRICS[name]
         floats = self.setup.dtype.str.lstrip("<=")
@@ -42,7 +49,7 @@ class Plan:
         rows = [] if name in functions else chosen.quantities(self.setup)
         return chosen, interval, [Quantity(label, tuple(shape), kinds[kind], interval) for label, shape, kind in rows]
 
-    def probe(self, observation, known=None):
+    def probe(self, observation: Observation, known: dict[str, Any] | None = None) -> None:
         """Complete the quantities of the user's functions by calling each once, before the first step.
 
         known: of a run that is resumed {name: {shape, dtype, …}}, which the values are to keep to.
@@ -60,7 +67,7 @@ class Plan:
             fitting(quantities[0], value, "at the start")
             self._check_apart(chosen.name)
 
-    def _check_apart(self, name):
+    def _check_apart(self, name: str) -> None:
         """A quantity can be neither another one nor a folder of others, in the log as on disk."""
         others = ["loss", "losses", *(quantity.name for quantity in self.quantities)]
         others.remove(name)
@@ -68,14 +75,16 @@ class Plan:
         require(not clashes, "metrics", name, f"a name apart from those of {', '.join(clashes[:3])}")
 
     @property
-    def quantities(self):
+    def quantities(self) -> list[Quantity]:
         return [quantity for _, _, quantities in self.entries for quantity in quantities]
 
-    def due(self, step):
+    def due(self, step: int) -> list[Entry]:
         """The entries that are measured at `step`."""
         return [entry for entry in self.entries if step % entry[1] == 0]
 
-    def measure(self, observation, params, step, write):
+    def measure(
+        self, observation: Observation, params: np.ndarray, step: int, write: Callable[[str, int, Any], None]
+    ) -> None:
         """Call write(quantity name, row, value) for everything that is due at `step`."""
         due = self.due(step)
         names = tuple(entry[0].name for entry in due)
@@ -92,14 +101,14 @@ class Plan:
                     write(quantity.name, step // interval, value)
 
     @staticmethod
-    def _merge(needs):
+    def _merge(needs: Iterable[dict[Any, int]]) -> dict[Any, int]:
         """The most vectors of each matrix that any of the metrics needs."""
-        merged = {}
+        merged: dict[Any, int] = {}
         for each in needs:
             for key, count in each.items():
                 merged[key] = max(count, merged.get(key, 0))
         return merged
 
 
-def _from_function(name, function):
+def _from_function(name: str, function: Callable[[Any], Any]) -> Metric:
     return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: {})

@@ -1,7 +1,7 @@
 """What is logged and how often, and when a run ends early."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -15,7 +15,7 @@ ALL = "all"
 NAME = re.compile(r"[A-Za-z][\w-]*(/[A-Za-z][\w-]*)*", re.ASCII)
 
 
-def _check_metrics(metrics):
+def _check_metrics(metrics: Any) -> Any:
     """Names are checked against the registry; values are intervals or functions."""
     known = "one of " + ", ".join(METRICS)
     if isinstance(metrics, str):
@@ -54,40 +54,48 @@ class Record(Settings):
     follows. Of every metric `run[name]` gives what it recorded; the rows are listed in `run.names`.
     """
 
-    every: Count = Field(10, description="steps between records of every metric that names no interval of its own")
-    metrics: Annotated[Any, BeforeValidator(_check_metrics), Accepts('metric names, or "all"')] = Field(
-        ALL, description="metrics to record: names, name=interval, all or none"
+    every: Count = Field(
+        default=10, description="steps between records of every metric that names no interval of its own"
     )
-    numerical_threshold: Positive = Field(1e-6, description="numerical_rank counts singular values above it")
+    metrics: Annotated[Any, BeforeValidator(_check_metrics), Accepts('metric names, or "all"')] = Field(
+        default=ALL, description="metrics to record: names, name=interval, all or none"
+    )
+    numerical_threshold: Positive = Field(default=1e-6, description="numerical_rank counts singular values above it")
     relative_threshold: Positive = Field(
-        1e-3,
+        default=1e-3,
         description="relative_rank counts singular values above it times ‖W‖₂, relative_rank_frobenius times ‖W‖_F",
     )
     directions: Annotated[Count | None, Unset("as many as its rank, at most 20")] = Field(
-        None, description="leading singular directions that are compared with the target's"
+        default=None, description="leading singular directions that are compared with the target's"
     )
     degenerate: Positive = Field(
-        1e-3, description="target values closer than this, relatively, share one subspace; our choice"
+        default=1e-3, description="target values closer than this, relatively, share one subspace; our choice"
     )
     absorbing_balance: Annotated[Positive | None, _default_of_sets("balance")] = Field(
-        None, description="ε_1 of the sets of absorbing_rank"
+        default=None, description="ε_1 of the sets of absorbing_rank"
     )
     absorbing_slack: Annotated[Positive | None, _default_of_sets("slack")] = Field(
-        None, description="ε_2 of these sets"
+        default=None, description="ε_2 of these sets"
     )
-    absorbing_alpha: Annotated[Positive | None, _default_of_sets("alpha")] = Field(None, description="α of these sets")
-    absorbing_bound: Annotated[Positive | None, _default_of_sets("bound")] = Field(None, description="C of these sets")
-    leading: Count = Field(3, description="eigenvalues that sharpness, negative_curvature and ntk_eigenvalues record")
+    absorbing_alpha: Annotated[Positive | None, _default_of_sets("alpha")] = Field(
+        default=None, description="α of these sets"
+    )
+    absorbing_bound: Annotated[Positive | None, _default_of_sets("bound")] = Field(
+        default=None, description="C of these sets"
+    )
+    leading: Count = Field(
+        default=3, description="eigenvalues that sharpness, negative_curvature and ntk_eigenvalues record"
+    )
     eigen_tolerance: Share = Field(
-        1e-6, description="how exact these are: their residuals relative to the largest eigenvalue"
+        default=1e-6, description="how exact these are: their residuals relative to the largest eigenvalue"
     )
 
-    def absorbing_sets(self):
+    def absorbing_sets(self) -> AbsorbingSets:
         """The AbsorbingSets of these settings; what is not given has its default."""
         own = {key: getattr(self, f"absorbing_{key}") for key in AbsorbingSets.model_fields}
         return AbsorbingSets(**{key: value for key, value in own.items() if value is not None})
 
-    def intervals(self):
+    def intervals(self) -> dict[str, int]:
         """{metric name: interval in steps}."""
         if isinstance(self.metrics, dict):
             return {name: self.every if callable(value) else value for name, value in self.metrics.items()}
@@ -95,16 +103,16 @@ class Record(Settings):
         return dict.fromkeys(always if self.metrics == ALL else self.metrics, self.every)
 
     @property
-    def remembers(self):
+    def remembers(self) -> bool:
         """Whether a metric keeps something for the next record."""
         return self._any("remembers")
 
     @property
-    def looks_back(self):
+    def looks_back(self) -> bool:
         """Whether a metric looks at the network of step 0."""
         return self._any("looks_back")
 
-    def _any(self, kind):
+    def _any(self, kind: str) -> bool:
         return any(getattr(METRICS[name], kind) for name in self.intervals() if name in METRICS)
 
     def functions(self) -> dict[str, Callable]:
@@ -112,7 +120,7 @@ class Record(Settings):
         values = self.metrics if isinstance(self.metrics, dict) else {}
         return {name: value for name, value in values.items() if callable(value)}
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """Keys of an experiment file. Functions cannot be written down: they are given again to `resume`."""
         settings = self.model_dump(exclude_none=True)
         if isinstance(self.metrics, dict):
@@ -121,7 +129,7 @@ class Record(Settings):
             settings["metrics"] = list(self.metrics)
         return settings
 
-    def with_functions(self, functions, needed):
+    def with_functions(self, functions: Any, needed: Sequence[str]) -> "Record":
         """This record with the user's functions given again; InvalidInput when one in `needed` is missing."""
         functions = functions or {}
         missing = sorted(set(needed) - set(functions))

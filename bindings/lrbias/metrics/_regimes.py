@@ -125,7 +125,7 @@ def _updates_of(setup):
 
 
 def _update_quantities(setup):
-    found = []
+    found: list[tuple[str, tuple[int, ...], str]] = []
     for key in matrices_of(setup):
         name = setup.key_name(key)
         found.append((f"{name}/update_singular_values", (min(setup.shapes[key]),), "float"))

@@ -1,12 +1,14 @@
 """The network at one step, and what stays the same during a run: what all metrics are measured on."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from lrbias.devices import CPU
+from lrbias.devices import CPU, Device
 from lrbias.network import Network
-from lrbias.problems import MOST
+from lrbias.problems import MOST, Problem
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
@@ -29,7 +31,16 @@ class Setup:
     start: a function without arguments for the flat vector of the layers at step 0.
     """
 
-    def __init__(self, problem, widths, dtype, record, method, device=CPU, start=None):
+    def __init__(
+        self,
+        problem: Problem,
+        widths: Sequence[int],
+        dtype: np.dtype[Any],
+        record: Any,
+        method: Any,
+        device: Device = CPU,
+        start: Callable[[], np.ndarray] | None = None,
+    ) -> None:
         self.problem = problem
         self.widths = tuple(widths)
         self.dtype = np.dtype(dtype)
@@ -42,45 +53,47 @@ class Setup:
         self.shapes = {PRODUCT: (widths[-1], widths[0]), **dict(enumerate(layout.shapes(widths), start=1))}
 
     @functools.cached_property
-    def clusters(self):
+    def clusters(self) -> np.ndarray:
         """Rows (first, last) of the target's nearly equal values, one per compared direction."""
         spectrum = self.problem.spectrum
         count = self.record.directions or min(spectrum.rank, MOST)
         return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
 
     @functools.cached_property
-    def mode_clusters(self):
+    def mode_clusters(self) -> np.ndarray:
         """Likewise of the modes of the problem, which are other directions for a Regression."""
         return self.problem.mode_clusters(self.record.directions, self.record.degenerate)
 
     @functools.cached_property
-    def modes(self):
+    def modes(self) -> tuple[np.ndarray, np.ndarray]:
         """(left, right): the leading directions in which the problem is learnt, as columns, one per followed mode."""
         count = len(self.mode_clusters)
-        return tuple(np.ascontiguousarray(vectors[:, :count]) for vectors in self.problem.mode_directions)
+        left, right = (np.ascontiguousarray(vectors[:, :count]) for vectors in self.problem.mode_directions)
+        return left, right
 
     @property
-    def has_basis(self):
+    def has_basis(self) -> bool:
         """Whether entries in the target's eigenvectors are measured: a symmetric target, or a square one on request."""
         square = len(set(self.problem.shape)) == 1
         return self.problem.symmetric or (self.names("eigenvalues_in_basis") and square)
 
     @functools.cached_property
-    def errors(self):
+    def errors(self) -> list[str]:
         """Names of the errors that the problem knows: "train", "hidden"."""
         return list(self.problem.errors(self.problem.target))
 
     @functools.cached_property
-    def start(self):
+    def start(self) -> np.ndarray:
         """The layers at step 0, as a flat vector."""
+        assert self._start is not None  # a run of metrics that look back has it
         return self._start()
 
-    def names(self, metric):
+    def names(self, metric: str) -> bool:
         """Whether a metric was asked for by its name."""
         asked = self.record.metrics
         return not isinstance(asked, str) and metric in asked
 
-    def key_name(self, key):
+    def key_name(self, key: Any) -> str:
         return "product" if key == PRODUCT else f"layer/{key}"
 
 
@@ -90,7 +103,7 @@ class Observation:
     Products are made on the device of the run where the network is large; singular values always on the CPU.
     """
 
-    def __init__(self, setup):
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
         device = setup.device
         self.widths = layout.as_widths(setup.widths)
@@ -101,13 +114,13 @@ class Observation:
         self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
         self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
         self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
-        self._spectra_work = {}
-        self._angles_work = None
-        self._scratch = {}
-        self._known = {}
-        self._needs = {}
+        self._spectra_work: dict[Any, Any] = {}
+        self._angles_work: Any = None
+        self._scratch: dict[str, Any] = {}
+        self._known: dict[Any, Any] = {}
+        self._needs: dict[Any, int] = {}
 
-    def at(self, params, step=0, needs=None, memory=None):
+    def at(self, params: np.ndarray, step: int = 0, needs: dict[Any, int] | None = None, memory: Any = None) -> Self:
         """Move to `params`; `needs` maps the keys of the matrices that will be decomposed to a number of vectors.
 
         The loss and the gradient have the ridge of that step. memory: what metrics kept at earlier records, a Memory.
@@ -119,25 +132,25 @@ class Observation:
         self._known = {}
         return self
 
-    def scratch(self, name, make):
+    def scratch(self, name: str, make: Callable[[], Any]) -> Any:
         """What a metric needs at every record, made once."""
         if name not in self._scratch:
             self._scratch[name] = make()
         return self._scratch[name]
 
-    def once(self, key, compute):
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """What metrics share at one record, computed once."""
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
 
     @property
-    def network(self):
+    def network(self) -> Network:
         """A copy for the user's own functions."""
         scale = self.setup.problem.output_scale
         return self.once("network", lambda: Network(self.params.copy(), self.setup.widths, scale=scale))
 
-    def matrix(self, key):
+    def matrix(self, key: Any) -> np.ndarray:
         """The product, a layer, or the gradient with respect to one of them, as a view or a fresh array."""
         if key == PRODUCT:
             return self.once("product", self._form_product)
@@ -149,16 +162,16 @@ class Observation:
             return self.once("slopes", lambda: layout.layers(self.gradient, self.setup.widths))[key[1] - 1]
         return self.once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
 
-    def _form_product(self):
+    def _form_product(self) -> np.ndarray:
         return self._product_of(self.params, self._product)
 
-    def _product_of(self, params, out):
+    def _product_of(self, params: np.ndarray, out: np.ndarray) -> np.ndarray:
         self._kernels.product(params, self.widths, out, self._work)
         if self.setup.problem.output_scale != 1:
             out *= self.setup.dtype.type(self.setup.problem.output_scale)
         return out
 
-    def _update(self, key):
+    def _update(self, key: Any) -> np.ndarray:
         """What a matrix has changed by since `memory` has kept the layers; nothing at first."""
         before = self.memory.before("layers")
         if before is None:
@@ -168,37 +181,37 @@ class Observation:
         return self.matrix(PRODUCT) - self._product_of(before, np.empty_like(self._product))
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """The loss; computes the gradient with it."""
         return self.once("loss", self._form_gradient)
 
-    def _form_slope(self):
+    def _form_slope(self) -> np.ndarray:
         product = self.matrix(PRODUCT)
         return product - self._target if self._whole else self.setup.problem.slope(product).astype(self.setup.dtype)
 
-    def _form_gradient(self):
+    def _form_gradient(self) -> float:
+        first = self.params, self.widths, self._goal
+        last = self._gradient, self._work
         if self._whole:
-            arguments = self.params, self.widths, self._goal, self._gradient, self._work
-            return self._kernels.loss_and_gradient(*arguments)
+            return self._kernels.loss_and_gradient(*first, *last)
         ridge = self.setup.dtype.type(self.setup.method.ridges(self.step, 1)[0])
-        arguments = self.params, self.widths, self._goal, ridge, self._gradient, self._work
-        return self._kernels.objective_loss_and_gradient(*arguments)
+        return self._kernels.objective_loss_and_gradient(*first, ridge, *last)
 
     @property
-    def gradient(self):
+    def gradient(self) -> np.ndarray:
         """The gradient, laid out like the parameters."""
         self.loss  # noqa: B018  computed on first use
         return self._gradient
 
     @property
-    def gradient_norm(self):
+    def gradient_norm(self) -> float:
         return float(np.linalg.norm(self.gradient))
 
-    def triplets(self, key):
+    def triplets(self, key: Any) -> Any:
         """(left vectors, values, right vectors) of a matrix: all values, as many vectors as were said to be needed."""
         return self.once("spectra", self._decompose)[key]
 
-    def _decompose(self):
+    def _decompose(self) -> dict[Any, Any]:
         """Of all matrices at once, which is faster than one after the other."""
         keys, counts = tuple(self._needs), tuple(self._needs.values())
         matrices = [self.matrix(key) for key in keys]
@@ -206,35 +219,35 @@ class Observation:
             self._spectra_work[keys, counts] = workspace.allocate_spectra([m.shape for m in matrices], counts)
         return dict(zip(keys, cpu.spectra(matrices, counts, self._spectra_work[keys, counts]), strict=True))
 
-    def values(self, key):
+    def values(self, key: Any) -> np.ndarray:
         """Singular values of a matrix, largest first."""
         return self.triplets(key)[1]
 
-    def angles(self, pairs):
+    def angles(self, pairs: Any) -> Any:
         """Principal angles of pairs of orthonormal columns, the same shapes at every call."""
         if self._angles_work is None:
             shapes = [shape for _, b in pairs for shape in ((b.shape[1], b.shape[1]), b.shape)]
             self._angles_work = workspace.allocate_spectra(shapes, [0] * len(shapes))
         return cpu.principal_angles(pairs, self._angles_work)
 
-    def ranks(self, key):
+    def ranks(self, key: Any) -> np.ndarray:
         """The six ranks of RANKS."""
         return self.once(("ranks", key), lambda: self._measure_ranks(key))
 
-    def _measure_ranks(self, key):
+    def _measure_ranks(self, key: Any) -> np.ndarray:
         record = self.setup.record
         return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
 
-    def balancedness(self):
+    def balancedness(self) -> np.ndarray:
         out = np.empty(self.setup.depth - 1)
         self._kernels.balancedness(self.params, self.widths, out, self._work)
         return out
 
-    def directions(self):
+    def directions(self) -> np.ndarray:
         """Rows per layer: gradient norm, weight-gradient alignment, change of the normalised weights in one step."""
         return self.once("directions", self._measure_directions)
 
-    def _measure_directions(self):
+    def _measure_directions(self) -> np.ndarray:
         out = np.empty((self.setup.depth, 3))
         rate = self.setup.method.rates(self.step, 1)[0]
         self._kernels.directions(self.params, self.gradient, self.widths, rate, out)

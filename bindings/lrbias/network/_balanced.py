@@ -21,8 +21,8 @@ class Balanced(Drawn):
     """
 
     name: ClassVar[str] = "balanced"
-    alpha: Positive = Field(0.1, description="spectral norm α of every layer")
-    seed: Seed = Field(1, description="seed of the layers")
+    alpha: Positive = Field(default=0.1, description="spectral norm α of every layer")
+    seed: Seed = Field(default=1, description="seed of the layers")
 
     def layers(self, widths: tuple[int, ...]) -> list[np.ndarray]:
         depth = len(widths) - 1

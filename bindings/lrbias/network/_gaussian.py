@@ -23,11 +23,13 @@ class Gaussian(Drawn):
 
     name: ClassVar[str] = GAUSSIAN
     gamma: Annotated[Finite | None, Unset(f"{GAMMA}, of ntk {NTK_GAMMA}")] = Field(
-        None, description="standard deviation w^-gamma, w the width of a layer"
+        default=None, description="standard deviation w^-gamma, w the width of a layer"
     )
-    std: Positive | None = Field(None, description="the standard deviation itself, instead of gamma")
-    parametrization: Literal["standard", "ntk"] = Field("standard", description="standard, or ntk (layers are w/√n)")
-    seed: Seed = Field(1, description="seed of the layers")
+    std: Positive | None = Field(default=None, description="the standard deviation itself, instead of gamma")
+    parametrization: Literal["standard", "ntk"] = Field(
+        default="standard", description="standard, or ntk (layers are w/√n)"
+    )
+    seed: Seed = Field(default=1, description="seed of the layers")
 
     @model_validator(mode="after")
     def _one_deviation(self) -> "Gaussian":

@@ -11,7 +11,7 @@ from lrbias.settings import Positive
 
 
 class _Identities(Drawn):
-    alpha: Positive = Field(0.1, description="multiple α of the identity")
+    alpha: Positive = Field(default=0.1, description="multiple α of the identity")
 
     def first(self) -> float:
         """The multiple of the first layer."""
@@ -36,7 +36,7 @@ class Perturbed(_Identities):
     """W_1 = (α − β)I and the other layers αI, with which gradient descent recovers negative eigenvalues, too."""
 
     name: ClassVar[str] = "perturbed"
-    beta: Positive = Field(0.05, description="β: W_1 = (alpha - beta) I, the other layers alpha I")
+    beta: Positive = Field(default=0.05, description="β: W_1 = (alpha - beta) I, the other layers alpha I")
 
     @model_validator(mode="after")
     def _smaller(self) -> "Perturbed":

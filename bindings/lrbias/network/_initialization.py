@@ -27,7 +27,8 @@ class Initialization(Kind):
     """How a network starts."""
 
     output_scale: Scale = Field(
-        1.0, description="the output is so many times the product of the layers; the larger, the lazier the training"
+        default=1.0,
+        description="the output is so many times the product of the layers; the larger, the lazier the training",
     )
 
     def start(self, shape: tuple[int, int]) -> Start:
@@ -57,9 +58,9 @@ class Drawn(Initialization):
     """An initialization that makes its layers; a subclass says how, by `layers`."""
 
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("widths", "depth"),)
-    widths: Widths = Field(None, description="layer widths n_0 … n_N; n_0 columns and n_N rows of the target")
-    depth: Depth = Field(3, description="number of layers, all as wide as the target's larger side")
-    dtype: Literal["float64", "float32"] = Field("float64", description="float64 or float32")
+    widths: Widths = Field(default=None, description="layer widths n_0 … n_N; n_0 columns and n_N rows of the target")
+    depth: Depth = Field(default=3, description="number of layers, all as wide as the target's larger side")
+    dtype: Literal["float64", "float32"] = Field(default="float64", description="float64 or float32")
 
     def layers(self, widths: tuple[int, ...]) -> list[np.ndarray]:
         """The layers in float64, W_1 first."""

@@ -1,9 +1,13 @@
 """The student: layers W_1 … W_N in one flat vector, and how they are initialised."""
 
+from __future__ import annotations
+
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import require
 from lrbias.network._balanced import Balanced
@@ -28,14 +32,24 @@ class Network:
     scale    what the product of the layers is multiplied by to give the network's output, 1 unless said otherwise
     """
 
-    def __init__(self, params, widths, settings=None, scale=1.0):
+    def __init__(
+        self, params: np.ndarray, widths: Sequence[int], settings: dict[str, Any] | None = None, scale: float = 1.0
+    ) -> None:
         self.params = params
         self.widths = tuple(int(n) for n in widths)
         self.scale = float(scale)
         self._settings = settings
 
     @classmethod
-    def gaussian(cls, widths, gamma=None, seed=0, dtype="float64", parametrization="standard", std=None):
+    def gaussian(
+        cls,
+        widths: Sequence[int],
+        gamma: float | None = None,
+        seed: int = 0,
+        dtype: str = "float64",
+        parametrization: str = "standard",
+        std: float | None = None,
+    ) -> Self:
         """Layers with independent normal entries of **standard deviation** w^−gamma, w the width of the layer.
 
         gamma: 1.5 by default, so small a start that one value is learnt after the other, ½ with parametrization "ntk".
@@ -56,12 +70,12 @@ class Network:
         return cls.drawn(Gaussian(**numbers, dtype=dtype), widths)
 
     @classmethod
-    def identical(cls, n, depth, alpha, dtype="float64"):
+    def identical(cls, n: int, depth: int, alpha: float, dtype: str = "float64") -> Self:
         """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
         return cls._of_identities(Identical(alpha=alpha, dtype=dtype), n, depth)
 
     @classmethod
-    def perturbed(cls, n, depth, alpha, beta, dtype="float64"):
+    def perturbed(cls, n: int, depth: int, alpha: float, beta: float, dtype: str = "float64") -> Self:
         """W_1 = (α − β)I and the other layers αI. Raises InvalidInput unless 0 < beta < alpha.
 
         Chou et al.: the perturbation lets gradient descent recover negative eigenvalues, too.
@@ -69,14 +83,14 @@ class Network:
         return cls._of_identities(Perturbed(alpha=alpha, beta=beta, dtype=dtype), n, depth)
 
     @classmethod
-    def _of_identities(cls, initialization, n, depth):
+    def _of_identities(cls, initialization: Drawn, n: int, depth: int) -> Self:
         n = validate(Count, "n", n)
         depth = validate(Depth, "depth", depth)
         check_memory("n", n, depth * n**2)
         return cls.drawn(initialization, (n,) * (depth + 1))
 
     @classmethod
-    def orthogonal(cls, widths, alpha, seed=0, dtype="float64"):
+    def orthogonal(cls, widths: Sequence[int], alpha: float, seed: int = 0, dtype: str = "float64") -> Self:
         """Layers α times a random orthogonal matrix (orthonormal columns or rows where a layer is not square).
 
         Layer i is stream i of `seed`. Raises InvalidInput unless alpha > 0.
@@ -84,7 +98,7 @@ class Network:
         return cls.drawn(Orthogonal(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
-    def balanced(cls, widths, alpha, seed=0, dtype="float64"):
+    def balanced(cls, widths: Sequence[int], alpha: float, seed: int = 0, dtype: str = "float64") -> Self:
         """A random product of spectral norm α^N, shared evenly: W_{i+1}ᵀW_{i+1} = W_iW_iᵀ (Arora et al. 2018).
 
         The product is a Gaussian matrix of the rank that the narrowest layer allows; every layer has the N-th roots of
@@ -94,7 +108,7 @@ class Network:
         return cls.drawn(Balanced(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
-    def symmetric(cls, widths, alpha, seed=0, dtype="float64"):
+    def symmetric(cls, widths: Sequence[int], alpha: float, seed: int = 0, dtype: str = "float64") -> Self:
         """W_2 = U and W_1 = Uᵀ, so that the product is UUᵀ: a depth-2 network whose layers stay tied while it trains.
 
         widths are (n, d, n). U is (n, d); its entries are independent and normal with standard deviation α/√n, so
@@ -107,19 +121,19 @@ class Network:
         return cls.drawn(Symmetric(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
-    def drawn(cls, initialization: Drawn, widths: Any) -> "Network":
+    def drawn(cls, initialization: Drawn, widths: Any) -> Self:
         """The network of these widths with which an initialization starts: also one of somebody else's."""
         return cls(*initialization.start_with(widths))
 
     @classmethod
-    def initialized(cls, initialization: Initialization, problem: Any) -> "Network":
+    def initialized(cls, initialization: Initialization, problem: Any) -> Network:
         """The network with which `initialization` starts on a problem. Raises InvalidInput."""
         network = cls(*initialization.start(problem.shape))
         scale = initialization.output_scale
         return network if scale == 1 else network.scaled(scale)
 
     @classmethod
-    def from_layers(cls, layers):
+    def from_layers(cls, layers: Sequence[ArrayLike]) -> Self:
         """A network with the given matrices, W_1 first; each takes what the one before it gives. They are copied.
 
         float32 when every matrix is float32, float64 otherwise. Raises InvalidInput.
@@ -139,35 +153,35 @@ class Network:
         return cls(params, widths)
 
     @classmethod
-    def from_checkpoint(cls, arrays):
+    def from_checkpoint(cls, arrays: dict[str, Any]) -> Self:
         """The network of a checkpoint, {name: array}; of a linearised run the one that it linearised."""
         return cls(*start_of(arrays))
 
-    def check_layers(self):
+    def check_layers(self) -> None:
         """InvalidInput unless the layers fit the widths and are finite: of arrays that come from a file."""
         check_start(Start(self.params, self.widths, None, self.scale))
 
     @property
-    def layers(self):
+    def layers(self) -> list[np.ndarray]:
         """Views of the layers, W_1 first: writing to one writes to `params`."""
         return layout.layers(self.params, self.widths)
 
     @property
-    def depth(self):
+    def depth(self) -> int:
         return layout.depth(self.widths)
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
         return self.params.dtype
 
-    def product(self):
+    def product(self) -> np.ndarray:
         """The output as a matrix: `scale` · W_N ⋯ W_1, shape (n_N, n_0)."""
         result = self.layers[0]
         for layer in self.layers[1:]:
             result = layer @ result
         return result.copy() if self.scale == 1 else self.dtype.type(self.scale) * result
 
-    def scaled(self, output_scale):
+    def scaled(self, output_scale: float) -> Network:
         """The same layers with an output that is `output_scale` > 0 times as large: α of Chizat, Oyallon, Bach (2019).
 
         The larger it is, the lazier the training, since smaller changes of the layers fit the target. A loss then
@@ -181,23 +195,23 @@ class Network:
         return Network(self.params.copy(), self.widths, settings, self.scale * alpha)
 
     @property
-    def tied(self):
+    def tied(self) -> bool:
         """Whether `Network.symmetric` made it, and so whether training has to keep W_2 = W_1ᵀ."""
         return (self._settings or {}).get("init") == "symmetric"
 
-    def check_method(self, method):
+    def check_method(self, method: Any) -> None:
         """InvalidInput when `method` would break the tie of a tied network: it draws single entries."""
         accepted = "gd or flow for a symmetric start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
         require(not (self.tied and method.stochastic), "method", method.name, accepted)
 
-    def copy(self):
+    def copy(self) -> Network:
         return Network(self.params.copy(), self.widths, self._settings, self.scale)
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """How to make this initial network again, as keys of an experiment file."""
         return self._settings or {"network": "checkpoints/step-00000000.npz"}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arrows = " → ".join(str(n) for n in self.widths)
         scale = "" if self.scale == 1 else f", output scale {self.scale:g}"
         return f"Network({arrows}, {self.dtype}, {self.params.size} parameters{scale})"

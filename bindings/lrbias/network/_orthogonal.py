@@ -18,8 +18,8 @@ class Orthogonal(Drawn):
     """
 
     name: ClassVar[str] = "orthogonal"
-    alpha: Positive = Field(0.1, description="singular value α of every layer")
-    seed: Seed = Field(1, description="seed of the layers")
+    alpha: Positive = Field(default=0.1, description="singular value α of every layer")
+    seed: Seed = Field(default=1, description="seed of the layers")
 
     def layers(self, widths: tuple[int, ...]) -> list[np.ndarray]:
         shapes = enumerate(layout.shapes(widths), start=1)

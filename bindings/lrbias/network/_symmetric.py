@@ -17,8 +17,8 @@ class Symmetric(Drawn):
     """W_2 = U and W_1 = Uᵀ: a network of depth 2 whose layers stay tied while it trains. See `Network.symmetric`."""
 
     name: ClassVar[str] = "symmetric"
-    alpha: Positive = Field(0.1, description="the entries of U have the standard deviation alpha/√n")
-    seed: Seed = Field(1, description="seed of U")
+    alpha: Positive = Field(default=0.1, description="the entries of U have the standard deviation alpha/√n")
+    seed: Seed = Field(default=1, description="seed of U")
 
     def layers(self, widths: tuple[int, ...]) -> list[np.ndarray]:
         fits = len(widths) == 3 and widths[0] == widths[-1]

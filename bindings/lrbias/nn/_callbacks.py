@@ -8,12 +8,16 @@ store of that run: the rows are those of training that was not interrupted, as f
 not saved. The end of the training closes the tracker.
 """
 
+from __future__ import annotations
+
 import importlib
 import math
 import numbers
 import sys
+from typing import Any
 
 from lrbias.errors import InvalidInput
+from lrbias.runs import ModelRun
 
 
 class _Counter:
@@ -51,14 +55,14 @@ def _is_number(value):
     return isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0
 
 
-def lightning(tracker):
+def lightning(tracker: Any) -> Any:
     """A callback for Lightning's Trainer; the metrics that the model logs are noted by their names.
 
     Steps are those of `trainer.global_step`, of all optimizers together. Where several are made in one batch they are
     measured at its end, and what was logged stands in the first record that is due there.
     """
     modules = ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
-    Callback = _first(*modules, name="Callback", package="lightning")
+    Callback: Any = _first(*modules, name="Callback", package="lightning")
     count = _Counter(tracker)
 
     class RankCallback(Callback):
@@ -103,13 +107,13 @@ def lightning(tracker):
     return RankCallback()
 
 
-def hugging_face(tracker):
+def hugging_face(tracker: Any) -> Any:
     """A callback for the Trainer of transformers; what it logs (loss, eval_accuracy …) is noted by its names.
 
     Steps are those of `state.global_step`. Nobody tells a callback of an exception: what was recorded is committed
     when Python ends, and with each of the Trainer's checkpoints. `with tracker:` around the training closes it.
     """
-    TrainerCallback = _first("transformers", name="TrainerCallback", package="transformers")
+    TrainerCallback: Any = _first("transformers", name="TrainerCallback", package="transformers")
     count = _Counter(tracker)
 
     class RankCallback(TrainerCallback):
@@ -204,7 +208,7 @@ class Keras:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def write_scalars(run, writer, tag="ranks"):
+def write_scalars(run: ModelRun, writer: Any, tag: str = "ranks") -> int:
     """What a ModelRun has recorded, as scalars for tensorboardX or torch.utils.tensorboard.
 
     writer: a SummaryWriter, or a folder to make one in (tensorboardX). Averages of the ranks and norms over the

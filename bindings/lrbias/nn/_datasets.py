@@ -4,6 +4,8 @@ Sources: Xiao, Rasul and Vollgraf 2017 (Fashion-MNIST), LeCun, Cortes and Burges
 1998 (digits), Krizhevsky 2009 (CIFAR-10).
 """
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import pickletools
@@ -13,8 +15,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -57,12 +60,19 @@ class Images:
     classes: int = 10
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image."""
         return self.train_inputs.shape[1:]
 
 
-def load(name, samples=None, test_samples=None, pool=1, seed=0, folder=None):
+def load(
+    name: str,
+    samples: int | None = None,
+    test_samples: int | None = None,
+    pool: int = 1,
+    seed: int = 0,
+    folder: str | PathLike[str] | None = None,
+) -> Images:
     """The images of a data set, normalised, as `Images`.
 
     name: "fashion-mnist"  60 000 + 10 000 images of 1 × 28 × 28, in ten classes like all of them; Debian's package
@@ -259,7 +269,8 @@ def _read_archive(folder, form, path):
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:  # in one pass: going back would inflate all of it again
             if member.name in wanted:
-                found[wanted[member.name]] = archive.extractfile(member).read()
+                content = archive.extractfile(member)
+                found[wanted[member.name]] = b"" if content is None else content.read()  # a folder has no bytes
     missing = [file for file in form.files if file not in found]
     if missing:
         raise _damaged(folder, form.archive, f"{missing[0]} is not in it", CIFAR_REMEDY)
@@ -293,7 +304,7 @@ def _read_matlab(data):
     """The variables "data" and "labels" of a MAT-file of version 5; `scipy.io.loadmat` crashes on damaged ones."""
     if data[124:128] != b"\x00\x01IM":
         raise ValueError("no MAT-file of version 5 with the least significant byte first")
-    matrices = []
+    matrices: list[Any] = []
     for kind, content in _mat_elements(data[128:]):
         matrices += _mat_elements(_inflated(content)) if kind == MAT_COMPRESSED else [(kind, content)]
     found = dict(_mat_array(content) for kind, content in matrices if kind == MAT_MATRIX)

@@ -5,7 +5,8 @@ order of an epoch from (seed, epoch), crops, flips and dropout from the state of
 """
 
 import functools
-from typing import Annotated, NamedTuple
+from os import PathLike
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,50 +45,59 @@ Milestones = Annotated[tuple[Count, ...], Accepts("epochs, each an integer of at
 class Training(Settings):
     """How a network is trained: SGD on the mean cross entropy + λ‖W‖², W all of its parameters."""
 
-    data: str = Field("fashion-mnist", description="name of a data set, see `lb.nn.load`")
-    folder: File | None = Field(None, description="folder of the data set")
-    samples: Count | None = Field(None, description="images to train on; all")
-    test_samples: Count | None = Field(None, description="images to test on; all")
-    pool: Count = Field(1, description="images are made smaller by this factor")
-    data_seed: Seed = Field(0, description="seed of the choice of images")
-    network: str = Field("mlp-bn", description="name of a network, see `lb.nn.build`")
-    width: Count | None = Field(None, description="width of the network; its own default")
-    depth: Count | None = Field(None, description="depth of the network; its own default")
-    batch: Count = Field(16, description="images B of a step; those left over wait for another order")
-    lr: Positive = Field(0.1, description="learning rate μ")
+    data: str = Field(default="fashion-mnist", description="name of a data set, see `lb.nn.load`")
+    folder: File | None = Field(default=None, description="folder of the data set")
+    samples: Count | None = Field(default=None, description="images to train on; all")
+    test_samples: Count | None = Field(default=None, description="images to test on; all")
+    pool: Count = Field(default=1, description="images are made smaller by this factor")
+    data_seed: Seed = Field(default=0, description="seed of the choice of images")
+    network: str = Field(default="mlp-bn", description="name of a network, see `lb.nn.build`")
+    width: Count | None = Field(default=None, description="width of the network; its own default")
+    depth: Count | None = Field(default=None, description="depth of the network; its own default")
+    batch: Count = Field(default=16, description="images B of a step; those left over wait for another order")
+    lr: Positive = Field(default=0.1, description="learning rate μ")
     weight_decay: NotNegative = Field(
-        5e-4, description="λ: a step multiplies the weights by 1 − 2μλ (PyTorch's weight_decay is 2λ)"
+        default=5e-4, description="λ: a step multiplies the weights by 1 − 2μλ (PyTorch's weight_decay is 2λ)"
     )
-    momentum: Momentum = Field(0.0, description="momentum of torch.optim.SGD")
-    epochs: Count = Field(10, description="how long")
-    steps: Count | None = Field(None, description="stop after so many steps")
-    milestones: Milestones = Field((), description="epochs at whose begin the learning rate is multiplied by `factor`")
-    factor: Fraction = Field(0.1, description="factor of the learning rate at a milestone")
-    augment: bool = Field(False, description="random crops with a margin of 4 pixels, and flips")
-    seed: Seed = Field(0, description="seed of the weights, the orders, crops and flips")
-    every: Count | None = Field(None, description="steps between records; an epoch")
-    epsilon: Positive = Field(1e-3, description="ranks count singular values above epsilon times the norm")
-    norm: str = Field("spectral", description="that norm: spectral or frobenius")
+    momentum: Momentum = Field(default=0.0, description="momentum of torch.optim.SGD")
+    epochs: Count = Field(default=10, description="how long")
+    steps: Count | None = Field(default=None, description="stop after so many steps")
+    milestones: Milestones = Field(
+        default=(), description="epochs at whose begin the learning rate is multiplied by `factor`"
+    )
+    factor: Fraction = Field(default=0.1, description="factor of the learning rate at a milestone")
+    augment: bool = Field(default=False, description="random crops with a margin of 4 pixels, and flips")
+    seed: Seed = Field(default=0, description="seed of the weights, the orders, crops and flips")
+    every: Count | None = Field(default=None, description="steps between records; an epoch")
+    epsilon: Positive = Field(default=1e-3, description="ranks count singular values above epsilon times the norm")
+    norm: str = Field(default="spectral", description="that norm: spectral or frobenius")
 
-    def images(self):
+    def images(self) -> Images:
         """The Images that these settings name."""
         return _loaded(self.data, self.samples, self.test_samples, self.pool, self.data_seed, self.folder)
 
-    def model(self, images):
+    def model(self, images: Images) -> torch.nn.Module:
         """The network that these settings name, for such images, as PyTorch's generator draws it."""
         return build(self.network, images.train_inputs.shape[1:], images.classes, self.width, self.depth)
 
-    def rate(self, epoch):
+    def rate(self, epoch: int) -> float:
         """The learning rate in an epoch; the first is 0."""
         return self.lr * self.factor ** sum(milestone <= epoch for milestone in self.milestones)
 
-    def order(self, epoch, count):
+    def order(self, epoch: int, count: int) -> np.ndarray:
         """In which order an epoch goes through `count` images."""
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(count)
 
 
 @usual_errors
-def fit(training, store=None, model=None, images=None, checkpoint_every=None, progress=None):
+def fit(
+    training: Training,
+    store: str | PathLike[str] | None = None,
+    model: Any = None,
+    images: Images | None = None,
+    checkpoint_every: int | None = None,
+    progress: bool | None = None,
+) -> ModelRun:
     """Train a network as `training` (a Training) says, and return the ModelRun.
 
     store             folder to make for the run; None keeps it in memory
@@ -113,7 +123,7 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
         config = {**_config(fitting), "given": [name for name, own in given.items() if own]}
         first = fitting.stepper.checkpoint()
         if store is None:
-            storage = MemoryStorage(config)
+            storage: MemoryStorage | RunWriter = MemoryStorage(config)
             storage.write_checkpoint(0, first, ())
         else:
             quantities = fitting.recorder.tracking.quantities
@@ -122,7 +132,13 @@ def fit(training, store=None, model=None, images=None, checkpoint_every=None, pr
 
 
 @usual_errors
-def resume(path, steps=None, model=None, images=None, progress=None):
+def resume(
+    path: str | PathLike[str],
+    steps: int | None = None,
+    model: Any = None,
+    images: Images | None = None,
+    progress: bool | None = None,
+) -> ModelRun:
     """Continue the run of `fit` at `path`, up to `steps` steps in all; None: as many as it was planned for.
 
     model, images: again, where `fit` was given them. Bit for bit that of a run which was never interrupted, on the same
@@ -185,7 +201,7 @@ def _restore(stepper, writer, step):
         raise StoreError(f"{path} does not fit to the model ({reason}); start again.") from None
 
 
-def trained(run, model=None, images=None):
+def trained(run: ModelRun, model: Any = None, images: Images | None = None) -> tuple[torch.nn.Module, Images]:
     """(model, Images) of a ModelRun of `fit`, with the weights of its last checkpoint; others as for `resume`."""
     training = training_of(run.settings)
     images = training.images() if images is None else images
@@ -195,7 +211,7 @@ def trained(run, model=None, images=None):
     return model, images
 
 
-def training_of(settings):
+def training_of(settings: dict[str, Any]) -> Training:
     """The Training of the settings that a run keeps."""
     return Training(**{key: settings[key] for key in Training.model_fields})
 

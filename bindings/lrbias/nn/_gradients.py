@@ -4,7 +4,11 @@ Galanti et al., Lemma 3.1: a layer that is applied to m_l vectors of a sample ha
 of X are those vectors, the m_l columns of Δ what comes back for each.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +38,20 @@ class GradientRanks:
     batch: int
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[int, int]:
         """(of each of `sample`, of `batch`): m_l and m_l · B, and at most the shorter side."""
         shortest = min(self.shape)
         return min(self.patches, shortest), min(self.patches * len(self.sample), shortest)
 
 
-def gradient_ranks(model, loss, inputs, targets, matrices=None, tolerance=None):
+def gradient_ranks(
+    model: Any,
+    loss: Callable[..., Any],
+    inputs: Any,
+    targets: Any,
+    matrices: Any = None,
+    tolerance: float | None = None,
+) -> list[GradientRanks]:
     """[GradientRanks] of `matrices`, of all matrices of the model when None.
 
     loss       loss(outputs, targets): a scalar, the mean over the samples; outputs are what the model returns
@@ -66,21 +77,22 @@ def gradient_ranks(model, loss, inputs, targets, matrices=None, tolerance=None):
 class Probe:
     """The samples on which ranks of gradients are measured during training. Parameters as for `gradient_ranks`."""
 
-    loss: object
-    inputs: object = field(repr=False)
-    targets: object = field(repr=False)
+    loss: Callable[..., Any]
+    inputs: Any = field(repr=False)
+    targets: Any = field(repr=False)
     tolerance: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(callable(self.loss), "loss", self.loss, "a function of outputs and targets")
         size = batch_size(self.inputs)
         first = next(tensors(self.targets), None)
         fits = first is None or (first.ndim > 0 and len(first) == size)
-        require(fits, "targets", None if fits else f"<shape {tuple(first.shape)}>", f"one for each of {size} samples")
+        shown = None if first is None else f"<shape {tuple(first.shape)}>"
+        require(fits, "targets", shown, f"one for each of {size} samples")
         if self.tolerance is not None:
             validate(Share, "tolerance", self.tolerance)
 
-    def of(self, model, matrices=None):
+    def of(self, model: Any, matrices: Any = None) -> Probed:
         """The Probed of these matrices of a model."""
         return Probed(self, model, chosen(model, matrices))
 
@@ -88,13 +100,13 @@ class Probe:
 class Probed:
     """A probe of one model: `patches`, {name: m_l}, and `ranks`, as the weights are when it is called."""
 
-    def __init__(self, probe, model, matrices):
+    def __init__(self, probe: Probe, model: Any, matrices: Any) -> None:
         self.probe = probe
         self.model = model
         self.matrices = matrices
         self.patches = patches(model, probe.inputs, matrices)
 
-    def ranks(self, strict=True):
+    def ranks(self, strict: bool = True) -> list[GradientRanks]:
         """[GradientRanks], in the order of the matrices. strict: whether a gradient that is not finite is refused; if
         not, its ranks are NaN."""
         inputs = self.probe.inputs
@@ -124,7 +136,7 @@ class Probed:
         return [torch.zeros_like(w) if slope is None else slope for w, slope in zip(weights, found, strict=True)]
 
 
-def ranks(gradients, tolerance=None, strict=True):
+def ranks(gradients: Sequence[Any], tolerance: float | None = None, strict: bool = True) -> np.ndarray:
     """(k,) numerical ranks of k tensors (m, n): #{σ_i > tolerance · σ_1}, 0 for a zero matrix. tolerance as above.
 
     strict: whether a tensor that is not finite is refused; if not, its rank is NaN, and the others are floats.

@@ -4,10 +4,14 @@ Embeddings are left out: tables of which single rows are looked up, not matrices
 nn.Bilinear, whose weight is a tensor with two inputs.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fnmatch
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,12 +56,12 @@ class WeightMatrix:
     module: nn.Module = field(repr=False)
     holder: nn.Module = field(repr=False)
     attribute: str = field(repr=False)
-    layout: object = field(repr=False, compare=False)
+    layout: Callable[..., Any] = field(repr=False, compare=False)
     rows: slice = field(repr=False, compare=False)
     vectors: str = field(repr=False)
     fault: tuple | None = field(default=None, repr=False, compare=False)
 
-    def value(self):
+    def value(self) -> torch.Tensor:
         """(rows, columns): the weight that the layer would apply now, detached; a view of it where that is possible.
 
         Of a parametrized weight (weight_norm, spectral_norm) it is the effective one, and so it is of one that a hook
@@ -67,31 +71,31 @@ class WeightMatrix:
         made = hooks.made_weight(self.holder, self.attribute)
         return self.read((self.weight() if made is None else made).detach())
 
-    def gradient(self):
+    def gradient(self) -> torch.Tensor | None:
         """(rows, columns): `.grad` in the same layout, or None. A parametrized weight has none of its own."""
         parameter = self.holder._parameters.get(self.attribute)
         return None if parameter is None or parameter.grad is None else self.read(parameter.grad)
 
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         """The whole tensor, as the layer has it: that of the last pass where a hook makes it before each."""
         if not parametrize.is_parametrized(self.holder, self.attribute):
             return getattr(self.holder, self.attribute)
         with evaluating(self.holder.parametrizations[self.attribute]):
             return getattr(self.holder, self.attribute)
 
-    def read(self, tensor):
+    def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """(rows, columns) of a tensor with the shape of the whole one."""
         return self.layout(tensor)[self.rows]
 
     @property
-    def identity(self):
+    def identity(self) -> tuple[Any, int, int]:
         """The same for matrices that share their numbers, whichever layers have them."""
         parameter = self.holder._parameters.get(self.attribute)
         tensor = (id(self.holder), self.attribute) if parameter is None else id(parameter)
         return tensor, self.rows.start, self.rows.stop
 
 
-def weight_matrices(model, only=None):
+def weight_matrices(model: Any, only: Any = None) -> list[WeightMatrix]:
     """The WeightMatrix of everything in `model` that is applied to vectors, in the order of model.named_modules().
 
     only  a glob pattern of names ("layer?.*"), a list of them, or a function of a WeightMatrix; None: all
@@ -114,7 +118,7 @@ def weight_matrices(model, only=None):
     return _readable(_select(_listed(model), only))
 
 
-def patches(model, inputs, matrices=None):
+def patches(model: torch.nn.Module, inputs: Any, matrices: Any = None) -> dict[str, int]:
     """{name: m}: how often each of `matrices` (all of the model) is applied to a vector in one sample.
 
     inputs    a batch: a tensor, a tuple of tensors, or a dict, called as model(**inputs). The first axis of its first
@@ -140,7 +144,7 @@ def patches(model, inputs, matrices=None):
     return counts
 
 
-def chosen(model, matrices):
+def chosen(model: Any, matrices: Any) -> list[WeightMatrix]:
     """`matrices`, all of the model where it is None. InvalidInput for those of another model."""
     listed = _listed(model)
     if matrices is None:
@@ -196,7 +200,7 @@ def _select(matrices, only):
 
 def _listed(model):
     require(isinstance(model, nn.Module), "model", model, ACCEPTED)
-    found = {}
+    found: dict[Any, WeightMatrix] = {}
     for matrix in _places(model):
         if matrix.kind != TABLE:
             found.setdefault(matrix.identity, matrix)
@@ -226,7 +230,7 @@ def _of_layer(layer, module):
         yield from _parts(layer, module, "convolution", "weight", layout=_flat_by_output, shape=shape)
     elif isinstance(module, nn.Linear):
         shape = module.out_features, module.in_features
-        yield from _of_linear(layer, module, *reversed(shape), _as_it_is, shape)
+        yield from _of_linear(layer, module, module.in_features, module.out_features, _as_it_is, shape)
     elif _is_conv1d(module):
         yield from _of_linear(layer, module, len(module.weight), module.nf, _transposed, None)
 
@@ -250,7 +254,7 @@ def _of_attention(layer, module):
 
 
 def _of_recurrent(layer, module):
-    gates = ("",)
+    gates: tuple[str, ...] = ("",)
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
         gates = LSTM
     elif isinstance(module, (nn.GRU, nn.GRUCell)):

@@ -1,6 +1,10 @@
 """Networks for images of MNIST's and CIFAR's size, as Galanti, Siegel, Gupte and Poggio trained them."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from torch import nn
 
@@ -10,7 +14,9 @@ from lrbias.settings import Count, validate
 HEADS = 8  # of a vision transformer
 
 
-def build(name, shape, classes, width=None, depth=None):
+def build(
+    name: str, shape: Sequence[int], classes: int, width: int | None = None, depth: int | None = None
+) -> nn.Module:
     """A torch module that maps (B, channels, height, width) images to (B, classes) logits.
 
     name: "mlp-bn"     `depth` times a linear layer of `width` neurons, batch norm and ReLU; then a linear layer
@@ -180,7 +186,7 @@ def _linear(inputs, outputs):
 
 
 # The width and the depth of the paper; None: there is none to choose.
-_BUILDERS = {
+_BUILDERS: dict[str, tuple[Any, int | None, int | None]] = {
     "mlp-bn": (_mlp, 100, 10),
     "resnet-18": (_resnet, 64, None),
     "vgg-16": (_vgg, 64, None),

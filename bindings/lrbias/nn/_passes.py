@@ -20,8 +20,9 @@ def batch_size(inputs):
     first = next(tensors(inputs), None) if isinstance(inputs, (torch.Tensor, tuple, Mapping)) else None
     shown = f"<{type(inputs).__name__}>" if first is None else f"<shape {tuple(first.shape)}>"
     accepted = "a batch of at least one sample: a tensor, a tuple of tensors, or a dict of them"
-    require(first is not None and first.ndim > 0 and len(first) > 0, "inputs", shown, accepted)
-    return len(first)
+    size = 0 if first is None or first.ndim == 0 else len(first)
+    require(size > 0, "inputs", shown, accepted)
+    return size
 
 
 def tensors(batch):

@@ -1,9 +1,16 @@
 """A tracker for anyone's model and anyone's loop."""
 
+from __future__ import annotations
+
 import weakref
+from collections.abc import Sequence
 from importlib.metadata import version
+from os import PathLike
+from typing import Any, Self
 
 from lrbias.errors import InvalidInput, require
+from lrbias.nn._callbacks import Keras
+from lrbias.nn._gradients import Probe
 from lrbias.nn._matrices import weight_matrices
 from lrbias.nn._tracking import TRAINING, Tracked, Tracking
 from lrbias.runs import ModelRun
@@ -48,25 +55,25 @@ class RankTracker:
 
     def __init__(
         self,
-        model,
-        every=1,
-        epsilon=1e-3,
-        norm="spectral",
-        unit="step",
-        layers=None,
-        scalars=("loss",),
-        probe=None,
-        store=None,
-        resume=False,
-        about=None,
-    ):
+        model: Any,
+        every: int = 1,
+        epsilon: float = 1e-3,
+        norm: str = "spectral",
+        unit: str = "step",
+        layers: Any = None,
+        scalars: Sequence[str] = ("loss",),
+        probe: Probe | None = None,
+        store: str | PathLike[str] | None = None,
+        resume: bool = False,
+        about: dict[str, Any] | None = None,
+    ) -> None:
         tracked = Tracked(every=every, epsilon=epsilon, norm=norm, unit=unit)
         matrices = weight_matrices(model, layers)
         probed = None if probe is None else probe.of(model, matrices)
         self._tracking = Tracking(matrices, tracked, scalars, probed, lambda: weight_matrices(model, layers))
         self._open = True
-        self._noted = {}
-        self._watched = {}
+        self._noted: dict[str, Any] = {}
+        self._watched: dict[Any, Any] = {}
         self._owner = Owner()
         patches = None if probe is None else self._tracking.probe.patches
         settings = {"model": type(model).__name__, **(about or {}), **tracked.model_dump()}
@@ -81,13 +88,13 @@ class RankTracker:
         if not begun:
             self._tracking.record(0)
 
-    def _created(self, store):
+    def _created(self, store: Any) -> Any:
         if store is None:
             return MemoryStorage(self._config)
         check_new(store)
         return RunWriter.create(store, self._config, {}, (), None, self._tracking.quantities, 0)
 
-    def _reopened(self, store):
+    def _reopened(self, store: Any) -> RunWriter:
         """The writer of a run that goes on; InvalidInput unless it is one of the same matrices and settings."""
         writer = RunWriter.reopen(store)
         try:
@@ -102,7 +109,7 @@ class RankTracker:
             raise
         return writer
 
-    def watch(self, optimizer):
+    def watch(self, optimizer: Any) -> Self:
         """Count every step of this optimizer from now on, until the tracker is closed. Returns the tracker.
 
         optimizer: a torch.optim.Optimizer, or what wraps one as its `optimizer`, like that of accelerate's `prepare`.
@@ -116,14 +123,14 @@ class RankTracker:
             self._watched[id(innermost)] = innermost, innermost.register_step_post_hook(lambda *_: self.step())
         return self
 
-    def note(self, **scalars):
+    def note(self, **scalars: Any) -> None:
         """Numbers for the next record: note(loss=0.3)."""
         unknown = sorted(set(scalars) - set(self.scalars))
         accepted = f"names among {', '.join(self.scalars) or 'none'}, the scalars that the tracker was made with"
         require(not unknown, "scalars", unknown, accepted)
         self._noted.update({name: _number(value) for name, value in scalars.items()})
 
-    def step(self, **scalars):
+    def step(self, **scalars: Any) -> None:
         """A step was made, or an epoch. Measures where one is due; scalars: numbers for that, `step(loss=0.3)`."""
         self._require_open()
         self.note(**scalars)
@@ -132,40 +139,40 @@ class RankTracker:
             self._tracking.record(self.steps, self._noted)
             self._noted = {}
 
-    def _require_open(self):
+    def _require_open(self) -> None:
         if not self._open:
             raise InvalidInput("the tracker is closed: make a new one, with resume=True to go on with its run.")
         if not self._owner.here:
             raise InvalidInput("the tracker belongs to the process that this one was forked from: make one in here.")
 
     @property
-    def unit(self):
+    def unit(self) -> str:
         """What a step is: "step" of an optimizer or "epoch"."""
         return self._tracking.tracked.unit
 
     @property
-    def every(self):
+    def every(self) -> int:
         """The interval of the records in steps."""
         return self._tracking.tracked.every
 
     @property
-    def scalars(self):
+    def scalars(self) -> tuple[str, ...]:
         """Names of the numbers that can be noted."""
         return self._tracking.scalars
 
-    def commit(self):
+    def commit(self) -> None:
         """Make everything recorded so far count, whatever happens to the process afterwards."""
         self._require_open()
         self._tracking.commit("running", TRAINING)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint of one's own: the number of steps and what is noted. Commits the rows so far, so that a
         process that is killed afterwards can be taken up there."""
         if self._open:
             self.commit()
         return {"steps": self.steps, "noted": dict(self._noted)}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint of one's own: later rows do not count any more, and are measured again.
 
         The tracker is one of the same run: the rows before are not measured again. Raises InvalidInput where they are
@@ -181,13 +188,13 @@ class RankTracker:
         self._noted = dict(state.get("noted", {}))
 
     @property
-    def run(self):
+    def run(self) -> ModelRun:
         """The ModelRun so far, everything that was recorded in it."""
         if self._open and self._owner.here:
             self.commit()
         return ModelRun(self._storage, self._config)
 
-    def close(self, status="finished", detail="the tracker was closed"):
+    def close(self, status: str = "finished", detail: str = "the tracker was closed") -> ModelRun:
         """Measure and write what is left. Returns the ModelRun. In a forked child the run stays its parent's."""
         if self._open and not self._owner.here:
             self._open = False
@@ -200,30 +207,30 @@ class RankTracker:
             _end(self._tracking, status, detail)
         return ModelRun(self._storage, self._config)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
             self.close()
         else:
             self.close("interrupted", f"{kind.__name__} ended the training")
 
-    def lightning(self):
+    def lightning(self) -> Any:
         """A callback for Lightning's Trainer: counts `trainer.global_step`, or epochs where those are the unit, and
         notes what the model logs under the names of `scalars`."""
         from lrbias.nn._callbacks import lightning
 
         return lightning(self)
 
-    def hugging_face(self):
+    def hugging_face(self) -> Any:
         """A callback for the Trainer of transformers: counts `state.global_step`, or epochs where those are the unit,
         and notes what is logged under the names of `scalars`."""
         from lrbias.nn._callbacks import hugging_face
 
         return hugging_face(self)
 
-    def keras(self):
+    def keras(self) -> Keras:
         """A callback with the methods that loops like those of Keras call: counts batches, or epochs where those are
         the unit, and notes what is logged under the names of `scalars`."""
         from lrbias.nn._callbacks import Keras

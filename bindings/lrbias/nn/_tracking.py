@@ -1,7 +1,7 @@
 """From the weight matrices of a model to rows: copied in the thread that trains, decomposed beside it."""
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,10 +28,12 @@ TRAINING = "the model is being trained, or that was killed"
 class Tracked(Settings):
     """What is measured of the weight matrices, and when."""
 
-    every: Count = Field(1, description="steps between records")
-    unit: Literal["step", "epoch"] = Field("step", description="what a step is: one of the optimizer, or an epoch")
-    epsilon: Positive = Field(1e-3, description="the rank of W is #{σ_i > epsilon ‖W‖}")
-    norm: Literal["spectral", "frobenius"] = Field("spectral", description="the norm ‖W‖ of that rank")
+    every: Count = Field(default=1, description="steps between records")
+    unit: Literal["step", "epoch"] = Field(
+        default="step", description="what a step is: one of the optimizer, or an epoch"
+    )
+    epsilon: Positive = Field(default=1e-3, description="the rank of W is #{σ_i > epsilon ‖W‖}")
+    norm: Literal["spectral", "frobenius"] = Field(default="spectral", description="the norm ‖W‖ of that rank")
 
 
 class Weights:
@@ -144,13 +146,13 @@ class Tracking:
         self._plan = WeightPlan(self.weights, tracked, self.scalars, probe is not None)
         self.quantities = self._plan.quantities
         self.recorded = -1
-        self._logger = None
+        self._logger: Any = None  # a Logger, once `begin` has made it
 
     def layers(self, patches=None):
         """A Layer for each matrix, as config.json has them."""
         known = patches or {}
         matrices = self.weights.matrices
-        return [Layer(matrix.name, matrix.kind, *matrix.shape, known.get(matrix.name)) for matrix in matrices]
+        return [Layer(m.name, m.kind, m.shape[0], m.shape[1], known.get(m.name)) for m in matrices]
 
     def begin(self, storage, step, elapsed=0.0, commit_seconds=None):
         """Write to `storage` from now on; the rows up to `step` are there. commit_seconds: commit what is measured when
@@ -202,7 +204,7 @@ class Tracking:
         try:
             act(*arguments)
         except MeasureError as error:  # of numerics, not of the model's values: those are recorded as they are
-            raise error.__cause__ from None
+            raise error.__cause__ or error from None
 
     def _write(self, name, row, value):
         if name != DONE:

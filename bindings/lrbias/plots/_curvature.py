@@ -1,7 +1,13 @@
 """Figures of how a network is trained: curvature and the limit of stability, tangent kernel, updates, directions."""
 
-import numpy as np
+from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lrbias.analysis import Saddle
 from lrbias.errors import require
 from lrbias.plots._drawing import (
     LINES,
@@ -17,6 +23,7 @@ from lrbias.plots._drawing import (
     styled,
     thin,
 )
+from lrbias.runs import Run
 
 SMALLEST = 1e-8  # of the largest value is the lower end of an axis of updates
 MOST = 1.5  # times 2/η: where an axis of curvature ends at the latest
@@ -41,7 +48,7 @@ def _layers(run):
 
 
 @styled
-def sharpness(run):
+def sharpness(run: Run) -> Figure:
     """Largest eigenvalues of the Hessian, and the loss; dashed: 2/η, up to which gradient descent is stable."""
     figure, grid = new_figure(1, 2, height=3.0)
     above, below = grid[0]
@@ -68,7 +75,7 @@ def sharpness(run):
 
 
 @styled
-def tangent_kernel(run):
+def tangent_kernel(run: Run) -> Figure:
     """How far the tangent kernel is from that of the start: its direction, and all of it, beside LEVELS."""
     figure, grid = new_figure(height=3.0)
     axes = grid[0, 0]
@@ -94,7 +101,7 @@ def tangent_kernel(run):
 
 
 @styled
-def updates(run):
+def updates(run: Run) -> Figure:
     """What changes between two records: singular values of the product's update, and ranks of the layers' updates."""
     figure, grid = new_figure(1, 2, height=3.1)
     values_axes, rank_axes = grid[0]
@@ -132,7 +139,7 @@ DIRECTIONS = (
 
 
 @styled
-def directions(run):
+def directions(run: Run) -> Figure:
     """Layers against their gradients, against the layers above, in a step, and how balanced they are."""
     shown = [(name, label) for name, label in DIRECTIONS if f"layer/1/{name}" in run]
     require(bool(shown), "run", run.label, "a run that recorded a metric of directions")
@@ -155,7 +162,7 @@ def directions(run):
 
 
 @styled
-def saddles(run, found=None):
+def saddles(run: Run, found: list[Saddle] | None = None) -> Figure:
     """Gradient norm and loss; circles: the saddles that the run came by, with the rank of the product there.
 
     found: what `lb.saddles` gave; None: it is asked.
@@ -171,7 +178,7 @@ def saddles(run, found=None):
     return figure
 
 
-def draw_saddles(run, found, panels):
+def draw_saddles(run: Run, found: list[Saddle], panels: Any) -> None:
     """Gradient norm and loss in two panels, and where `found` is."""
     above, below = panels
     steps, norms = _series(run, "gradient_norm")

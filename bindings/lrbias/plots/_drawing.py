@@ -1,18 +1,29 @@
 """How every figure looks: style, colours, sizes, files. Readable in print and in grey."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from lrbias.errors import FigureError, InvalidInput, StoreError
 from lrbias.system import as_path, usual_errors, write_file
 
-STYLE = {
+F = TypeVar("F", bound=Callable[..., Any])
+Drawable = list[tuple[str, Callable[[], Figure], str]]  # name, function that draws, caption
+
+STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -37,22 +48,22 @@ MOST_POINTS, FIRST_POINTS = 2000, 500
 LARGEST = 1e100  # on a logarithmic axis: ticks around numbers near the end of their range overflow
 CROWDED = 150  # from this ratio of its ends on a logarithmic axis has numbers at powers of ten only
 WIDTH = 6.8  # inches, a text width
-LAYOUT = "constrained"  # matplotlib's engine that keeps labels apart
+LAYOUT: Literal["constrained"] = "constrained"  # matplotlib's engine that keeps labels apart
 
 
-def new_figure(rows=1, columns=1, height=2.6, **options):
+def new_figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options: Any) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(WIDTH, height * rows), layout=LAYOUT)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def new_mosaic(rows, height, **options):
+def new_mosaic(rows: Any, height: float, **options: Any) -> tuple[Figure, dict[str, Axes]]:
     """A figure and {name: axes}; rows: lists of names, as for `Figure.subplot_mosaic`."""
     figure = Figure(figsize=(WIDTH, height), layout=LAYOUT)
     return figure, figure.subplot_mosaic(rows, **options)
 
 
 @contextlib.contextmanager
-def our_style():
+def our_style() -> Iterator[None]:
     """STYLE on top of matplotlib's defaults, whatever the user's settings are; these are put back."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -60,34 +71,34 @@ def our_style():
         yield
 
 
-def styled(draw):
+def styled(draw: F) -> F:
     """Draw within our style, whatever the caller's settings of matplotlib and of floating-point errors are."""
 
     @usual_errors
     @functools.wraps(draw)
-    def wrapper(*args, **options):
+    def wrapper(*args: Any, **options: Any) -> Any:
         with our_style():
             return draw(*args, **options)
 
-    return wrapper
+    return cast(F, wrapper)
 
 
-def literal(name):
+def literal(name: Any) -> str:
     """A name of the user's as text of a figure, in which a dollar sign would begin a formula."""
     return str(name).replace("$", r"\$")
 
 
-def dark_to_light(count):
+def dark_to_light(count: int) -> np.ndarray:
     """Dark to light, strictly lighter with the index, so that the order survives in grey."""
     return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(count, 1)))
 
 
-def caption(draw):
+def caption(draw: Callable[..., Any]) -> str:
     """The first paragraph of a drawing function's docstring, for a page that shows the figure."""
     return " ".join((draw.__doc__ or "").split("\n\n")[0].split())  # python -OO leaves out docstrings
 
 
-def thin(steps, values):
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most about MOST_POINTS + FIRST_POINTS of the points: the first ones, where much happens, and even ones."""
     stride = max(1, len(steps) // MOST_POINTS)
     first = min(FIRST_POINTS, len(steps)) if stride > 1 else 0
@@ -95,12 +106,12 @@ def thin(steps, values):
     return steps[kept], values[kept]
 
 
-def positive(values):
+def positive(values: np.ndarray) -> np.ndarray:
     """`values` for a logarithmic axis: NaN, which leaves a gap, for what has no place there."""
     return np.where((values > 0) & (values < LARGEST), values, np.nan)
 
 
-def say_if_empty(axes, sentence):
+def say_if_empty(axes: Axes, sentence: str) -> None:
     """Write a sentence into a panel in which no curve has a point, instead of ticks that matplotlib makes up."""
     if not any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in axes.get_lines()):
         axes.set_yticks([])
@@ -108,14 +119,14 @@ def say_if_empty(axes, sentence):
         axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
 
 
-def largest(values, default=1.0):
+def largest(values: ArrayLike, default: float = 1.0) -> float:
     """The largest finite number among `values`, for the end of an axis; `default` where there is none."""
     values = np.asarray(values, float)
     known = values[np.isfinite(values) & (values < LARGEST)]
     return known.max() if known.size else default
 
 
-def log_axes(grid, x=False, y=False):
+def log_axes(grid: np.ndarray, x: bool = False, y: bool = False) -> None:
     """Logarithmic axes for all panels, unless none has anything to show: matplotlib refuses to draw those."""
     for wanted, k, scale in ((x, 0, "xscale"), (y, 1, "yscale")):
         if wanted and any(np.isfinite(panel.dataLim.minpos[k]) for panel in grid.flat):
@@ -123,9 +134,9 @@ def log_axes(grid, x=False, y=False):
                 panel.set(**{scale: "log"})
 
 
-def shared_legend(figure, grid):
+def shared_legend(figure: Figure, grid: np.ndarray) -> None:
     """One legend below all panels, every label once."""
-    known = {}
+    known: dict[str, Any] = {}
     for panel in grid.flat:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)
@@ -133,7 +144,7 @@ def shared_legend(figure, grid):
         figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=min(len(known), 6))
 
 
-def plain_ticks(*axes):
+def plain_ticks(*axes: Any) -> None:
     """Numbers like 0.2, 5 and 100 at logarithmic axes, also where they span less than a decade."""
     for axis in axes:
         if axis.get_scale() != "log":  # as where nothing can be shown on one
@@ -144,7 +155,7 @@ def plain_ticks(*axes):
         axis.set_minor_formatter(NullFormatter())
 
 
-def save_figure(figure, folder, name, formats):
+def save_figure(figure: Figure, folder: str | PathLike[str], name: str, formats: Sequence[str]) -> list[Path]:
     """Write one figure in each format, each file whole or not at all; returns the paths."""
     folder = as_path("output", folder)
     try:
@@ -163,7 +174,7 @@ def save_figure(figure, folder, name, formats):
     return paths
 
 
-def save_each(figures, folder, formats):
+def save_each(figures: Drawable, folder: str | PathLike[str], formats: Sequence[str]) -> list[Path]:
     """Write the figures of [(name, function without arguments, caption)]; returns the paths.
 
     One that cannot be drawn does not keep the others from it: then FigureError is raised at the end.

@@ -3,10 +3,17 @@
 Every function returns a matplotlib Figure that belongs to no GUI; `save` writes them all.
 """
 
+from __future__ import annotations
+
 import functools
 import textwrap
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require
@@ -18,6 +25,7 @@ from lrbias.plots._drawing import (
     LINES,
     PHASE,
     THEORY,
+    Drawable,
     caption,
     dark_to_light,
     largest,
@@ -32,7 +40,7 @@ from lrbias.plots._drawing import (
     styled,
     thin,
 )
-from lrbias.runs import ModelRun
+from lrbias.runs import ModelRun, Run, RunReader
 from lrbias.settings import check_formats
 from lrbias.system import one_blas_thread, usual_errors
 from lrcore.adaptive import STABLE
@@ -93,12 +101,12 @@ def _of_model(run):
     return isinstance(run, ModelRun)
 
 
-def _or_of_model(other):
+def _or_of_model(other: Callable[..., Figure]) -> Callable[[Callable[[Run], Figure]], Callable[..., Figure]]:
     """The decorated function, for a ModelRun `other`, which draws the same of a model's weight matrices."""
 
-    def decorate(draw):
+    def decorate(draw: Callable[[Run], Figure]) -> Callable[..., Figure]:
         @functools.wraps(draw)
-        def either(run, *arguments):
+        def either(run: Any, *arguments: Any) -> Figure:
             return other(run, *arguments) if _of_model(run) else draw(run, *arguments)
 
         return either
@@ -107,7 +115,7 @@ def _or_of_model(other):
 
 
 @styled
-def loss(run):
+def loss(run: Run) -> Figure:
     """Loss of every step, logarithmic; dashed: ½ Σ_{i>k} σ̂_i², the loss of the best rank-k approximation.
 
     Of single entries the means between two records.
@@ -145,7 +153,7 @@ def _loss_label(run):
 
 
 @styled
-def errors(run):
+def errors(run: Run) -> Figure:
     """Root mean square errors over the observed entries, and over the hidden ones where they are known."""
     figure, grid = new_figure(height=3.2)
     _draw_errors(run, grid[0, 0])
@@ -165,7 +173,7 @@ def _draw_errors(run, axes):
 
 
 @styled
-def effective_rank(run):
+def effective_rank(run: Run) -> Figure:
     """Effective rank of the product; dashed: Σ_{i≤k} σ̂_i / σ̂_1, its plateaus when k values are learnt."""
     figure, grid = new_figure(height=3.2)
     _draw_effective_rank(run, grid[0, 0])
@@ -191,7 +199,7 @@ def _draw_effective_rank(run, axes):
 
 @_or_of_model(model_plots.singular_values)
 @styled
-def singular_values(run):
+def singular_values(run: Run) -> Figure:
     """All σ_i of the product, logarithmic; dashed: the target's values; triangles: the forecast of each escape."""
     figure, grid = new_figure(height=4.2)
     _draw_singular_values(run, grid[0, 0])
@@ -266,14 +274,14 @@ def _escapes(run, modes):
 
 @_or_of_model(model_plots.layer_ranks)
 @styled
-def layer_ranks(run):
+def layer_ranks(run: Run) -> Figure:
     """Ranks of every layer in its own panel."""
-    measures = (
-        ("effective_rank", "effective"),
-        ("stable_rank", "stable"),
-        ("relative_rank", r"relative ($\sigma_i/\sigma_1$ > threshold)"),
-    )
-    measures = [(name, label) for name, label in measures if f"layer/1/{name}" in run]
+    known = {
+        "effective_rank": "effective",
+        "stable_rank": "stable",
+        "relative_rank": r"relative ($\sigma_i/\sigma_1$ > threshold)",
+    }
+    measures = [(name, label) for name, label in known.items() if f"layer/1/{name}" in run]
     require(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
     columns = min(run.depth, 3)
     rows = -(-run.depth // columns)
@@ -298,7 +306,7 @@ def layer_ranks(run):
 
 
 @styled
-def alignment(run):
+def alignment(run: Run) -> Figure:
     """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
     _needs(run, "product/alignment_left", "product/angles_left")
     require(run["product/alignment_left"].shape[1] > 0, "run", run.label, "a run on a target that is not 0")
@@ -335,7 +343,7 @@ def alignment(run):
 
 
 @styled
-def adaptive_steps(run):
+def adaptive_steps(run: Run) -> Figure:
     """Steps that a tolerance chose, and the gradients made for them; dashed: 3/λ, up to which steps are kept stable,
     with the curvature λ = N σ_1^(2−2/N) of a balanced minimum (it is less where only entries are seen).
     """
@@ -374,7 +382,7 @@ def _draw_stable_steps(run, axes):
 
 @_or_of_model(model_plots.overview)
 @styled
-def overview(run):
+def overview(run: Run) -> Figure:
     """Singular values, effective rank and loss (or errors) of one run on one page."""
     _needs(run, "product/singular_values", "product/effective_rank")
     figure, axes = new_mosaic([["values", "values"], ["rank", "loss"]], 5.6, height_ratios=[1.35, 1])
@@ -391,7 +399,7 @@ def overview(run):
 
 
 @styled
-def comparison(compared):
+def comparison(compared: Any) -> Figure:
     """Runs over t = step size · iteration: loss, effective rank, leading singular values, and their differences."""
     figure, grid = new_figure(2, 2, height=2.9, sharex=True)
     runs = _with_one_time(compared.runs)
@@ -456,7 +464,7 @@ def _looks(count):
         yield {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
 
 
-def names_of(runs):
+def names_of(runs: Sequence[RunReader]) -> dict[RunReader, str]:
     """{run: name in a legend}: its label, and where others have the same one what is different in its start."""
     found = {}
     for number, run in enumerate(runs, start=1):
@@ -479,7 +487,7 @@ def _columns(names):
 
 
 @styled
-def order_of_gd(compared):
+def order_of_gd(compared: Any) -> Figure:
     """Distance of gradient descent from the reference over the learning rate; dashed: slope 1, Euler's method."""
     figure, grid = new_figure(height=3.2)
     axes = grid[0, 0]
@@ -504,7 +512,7 @@ def order_of_gd(compared):
 
 
 @styled
-def trajectory_distance(compared, reference=None):
+def trajectory_distance(compared: Any, reference: Run | None = None) -> Figure:
     """Distance of the other runs from the path of the reference's products, whatever time it takes to go along it.
 
     reference: one of `compared.runs`; None: that of the comparison.
@@ -554,7 +562,7 @@ updates, directions, saddles = regime_plots.updates, regime_plots.directions, re
 
 
 @usual_errors
-def save(run, folder, formats=("png", "pdf")):
+def save(run: Run | ModelRun, folder: str | PathLike[str], formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write every figure for which the run has the data; returns the paths. The folder is made when missing.
 
     run: a Run, or the ModelRun of a model, which has figures of its own (`lrbias.plots`).
@@ -563,9 +571,10 @@ def save(run, folder, formats=("png", "pdf")):
     return save_each(available(run), folder, formats)
 
 
-def available(run):
+def available(run: Run | ModelRun) -> Drawable:
     """(name, function without arguments, caption) of every figure for which the run has the data."""
-    figures, recorded = (model_plots.FIGURES, model_plots.has_data) if _of_model(run) else (FIGURES, _recorded)
+    figures: dict[str, Callable[..., Figure]] = model_plots.FIGURES if _of_model(run) else FIGURES
+    recorded: Callable[[Any, str], bool] = model_plots.has_data if _of_model(run) else _recorded
     chosen = [(name, draw) for name, draw in figures.items() if recorded(run, name)]
     return [(name, functools.partial(draw, run), caption(draw)) for name, draw in chosen]
 

@@ -1,6 +1,12 @@
 """Figures of a model whose weight matrices were tracked."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lrbias.errors import require
 from lrbias.plots._drawing import (
@@ -16,7 +22,7 @@ from lrbias.plots._drawing import (
     styled,
     thin,
 )
-from lrbias.runs import VALUES
+from lrbias.runs import VALUES, ModelRun
 
 MOST_LAYERS = 12  # that get a panel of their own
 BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
@@ -29,28 +35,29 @@ RANKS = (
 )
 
 
-def time_axis(run, axes):
+def time_axis(run: ModelRun, axes: Axes) -> None:
     """Steps or epochs; of a run that knows how many steps an epoch has, epochs."""
     per_epoch = run.settings.get("steps_per_epoch", 1)
     axes.set_xlabel("epoch" if per_epoch > 1 or run.unit == "epoch" else "step of the optimizer")
     axes.set_xlim(0, max(run.step / per_epoch, 1 / per_epoch))
-    axes.xaxis.get_major_locator().set_params(nbins=5)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(nbins=5)
 
 
-def series(run, name):
+def series(run: ModelRun, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(times, values) of a quantity, thinned; times in the unit of `time_axis`."""
     steps, values = thin(run.steps_of(name), run[name])
     return steps / run.settings.get("steps_per_epoch", 1), values
 
 
-def rank_label(run):
+def rank_label(run: ModelRun) -> str:
     """The rank that the run is about, for an axis."""
     norm = "2" if run.settings["norm"] == "spectral" else "F"
     return rf"$\#\{{\sigma_i > {run.settings['epsilon']:g}\,\|W\|_{norm}\}}$"
 
 
 @styled
-def overview(run):
+def overview(run: ModelRun) -> Figure:
     """Ranks, averaged over the weight matrices, and what was noted beside them."""
     scalars = [name for name in run.scalars if np.isfinite(run[name]).any()]
     figure, grid = new_figure(1, 1 + bool(scalars), height=3.1)
@@ -74,7 +81,7 @@ def overview(run):
     return figure
 
 
-def panels(run, layers=None):
+def panels(run: ModelRun, layers: Any = None) -> tuple[Figure, np.ndarray, list[str]]:
     """(grid of panels, names of the matrices) for at most MOST_LAYERS of them, spread over the model."""
     names = run.chosen(layers)
     if len(names) > MOST_LAYERS:
@@ -89,13 +96,13 @@ def panels(run, layers=None):
     return figure, grid, names
 
 
-def shorter(name, most=18):
+def shorter(name: str, most: int = 18) -> str:
     """The end of a long name, which tells more than its beginning."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
 @styled
-def layer_ranks(run, layers=None):
+def layer_ranks(run: ModelRun, layers: Any = None) -> Figure:
     """Ranks of every matrix, or of those that match, in a panel each."""
     figure, grid, names = panels(run, layers)
     for axes, name in zip(grid.flat, names, strict=False):
@@ -110,7 +117,7 @@ def layer_ranks(run, layers=None):
 
 
 @styled
-def singular_values(run, layers=None):
+def singular_values(run: ModelRun, layers: Any = None) -> Figure:
     """σ_i/σ_1 of every matrix over i, at the first record (grey) and the last one (black); dashed: the threshold ε."""
     figure, grid, names = panels(run, layers)
     for axes, name in zip(grid.flat, names, strict=False):
@@ -132,7 +139,7 @@ def singular_values(run, layers=None):
 
 
 @styled
-def norm_ratio(run):
+def norm_ratio(run: ModelRun) -> Figure:
     """‖W‖_F at a record divided by that at the next one, for every matrix: it has to go to 1 for the bound to hold."""
     require(len(run.steps_of("layers/norm_ratio")) > 1, "run", run.label, "a run with at least two records")
     figure, grid = new_figure(height=2.8)
@@ -149,7 +156,7 @@ def norm_ratio(run):
 
 
 @styled
-def bound(run):
+def bound(run: ModelRun) -> Figure:
     """How many σ_i/‖W‖₂ exceed ε, over ε: measured at the end, every matrix; dashed: m_l B ln(2/ε)/(2μλ)."""
     require(bool(run.bounds()), "run", run.label, "a run with weight decay whose batch, lr and patches are known")
     figure, grid = new_figure(height=3.0)
@@ -179,7 +186,7 @@ FIGURES = {
 }
 
 
-def has_data(run, figure):
+def has_data(run: ModelRun, figure: str) -> bool:
     """Whether the run has what a figure of FIGURES shows."""
     records = len(run.steps_of(VALUES))
     return records > 0 and (figure != "norm_ratio" or records > 1) and (figure != "bound" or bool(run.bounds()))

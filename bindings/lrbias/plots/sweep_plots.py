@@ -1,16 +1,24 @@
 """Figures of a sweep: curves in small multiples, coloured by a setting, and maps over two settings."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrbias.errors import require, shorten
 from lrbias.plots._drawing import (
     LINES,
+    Drawable,
     caption,
     dark_to_light,
     literal,
@@ -41,17 +49,17 @@ LOGARITHMIC = ("loss", "last_loss", "last_escape_t")
 
 
 @usual_errors
-def save(sweep, folder, formats=("png", "pdf")):
+def save(sweep: Any, folder: str | PathLike[str], formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write every figure that the sweep has rows for; returns the paths."""
     return save_each(available(sweep), folder, formats)
 
 
-def available(sweep):
+def available(sweep: Any) -> Drawable:
     """(name, function without arguments, caption) of every figure that the sweep has rows for."""
     # one axis stands for no setting
     rows = sweep.table()
     axes = len(_axes(sweep)) - 1
-    made = []
+    made: Drawable = []
     for quantity in CURVES:
         if len(rows) <= MOST_CURVES and _recorded(sweep, quantity):
             name = f"curves-{quantity.replace('/', '-')}"
@@ -69,7 +77,13 @@ def _panels(sweep):
 
 
 @styled
-def curves(sweep, quantity="product/effective_rank", rows=None, columns=None, colour=None):
+def curves(
+    sweep: Any,
+    quantity: str = "product/effective_rank",
+    rows: str | None = None,
+    columns: str | None = None,
+    colour: str | None = None,
+) -> Figure:
     """A line for every run over t = step size · iteration; panels and colours by setting.
 
     rows, columns, colour: the settings that choose the panel's row and column and the colour of a line; by default the
@@ -112,7 +126,7 @@ def _finish_curves(figure, grid, axes, rows, columns, quantity):
 
 
 @styled
-def map_over(sweep, value="product/effective_rank", x=None, y=None):
+def map_over(sweep: Any, value: str = "product/effective_rank", x: str | None = None, y: str | None = None) -> Figure:
     """A column of the sweep's table as a map over two settings; a panel for each combination of the others.
 
     x, y: the settings along the axes, by default the last and the one before it. Numbers are written into the fields;

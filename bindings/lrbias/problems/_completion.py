@@ -1,14 +1,19 @@
 """Losses that see only part of a target: some of its entries, or linear measurements of it."""
 
+from __future__ import annotations
+
 import functools
 import warnings
+from typing import Any, NoReturn, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import DataWarning, InvalidInput, require
 from lrbias.problems._factorization import Problem
 from lrbias.settings import Count, Fraction, Seed, as_array, as_matrix, as_partly_known, as_vector, validate
 from lrcore import objective, random
+from lrcore.objective import Entries, Objective
 
 
 class Completion(Problem):
@@ -36,13 +41,23 @@ class Completion(Problem):
     kept = ("mask",)
 
     @classmethod
-    def restored(cls, target, observed, mean, source):
+    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
         with warnings.catch_warnings():  # they were given when the run was made
             warnings.simplefilter("ignore", DataWarning)
             known = observed.get("known", np.True_)
             return cls(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
 
-    def __init__(self, target, mask=None, fraction=None, entries=None, seed=0, mean=False, source=None, pairs=False):
+    def __init__(
+        self,
+        target: ArrayLike,
+        mask: ArrayLike | None = None,
+        fraction: float | None = None,
+        entries: Any = None,
+        seed: int = 0,
+        mean: bool = False,
+        source: dict[str, Any] | None = None,
+        pairs: bool = False,
+    ) -> None:
         target = as_partly_known("target", target)
         known = ~np.isnan(target)
         super().__init__(np.where(known, target, 0), source)
@@ -54,12 +69,14 @@ class Completion(Problem):
             require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
         self.known = known
         self.mean = bool(mean)
-        self._drawn = None
+        self._drawn: dict[str, Any] | None = None
         self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(pairs))
         self.mask.flags.writeable = False
         _warn_of_empty(self.mask)
 
-    def _choose(self, mask, fraction, entries, seed, pairs):
+    def _choose(
+        self, mask: ArrayLike | None, fraction: float | None, entries: Any, seed: int, pairs: bool
+    ) -> np.ndarray:
         positions = None if entries is None or is_number(entries) else as_positions(entries)
         drawn = mask is None and positions is None and (fraction is not None or entries is not None)
         require(drawn or not pairs, "pairs", pairs, "False, unless fraction or a number of entries is to be drawn")
@@ -70,7 +87,7 @@ class Completion(Problem):
         require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
         return self._draw(fraction, entries, seed, pairs) if drawn else self.known.copy()
 
-    def _draw(self, fraction, entries, seed, pairs):
+    def _draw(self, fraction: float | None, entries: Any, seed: int, pairs: bool) -> np.ndarray:
         """The mask of a share or a number of the known entries, or of pairs of them."""
         candidates = np.flatnonzero(self._upper() if pairs else self.known)
         if fraction is not None:
@@ -88,29 +105,28 @@ class Completion(Problem):
         mask.flat[candidates[_first_of_permutation(candidates.size, count, seed)]] = True
         return mask | mask.T if pairs else mask
 
-    def _upper(self):
+    def _upper(self) -> np.ndarray:
         """Where i ≤ j and both (i, j) and (j, i) are known."""
         require(len(set(self.shape)) == 1, "pairs", True, f"False for a matrix of shape {self.shape}: not square")
         both = np.triu(self.known & self.known.T)
         require(both.any(), "pairs", True, "False, since of no pair (i, j), (j, i) both entries are known")
         return both
 
-    def _as_mask(self, mask, argument="mask"):
-        mask = as_array(argument, mask)
+    def _as_mask(self, mask: ArrayLike, argument: str = "mask") -> np.ndarray:
+        given = as_array(argument, mask)
         accepted = "True or False, or a number, for each entry"
-        require(mask.dtype.kind in "biuf", argument, f"<an array of dtype {mask.dtype}>", accepted)
-        require(
-            mask.shape == self.shape, argument, f"<an array of shape {mask.shape}>", f"the target's shape {self.shape}"
-        )
-        require(not np.isnan(mask).any(), argument, f"<{np.isnan(mask).sum()} entries are NaN>", accepted)
-        mask = mask != 0
-        require(mask.any(), argument, "<no entry is observed>", "at least one observed entry")
-        unknown = int((mask & ~self.known).sum())
+        require(given.dtype.kind in "biuf", argument, f"<an array of dtype {given.dtype}>", accepted)
+        shown = f"<an array of shape {given.shape}>"
+        require(given.shape == self.shape, argument, shown, f"the target's shape {self.shape}")
+        require(not np.isnan(given).any(), argument, f"<{np.isnan(given).sum()} entries are NaN>", accepted)
+        observed = given != 0
+        require(observed.any(), argument, "<no entry is observed>", "at least one observed entry")
+        unknown = int((observed & ~self.known).sum())
         require(unknown == 0, argument, f"<{unknown} observed entries are NaN>", "observed entries that are known")
-        return mask
+        return observed
 
     @functools.cached_property
-    def components(self):
+    def components(self) -> int:
         """How many connected parts the graph of observed entries has; a row without entries is one of its own."""
         from scipy.sparse import bmat, csr_matrix
         from scipy.sparse.csgraph import connected_components
@@ -119,7 +135,7 @@ class Completion(Problem):
         return int(connected_components(bmat([[None, edges], [edges.T, None]]), directed=False)[0])
 
     @property
-    def connected(self):
+    def connected(self) -> bool:
         """Whether the graph of observed entries is connected."""
         return self.components == 1
 
@@ -129,23 +145,23 @@ class Completion(Problem):
         return bool(self.known.all())
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of observed entries."""
         return int(self.mask.sum())
 
     @property
-    def weights(self):
+    def weights(self) -> np.ndarray:
         """Of every entry in the loss; 0 where nothing is observed."""
         return self.mask / self.count if self.mean else self.mask.astype(np.float64)
 
-    def entries(self, dtype):
+    def entries(self, dtype: np.dtype[Any]) -> Entries:
         """The observed entries, for stochastic steps, with the weight that makes the expected step that of the loss."""
         rows, columns = np.nonzero(self.mask)
         weight = np.dtype(dtype).type((1 if self.mean else self.count) * self.output_scale**2)
         values = (self.target[rows, columns] / self.output_scale).astype(dtype)
-        return objective.Entries(rows, columns, values, weight)
+        return Entries(rows, columns, values, weight)
 
-    def errors(self, product):
+    def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
         squares = (product - self.target) ** 2
         hidden = self.known & ~self.mask
         found = {"train": np.sqrt(squares[..., self.mask].mean(axis=-1))}
@@ -154,19 +170,19 @@ class Completion(Problem):
         return found
 
     @property
-    def observed(self):
+    def observed(self) -> dict[str, np.ndarray]:
         """The mask, and which entries are known where that is not all of them."""
         return {"mask": self.mask} if self.known.all() else {"mask": self.mask, "known": self.known}
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         drawn = self._drawn if self._drawn and self.known.all() else {"observed": "observed.npz"}
         return {**super().settings(), **drawn, "mean": self.mean}
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """What `summary` says of the data."""
         return {"observed_entries": self.count, "observed_share": self.mask.mean(), "components": self.components}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parts = "connected" if self.connected else f"in {self.components} parts"
         rows, columns = self.shape
         return f"Completion({self.count} of {rows * columns} entries of a {rows} × {columns} matrix, {parts})"
@@ -187,11 +203,13 @@ class Sensing(Problem):
     kept = ("matrices", "values")
 
     @classmethod
-    def restored(cls, target, observed, mean, source):
+    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
         truth = target if observed["truth_known"] else None
         return cls(observed["matrices"], observed["values"], truth, mean)
 
-    def __init__(self, matrices, values, target=None, mean=False):
+    def __init__(
+        self, matrices: ArrayLike, values: ArrayLike, target: ArrayLike | None = None, mean: bool = False
+    ) -> None:
         array = as_array("matrices", matrices)
         accepted = "an array (K, outputs, inputs) of at least one finite matrix"
         require(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
@@ -219,25 +237,25 @@ class Sensing(Problem):
         """Whether the matrix that was measured is known."""
         return self.truth_known
 
-    def objective(self, dtype):
+    def objective(self, dtype: np.dtype[Any]) -> Objective:
         weight = 1 / len(self.values) if self.mean else 1.0
         return objective.measured(self.matrices * self.output_scale, self.values, weight, dtype)
 
     @functools.cached_property
-    def symmetric_loss(self):
+    def symmetric_loss(self) -> bool:
         """Whether L(Wᵀ) = L(W) exactly, for every W: every A_k equals its transpose bit for bit."""
         return np.array_equal(self.matrices, self.matrices.transpose(0, 2, 1))
 
-    def entries(self, dtype):
+    def entries(self, dtype: np.dtype[Any]) -> NoReturn:
         """InvalidInput: a measurement is no entry."""
         raise InvalidInput("problem = Sensing is not accepted: expected a Completion or Factorization for SGD.")
 
-    def slope(self, product):
+    def slope(self, product: np.ndarray) -> np.ndarray:
         flat = self.matrices.reshape(len(self.values), -1)
         slope = (flat.T @ (flat @ product.ravel() - self.values)).reshape(self.shape)
         return slope / len(self.values) if self.mean else slope
 
-    def errors(self, product):
+    def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
         flat = self.matrices.reshape(len(self.values), -1)
         residuals = product.reshape(*product.shape[:-2], -1) @ flat.T - self.values
         found = {"train": np.sqrt((residuals**2).mean(axis=-1))}
@@ -246,22 +264,22 @@ class Sensing(Problem):
         return found
 
     @property
-    def observed(self):
+    def observed(self) -> dict[str, np.ndarray]:
         return {"matrices": self.matrices, "values": self.values, "truth_known": np.array(self.truth_known)}
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {"target": "target.npy", "observed": "observed.npz", "mean": self.mean}
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """What `summary` says of the data."""
         return {"measurements": len(self.values)}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         rows, columns = self.shape
         return f"Sensing({len(self.values)} measurements of a {rows} × {columns} matrix)"
 
 
-def _first_of_permutation(size, count, seed):
+def _first_of_permutation(size: int, count: int, seed: int) -> np.ndarray:
     from lrcore import cpu
 
     chosen = np.empty(count, np.int64)
@@ -270,12 +288,12 @@ def _first_of_permutation(size, count, seed):
     return chosen
 
 
-def is_number(entries) -> bool:
+def is_number(entries: Any) -> bool:
     """Whether `entries` says how many are drawn, and not which."""
     return np.ndim(entries) == 0 if isinstance(entries, np.ndarray) else not np.iterable(entries)
 
 
-def as_positions(entries) -> np.ndarray:
+def as_positions(entries: Any) -> np.ndarray:
     """Positions as an array (k, 2): given so, or as `np.nonzero` gives them, a tuple (rows, columns) of two arrays.
 
     InvalidInput where two sequences of two could be either.
@@ -295,7 +313,7 @@ def as_positions(entries) -> np.ndarray:
     return np.stack([first, second], axis=1)
 
 
-def _at_positions(positions, shape):
+def _at_positions(positions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     accepted = f"a number, or pairs (row, column) inside a matrix of shape {shape}, each once"
     shown = f"<an array of shape {positions.shape}>"
     require(
@@ -308,7 +326,7 @@ def _at_positions(positions, shape):
     return mask
 
 
-def _warn_of_empty(mask):
+def _warn_of_empty(mask: np.ndarray) -> None:
     for axis, name in ((1, "row"), (0, "column")):
         empty = np.flatnonzero(~mask.any(axis=axis))
         if empty.size:

@@ -22,8 +22,8 @@ class DataFiles(Fitted):
     outputs: Annotated[Any, PathOf("samples")] = Field(
         description="what the network is to make of these samples, in as many rows"
     )
-    whiten: Switch = Field(False, description="whiten the inputs, so that their covariance is the identity")
-    center: Switch = Field(False, description="subtract the means of inputs and outputs")
+    whiten: Switch = Field(default=False, description="whiten the inputs, so that their covariance is the identity")
+    center: Switch = Field(default=False, description="subtract the means of inputs and outputs")
 
     def make(self, depth: int) -> Problem:
         return load_regression(self.inputs, self.outputs, self.whiten, self.center)

@@ -1,10 +1,14 @@
 """What is fitted: the target, where it comes from, and the loss."""
 
+from __future__ import annotations
+
 import copy
 import functools
-from typing import ClassVar, NamedTuple
+from os import PathLike
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.problems._matrix_files import read_matrix
@@ -12,11 +16,14 @@ from lrbias.problems._modes import MOST, cluster_rows
 from lrbias.settings import Count, Depth, Positive, Scale, Seed, as_matrix, as_vector, check_memory, validate
 from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
+from lrcore.objective import Entries, Objective
 
 SYMMETRIC = 1e-13  # of the largest entry
 
 
-def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
+def teacher(
+    shape: tuple[int, int] = (100, 100), rank: int = 10, depth: int = 3, scale: float = 10.0, seed: int = 0
+) -> np.ndarray:
     """The product of a deep linear teacher network: an array of `shape` = (outputs, inputs) with the given rank.
 
     The teacher has `depth` Gaussian layers; its first hidden layer has width `rank`, the other hidden layers are as
@@ -35,14 +42,15 @@ def teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0):
     require(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
     check_memory("shape", (outputs, inputs), max(outputs, inputs) ** 2 if depth > 2 else outputs * inputs)
     hidden = [] if depth == 1 else [rank] + [max(outputs, inputs)] * (depth - 2)
-    product = None
+    product: np.ndarray | None = None
     for i, (rows, columns) in enumerate(shapes(as_widths([inputs, *hidden, outputs])), start=1):
         layer = gaussian((rows, columns), seed, stream=i, domain=random.TEACHER) / np.sqrt(columns)
         product = layer if product is None else layer @ product
+    assert product is not None  # a teacher has a layer
     return product * (scale / np.linalg.norm(product, 2))
 
 
-def spectrum(shape, values, seed=0):
+def spectrum(shape: tuple[int, int], values: ArrayLike, seed: int = 0) -> np.ndarray:
     """A matrix of `shape` with the given singular `values` (the rest are 0) and random singular vectors."""
     outputs, inputs = as_shape(shape)
     seed = validate(Seed, "seed", seed)
@@ -54,7 +62,7 @@ def spectrum(shape, values, seed=0):
     return (left * values) @ right.T
 
 
-def symmetric(size, eigenvalues, seed=0):
+def symmetric(size: int, eigenvalues: ArrayLike, seed: int = 0) -> np.ndarray:
     """A symmetric (size, size) matrix with the given `eigenvalues` (the rest are 0) and random eigenvectors.
 
     It equals its transpose bit for bit.
@@ -68,7 +76,7 @@ def symmetric(size, eigenvalues, seed=0):
     return (matrix + matrix.T) / 2
 
 
-def gaussian(shape, seed, stream, domain):
+def gaussian(shape: tuple[int, ...], seed: int, stream: int, domain: int) -> np.ndarray:
     """Standard normal numbers of one counter-based stream, float64."""
     from lrcore import cpu
 
@@ -77,13 +85,15 @@ def gaussian(shape, seed, stream, domain):
     return out.reshape(shape)
 
 
-def orthonormal(rows, columns, seed, stream, domain):
+def orthonormal(rows: int, columns: int, seed: int, stream: int, domain: int) -> np.ndarray:
     """(rows, columns ≤ rows): random orthonormal columns, uniformly distributed."""
     q, r = np.linalg.qr(gaussian((rows, columns), seed, stream, domain))
     return q * np.sign(np.diag(r))  # makes the distribution uniform and the signs independent of LAPACK
 
 
-def load_matrix(path, scale=None, crop=None):
+def load_matrix(
+    path: str | PathLike[str], scale: float | None = None, crop: tuple[int, int] | None = None
+) -> np.ndarray:
     """A matrix from a file: `.npy`, a table (`.csv`, `.tsv`, `.txt`) or an image (read as grey).
 
     Grey values of 8 and of 16 bits go from 0 (black) to 1 (white); floating-point ones stay as they are. An image is
@@ -103,14 +113,14 @@ def load_matrix(path, scale=None, crop=None):
     return matrix
 
 
-def _crop(matrix, shape):
+def _crop(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     fits = shape[0] <= matrix.shape[0] and shape[1] <= matrix.shape[1]
     require(fits, "crop", shape, f"at most the shape of the matrix, {matrix.shape}")
     top, left = ((have - want) // 2 for have, want in zip(matrix.shape, shape, strict=True))
     return matrix[top : top + shape[0], left : left + shape[1]]
 
 
-def as_shape(shape, argument="shape"):
+def as_shape(shape: Any, argument: str = "shape") -> tuple[int, int]:
     try:
         rows, columns = shape
     except (TypeError, ValueError):
@@ -130,7 +140,7 @@ class Spectrum(NamedTuple):
     right: np.ndarray
     rank: int
 
-    def clusters(self, count, tolerance):
+    def clusters(self, count: int, tolerance: float) -> np.ndarray:
         """`lrbias.problems.cluster_rows` of these values: singular vectors of equal ones are fixed up to a rotation."""
         return cluster_rows(self.values, count, tolerance)
 
@@ -148,31 +158,35 @@ class Problem:
     A subclass says how the product is compared with the target: `weights` of the entries, or measurements of its own.
     """
 
-    plain = False  # whether the loss is that of a whole target, which has kernels of its own
+    plain: bool = False  # whether the loss is that of a whole target, which has kernels of its own
     kept: ClassVar[tuple[str, ...]] = ()  # names of `observed` by which a run knows that its loss is of this class
-    classes: ClassVar[list[type["Problem"]]] = []  # classes whose losses a run can have again
-    output_scale = 1.0  # what the product of the layers is multiplied by: see `scaled`
-    errors_over = "observed entries", "hidden ones"  # what the errors "train" and "hidden" are over
+    classes: ClassVar[list[type[Problem]]] = []  # classes whose losses a run can have again
+    output_scale: float = 1.0  # what the product of the layers is multiplied by: see `scaled`
+    errors_over: ClassVar[tuple[str, ...]] = (
+        "observed entries",
+        "hidden ones",
+    )  # what the errors "train" and "hidden" are over
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Problem.classes.append(cls)
 
     @classmethod
-    def restored(cls, target, observed, mean, source):
+    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
         """The loss that a run has kept: its target, `observed`, and what else its settings say."""
         raise NotImplementedError
 
-    def __init__(self, target, source=None):
+    def __init__(self, target: ArrayLike, source: dict[str, Any] | None = None) -> None:
         self.target = as_matrix("target", target)
         self.target.flags.writeable = False
         self.source = dict(source) if source is not None else None
 
     @property
-    def shape(self):
-        return self.target.shape
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.target.shape
+        return rows, columns
 
-    def scaled(self, output_scale):
+    def scaled(self, output_scale: float) -> Self:
         """This loss for a network whose output is `output_scale` times the product of its layers (`Network.scale`)."""
         if output_scale == self.output_scale:
             return self
@@ -182,13 +196,13 @@ class Problem:
         return other
 
     @functools.cached_property
-    def spectrum(self):
+    def spectrum(self) -> Spectrum:
         left, values, vt = np.linalg.svd(self.target, full_matrices=False)
         rank = int((values > max(self.shape) * np.finfo(np.float64).eps * values[0]).sum())
         return Spectrum(left, values, vt.T, rank)
 
     @functools.cached_property
-    def symmetric(self):
+    def symmetric(self) -> bool:
         """Whether the target is, up to rounding."""
         if len(set(self.shape)) > 1:
             return False
@@ -196,7 +210,7 @@ class Problem:
         return bool(np.abs(self.target - self.target.T).max() <= SYMMETRIC * largest)
 
     @functools.cached_property
-    def symmetric_loss(self):
+    def symmetric_loss(self) -> bool:
         """Whether L(Wᵀ) = L(W) exactly, for every W: weights, and the target where they are not 0, equal their
         transposes bit for bit. A start with W_2 = W_1ᵀ then keeps that, and `Network.symmetric` is accepted."""
         weights = self.weights
@@ -204,7 +218,7 @@ class Problem:
         return np.array_equal(weights, weights.T) and np.array_equal(seen, seen.T)
 
     @functools.cached_property
-    def eigen(self):
+    def eigen(self) -> Eigen:
         """Eigen of the symmetric part (Ŵ + Ŵᵀ)/2 of a square target."""
         require(len(set(self.shape)) == 1, "target", f"<an array of shape {self.shape}>", "a square matrix")
         values, vectors = np.linalg.eigh((self.target + self.target.T) / 2)
@@ -213,7 +227,7 @@ class Problem:
         return Eigen(values[order], vectors[:, order])
 
     @property
-    def mode_directions(self):
+    def mode_directions(self) -> tuple[np.ndarray, np.ndarray]:
         """(left, right): directions, as columns, in which the target is learnt: its singular vectors."""
         return self.spectrum.left, self.spectrum.right
 
@@ -241,11 +255,16 @@ class Problem:
         return cluster_rows(self.mode_order, min(count, len(self.mode_order)), tolerance)
 
     @property
-    def observed(self):
+    def weights(self) -> np.ndarray:
+        """Of every entry in the loss, shape of the target, where that is one of entries."""
+        raise NotImplementedError
+
+    @property
+    def observed(self) -> dict[str, np.ndarray]:
         """What a run keeps beside the target to have the loss again: {name: array}."""
         return {}
 
-    def objective(self, dtype):
+    def objective(self, dtype: np.dtype[Any]) -> Objective:
         """The loss as the kernels take it, a function of the product of the layers: an `lrcore.objective.Objective`.
 
         ½ w (s x − y)² = ½ w s² (x − y/s)²: a scaled output is a target and weights that are scaled.
@@ -253,24 +272,28 @@ class Problem:
         scale = self.output_scale
         return objective.weighted(self.target / scale, self.weights * scale**2, dtype)
 
-    def slope(self, product):
+    def entries(self, dtype: np.dtype[Any]) -> Entries:
+        """What stochastic steps draw from. InvalidInput where the loss is not one of entries."""
+        raise NotImplementedError
+
+    def slope(self, product: np.ndarray) -> np.ndarray:
         """∂L/∂W at an output W."""
         return self.weights * (product - self.target)
 
-    def errors(self, product):
+    def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
         """{"train": …, "hidden": …}: root mean squares of W − Ŵ over what is observed, and what is not but known."""
         return {}
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """How to have the target again, as keys of an experiment file in the run directory: a teacher is made again,
         anything else is read from the copy that the run keeps."""
         return self.source if self.source and "shape" in self.source else {"target": "target.npy"}
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """What the summary of a run says of the data: {name: number}."""
         return {}
 
-    def check(self, network):
+    def check(self, network: Any) -> None:
         """InvalidInput unless the product of `network` has the shape of the target, and its loss keeps a tied one."""
         ends = (network.widths[-1], network.widths[0])
         accepted = f"widths that start with {self.shape[1]} and end with {self.shape[0]}, the shape of the target"
@@ -294,19 +317,19 @@ class Factorization(Problem):
     plain = True
 
     @classmethod
-    def restored(cls, target, observed, mean, source):
+    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
         return cls(target, source)
 
     @property
-    def weights(self):
+    def weights(self) -> np.ndarray:
         """Of every entry: 1."""
         return np.ones(self.shape)
 
-    def entries(self, dtype):
+    def entries(self, dtype: np.dtype[Any]) -> Entries:
         """All entries, for stochastic steps; the expected step is that of the loss."""
         rows, columns = np.indices(self.shape).reshape(2, -1)
         values = (self.target.ravel() / self.output_scale).astype(dtype)
-        return objective.Entries(rows, columns, values, np.dtype(dtype).type(values.size * self.output_scale**2))
+        return Entries(rows, columns, values, np.dtype(dtype).type(values.size * self.output_scale**2))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Factorization(target of shape {self.shape}, rank {self.spectrum.rank})"

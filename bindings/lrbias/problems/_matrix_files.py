@@ -135,7 +135,7 @@ def _read_image(path: Path) -> np.ndarray:
             return np.asarray(grey, dtype=np.float64) / white
 
 
-def _grey_values(image: Any, kind: str, bits: int | None) -> tuple[Any, float]:
+def _grey_values(image: Any, kind: str | None, bits: int | None) -> tuple[Any, float]:
     """(an image of grey values, what white is in them). Refused where Pillow would cut the numbers short."""
     if image.mode == "F":
         return image, 1.0

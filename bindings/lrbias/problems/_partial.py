@@ -24,22 +24,22 @@ class ObservedEntries(Fitted):
     name: ClassVar[str] = "completion"
     selected_by: ClassVar[tuple[str, ...]] = ("observed", "fraction", "entries")
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("observed", "fraction", "entries"),)
-    target: Annotated[Target, OneOf(TARGETS)] = Field(Teacher(), description="where the target comes from")
+    target: Annotated[Target, OneOf(TARGETS)] = Field(default=Teacher(), description="where the target comes from")
     observed: Annotated[Any, PathOf("observed entries")] = Field(
-        None,
+        default=None,
         description="fit only these entries: a mask (.npy, table or image, not 0 where observed), or the observed.npz "
         "of a run",
     )
-    fraction: Fraction | None = Field(None, description="fit only this share of the entries, drawn at random")
+    fraction: Fraction | None = Field(default=None, description="fit only this share of the entries, drawn at random")
     entries: Annotated[Any, Accepts("a number of entries, or their positions")] = Field(
-        None, description="fit only so many entries, drawn at random"
+        default=None, description="fit only so many entries, drawn at random"
     )
-    seed: Annotated[Seed, Word("mask_seed")] = Field(0, description="seed of the observed entries")
+    seed: Annotated[Seed, Word("mask_seed")] = Field(default=0, description="seed of the observed entries")
     pairs: Switch = Field(
-        False,
+        default=False,
         description="draw entries of a square target in pairs (i, j), (j, i); fraction and entries count pairs",
     )
-    mean: Switch = Field(False, description="divide the loss of observed entries by their number")
+    mean: Switch = Field(default=False, description="divide the loss of observed entries by their number")
 
     @model_validator(mode="after")
     def _check_file(self) -> "ObservedEntries":

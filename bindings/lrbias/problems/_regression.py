@@ -1,15 +1,19 @@
 """A linear network that is fitted to data, whose inputs have a covariance, and the modes in which it learns them."""
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrbias.errors import InvalidInput, require
 from lrbias.problems._factorization import SYMMETRIC, Problem
 from lrbias.problems._matrix_files import read_matrix
 from lrbias.settings import Count, NotNegative, as_matrix, validate
 from lrcore import objective
+from lrcore.objective import Objective
 
 MOMENTS = ("covariance", "correlation", "floor", "samples")  # what a run keeps of the data
 
@@ -58,11 +62,11 @@ class Regression(Problem):
     kept = MOMENTS
 
     @classmethod
-    def restored(cls, target, observed, mean, source):
+    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
         names = [name for name in (*MOMENTS, "whitening") if name in observed]
         return cls.from_moments(target, **{name: observed[name] for name in names})
 
-    def __init__(self, inputs, outputs, whiten=False, center=False):
+    def __init__(self, inputs: ArrayLike, outputs: ArrayLike, whiten: bool = False, center: bool = False) -> None:
         inputs, outputs = as_matrix("inputs", inputs), as_matrix("outputs", outputs)
         for name, value in {"whiten": whiten, "center": center}.items():
             require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
@@ -94,13 +98,29 @@ class Regression(Problem):
         self._keep((seen / values) @ right, covariance, (seen * values) @ right, floor, samples, whitening)
 
     @classmethod
-    def from_moments(cls, target, covariance, correlation, floor, samples, whitening=None):
+    def from_moments(
+        cls,
+        target: ArrayLike,
+        covariance: ArrayLike,
+        correlation: ArrayLike,
+        floor: float,
+        samples: int,
+        whitening: ArrayLike | None = None,
+    ) -> Self:
         """The Regression that has these attributes, as a run has kept them."""
         problem = cls.__new__(cls)
         problem._keep(target, covariance, correlation, floor, samples, whitening)
         return problem
 
-    def _keep(self, target, covariance, correlation, floor, samples, whitening):
+    def _keep(
+        self,
+        target: ArrayLike,
+        covariance: ArrayLike,
+        correlation: ArrayLike,
+        floor: float,
+        samples: int,
+        whitening: ArrayLike | None,
+    ) -> None:
         super().__init__(target)
         size = self.shape[1]
         self.covariance = _checked("covariance", covariance, (size, size), symmetric=True)
@@ -111,31 +131,31 @@ class Regression(Problem):
         self.floor = validate(NotNegative, "floor", np.asarray(floor)[()])
         self.samples = validate(Count, "samples", np.asarray(samples)[()])
 
-    def objective(self, dtype):
+    def objective(self, dtype: np.dtype[Any]) -> Objective:
         scale = self.output_scale
         return objective.regression(self.target / scale, self.covariance * scale**2, self.floor, dtype)
 
     @functools.cached_property
-    def symmetric_loss(self):
+    def symmetric_loss(self) -> bool:
         """Whether L(Wᵀ) = L(W) exactly, for every W: the target equals its transpose bit for bit, and Σ = c I."""
         white = np.array_equal(self.covariance, self.covariance[0, 0] * np.eye(self.shape[1]))
         return white and np.array_equal(self.target, self.target.T)
 
-    def entries(self, dtype):
+    def entries(self, dtype: np.dtype[Any]) -> NoReturn:
         """InvalidInput: a sample is no entry."""
         raise InvalidInput("problem = Regression is not accepted: expected a Completion or Factorization for SGD.")
 
-    def slope(self, product):
+    def slope(self, product: np.ndarray) -> np.ndarray:
         return (product - self.target) @ self.covariance
 
-    def errors(self, product):
+    def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
         """{"train": …}: the root mean square residual, per sample and output."""
         difference = product - self.target
         squares = ((difference @ self.covariance) * difference).sum(axis=(-2, -1)) + 2 * self.floor
         return {"train": np.sqrt(np.maximum(squares, 0) / self.shape[0])}  # rounding may make less than 0 of 0
 
     @functools.cached_property
-    def _modes(self):
+    def _modes(self) -> Modes:
         left, strengths, rows = np.linalg.svd(self.correlation, full_matrices=False)
         right = rows.T
         varied = self.covariance @ rows.T
@@ -146,12 +166,12 @@ class Regression(Problem):
         off = float(np.linalg.norm(beside) / np.linalg.norm(self.covariance))
         return Modes(left, strengths, right, variances, values, off)
 
-    def modes(self):
+    def modes(self) -> Modes:
         """The Modes of this regression: directions, strengths, variances of the inputs, and how far they are apart."""
         return self._modes
 
     @property
-    def mode_directions(self):
+    def mode_directions(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the correlation, which need not be singular vectors of the target."""
         return self._modes.left, self._modes.right
 
@@ -167,25 +187,25 @@ class Regression(Problem):
         return values[: np.count_nonzero(values)]
 
     @property
-    def observed(self):
+    def observed(self) -> dict[str, np.ndarray]:
         """The moments of the data, and the whitening where there was one."""
         kept = {name: np.asarray(getattr(self, name)) for name in MOMENTS}
         return kept if self.whitening is None else {**kept, "whitening": self.whitening}
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {"target": "target.npy", "observed": "observed.npz"}
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """What `summary` says of the data."""
         return {"samples": self.samples, "floor": self.floor}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         outputs, inputs = self.shape
         white = "whitened inputs" if self.whitening is not None else "inputs"
         return f"Regression({self.samples} samples, {inputs} {white}, {outputs} outputs)"
 
 
-def _checked(argument, value, shape, symmetric=False):
+def _checked(argument: str, value: ArrayLike, shape: tuple[int, int], symmetric: bool = False) -> np.ndarray:
     """A copy of a matrix that cannot be written to, InvalidInput unless it has this shape."""
     matrix = as_matrix(argument, value)
     accepted = f"{'a symmetric matrix of ' if symmetric else ''}shape {shape}"
@@ -197,7 +217,7 @@ def _checked(argument, value, shape, symmetric=False):
     return matrix
 
 
-def load_regression(inputs, outputs, whiten=False, center=False):
+def load_regression(inputs: Any, outputs: Any, whiten: bool = False, center: bool = False) -> Regression:
     """The Regression of two files, each as `load_matrix` reads it."""
     matrices = {name: read_matrix(name, path) for name, path in {"inputs": inputs, "outputs": outputs}.items()}
     return Regression(**matrices, whiten=whiten, center=center)

@@ -49,13 +49,13 @@ class Teacher(Target):
     """A random low-rank matrix: see `lb.teacher`."""
 
     name: ClassVar[str] = "teacher"
-    shape: Shape = Field((100, 100), description="rows and columns of the target")
-    rank: Count = Field(10, description="rank of the teacher")
+    shape: Shape = Field(default=(100, 100), description="rows and columns of the target")
+    rank: Count = Field(default=10, description="rank of the teacher")
     depth: Annotated[Depth | None, Word("teacher_depth"), Unset("that of the network, at least 2")] = Field(
-        None, description="depth of the teacher"
+        default=None, description="depth of the teacher"
     )
-    seed: Annotated[Seed, Word("teacher_seed")] = Field(0, description="seed of the target")
-    scale: Positive = Field(10.0, description="spectral norm of the target")
+    seed: Annotated[Seed, Word("teacher_seed")] = Field(default=0, description="seed of the target")
+    scale: Positive = Field(default=10.0, description="spectral norm of the target")
 
     def make(self, depth: int) -> Made:
         depth = self.depth or max(depth, 2)
@@ -74,9 +74,9 @@ class TargetFile(Target):
         description="fit this matrix: .npy, .csv, .tsv, .txt or an image (read as grey)"
     )
     scale: Annotated[Positive | None, Unset("as it is in the file")] = Field(
-        None, description="spectral norm of the target"
+        default=None, description="spectral norm of the target"
     )
-    crop: Crop = Field(None, description="rows and columns to cut from the middle of the target file")
+    crop: Crop = Field(default=None, description="rows and columns to cut from the middle of the target file")
 
     def make(self, depth: int) -> Made:
         source = {"target": self.path, "scale": self.scale, "crop": self.crop and list(self.crop)}
@@ -90,11 +90,11 @@ class SingularValues(Target):
 
     name: ClassVar[str] = "singular_values"
     selected_by: ClassVar[tuple[str, ...]] = ("values",)
-    shape: Shape = Field((100, 100), description="rows and columns of the target")
+    shape: Shape = Field(default=(100, 100), description="rows and columns of the target")
     values: Annotated[tuple[float, ...], _as_values("values"), NUMBERS] = Field(
         description="singular values of the target, instead of a teacher's"
     )
-    seed: Annotated[Seed, Word("teacher_seed")] = Field(0, description="seed of the target")
+    seed: Annotated[Seed, Word("teacher_seed")] = Field(default=0, description="seed of the target")
 
     def make(self, depth: int) -> Made:
         source = {"shape": list(self.shape), "values": list(self.values), "teacher_seed": self.seed}
@@ -107,11 +107,11 @@ class Eigenvalues(Target):
 
     name: ClassVar[str] = "eigenvalues"
     selected_by: ClassVar[tuple[str, ...]] = ("eigenvalues",)
-    shape: Shape = Field((100, 100), description="rows and columns of the target")
+    shape: Shape = Field(default=(100, 100), description="rows and columns of the target")
     eigenvalues: Annotated[tuple[float, ...], _as_values("eigenvalues"), NUMBERS] = Field(
         description="eigenvalues of a symmetric target, instead of a teacher's"
     )
-    seed: Annotated[Seed, Word("teacher_seed")] = Field(0, description="seed of the target")
+    seed: Annotated[Seed, Word("teacher_seed")] = Field(default=0, description="seed of the target")
 
     def make(self, depth: int) -> Made:
         rows, columns = self.shape

@@ -15,7 +15,7 @@ class WholeTarget(Fitted):
     """The loss ½‖W − target‖² of a whole target: see `lb.Factorization`."""
 
     name: ClassVar[str] = "factorization"
-    target: Annotated[Target, OneOf(TARGETS)] = Field(Teacher(), description="where the target comes from")
+    target: Annotated[Target, OneOf(TARGETS)] = Field(default=Teacher(), description="where the target comes from")
 
     @property
     def whole_shape(self) -> tuple[int, int] | None:

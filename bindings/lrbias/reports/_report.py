@@ -3,12 +3,17 @@
 Nothing in the page is fetched from anywhere and nothing runs in it, so it can be mailed, archived and printed.
 """
 
+from __future__ import annotations
+
 import base64
 import functools
 import io
 import os
+from collections.abc import Sequence
 from math import isfinite
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from lrbias import plots
 from lrbias.comparison import compare
@@ -52,7 +57,7 @@ HEADS = {
 
 
 @usual_errors
-def report(paths, output, progress=None):
+def report(paths: Sequence[str | PathLike[str]], output: str | PathLike[str], progress: bool | None = None) -> Path:
     """Write the page `output` about `paths` (runs, sweeps, folders of either, studies); returns its path.
 
     Runs that share a target are compared when no sweeps are among the paths. Raises InvalidInput when a path holds none
@@ -89,9 +94,9 @@ class _Part:
     def __init__(self, path, anchor):
         self.path = path
         self.anchor = anchor
-        self.run = None
-        self.sweep = None
-        self.findings = None  # of a study
+        self.run: Any = None
+        self.sweep: Any = None
+        self.findings: Any = None  # of a study
         self.others = []  # runs in the folder
         if (self.path / "sweep.json").is_file():
             self.sweep = open_sweep(self.path)

@@ -1,15 +1,18 @@
 """The network of a run at any step, also where there is no checkpoint."""
 
+from typing import Any
+
 import numpy as np
 
 from lrbias.errors import require
 from lrbias.network import Network
 from lrbias.settings import Whole, validate
 from lrbias.steppers import Execution, make_stepper, replay
+from lrbias.storage import RunSource
 from lrbias.system import one_blas_thread
 
 
-def network_at(run, source, step):
+def network_at(run: Any, source: RunSource, step: int) -> Network:
     """The Network after `step` steps: trained again from the checkpoint before, so with the bits that the run had."""
     step = validate(Whole, "step", step)
     require(step <= run.step, "step", step, f"at most {run.step}, the step that the run has reached")

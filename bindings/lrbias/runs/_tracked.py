@@ -1,20 +1,25 @@
 """Reading what was recorded of the weight matrices of a model. No PyTorch is needed for that."""
 
+from __future__ import annotations
+
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lrbias import theory
 from lrbias.errors import InvalidInput, require, shorten
 from lrbias.runs._reader import RunReader
+from lrbias.storage import RunSource
 
 MODEL = "model"  # the kind in config.json
 VALUES = "singular_values"
 RANK = {"spectral": "relative_rank", "frobenius": "relative_rank_frobenius"}  # by what a matrix is divided
 
 
-def is_model(config):
+def is_model(config: dict[str, Any]) -> bool:
     """Whether config.json is that of a model that was tracked or trained."""
     return config.get("kind") == MODEL
 
@@ -33,7 +38,7 @@ class Layer:
     patches: int | None = None
 
     @property
-    def size(self):
+    def size(self) -> int:
         """How many singular values it has."""
         return min(self.rows, self.columns)
 
@@ -50,7 +55,7 @@ class ModelRun(RunReader):
     run.rank                          the name of the rank that `norm` chose: relative_rank or relative_rank_frobenius
     """
 
-    def __init__(self, source, config):
+    def __init__(self, source: RunSource, config: dict[str, Any]) -> None:
         super().__init__(source, config)
         self.layers = [Layer(**layer) for layer in config["layers"]]
         self._places = {layer.name: place for place, layer in enumerate(self.layers)}
@@ -58,40 +63,40 @@ class ModelRun(RunReader):
         self._spans = [slice(end - layer.size, end) for end, layer in zip(ends, self.layers, strict=True)]
 
     @property
-    def label(self):
+    def label(self) -> str:
         """What the model is, for a legend."""
         return self.settings["model"]
 
     @property
-    def rank(self):
+    def rank(self) -> str:
         return RANK[self.settings["norm"]]
 
     @property
-    def unit(self):
+    def unit(self) -> str:
         """What a step is: "step" of an optimizer or "epoch"."""
         return self.settings["unit"]
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         try:
             self._stored(name)
         except InvalidInput:
             return False
         return True
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         stored, choose = self._stored(name)
         return choose(super().__getitem__(stored))
 
-    def rows(self, name, first, last):
+    def rows(self, name: str, first: int, last: int) -> np.ndarray:
         """Rows first … last − 1 of a quantity, as far as they were recorded: for what is too large at once."""
         stored, choose = self._stored(name)
         return choose(super().rows(stored, first, last))
 
-    def steps_of(self, name):
+    def steps_of(self, name: str) -> np.ndarray:
         """The steps at which a quantity was recorded."""
         return super().steps_of(self._stored(name)[0])
 
-    def _stored(self, name):
+    def _stored(self, name: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
         """(the stored quantity that holds `name`, what takes it from its rows)."""
         group, _, rest = name.partition("/")
         layer, _, metric = rest.rpartition("/")
@@ -110,22 +115,22 @@ class ModelRun(RunReader):
                 return stored, lambda rows: choose(rows)[:, place]
         raise InvalidInput(f"{shorten(name)} was not recorded in this run: expected one of {self._known()}.")
 
-    def _known(self):
+    def _known(self) -> str:
         return ", ".join([*self.names, "layers/norm_ratio", "layer/NAME/…", "average/…"])
 
-    def chosen(self, layers):
+    def chosen(self, layers: Any) -> list[str]:
         """Names of the layers that match a pattern or any of several; None: all."""
         patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else list(layers)
         found = [name for name in self._places if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
         require(bool(found), "layers", layers, f"a pattern that matches one of {shorten(list(self._places), 200)}")
         return found
 
-    def average(self, metric=None, layers=None):
+    def average(self, metric: str | None = None, layers: Any = None) -> np.ndarray:
         """Rows of the mean of a metric over the layers that match; metric None: `run.rank`."""
         rows = self[f"layers/{metric or self.rank}"]
         return rows[:, [self._places[name] for name in self.chosen(layers)]].mean(axis=1)
 
-    def bounds(self, epsilon=None):
+    def bounds(self, epsilon: float | None = None) -> dict[str, float]:
         """{layer: m_l B log(2/ε)/(2μλ)} of Galanti et al., as far as the settings and m_l are known; ε by default the
         threshold of the rank. Empty where there is no weight decay.
         """
@@ -133,16 +138,16 @@ class ModelRun(RunReader):
         lr, decay, batch = (self.settings.get(key) for key in ("lr", "weight_decay", "batch"))
         if not (lr and decay and batch):
             return {}
-        known = [layer for layer in self.layers if layer.patches is not None]
-        return {layer.name: theory.rank_bound(lr, decay, batch, epsilon, layer.patches) for layer in known}
+        known = {layer.name: layer.patches for layer in self.layers if layer.patches is not None}
+        return {name: theory.rank_bound(lr, decay, batch, epsilon, patches) for name, patches in known.items()}
 
-    def checkpoint_arrays(self, step):
+    def checkpoint_arrays(self, step: int) -> dict[str, np.ndarray]:
         """{name: array} of a checkpoint of `lb.nn.fit`: "model/…" are the entries of the state dict."""
         return self._source.checkpoint_arrays(self._checkpoint_step(step))
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """The facts of a run as a dictionary: what `lrbias info --json` prints."""
-        facts = {
+        facts: dict[str, Any] = {
             "path": str(self.path) if self.path else None,
             "status": self.status,
             "detail": self.detail,
@@ -163,11 +168,11 @@ class ModelRun(RunReader):
         return facts
 
     @property
-    def scalars(self):
+    def scalars(self) -> list[str]:
         """Names of what was noted beside the matrices: "loss", "test_accuracy" …"""
         return [name for name, quantity in self._config["quantities"].items() if quantity["shape"] == []]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         facts = self.summary()
         lines = [
             f"ModelRun: {self.label}, {len(self.layers)} matrices, {self.status} at {self.unit} {self.step}",
@@ -186,7 +191,7 @@ class ModelRun(RunReader):
         return "\n".join(lines)
 
 
-def _ratios(norms):
+def _ratios(norms: np.ndarray) -> np.ndarray:
     """‖W_{T−1}‖ / ‖W_T‖ over the records; NaN at the first one."""
     ratios = np.full_like(norms, np.nan)
     with np.errstate(all="ignore"):  # a matrix that vanished has no ratio

@@ -2,7 +2,7 @@
 
 A field of a `Settings` model is written once:
 
-    lr: Positive = Field(1e-3, description="learning rate")
+    lr: Positive = Field(default=1e-3, description="learning rate")
 
 Its default, check, sentence, docstring, flag, help, TOML key and JSON schema come from there.
 """
@@ -114,7 +114,7 @@ def plain_type(annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, map(plain_type, arguments))
     if origin is tuple:
-        return tuple[tuple(part if part is ... else plain_type(part) for part in arguments)]
+        return types.GenericAlias(tuple, tuple(part if part is ... else plain_type(part) for part in arguments))
     return annotation
 
 

@@ -53,7 +53,7 @@ class Kinds:
 
     def __init__(
         self, section: str, word: str, default: str, base: type[Kind], home: str | None = None, group: str | None = None
-    ):
+    ) -> None:
         self.section = section
         self.word = word
         self.default = default
@@ -112,7 +112,7 @@ class Kinds:
 class OneOf:
     """The field is one of these kinds, which has settings of its own: `target: Annotated[Target, OneOf(TARGETS)]`."""
 
-    def __init__(self, kinds: Kinds):
+    def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from lrbias.settings._fields import Accepts, PathOf, accepted, accepted_by, defa
 COPIES = 3  # at least: layers, gradients and products beside each other
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """NumPy scalars as Python numbers; strings and booleans are not numbers here."""
     if isinstance(value, (str, bool, np.bool_)):
         raise ValueError("not a number")
@@ -59,7 +59,7 @@ class Settings(BaseModel):
             cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), "\n".join(described)])
         cls.__signature__ = inspect.Signature([_parameter(name, field) for name, field in cls.model_fields.items()])
 
-    def __init__(self, *args: Any, **values: Any):
+    def __init__(self, *args: Any, **values: Any) -> None:
         if args:
             raise InvalidInput(f"{type(self).__name__} takes its settings by name: {_names(type(self))}.")
         try:
@@ -90,7 +90,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def validate(annotation, argument, value):
+def validate(annotation: Any, argument: str, value: Any) -> Any:
     """`value` as the annotated type, or InvalidInput naming `argument`."""
     try:
         return _adapter(annotation).validate_python(value)
@@ -99,14 +99,14 @@ def validate(annotation, argument, value):
 
 
 @functools.cache
-def _adapter(annotation):
+def _adapter(annotation: Any) -> Any:
     """Its making takes milliseconds, a check microseconds."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(annotation)
 
 
-def check_memory(argument, value, numbers):
+def check_memory(argument: str, value: Any, numbers: int) -> None:
     """InvalidInput when so many float64 numbers are more than this machine can hold with as many beside them."""
     needed = COPIES * 8 * numbers
     there = _memory()
@@ -114,31 +114,31 @@ def check_memory(argument, value, numbers):
     require(needed <= there, argument, value, accepted)
 
 
-def _memory():
+def _memory() -> int:
     """Bytes of this machine's memory; where it does not say, more than any has."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return 2**46
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_switches(**switches):
+def check_switches(**switches: Any) -> None:
     """InvalidInput unless each of them is True, False or None."""
     for argument, value in switches.items():
         require(value is None or isinstance(value, (bool, np.bool_)), argument, value, "True, False or None")
 
 
-def check_formats(formats):
+def check_formats(formats: Sequence[str]) -> Sequence[str]:
     """InvalidInput unless every figure format is one of png, pdf, svg. Here, so that checking imports no matplotlib."""
     for name in formats:
         require(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
     return formats
 
 
-def _names(model):
+def _names(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
 
 
-def _sentence(model, error):
+def _sentence(model: type[BaseModel], error: Any) -> str:
     """One sentence for the first thing that pydantic found wrong."""
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":

@@ -1,10 +1,14 @@
 """Small networks of one kind, many side by side: the batched kernels give to each the bits that it has alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from lrbias.devices import CPU
+from lrbias.devices import CPU, Device
+from lrbias.methods import Method
 from lrbias.steppers._stepper import Stepper
 from lrbias.steppers._steps import batch_steps
+from lrbias.storage import Arrays
 from lrcore import layout, status
 
 
@@ -15,7 +19,14 @@ class BatchStepper(Stepper):
     active   (runs,): whether a run goes on. One whose loss is no longer finite stops counting; its lane runs along
     """
 
-    def __init__(self, methods, targets, params, widths, device=CPU):
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        targets: np.ndarray,
+        params: np.ndarray,
+        widths: tuple[int, ...],
+        device: Device = CPU,
+    ) -> None:
         dtype = params.dtype
         self.widths = widths
         self.active = np.ones(len(params), bool)
@@ -25,14 +36,14 @@ class BatchStepper(Stepper):
         self._steps = batch_steps(methods, blocked, widths, dtype, device)
 
     @property
-    def params(self):
+    def params(self) -> np.ndarray:  # type: ignore[override] # made when it is asked for
         return layout.from_lanes(self._trained, len(self.active))
 
     @property
-    def ending(self):
+    def ending(self) -> str | None:  # type: ignore[override] # made when it is asked for
         return None if self.active.any() else "no run goes on"
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         """losses (steps, runs): of a run that diverges, finite up to there. Which do so is in `active`."""
         runs = len(self.active)
         blocks, _, lanes = self._trained.shape
@@ -43,9 +54,9 @@ class BatchStepper(Stepper):
         self.active &= layout.from_lanes(codes, runs) != status.DIVERGED
         return status.OK
 
-    def state(self):
+    def state(self) -> Arrays:
         return {"active": self.active}
 
-    def restore(self, params, state):
+    def restore(self, params: np.ndarray, state: Arrays) -> None:
         self._trained = layout.to_lanes(params, self._lanes)
         self.active[:] = state["active"]

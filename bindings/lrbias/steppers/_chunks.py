@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from lrbias.steppers._stepper import Stepper
 from lrcore import status
 
 CHUNK_SECONDS = 0.2  # longest kernel call: how soon Ctrl-C and the display are served. Bits do not depend on it
@@ -14,16 +15,16 @@ FIRST_BUDGET = 64  # gradients of such a call where a step takes as many as its 
 class Chunks:
     """The calls of one stepper, each fitted to CHUNK_SECONDS by how long the one before took."""
 
-    def __init__(self, stepper):
+    def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._most = FIRST_CHUNK
         stepper.budget = FIRST_BUDGET
 
-    def length(self, step, until):
+    def length(self, step: int, until: int) -> int:
         """How many steps the next call may make, from `step` on and no further than `until`."""
         return min(until - step, self._most, self._stepper.most_steps(step))
 
-    def make(self, losses, step):
+    def make(self, losses: np.ndarray, step: int) -> tuple[int, np.ndarray]:
         """At most as many steps as `losses` is long, the first of which is number `step`.
 
         Returns (status, the losses of the steps that were made).
@@ -42,5 +43,5 @@ class Chunks:
 class WholeChunks(Chunks):
     """Calls that reach as far as is asked for, however long that takes."""
 
-    def length(self, step, until):
+    def length(self, step: int, until: int) -> int:
         return min(until - step, self._stepper.most_steps(step))

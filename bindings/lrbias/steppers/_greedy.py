@@ -6,16 +6,17 @@ ARPACK's Lanczos method, started from what was second before, and accepted by it
 Lanczos misses, go to LAPACK.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lrbias.errors import require
 from lrbias.methods import GLRL
 from lrbias.network import Network
-from lrbias.problems import gaussian
-from lrbias.steppers._stepper import DEFAULT, Stepper, stepper_of
-from lrbias.storage import Quantity
+from lrbias.problems import Problem, gaussian
+from lrbias.steppers._stepper import DEFAULT, Execution, Stepper, stepper_of
+from lrbias.storage import Arrays, Quantity
 from lrcore import layout, random, status
 
 SMALL = 64  # rows and columns together up to which LAPACK is as quick
@@ -50,11 +51,11 @@ class Phase(NamedTuple):
     gradient: float = np.nan
 
     @classmethod
-    def from_row(cls, row):
+    def from_row(cls, row: np.ndarray) -> "Phase":
         """The phase of a row of `as_rows`."""
-        return cls(*(int(value) if kind is int else float(value) for value, kind in zip(row, _KINDS, strict=True)))
+        return cls._make(int(value) if kind is int else float(value) for value, kind in zip(row, _KINDS, strict=True))
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """For JSON: what is not known yet is None."""
         return {name: None if value == -1 or np.isnan(value) else value for name, value in self._asdict().items()}
 
@@ -62,7 +63,7 @@ class Phase(NamedTuple):
 _KINDS = tuple(Phase.__annotations__.values())
 
 
-def as_rows(phases):
+def as_rows(phases: Sequence[Phase]) -> np.ndarray:
     """Phases as an array, for a checkpoint."""
     return np.array(phases, np.float64).reshape(len(phases), len(_KINDS))
 
@@ -76,7 +77,7 @@ class Direction(NamedTuple):
     second: np.ndarray
 
 
-def leading_direction(slope, tied, start=None):
+def leading_direction(slope: np.ndarray, tied: bool, start: np.ndarray | None = None) -> Direction:
     """The Direction of steepest descent at ∂f/∂W = `slope` (m, n).
 
     tied: u = v, of the symmetric part. start: a vector (m + n,), or (n,) when tied, that is likely to be near;
@@ -99,12 +100,12 @@ def leading_direction(slope, tied, start=None):
     return Direction(_unit(left), _unit(right), numbers, vectors[:, 1])
 
 
-def _unit(vector):
+def _unit(vector: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(vector)
     return vector / norm if norm > 0 else vector
 
 
-def _two_largest(operator, start):
+def _two_largest(operator: np.ndarray, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The two largest eigenvalues of a symmetric matrix and their vectors, as columns."""
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
@@ -139,91 +140,93 @@ class GreedyStepper(Stepper):
 
     machine = True
 
-    def __init__(self, problem, network, method, execution):
+    def __init__(self, problem: Problem, network: Network, method: GLRL, execution: Execution) -> None:
         self.problem = problem
         self.method = method
         self.execution = execution
         self.params = network.params
         self.widths = network.widths
         self.wide = self.params.copy()
-        self.phases = []
-        self._before_unit = None
+        self.phases: list[Phase] = []
+        self._before_unit: Arrays | None = None
         nothing = np.zeros(problem.shape)
-        self.direction = self._leading(nothing)
+        direction = self._leading(nothing)
+        self.direction: Direction | None = direction  # which waits for a unit
         largest = np.linalg.norm(problem.slope(nothing))
-        self.steepest = self.direction.numbers[0]  # at W = 0, to which all tolerances refer
+        self.steepest = direction.numbers[0]  # at W = 0, to which all tolerances refer
         what = "<no direction of descent at W = 0>"
         falls = self.steepest > ROUNDING * largest
         require(falls, "problem", what, "a loss that falls when one direction is added to W = 0")
         self._begin(1)
 
-    def _leading(self, product, start=None):
+    def _leading(self, product: np.ndarray, start: np.ndarray | None = None) -> Direction:
         return leading_direction(self.problem.slope(product), self.method.tied, start)
 
     @property
-    def _units(self):
+    def _units(self) -> int:
         return len(self.phases)
 
-    def _inner_widths(self, units):
+    def _inner_widths(self, units: int) -> tuple[int, ...]:
         return (self.widths[0], *[units] * (self.method.depth - 1), self.widths[-1])
 
-    def _first_units(self, units):
+    def _first_units(self, units: int) -> tuple[np.ndarray, Any]:
         """(layers of the first `units` units, as a flat vector; its widths as the kernels take them)."""
         shapes = layout.shapes(self._inner_widths(units))
         wide = layout.layers(self.wide, self.widths)
         return layout.flatten([layer[:m, :n].copy() for layer, (m, n) in zip(wide, shapes, strict=True)])
 
-    def _begin(self, units):
+    def _begin(self, units: int) -> None:
         """Make ready to train the first `units` units of the wide network."""
         self.small, self.small_widths = self._first_units(units)
         network = Network(self.small, self._inner_widths(units))
         self.inner = stepper_of(self.method.inner, self.problem, network, self.execution)
         looking = self.execution.device.for_one_pass(self.small_widths)
         self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
-        self._goal = looking.constant(self.problem.objective(np.float64))
+        self._goal = looking.constant(self.problem.objective(np.dtype(np.float64)))
         self._work = looking.workspace.allocate(self.small_widths)
         self._gradient = np.empty_like(self.small)
 
-    def _add_unit(self, step):
+    def _add_unit(self, step: int, direction: Direction) -> None:
         """Give the pending direction to a new unit of every layer, in balanced form."""
         unit = self._units
         weight = self.method.epsilon ** (1 / self.method.depth)
         layers = layout.layers(self.wide, self.widths)
-        layers[0][unit] = weight * self.direction.right
+        layers[0][unit] = weight * direction.right
         for layer in layers[1:-1]:
             layer[unit, unit] = weight
-        layers[-1][:, unit] = weight * self.direction.left
-        self.phases.append(Phase(step, -1, unit + 1, *map(float, self.direction.numbers)))
-        self._second = self.direction.second
+        layers[-1][:, unit] = weight * direction.left
+        slope, next_slope, residual = map(float, direction.numbers)
+        self.phases.append(Phase(step, -1, unit + 1, slope, next_slope, residual))
+        self._second = direction.second
         self.direction = None
         before = self.inner
         self._begin(unit + 1)
         self.inner.count_on(before)
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         if self.direction is not None:
             self._before_unit = self.state()
-            self._add_unit(step)
+            self._add_unit(step, self.direction)
         self.inner.budget = self.budget
         code = self.inner.step(losses, step - self.phases[-1].start)
         if not (code == status.PAUSED and np.isnan(losses[0])):
             self._before_unit = None
         return code
 
-    def why_stuck(self, step):
+    def why_stuck(self, step: int) -> str:
         return self.inner.why_stuck(step - self.phases[-1].start)
 
-    def expand(self):
+    def expand(self) -> None:
         self.inner.expand()
         wide = layout.layers(self.wide, self.widths)
         for layer, small in zip(wide, layout.layers(self.small, self.small_widths), strict=True):
             layer[: small.shape[0], : small.shape[1]] = small
         self.params[:] = self.wide
 
-    def most_steps(self, step):
+    def most_steps(self, step: int) -> int:
         return self.method.check_every - step % self.method.check_every
 
-    def ends_stage(self, step):
+    def ends_stage(self, step: int) -> bool:
         """Whether a phase is over; then the next direction waits, or there is none."""
         if step % self.method.check_every:
             return False
@@ -240,18 +243,18 @@ class GreedyStepper(Stepper):
         rank = int((values > RANK_LEVEL * values[0]).sum())
         self.phases[-1] = phase._replace(end=step, rank=rank, loss=float(loss), gradient=float(norm))
         self.direction = self._leading(product, self._second)
-        self._conclude()
+        self._conclude(self.direction)
         return True
 
-    def _trained(self, phase):
+    def _trained(self, phase: Phase) -> bool:
         """Whether the newest unit is: ‖∂L/∂w‖ / ‖w‖^{N−1} of its row w of the first layer was the slope at first."""
         rows = (layout.layers(flat, self.small_widths)[0][-1] for flat in (self._gradient, self.small))
         slope, weight = (np.linalg.norm(row) for row in rows)
         return slope <= 0.5 * phase.slope * weight ** (self.method.depth - 1)
 
-    def _conclude(self):
+    def _conclude(self, direction: Direction) -> None:
         """Say so when the direction that waits does not count, or has no place."""
-        slope = self.direction.numbers[0]
+        slope = direction.numbers[0]
         limit = self.method.cutoff * self.steepest
         learnt = f"{self._units} direction{'s' if self._units > 1 else ''}"
         if slope <= limit:
@@ -261,7 +264,7 @@ class GreedyStepper(Stepper):
         elif self._units == min(self.widths[1:-1]):
             self.ending = f"{learnt} were learnt, as many as max_rank allows"
 
-    def state(self):
+    def state(self) -> Arrays:
         """Phases, the direction that waits, where to look for the next one, the state of the phase's own stepper.
 
         Until the first step of a phase is made, the layers are without its unit: so is the state.
@@ -276,7 +279,7 @@ class GreedyStepper(Stepper):
         inner = {f"inner_{name}": value for name, value in self.inner.state().items()}
         return {"phases": as_rows(self.phases), **vectors, **inner}
 
-    def restore(self, params, state):
+    def restore(self, params: np.ndarray, state: Arrays) -> None:
         self.params[:] = params
         self.wide[:] = params
         self._before_unit = None
@@ -284,20 +287,20 @@ class GreedyStepper(Stepper):
         self.ending = None
         self._second = state["second"]
         waits = "left" in state
-        self.direction = Direction(*(state[name] for name in Direction._fields)) if waits else None
+        self.direction = Direction._make(state[name] for name in Direction._fields) if waits else None
         self._begin(max(self._units, 1))
         inner = {name.removeprefix("inner_"): value for name, value in state.items() if name.startswith("inner_")}
         self.inner.restore(self.small, inner)
-        if self.phases and waits:
-            self._conclude()
+        if self.phases and self.direction is not None:
+            self._conclude(self.direction)
 
-    def quantities(self, every):
+    def quantities(self, every: int) -> list[Quantity]:
         return [Quantity("greedy/units", (), "i4", every), *self.inner.quantities(every)]
 
-    def values(self):
+    def values(self) -> list[Any]:
         return [self._units, *self.inner.values()]
 
 
 @stepper_of.register
-def _(method: GLRL, problem, network, execution=DEFAULT):
+def _(method: GLRL, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
     return GreedyStepper(problem, network, method, execution)

@@ -1,10 +1,15 @@
 """Training of the linearised network, by the tangent kernel K of its initialization: W ← W − η K(∂L/∂W)."""
 
+from typing import Any
+
 import numpy as np
 
 from lrbias.errors import require
 from lrbias.methods import Linearized
-from lrbias.steppers._stepper import DEFAULT, Stepper, stepper_of
+from lrbias.network import Network
+from lrbias.problems import Problem
+from lrbias.steppers._stepper import DEFAULT, Execution, Stepper, stepper_of
+from lrbias.storage import Arrays
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
@@ -15,17 +20,17 @@ class LinearizedStepper(Stepper):
     A checkpoint holds that network, from which the factors of the kernel are made again with the same bits.
     """
 
-    def __init__(self, problem, network, method):
+    def __init__(self, problem: Problem, network: Network, method: Linearized) -> None:
         self.params = network.params
         self.widths = network.widths
         self._method = method
         self._goal = problem.objective(self.params.dtype)
-        self._origin = {}
+        self._origin: Arrays = {}
 
-    def init(self, network):
+    def init(self, network: Network) -> None:
         self._take({"origin_params": network.params, "origin_widths": network.widths, "origin_scale": network.scale})
 
-    def _take(self, origin):
+    def _take(self, origin: dict[str, Any]) -> None:
         self._origin = {name: np.asarray(value) for name, value in origin.items()}
         params = self._origin["origin_params"]
         dtype = self.params.dtype
@@ -37,20 +42,20 @@ class LinearizedStepper(Stepper):
         cpu.ntk_factors(params, widths, self._left, self._right, self._work)
         self._left *= dtype.type(self._origin["origin_scale"] ** 2)
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         rates = self._method.rates(step, losses.size).astype(losses.dtype)
         factors = self._left, self._right
         return cpu.tangent_gd_steps(self.params, factors, self._goal, rates, losses, self._work)
 
-    def state(self):
+    def state(self) -> Arrays:
         return self._origin
 
-    def restore(self, params, state):
+    def restore(self, params: np.ndarray, state: Arrays) -> None:
         self.params[:] = params
         self._take(state)
 
 
 @stepper_of.register
-def _(method: Linearized, problem, network, execution=DEFAULT):
+def _(method: Linearized, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
     require(not execution.device.apart, "device", execution.device.name, "cpu for a linearised network")
     return LinearizedStepper(problem, network, method)

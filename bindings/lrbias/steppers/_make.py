@@ -2,15 +2,17 @@
 
 import numpy as np
 
+from lrbias.methods import Method
 from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.steppers._chunks import Chunks
 from lrbias.steppers._reduction import exact_reduction
-from lrbias.steppers._stepper import DEFAULT, stepper_of
+from lrbias.steppers._stepper import DEFAULT, Execution, Stepper, stepper_of
 from lrcore import layout
 from lrcore.status import DIVERGED
 
 
-def make_stepper(method, problem, network, execution=DEFAULT):
+def make_stepper(method: Method, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
     """The Stepper of a run from `network`, which stays as it is."""
     own = Network(layout.aligned_copy(network.params, network.dtype), network.widths, scale=network.scale)
     short = None
@@ -19,7 +21,7 @@ def make_stepper(method, problem, network, execution=DEFAULT):
     return short or stepper_of(method, problem, own, execution)
 
 
-def replay(stepper, first, last):
+def replay(stepper: Stepper, first: int, last: int) -> None:
     """Steps `first` … `last` − 1 again, of which nothing is recorded."""
     chunks = Chunks(stepper)
     step = first

@@ -15,14 +15,18 @@ learnt. The reduction never leaves it. So the two agree up to rounding as long a
 The bases come from LAPACK, so the bits of these runs are those of one machine.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from lrbias.devices import CPU
-from lrbias.problems import Factorization
+from lrbias.devices import CPU, Device
+from lrbias.methods import Method
+from lrbias.network import Network
+from lrbias.problems import Factorization, Problem
 from lrbias.steppers._stepper import Stepper
 from lrbias.steppers._steps import chain_steps, steps_of
+from lrbias.storage import Arrays
 from lrcore import layout
 from lrcore.status import DIVERGED, OK
 
@@ -30,7 +34,7 @@ TOLERANCE = 1e-13  # of the largest entry: how exactly the structure has to be t
 RANK_TOLERANCE = 1e-10  # of directions that Û and V̂ share
 
 
-def exact_reduction(method, problem, network, device=CPU):
+def exact_reduction(method: Method, problem: Problem, network: Network, device: Device = CPU) -> Stepper | None:
     """The exact reduction of this training, a Stepper; None where there is none (or it would not be shorter)."""
     if not (method.is_plain_on(problem) and method.fixed):
         return None
@@ -45,15 +49,15 @@ class ReducedStepper(Stepper):
 
     machine = True
 
-    def __init__(self, network, numbers):
+    def __init__(self, network: Network, numbers: np.ndarray) -> None:
         self.params = network.params
         self.widths = network.widths
         self.numbers = numbers
 
-    def state(self):
+    def state(self) -> Arrays:
         return {"state": self.numbers}
 
-    def restore(self, params, state):
+    def restore(self, params: np.ndarray, state: Arrays) -> None:
         self.params[:] = params
         self.numbers[:] = state["state"]
 
@@ -63,13 +67,15 @@ class DiagonalStepper(ReducedStepper):
 
     reduced = "diagonal"
 
-    def __init__(self, network, vectors, numbers, chains):
+    def __init__(
+        self, network: Network, vectors: np.ndarray, numbers: np.ndarray, chains: Callable[[np.ndarray], int]
+    ) -> None:
         super().__init__(network, numbers)
         self.vectors = vectors
         self._chains = chains
 
     @classmethod
-    def of(cls, method, problem, network, device):
+    def of(cls, method: Method, problem: Problem, network: Network, device: Device) -> Self | None:
         if not problem.symmetric:
             return None
         values, vectors = problem.eigen
@@ -81,10 +87,10 @@ class DiagonalStepper(ReducedStepper):
         numbers = _padded(numbers)
         return cls(network, vectors, numbers, _chains(method, numbers, values, np.ones(len(values)), device))
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         return self._chains(losses)
 
-    def expand(self):
+    def expand(self) -> None:
         for row, layer in zip(self.numbers, layout.layers(self.params, self.widths), strict=True):
             layer[:] = (self.vectors * row[: len(self.vectors)]) @ self.vectors.T
 
@@ -92,8 +98,8 @@ class DiagonalStepper(ReducedStepper):
 class _Basis(NamedTuple):
     """bases: B_0 … B_N; rotations: Q_1 … Q_N."""
 
-    bases: list
-    rotations: list
+    bases: list[np.ndarray]
+    rotations: list[np.ndarray]
 
 
 class CompressedStepper(ReducedStepper):
@@ -101,7 +107,9 @@ class CompressedStepper(ReducedStepper):
 
     reduced = "compressed"
 
-    def __init__(self, method, network, basis, target, numbers, device):
+    def __init__(
+        self, method: Method, network: Network, basis: _Basis, target: np.ndarray, numbers: np.ndarray, device: Device
+    ) -> None:
         super().__init__(network, numbers)
         self.bases = basis.bases
         self._rotations = basis.rotations
@@ -111,13 +119,13 @@ class CompressedStepper(ReducedStepper):
         self._small_widths = layout.as_widths(small)
         self._small = numbers[: layout.size(self._small_widths)]
         self._outside = numbers[layout.size(self._small_widths) :].reshape(depth, -1)
-        self._inside = steps_of(method, Factorization(target), small, np.float64, device=device)
+        self._inside = steps_of(method, Factorization(target), small, np.dtype(np.float64), device=device)
         weights = np.array([float(size - inner)])
         self._around = _chains(method, self._outside, np.zeros(1), weights, device)
         self._losses = np.empty(0)
 
     @classmethod
-    def of(cls, method, problem, network, device):
+    def of(cls, method: Method, problem: Problem, network: Network, device: Device) -> Self | None:
         layers = network.layers
         size = network.widths[0]
         scales = [np.linalg.norm(layer) / np.sqrt(size) for layer in layers]
@@ -146,7 +154,7 @@ class CompressedStepper(ReducedStepper):
         numbers = np.concatenate([params, around.ravel()])
         return cls(method, network, _Basis(bases, rotations), target, numbers, device)
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         """Both parts, and the sum of their losses; the losses before the one that is not finite count."""
         if self._losses.size < losses.size:
             self._losses = np.empty(losses.size)
@@ -155,7 +163,7 @@ class CompressedStepper(ReducedStepper):
         losses += around
         return OK if codes == (OK, OK) else DIVERGED
 
-    def expand(self):
+    def expand(self) -> None:
         """W_i = B_i w_i B_{i−1}ᵀ + ρ_i (Q_i − B_i B_{i−1}ᵀ)."""
         small = layout.layers(self._small, self._small_widths)
         whole = layout.layers(self.params, self.widths)
@@ -166,7 +174,7 @@ class CompressedStepper(ReducedStepper):
             layer[:] = above @ (small[i] - scale * np.eye(len(small[i]))) @ below.T + scale * self._rotations[i]
 
 
-def _padded(array):
+def _padded(array: np.ndarray) -> np.ndarray:
     """A copy in which the last axis is filled up with zeros to whole vectors."""
     lanes = layout.lanes(np.float64)
     copy = layout.aligned((*array.shape[:-1], -(-array.shape[-1] // lanes) * lanes), np.float64)
@@ -175,6 +183,8 @@ def _padded(array):
     return copy
 
 
-def _chains(method, modes, target, weights, device):
+def _chains(
+    method: Method, modes: np.ndarray, target: np.ndarray, weights: np.ndarray, device: Device
+) -> Callable[[np.ndarray], int]:
     """steps(losses) -> status for independent chains, changing `modes` (N, n: whole vectors) in place."""
     return chain_steps(method, modes, _padded(target), _padded(weights), device)

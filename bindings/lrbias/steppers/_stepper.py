@@ -4,18 +4,20 @@ A method is a frozen setting; `stepper_of` finds the Stepper that makes its step
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lrbias.devices import CPU, Device
+from lrbias.methods import Method
+from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.steppers._steps import steps_of
-from lrbias.storage import Quantity
+from lrbias.storage import Arrays, Quantity
 from lrcore import adaptive, status
 
 ENDLESS = 1 << 62
-
-Arrays = dict[str, np.ndarray]
 
 
 class Execution(NamedTuple):
@@ -113,18 +115,18 @@ class Stepper:
 class LayerStepper(Stepper):
     """All layers, step by step, in the vector `params` itself."""
 
-    def __init__(self, network, steps):
+    def __init__(self, network: Network, steps: Callable[..., int]) -> None:
         self.params = network.params
         self.widths = network.widths
         self._steps = steps
 
-    def step(self, losses, step):
+    def step(self, losses: np.ndarray, step: int) -> int:
         return self._steps(self.params, losses, step)
 
-    def restore(self, params, state):
+    def restore(self, params: np.ndarray, state: Arrays) -> None:
         self.params[:] = params
 
-    def drawn_loss(self, step):
+    def drawn_loss(self, step: int) -> float:
         loss = np.empty(1, self.params.dtype)
         self._steps(self.params.copy(), loss, step)
         return loss[0]
@@ -134,7 +136,7 @@ DEFAULT = Execution()
 
 
 @functools.singledispatch
-def stepper_of(method, problem, network, execution=DEFAULT):
+def stepper_of(method: Method, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
     """The Stepper of a run by `method` from `network`, whose `params` it may change in place.
 
     A method with steps of its own registers what makes them: `@stepper_of.register` for its class.

@@ -6,25 +6,39 @@ somebody else registers its own: `@steps_of.register` for its class.
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from lrbias.devices import CPU
-from lrbias.methods import GD, SGD, GradientFlow
+from lrbias.devices import CPU, Device
+from lrbias.methods import GD, SGD, GradientFlow, Method
+from lrbias.problems import Problem
 from lrbias.system import together
 from lrcore import layout
 from lrcore.objective import BatchRates, Entries, Sampling
 from lrcore.tableau import TABLEAUS
 
+Steps = Callable[..., int]  # steps(params, losses, step=0) -> status
+
 
 @functools.singledispatch
-def steps_of(method, problem, widths, dtype, threads=1, device=CPU):
+def steps_of(
+    method: Method,
+    problem: Problem,
+    widths: Sequence[int],
+    dtype: np.dtype[Any],
+    threads: int = 1,
+    device: Device = CPU,
+) -> Steps:
     """steps(params, losses, step=0) -> status of a method on whole layers."""
     raise NotImplementedError(f"{type(method).__name__} makes no steps on whole layers")
 
 
 @steps_of.register
-def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
+def _(
+    method: GD, problem: Problem, widths: Sequence[int], dtype: np.dtype[Any], threads: int = 1, device: Device = CPU
+) -> Steps:
     kernels = device.kernels
     widths = layout.as_widths(widths)
     works = device.workspace.thread_workspaces(widths, dtype, 0, threads)
@@ -36,7 +50,7 @@ def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
         )
     goal = device.constant(problem.objective(dtype))
 
-    def steps(params, losses, step, work):
+    def steps(params: np.ndarray, losses: np.ndarray, step: int, work: Any) -> int:
         rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
         return kernels.objective_gd_steps(params, widths, goal, rates, ridges, losses, work)
 
@@ -44,7 +58,14 @@ def _(method: GD, problem, widths, dtype, threads=1, device=CPU):
 
 
 @steps_of.register
-def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
+def _(
+    method: GradientFlow,
+    problem: Problem,
+    widths: Sequence[int],
+    dtype: np.dtype[Any],
+    threads: int = 1,
+    device: Device = CPU,
+) -> Steps:
     kernels = device.kernels
     tableau = TABLEAUS[method.scheme]
     widths = layout.as_widths(widths)
@@ -53,7 +74,7 @@ def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
     works = device.workspace.thread_workspaces(widths, dtype, tableau.stages, threads)
     if method.is_plain_on(problem):
         made = kernels.rk_steps
-        numbers = (dt, a_and_b)
+        numbers: tuple[Any, ...] = (dt, a_and_b)
         goal = layout.aligned_copy(problem.target, dtype)
     else:
         made = kernels.objective_rk_steps
@@ -64,7 +85,9 @@ def _(method: GradientFlow, problem, widths, dtype, threads=1, device=CPU):
 
 
 @steps_of.register
-def _(method: SGD, problem, widths, dtype, threads=1, device=CPU):
+def _(
+    method: SGD, problem: Problem, widths: Sequence[int], dtype: np.dtype[Any], threads: int = 1, device: Device = CPU
+) -> Steps:
     """One thread makes all steps."""
     made = device.kernels.sgd_steps
     entries = problem.entries(dtype)
@@ -74,7 +97,7 @@ def _(method: SGD, problem, widths, dtype, threads=1, device=CPU):
     entries = device.constant(entries)
     seed = np.uint64(method.sampling_seed)
 
-    def steps(params, losses, step=0):
+    def steps(params: np.ndarray, losses: np.ndarray, step: int = 0) -> int:
         rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
         sampling = Sampling(seed, step, method.batch, method.replacement)
         return made(params, widths, entries, rates, ridges, sampling, losses, work)
@@ -83,13 +106,17 @@ def _(method: SGD, problem, widths, dtype, threads=1, device=CPU):
 
 
 @functools.singledispatch
-def chain_steps(method, modes, target, weights, device=CPU):
+def chain_steps(
+    method: Method, modes: np.ndarray, target: np.ndarray, weights: np.ndarray, device: Device = CPU
+) -> Callable[[np.ndarray], int]:
     """steps(losses) -> status for independent chains of numbers, changing `modes` (see `lrcore.cpu.diagonal`)."""
     raise NotImplementedError(f"{type(method).__name__} makes no steps on chains of numbers")
 
 
 @chain_steps.register
-def _(method: GD, modes, target, weights, device=CPU):
+def _(
+    method: GD, modes: np.ndarray, target: np.ndarray, weights: np.ndarray, device: Device = CPU
+) -> Callable[[np.ndarray], int]:
     made = device.kernels.diagonal_gd_steps
     work = device.workspace.allocate_diagonal(*modes.shape)
     target, weights = device.constant(target), device.constant(weights)
@@ -97,7 +124,9 @@ def _(method: GD, modes, target, weights, device=CPU):
 
 
 @chain_steps.register
-def _(method: GradientFlow, modes, target, weights, device=CPU):
+def _(
+    method: GradientFlow, modes: np.ndarray, target: np.ndarray, weights: np.ndarray, device: Device = CPU
+) -> Callable[[np.ndarray], int]:
     made = device.kernels.diagonal_rk_steps
     tableau = TABLEAUS[method.scheme]
     work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
@@ -107,7 +136,9 @@ def _(method: GradientFlow, modes, target, weights, device=CPU):
     return lambda losses: made(modes, target, weights, method.dt, a_and_b, losses, work)
 
 
-def batch_steps(methods, targets, widths, dtype, device=CPU):
+def batch_steps(
+    methods: Sequence[Any], targets: np.ndarray, widths: Sequence[int], dtype: np.dtype[Any], device: Device = CPU
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """steps(params, losses, statuses) for many runs, a method for each; arrays as `layout.to_lanes` makes them.
 
     All methods are GD, or GradientFlow with the same scheme.
@@ -116,7 +147,9 @@ def batch_steps(methods, targets, widths, dtype, device=CPU):
     return made(methods, targets, widths, dtype, device)
 
 
-def _batch_of_gd(methods, targets, widths, dtype, device):
+def _batch_of_gd(
+    methods: Sequence[Any], targets: np.ndarray, widths: Sequence[int], dtype: np.dtype[Any], device: Device
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     made = device.kernels.batch_gd_steps
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype)
@@ -125,7 +158,9 @@ def _batch_of_gd(methods, targets, widths, dtype, device):
     return lambda params, losses, statuses: made(params, widths, targets, lr, losses, statuses, work)
 
 
-def _batch_of_flows(methods, targets, widths, dtype, device):
+def _batch_of_flows(
+    methods: Sequence[Any], targets: np.ndarray, widths: Sequence[int], dtype: np.dtype[Any], device: Device
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     made = device.kernels.batch_rk_steps
     tableau = TABLEAUS[methods[0].scheme]
     widths = layout.as_widths(widths)
@@ -136,7 +171,13 @@ def _batch_of_flows(methods, targets, widths, dtype, device):
     return lambda params, losses, statuses: made(params, widths, targets, dt, a_and_b, losses, statuses, work)
 
 
-def many_steps(methods, problems, widths, dtype, device=CPU):
+def many_steps(
+    methods: Sequence[Any],
+    problems: Sequence[Problem],
+    widths: Sequence[int],
+    dtype: np.dtype[Any],
+    device: Device = CPU,
+) -> Callable[[np.ndarray, int, np.ndarray, int], np.ndarray]:
     """steps(params, count, statuses, step) -> mean losses, for many runs of SGD with a method and a problem each.
 
     params (blocks, P, lanes), as `layout.to_lanes` makes it; statuses (blocks, lanes), read and written; losses
@@ -148,17 +189,17 @@ def many_steps(methods, problems, widths, dtype, device=CPU):
     own = {id(problem): problem.entries(dtype) for problem in problems}
     every = [own[id(problem)] for problem in problems]
     first.check_batch(every[0])
-    blocked = [
+    rows, columns, values = (
         layout.to_lanes(np.stack([getattr(entries, name) for entries in every]).astype(kind), lanes)
         for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", dtype))
-    ]
+    )
     made = device.kernels.batch_sgd_steps
-    entries = device.constant(Entries(*blocked, every[0].weight))
+    entries = device.constant(Entries(rows, columns, values, every[0].weight))
     lr, ridge = (_in_lanes([getattr(m, key) for m in methods], dtype) for key in ("lr", "ridge"))
     seeds = layout.to_lanes(np.array([m.sampling_seed for m in methods], np.uint64), lanes)
     work = device.workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)
 
-    def steps(params, count, statuses, step):
+    def steps(params: np.ndarray, count: int, statuses: np.ndarray, step: int) -> np.ndarray:
         losses = np.empty(statuses.shape, dtype)
         rates = BatchRates(lr, ridge, first.factors(step, count, dtype))
         sampling = Sampling(seeds, step, first.batch, first.replacement)
@@ -168,5 +209,5 @@ def many_steps(methods, problems, widths, dtype, device=CPU):
     return steps
 
 
-def _in_lanes(numbers, dtype):
+def _in_lanes(numbers: Sequence[float], dtype: np.dtype[Any]) -> np.ndarray:
     return layout.to_lanes(np.array(numbers, dtype), layout.lanes(dtype))

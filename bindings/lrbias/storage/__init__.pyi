@@ -24,6 +24,7 @@ from ._log import Log as Log
 from ._log import committed as committed
 from ._log import losses_quantity as losses_quantity
 from ._memory import MemoryStorage as MemoryStorage
+from ._protocol import Arrays as Arrays
 from ._protocol import LoopStorage as LoopStorage
 from ._protocol import RunSource as RunSource
 from ._protocol import RunStorage as RunStorage

@@ -19,7 +19,9 @@ import functools
 import hashlib
 import json
 import os
+from os import PathLike
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +30,7 @@ from lrbias.errors import InvalidInput, StoreError
 from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
 from lrbias.storage._format import progress_document, read_json
 from lrbias.storage._log import LOSSES
+from lrbias.storage._protocol import Arrays
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout
 
@@ -38,10 +41,10 @@ WHAT = "batch"
 PLACE = ("device", "threads", "target", "network", "observed", "inputs", "outputs")
 
 
-def columns_of(quantities):
+def columns_of(quantities: dict[str, Any]) -> tuple[dict[str, slice], dict[int, int]]:
     """({name: its columns}, {interval: number of columns}) of {name: {interval, shape, …}}, without the losses."""
     columns = {}
-    widths = {}
+    widths: dict[int, int] = {}
     for name, quantity in quantities.items():
         if name != LOSSES:
             first = widths.get(quantity["interval"], 0)
@@ -51,24 +54,24 @@ def columns_of(quantities):
     return columns, widths
 
 
-def batch_owner(settings):
+def batch_owner(settings: dict[str, dict[str, Any]]) -> str:
     """Whose a batch of the runs {name: settings} is."""
     kept = {name: {key: own[key] for key in own if key not in PLACE} for name, own in settings.items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def owner_in(document, number):
+def owner_in(document: dict[str, Any], number: str) -> str:
     """Whose batch `number` of the sweep is that sweep.json describes."""
     return batch_owner({name: document["runs"][name] for name in document["batches"][number]})
 
 
-def write_batch(path, document, arrays, owner):
+def write_batch(path: Path, document: dict[str, Any], arrays: Arrays, owner: str) -> None:
     """Replace the batch at `path`."""
     text = np.array(json.dumps({**document, "format": FORMAT}))
     write_file(path, pack({"document": text, **arrays}, owner, WHAT))
 
 
-def read_batch(path, owner=None):
+def read_batch(path: Path, owner: str | None = None) -> "Batch":
     """The Batch at `path` as it is now; StoreError when it is damaged, or not that of `owner` (None: of whomever).
 
     The last one that was read stays in memory.
@@ -86,7 +89,7 @@ def read_batch(path, owner=None):
 
 
 @functools.lru_cache(maxsize=1)
-def _read(path, owner, now):
+def _read(path: Path, owner: str | None, now: tuple[int, int, int]) -> "Batch":
     return Batch(path, read_bytes(path), owner)
 
 
@@ -115,7 +118,7 @@ class _BatchDocument(BaseModel):
 class Batch:
     """What a batch file holds, all of it verified: `document`, and arrays by their names."""
 
-    def __init__(self, path, data, owner):
+    def __init__(self, path: Path, data: bytes, owner: str | None) -> None:
         self.path = path
         self._arrays = unpack(data)
         self.document = _parsed(self._arrays)
@@ -128,7 +131,7 @@ class Batch:
             self.intervals = [int(name[len(ROWS) :]) for name in self._arrays if name.startswith(ROWS)]
             self._check()
 
-    def _check(self):
+    def _check(self) -> None:
         """Damaged unless the arrays have the shapes that the document says."""
         arrays = self._arrays
         document = self.document
@@ -151,11 +154,11 @@ class Batch:
         if len(self.index) != runs or max(places) >= len(document["layouts"]) or document["step"] > steps:
             raise Damaged("its document contradicts itself")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
 
 
-def _parsed(arrays):
+def _parsed(arrays: Arrays) -> dict[str, Any]:
     """The document of a batch; Damaged unless it is one."""
     text = expect(arrays, "document", (), arrays["document"].dtype if "document" in arrays else "U1")
     try:
@@ -166,7 +169,7 @@ def _parsed(arrays):
     return document
 
 
-def find_batched(path):
+def find_batched(path: str | PathLike[str]) -> "MemberFolder | None":
     """The MemberFolder for the path SWEEP/runs/NAME of a run that a sweep keeps in a batch, or None."""
     path = as_path("path", path)
     sweep = path.parent.parent
@@ -179,31 +182,49 @@ def find_batched(path):
     return None
 
 
-def batch_path(sweep, number):
+def batch_path(sweep: Path, number: str) -> Path:
     return Path(sweep) / "batches" / f"{number}.npz"
 
 
-def member_at(sweep, number, name, owner):
+def member_at(sweep: Path, number: str, name: str, owner: str) -> "MemberFolder | None":
     """The MemberFolder of a run in batch `number`, or None where that has no such run."""
     file = batch_path(sweep, number)
     return MemberFolder(file, Path(sweep) / "runs" / name, owner) if name in read_batch(file, owner).index else None
 
 
-class Member:
-    """One run of a batch, read from what holds the batch: `_batch`, a Batch or a BatchWriter."""
+class Members(Protocol):
+    """What holds the runs of a batch: a Batch, or a BatchWriter. index: the place of each by its name."""
 
-    def __init__(self, path):
+    index: dict[str, int]
+    intervals: list[int]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the file says of its runs."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """An array of the file."""
+
+
+class Member:
+    """One run of a batch, read from what holds the batch."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
-    def _place(self):
+    def _batch(self) -> Members:
+        raise NotImplementedError
+
+    @property
+    def _place(self) -> int:
         return self._batch.index[self.path.name]
 
     @property
-    def _member(self):
+    def _member(self) -> dict[str, Any]:
         return self._batch.document["members"][self._place]
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         document = self._batch.document
         member = self._member
         return {
@@ -215,10 +236,10 @@ class Member:
             "made_with": document["made_with"],
         }
 
-    def data(self):
+    def data(self) -> tuple[Any, ...]:
         return self._batch["targets"][self._place], {}
 
-    def progress(self):
+    def progress(self) -> dict[str, Any]:
         document = self._batch.document
         member = self._member
         elapsed = document["elapsed"] / len(document["members"])
@@ -228,15 +249,15 @@ class Member:
         return progress_document(*progress, intervals, elapsed)
 
     @property
-    def _quantities(self):
+    def _quantities(self) -> dict[str, Any]:
         return self._batch.document["layouts"][self._member["layout"]]
 
-    def read(self, name, start, stop):
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
         quantity = self._quantities[name]
         rows = self._rows_of(name)[start : max(start, stop)]
         return rows.reshape(len(rows), *quantity["shape"]).astype(quantity["dtype"])
 
-    def _rows_of(self, name):
+    def _rows_of(self, name: str) -> np.ndarray:
         """The part of an array of the batch that has the rows of a quantity: a view."""
         if name == LOSSES:
             return self._batch[LOSSES][self._place]
@@ -244,25 +265,25 @@ class Member:
         columns = columns_of(quantities)[0][name]
         return self._batch[f"{ROWS}{quantities[name]['interval']}"][self._place, :, columns]
 
-    def checkpoint_steps(self):
+    def checkpoint_steps(self) -> list[int]:
         """A run that diverged has those from before that."""
         member = self._member
         steps = self._batch["checkpoint_steps"].tolist()
         diverged = member["status"] == "diverged"
         return [step for step in steps if step < member["step"] or (step == member["step"] and not diverged)]
 
-    def checkpoint(self, step):
+    def checkpoint(self, step: int) -> np.ndarray:
         place = self._batch["checkpoint_steps"].tolist().index(step)
         return self._batch["checkpoints"][place, self._place].copy()
 
-    def checkpoint_arrays(self, step):
+    def checkpoint_arrays(self, step: int) -> Arrays:
         return {"params": self.checkpoint(step)}
 
-    def rows_at_once(self, name):
+    def rows_at_once(self, name: str) -> int:
         """All of them: the file is read, and verified, as a whole."""
         return self._batch.document["steps"] + 1
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """None: a file that was read is intact."""
         return []
 
@@ -270,17 +291,17 @@ class Member:
 class MemberFolder(Member):
     """One run of a batch file, with the methods for reading that a run directory has."""
 
-    def __init__(self, file, path, owner):
+    def __init__(self, file: Path, path: Path, owner: str) -> None:
         super().__init__(path)
         self._file = file
         self._owner = owner
 
     @property
-    def _batch(self):
+    def _batch(self) -> Batch:
         return read_batch(self._file, self._owner)
 
 
-def refuse_writing(path):
+def refuse_writing(path: str | PathLike[str]) -> None:
     """InvalidInput for a run that is kept in a batch: it has no directory to be continued in."""
     if find_batched(path) is not None:
         raise InvalidInput(

@@ -1,5 +1,6 @@
 """A batch in progress: what its runs have recorded so far, in memory, and the file that is replaced by all of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from lrbias.errors import StoreError
 from lrbias.storage._batch import ROWS, Member, columns_of, read_batch, write_batch
 from lrbias.storage._log import LOSSES
+from lrbias.storage._protocol import Arrays
 
 TRAINING = "training goes on, or was killed"
 GOES_ON = ("running", "interrupted")
@@ -18,7 +20,7 @@ class Entry(NamedTuple):
 
     name: str
     settings: dict[str, Any]
-    quantities: dict[str, dict]
+    quantities: dict[str, dict[str, Any]]
     target: np.ndarray
 
 
@@ -30,13 +32,15 @@ class BatchWriter:
     facts      what else the document says: steps, widths, made_with
     """
 
-    def __init__(self, path, owner, entries, start, facts):
+    def __init__(
+        self, path: Path, owner: str, entries: Sequence[Entry], start: np.ndarray, facts: dict[str, Any]
+    ) -> None:
         self.path = Path(path)
         self._owner = owner
         self._facts = facts
         self._step = 0
         self._elapsed = 0.0
-        self._layouts = []
+        self._layouts: list[dict[str, Any]] = []
         self._checkpoints = {0: start}
         self._arrays = {LOSSES: np.full((len(entries), facts["steps"] + 1), np.nan, start.dtype)}
         self._arrays["params"] = start
@@ -48,7 +52,7 @@ class BatchWriter:
         self.members = [MemberWriter(self, self._described(entry)) for entry in entries]
         self.index = {member.path.name: place for place, member in enumerate(self.members)}
 
-    def _described(self, entry):
+    def _described(self, entry: Entry) -> dict[str, Any]:
         """What the document says of a run that begins."""
         if entry.quantities not in self._layouts:
             self._layouts.append(entry.quantities)
@@ -57,7 +61,7 @@ class BatchWriter:
         return {"name": entry.name, "settings": entry.settings, **reached, "layout": where}
 
     @property
-    def document(self):
+    def document(self) -> dict[str, Any]:
         listed = [member.described for member in self.members]
         return {
             "step": self._step,
@@ -67,12 +71,12 @@ class BatchWriter:
             "members": listed,
         }
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         if name == "checkpoint_steps":
             return np.array(list(self._checkpoints))
         return np.stack([*self._checkpoints.values()]) if name == "checkpoints" else self._arrays[name]
 
-    def restore(self):
+    def restore(self) -> int:
         """Go on with what the file holds; returns the step that it has reached, 0 where there is none."""
         if not self.path.is_file():
             return 0
@@ -90,18 +94,20 @@ class BatchWriter:
         self._checkpoints = dict(zip(steps, batch["checkpoints"], strict=True))
         return self._step
 
-    def progress(self):
+    def progress(self) -> dict[str, Any]:
         return {"step": self._step, "elapsed": self._elapsed}
 
-    def keep(self, step, params):
+    def keep(self, step: int, params: np.ndarray) -> None:
         """A checkpoint of all runs, unless there is one of that step."""
         self._checkpoints.setdefault(step, params)
 
-    def write_checkpoint(self, step, arrays, widths):
+    def write_checkpoint(self, step: int, arrays: Arrays, widths: Sequence[int]) -> None:
         """What all runs go on from; the last one stays."""
         self._arrays["params"] = arrays["params"]
 
-    def commit(self, step, checkpoint, status, detail, intervals, elapsed):
+    def commit(
+        self, step: int, checkpoint: int, status: str, detail: str, intervals: list[int], elapsed: float
+    ) -> None:
         """Replace the file by all that is known now; status and detail are those of the batch, its runs have theirs."""
         self._step = step
         self._elapsed = elapsed
@@ -109,11 +115,11 @@ class BatchWriter:
             self.keep(step, self._arrays["params"])
         self.save()
 
-    def save(self):
+    def save(self) -> None:
         kept = {name: self[name] for name in ("checkpoint_steps", "checkpoints")}
         write_batch(self.path, self.document, {**self._arrays, **kept}, self._owner)
 
-    def close(self):
+    def close(self) -> None:
         """Nothing: whoever made it has the lock."""
 
 
@@ -121,54 +127,60 @@ class MemberWriter(Member):
     """One run of a batch in progress: what is written goes into the arrays of the batch, and into its file with the
     next commit of that."""
 
-    def __init__(self, batch, described):
+    def __init__(self, batch: BatchWriter, described: dict[str, Any]) -> None:
         super().__init__(Path(described["name"]))
-        self._batch = batch
+        self._writer = batch
         self.described = described
 
     @property
-    def going(self):
+    def _batch(self) -> BatchWriter:
+        return self._writer
+
+    @property
+    def going(self) -> bool:
         """Whether the run goes on."""
         return self.described["status"] in ("new", "running")
 
-    def rows(self):
+    def rows(self) -> Arrays:
         """{quantity: its rows, flat}: views to write to."""
         return {name: self._rows_of(name) for name in self._quantities}
 
-    def write_block(self, name, index, block):
+    def write_block(self, name: str, index: int, block: np.ndarray) -> None:
         """Rows index · len(block) … of a quantity, as far as the run can have any."""
         self._write(name, index * len(block), block)
 
-    def write_tail(self, tails):
+    def write_tail(self, tails: dict[str, tuple[int, np.ndarray]]) -> None:
         """{name: (first row, rows)}."""
         for name, (first, rows) in tails.items():
             self._write(name, first, rows)
 
-    def _write(self, name, first, rows):
+    def _write(self, name: str, first: int, rows: np.ndarray) -> None:
         there = self._rows_of(name)[first : first + len(rows)]
         there[:] = rows[: len(there)].reshape(there.shape)
 
-    def write_checkpoint(self, step, arrays, widths):
+    def write_checkpoint(self, step: int, arrays: Arrays, widths: Sequence[int]) -> None:
         """Only the layers are kept: methods of a batch need nothing else."""
         checkpoints = self._batch._checkpoints
         if step not in checkpoints:
             checkpoints[step] = self._batch["params"].copy()
         checkpoints[step][self._place] = arrays["params"]
 
-    def commit(self, step, checkpoint, status, detail, intervals, elapsed):
+    def commit(
+        self, step: int, checkpoint: int, status: str, detail: str, intervals: list[int], elapsed: float
+    ) -> None:
         """In the batch's file an interrupted run is one that goes on."""
         running = status in GOES_ON
         self.described.update(
             status="running" if running else status, detail=TRAINING if running else detail, step=step
         )
 
-    def close(self):
+    def close(self) -> None:
         """Nothing: the batch goes on."""
 
 
-def _widths(entries):
+def _widths(entries: Sequence[Entry]) -> dict[int, int]:
     """{interval: columns that the widest of the runs has}."""
-    widths = {}
+    widths: dict[int, int] = {}
     for entry in entries:
         for interval, width in columns_of(entry.quantities)[1].items():
             widths[interval] = max(width, widths.get(interval, 0))

@@ -20,6 +20,10 @@ A directory comes into being by one rename, complete with its first checkpoint. 
 
 import os
 import zlib
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,26 +41,31 @@ from lrbias.storage._format import (
     chunk_rows,
     read_json,
 )
+from lrbias.storage._protocol import Arrays
+from lrbias.storage._quantity import Quantity
 from lrbias.system import Damaged, as_path, expect, parse_array, read_archive, read_bytes, unpack
+
+Tails = dict[str, tuple[int, np.ndarray]]  # (first row, rows) of each quantity
+Stamp = tuple[int, int, int]  # inode, time and size of a file
 
 
 class RunFolder:
     """Reading a run directory. Every call sees what is committed now; only what never changes is kept."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | PathLike[str]) -> None:
         self.path = as_path("path", path)
-        self._known = None
-        self._read_tail = None, {}
+        self._known: Facts | None = None
+        self._read_tail: tuple[Stamp | None, Tails] = None, {}
 
     @classmethod
-    def existing(cls, path):
+    def existing(cls, path: str | PathLike[str]) -> Self:
         """The run at `path`; InvalidInput when there is none."""
         folder = cls(path)
         accepted = "a run directory, as lrbias run and lb.train(store=…) write it"
         require((folder.path / "config.json").is_file(), "path", str(path), accepted)
         return folder
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         path = self.path / "config.json"
         config = read_json(path)
         if config.get("format") != FORMAT:
@@ -64,26 +73,26 @@ class RunFolder:
         return check_config(path, config)
 
     @property
-    def _facts(self):
+    def _facts(self) -> Facts:
         if self._known is None:
             self._known = Facts.of(self.config())
         return self._known
 
-    def progress(self):
+    def progress(self) -> dict[str, Any]:
         path = self.path / "progress.json"
         progress = check_progress(path, read_json(path))
         if progress.get("run") != self._facts.run:
             raise StoreError(f"{path} is damaged (it belongs to another run); restore it from a copy.")
         return progress
 
-    def data(self):
+    def data(self) -> tuple[Any, ...]:
         """What the loss is made of: (target, observed, mean, source), as `lrbias.problems.restore` takes it."""
         config = self.config()
         target = self._parsed("target.npy", parse_array, config)
         observed = self._parsed("observed.npz", unpack, config) if "observed_crc32" in config else {}
         return target, observed, config["settings"].get("mean", False), config["target_source"]
 
-    def _parsed(self, name, parse, config):
+    def _parsed(self, name: str, parse: Callable[[bytes], Any], config: dict[str, Any]) -> Any:
         """What `parse` makes of a file that never changes; StoreError unless the file is what was written."""
         path = self.path / name
         facts = config.get("files", {}).get(name, {})
@@ -98,20 +107,20 @@ class RunFolder:
         except Damaged as error:
             raise StoreError(f"{path} is damaged ({error}); restore it from a copy.") from None
 
-    def checkpoint_path(self, step):
+    def checkpoint_path(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.npz"
 
-    def checkpoint_steps(self):
+    def checkpoint_steps(self) -> list[int]:
         """Steps that have a checkpoint file, in order."""
         found = (CHECKPOINT.fullmatch(file.name) for file in (self.path / "checkpoints").glob("step-*.npz"))
         steps = (int(match[1]) for match in found if match)
         return sorted(step for step in steps if self.checkpoint_path(step).is_file())
 
-    def checkpoint(self, step):
+    def checkpoint(self, step: int) -> np.ndarray:
         """The flat parameter vector at `step`; StoreError when the file is missing or damaged."""
         return self.checkpoint_arrays(step)["params"]
 
-    def checkpoint_arrays(self, step):
+    def checkpoint_arrays(self, step: int) -> Arrays:
         """All arrays that `write_checkpoint` was given for `step`; StoreError as for `checkpoint`."""
         path = self.checkpoint_path(step)
         try:
@@ -125,7 +134,7 @@ class RunFolder:
         advice = f"resume from an earlier one with from_checkpoint={earlier}" if earlier is not None else "start again"
         raise StoreError(f"{path} {problem}; {advice} (rows are recomputed with the same bits).")
 
-    def _checked_checkpoint(self, path, step):
+    def _checked_checkpoint(self, path: Path, step: int) -> Arrays:
         facts = self._facts
         most = None
         if facts.widths:
@@ -141,7 +150,7 @@ class RunFolder:
                 raise Damaged(f"it is of a network with layers of {' → '.join(map(str, widths))} neurons")
         return arrays
 
-    def read(self, name, start, stop):
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows start … stop of a quantity; StoreError when some are missing or fail their checksum."""
         first, tail = self._tail(name)
         inner = slice(max(start, first) - first, max(stop - first, 0))
@@ -153,7 +162,7 @@ class RunFolder:
         parts = [part for part in parts if len(part)] or parts[:1]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def _tail(self, name):
+    def _tail(self, name: str) -> tuple[int, np.ndarray]:
         """(first row, rows) of a quantity's last chunk while it is not full; no rows once the run has ended."""
         path = self.path / "tail.npz"
         nothing = (0, np.empty(0))
@@ -167,36 +176,36 @@ class RunFolder:
             problem = f"is damaged ({error})"
         raise StoreError(f"{path} {problem}, and with it the last rows of {name}; {self._facts.again}.")
 
-    def _tails(self, path):
+    def _tails(self, path: Path) -> Tails:
         """{quantity: (first row, rows)} of the tail; the file is read once, however many quantities are asked for."""
         try:
-            now = os.stat(path)
+            stat = os.stat(path)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise Damaged(error.strerror) from None
-        now = now.st_ino, now.st_mtime_ns, now.st_size
+        now = stat.st_ino, stat.st_mtime_ns, stat.st_size
         if self._read_tail[0] != now:
             self._read_tail = now, self._parse_tail(path)
         return self._read_tail[1]
 
-    def _parse_tail(self, path):
+    def _parse_tail(self, path: Path) -> Tails:
         quantities = self._facts.quantities
-        tails = {}
+        tails: Tails = {}
         most = sum(zarr_log.most_bytes(quantity, chunk_rows(quantity)) for quantity in quantities.values())
         for key, rows in read_archive(path, self._facts.run, "tail", most).items():
-            first, _, name = key.partition(":")
-            if name not in quantities or not first.isdecimal() or not first.isascii():
+            number, _, name = key.partition(":")
+            if name not in quantities or not number.isdecimal() or not number.isascii():
                 raise Damaged(f"{key} is no quantity of this run")
             quantity = quantities[name]
-            first = int(first)
+            first = int(number)
             expect({key: rows}, key, (None, *quantity.shape), quantity.dtype)
             if first % chunk_rows(quantity) or len(rows) > chunk_rows(quantity):
                 raise Damaged(f"{key} does not begin a chunk")
             tails[name] = first, rows
         return tails
 
-    def _read_chunks(self, name, start, stop):
+    def _read_chunks(self, name: str, start: int, stop: int) -> np.ndarray:
         quantity = self._facts.quantities[name]
         count = max(0, stop - start)
         rows = chunk_rows(quantity)
@@ -211,7 +220,7 @@ class RunFolder:
             ]
         return found
 
-    def _chunk_path(self, quantity, index):
+    def _chunk_path(self, quantity: Quantity, index: int) -> Path:
         path = self.path / "log.zarr" / zarr_log.chunk_key(quantity, index)
         if not path.is_file():
             raise StoreError(
@@ -219,7 +228,7 @@ class RunFolder:
             ) from None
         return path
 
-    def _read_chunk(self, quantity, index, path):
+    def _read_chunk(self, quantity: Quantity, index: int, path: Path) -> np.ndarray:
         rows = chunk_rows(quantity)
         try:
             data = read_bytes(path, zarr_log.most_bytes(quantity, rows))
@@ -231,11 +240,11 @@ class RunFolder:
                 f"other quantities and chunks are intact; {self._facts.again}."
             ) from None
 
-    def rows_at_once(self, name):
+    def rows_at_once(self, name: str) -> int:
         """How many rows of a quantity lie in one file."""
         return chunk_rows(self._facts.quantities[name])
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """One sentence for each file that is damaged or missing, of those that hold neither rows nor a checkpoint."""
         config = self.config()
         found = []
@@ -252,13 +261,13 @@ class RunFolder:
                 found.append(f"{path} is damaged ({reason}); lrbias resume {self.path} writes it anew.")
         return found
 
-    def _descriptions(self):
+    def _descriptions(self) -> Iterator[tuple[Path, Callable[[bytes], Any]]]:
         """(path, what its bytes have to pass) of each zarr.json."""
         for name in zarr_log.group_names(self._facts.quantities.values()):
             yield self.path / "log.zarr" / name / "zarr.json", zarr_log.check_group
         for name, quantity in self._facts.quantities.items():
             yield self.path / "log.zarr" / name / "zarr.json", self._room_of(quantity)
 
-    def _room_of(self, quantity):
+    def _room_of(self, quantity: Quantity) -> Callable[[bytes], int]:
         """A function of the bytes of a zarr.json: for how many rows the array has room."""
         return lambda data: zarr_log.described_room(data, quantity, chunk_rows(quantity), self._facts.run)

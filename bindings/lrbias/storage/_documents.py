@@ -3,6 +3,7 @@
 A checksum finds damage; these types find a document that somebody wrote who is not lrbias.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -78,13 +79,13 @@ class _Progress(_Document):
     checkpoints: list[Whole] | None = None
 
 
-def check_config(path, config):
+def check_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """`config`, read from `path`; StoreError unless it describes a run."""
     kind = _ModelConfig if config.get("kind") == "model" else _NetworkConfig
     return _check(kind, path, config)
 
 
-def check_progress(path, progress):
+def check_progress(path: Path, progress: dict[str, Any]) -> dict[str, Any]:
     """`progress`, read from `path`; StoreError unless it says how far a run got."""
     found = _check(_Progress, path, progress)
     most = found["step"] + 1
@@ -93,7 +94,7 @@ def check_progress(path, progress):
     return found
 
 
-def _check(kind, path, document):
+def _check(kind: type[BaseModel], path: Path, document: dict[str, Any]) -> dict[str, Any]:
     try:
         kind.model_validate(document)
     except ValidationError as error:

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import zlib
-from typing import NamedTuple
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,14 +25,14 @@ MOST_KEPT = 1 << 30, 1000  # bytes of a checkpoint, at most: so many, and so man
 CHECKPOINT = re.compile(r"step-(\d{8,})\.npz")
 
 
-def write_json(path, document):
+def write_json(path: Path, document: dict[str, Any]) -> None:
     """A JSON object with a checksum of its other keys."""
     body = {key: document[key] for key in sorted(document)}
     body["crc32"] = _crc(body)
     write_file(path, (json.dumps(body, indent=1) + "\n").encode())
 
 
-def read_json(path):
+def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(path, MOST_JSON))
         stored = document.pop("crc32")
@@ -44,24 +46,24 @@ def read_json(path):
     return document
 
 
-def _crc(document):
+def _crc(document: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(document, sort_keys=True).encode())
 
 
-def chunk_rows(quantity):
+def chunk_rows(quantity: Quantity) -> int:
     """Rows of one chunk: at most 256 KiB, a power of two."""
     row_bytes = np.dtype(quantity.dtype).itemsize * int(np.prod(quantity.shape, dtype=np.int64))
     return min(MOST_CHUNK_ROWS, 1 << max(0, int(CHUNK_BYTES // max(row_bytes, 1)).bit_length() - 1))
 
 
-def capacity(quantity, steps):
+def capacity(quantity: Quantity, steps: int) -> int:
     """Rows of the preallocated array: whole chunks that hold every row of `steps` steps."""
     rows = steps // quantity.interval + 1
     chunk = chunk_rows(quantity)
     return -(-rows // chunk) * chunk
 
 
-def committed_rows(interval, step, status):
+def committed_rows(interval: int, step: int, status: str) -> int:
     """Rows that count at `step`. A run that diverged or failed keeps what it recorded before that step."""
     return (step - 1) // interval + 1 if status in ("diverged", "failed") else step // interval + 1
 
@@ -70,28 +72,30 @@ class Facts(NamedTuple):
     """What never changes of a run: its name, the quantities, and of a deep linear network the widths."""
 
     run: str | None
-    quantities: dict
-    widths: tuple | None
+    quantities: dict[str, Quantity]
+    widths: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, config):
+    def of(cls, config: dict[str, Any]) -> "Facts":
         listed = config["quantities"].items()
         quantities = {name: Quantity(name, tuple(q["shape"]), q["dtype"], q["interval"]) for name, q in listed}
         widths = tuple(config["widths"]) if "widths" in config else None
         return cls(config.get("run"), quantities, widths)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """How many numbers the layers have."""
         return layout.size(self.widths)
 
     @property
-    def again(self):
+    def again(self) -> str:
         """How rows that are lost can be made again."""
         return "start the run again to have them" if self.widths is None else "resume with from_checkpoint=0"
 
 
-def progress_document(step, checkpoint, status, detail, intervals, elapsed):
+def progress_document(
+    step: int, checkpoint: int, status: str, detail: str, intervals: list[int], elapsed: float
+) -> dict[str, Any]:
     """What progress.json says. A run whose status is "new" has no rows yet."""
     rows = {str(interval): committed_rows(interval, step, status) for interval in intervals}
     return {
@@ -107,13 +111,13 @@ def progress_document(step, checkpoint, status, detail, intervals, elapsed):
     }
 
 
-def shortened(progress, step):
+def shortened(progress: dict[str, Any], step: int) -> dict[str, Any]:
     """The progress of a run that is taken up at an earlier step."""
     rows = {interval: committed_rows(int(interval), step, progress["status"]) for interval in progress["rows"]}
     return {**progress, "step": step, "rows": rows, "losses": step + 1}
 
 
-def check_new(path):
+def check_new(path: str | PathLike[str]) -> Path:
     """A path where a run can be made: InvalidInput when something is there or nothing can be put there."""
     named = str(path) != "" and as_path("store", path).name not in ("", "..")
     require(named, "store", str(path), "a folder that does not exist yet")

@@ -5,19 +5,22 @@ take as many files. When a run ends its last blocks become chunks like the other
 """
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lrbias.errors import StoreError
 from lrbias.storage._format import LOSSES, chunk_rows
+from lrbias.storage._protocol import RunStorage
 from lrbias.storage._quantity import Quantity
 
 
-def losses_quantity(dtype):
+def losses_quantity(dtype: np.dtype[Any]) -> Quantity:
     return Quantity(LOSSES, (), np.dtype(dtype).str.lstrip("<="), 1)
 
 
-def committed(progress, name, interval):
+def committed(progress: dict[str, Any], name: str, interval: int) -> int:
     """How many rows of a quantity count, by what progress.json says."""
     return progress["losses"] if name == LOSSES else progress["rows"].get(str(interval), 0)
 
@@ -25,7 +28,7 @@ def committed(progress, name, interval):
 class Column:
     """The current block of one quantity."""
 
-    def __init__(self, quantity, storage):
+    def __init__(self, quantity: Quantity, storage: RunStorage) -> None:
         self.quantity = quantity
         self._storage = storage
         self.rows = chunk_rows(quantity)
@@ -36,11 +39,11 @@ class Column:
         self._dirty = False
         self._count = 0
 
-    def _blank(self):
+    def _blank(self) -> np.ndarray:
         dtype = np.dtype(self.quantity.dtype)
         return np.full((self.rows, *self.quantity.shape), np.nan if dtype.kind == "f" else 0, dtype)
 
-    def restore(self, row, count):
+    def restore(self, row: int, count: int) -> None:
         """Continue at `row`; `count` rows count already, and those after `row` do until they are written again."""
         self._count = count
         if count // self.rows > row // self.rows:
@@ -49,7 +52,7 @@ class Column:
                 self.flush()  # a later block that only the tail has becomes a chunk
         self._load(row)
 
-    def _load(self, row):
+    def _load(self, row: int) -> None:
         """Go to the block of `row`; read back what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
         first = self.index * self.rows
@@ -65,7 +68,7 @@ class Column:
         self._filled = kept
         self._dirty = kept > 0
 
-    def set(self, row, value):
+    def set(self, row: int, value: Any) -> None:
         """Write one row; rows come in order, and may repeat the last ones with the same values."""
         first = row - self.index * self.rows
         if not 0 <= first < self.rows:
@@ -76,7 +79,7 @@ class Column:
             self._filled = first + 1
         self._dirty = True
 
-    def view(self, row, count):
+    def view(self, row: int, count: int) -> np.ndarray:
         """Up to `count` rows from `row` on, to be written in place: as many as the block still holds."""
         self._turn_to(row)
         first = row - self.index * self.rows
@@ -85,20 +88,20 @@ class Column:
         self._dirty = True
         return view
 
-    def _turn_to(self, row):
+    def _turn_to(self, row: int) -> None:
         """Go to the block of `row`: the next one, or one before, which was handed on and has the rows before it."""
         if row // self.rows == self.index:
             return
         self.flush()
         self._load(row if row // self.rows < self.index else row - row % self.rows)
 
-    def flush(self):
+    def flush(self) -> None:
         """Hand on the whole block, full or not."""
         if self._dirty:
             self._storage.write_block(self.quantity.name, self.index, self.block)
             self._dirty = False
 
-    def tail(self):
+    def tail(self) -> tuple[int, np.ndarray]:
         """(first row, rows) of what the block holds."""
         return self.index * self.rows, self.block[: self._filled]
 
@@ -106,18 +109,18 @@ class Column:
 class Log:
     """All columns of a run."""
 
-    def __init__(self, quantities, storage):
+    def __init__(self, quantities: Sequence[Quantity], storage: RunStorage) -> None:
         self._storage = storage
         self.columns = {quantity.name: Column(quantity, storage) for quantity in quantities}
 
-    def set(self, name, row, value):
+    def set(self, name: str, row: int, value: Any) -> None:
         self.columns[name].set(row, value)
 
-    def last(self, name):
+    def last(self, name: str) -> Any:
         """The number that was written last to a quantity; None when there is none."""
         return self.columns[name].last if name in self.columns else None
 
-    def restore(self, step, progress=None):
+    def restore(self, step: int, progress: dict[str, Any] | None = None) -> None:
         """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again.
 
         progress: of the run that is taken up; what counts by it goes on counting, also after `step`.
@@ -126,7 +129,7 @@ class Log:
             interval = column.quantity.interval
             column.restore(-(-step // interval), committed(progress, name, interval) if progress else 0)
 
-    def check(self, step):
+    def check(self, step: int) -> None:
         """Read what `restore` at `step` relies on, and write nothing; StoreError when some of it is damaged."""
         for name, column in self.columns.items():
             row = -(-step // column.quantity.interval)
@@ -134,11 +137,11 @@ class Log:
             if row > first:
                 self._storage.read(name, first, row)
 
-    def flush(self):
+    def flush(self) -> None:
         """Hand on every block: at the end of a run."""
         for column in self.columns.values():
             column.flush()
 
-    def tails(self):
+    def tails(self) -> dict[str, tuple[int, np.ndarray]]:
         """{quantity: (first row, rows)} of what the blocks hold so far: at a commit on the way."""
         return {name: column.tail() for name, column in self.columns.items()}

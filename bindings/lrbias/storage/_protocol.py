@@ -15,7 +15,8 @@ class RunSource(Protocol):
     path  the run directory, or the one that a run of a batch would have; None in memory
     """
 
-    path: Path | None
+    @property
+    def path(self) -> Path | None: ...
 
     def config(self) -> dict[str, Any]:
         """What config.json says: settings, quantities, versions."""
@@ -46,7 +47,10 @@ class RunSource(Protocol):
 
 
 class LoopStorage(Protocol):
-    """What the loop asks of the place where something is kept."""
+    """What the loop asks of the place where something is kept. path: where that is; None in memory."""
+
+    @property
+    def path(self) -> Path | None: ...
 
     def progress(self) -> dict[str, Any]:
         """How far it has come; `elapsed` are the seconds that it took."""

@@ -8,6 +8,6 @@ class Quantity:
     """One logged series: its name in the run, the shape of one row, its dtype and its interval in steps."""
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str
     interval: int = 1

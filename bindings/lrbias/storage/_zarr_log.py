@@ -12,10 +12,13 @@ array can be compared with what it has to be.
 import json
 import struct
 import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from lrbias.storage._quantity import Quantity
 from lrbias.system import Damaged
 
 GZIP = b"\x1f\x8b\x08\x10" + bytes(5) + b"\xff"  # deflate, with a comment, without a time, of no system in particular
@@ -25,43 +28,43 @@ NOTHING = ("storage_transformers", "dimension_names", "consolidated_metadata")  
 GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 
 
-def _size(shape):
+def _size(shape: Sequence[int]) -> int:
     size = 1
     for n in shape:
         size *= n
     return size
 
 
-def chunk_key(quantity, index):
+def chunk_key(quantity: Quantity, index: int) -> str:
     """The path of a chunk within the log."""
     return "/".join([quantity.name, "c", str(index), *("0" for _ in quantity.shape)])
 
 
-def pack_chunk(rows, run, name, index):
+def pack_chunk(rows: np.ndarray, run: str | None, name: str, index: int) -> bytes:
     """The bytes of chunk `index` of the quantity `name`."""
     raw = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
     body = raw if run is None else _wrapped(raw, run, name, index)
     return body + struct.pack("<I", google_crc32c.value(body))
 
 
-def _wrapped(raw, run, name, index):
+def _wrapped(raw: bytes, run: str | None, name: str, index: int) -> bytes:
     deflate = zlib.compressobj(0, zlib.DEFLATED, RAW_DEFLATE)
     stream = deflate.compress(raw) + deflate.flush()
     end = struct.pack("<II", zlib.crc32(raw), len(raw) & 0xFFFFFFFF)
     return b"".join((GZIP, _comment(run, name, index), stream, end))
 
 
-def _comment(run, name, index):
+def _comment(run: str | None, name: str, index: int) -> bytes:
     return f"lrbias {run} {name} {index}\0".encode()
 
 
-def most_bytes(quantity, rows):
+def most_bytes(quantity: Quantity, rows: int) -> int:
     """Bytes that the file of a chunk of `rows` rows has at most."""
     raw = rows * _size(quantity.shape) * np.dtype(quantity.dtype).itemsize
     return raw + raw // 1000 + OVERHEAD
 
 
-def unpack_chunk(data, quantity, rows, run, index):
+def unpack_chunk(data: bytes, quantity: Quantity, rows: int, run: str | None, index: int) -> np.ndarray:
     """The `rows` rows of a chunk from the bytes of its file; Damaged unless they are that chunk of that run."""
     dtype = np.dtype(quantity.dtype).newbyteorder("<")
     shape = (rows, *quantity.shape)
@@ -74,7 +77,7 @@ def unpack_chunk(data, quantity, rows, run, index):
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def _unwrapped(body, run, name, index, count):
+def _unwrapped(body: memoryview, run: str | None, name: str, index: int, count: int) -> bytes:
     start = GZIP + _comment(run, name, index)
     if body[: len(start)] != start:
         said = bytes(body[len(GZIP) : len(GZIP) + 400]).partition(b"\0")[0].decode("utf-8", "replace")
@@ -92,13 +95,13 @@ def _unwrapped(body, run, name, index, count):
     return raw
 
 
-def array_document(quantity, rows, room, run):
+def array_document(quantity: Quantity, rows: int, room: int, run: str | None) -> dict[str, Any]:
     """What zarr.json says of a quantity's array with room for `room` rows, in chunks of `rows`."""
     dtype = np.dtype(quantity.dtype)
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}]
     if run is not None:
         codecs.append({"name": "gzip", "configuration": {"level": 0}})
-    document = {
+    document: dict[str, Any] = {
         "shape": [room, *quantity.shape],
         "data_type": dtype.name,
         "chunk_grid": {
@@ -118,7 +121,7 @@ def array_document(quantity, rows, room, run):
     return document
 
 
-def group_names(quantities):
+def group_names(quantities: Iterable[Quantity]) -> list[str]:
     """The groups of the log, the whole of it first: "" and what stands before a / in names."""
     names = {"": None}
     for quantity in quantities:
@@ -127,12 +130,12 @@ def group_names(quantities):
     return list(names)
 
 
-def as_text(document):
+def as_text(document: dict[str, Any]) -> bytes:
     """The bytes of a zarr.json."""
     return json.dumps(document, indent=2).encode()
 
 
-def described_room(data, quantity, rows, run):
+def described_room(data: bytes, quantity: Quantity, rows: int, run: str | None) -> int:
     """For how many rows the array has room that the bytes of a zarr.json describe; Damaged unless it is that of the
     quantity, in chunks of `rows`."""
     found = _without_nothing(_parsed(data))
@@ -143,13 +146,13 @@ def described_room(data, quantity, rows, run):
     return room
 
 
-def check_group(data):
+def check_group(data: bytes) -> None:
     """Damaged unless the bytes of a zarr.json describe a group."""
     if _without_nothing(_parsed(data)) != GROUP:
         raise Damaged("it does not describe a group")
 
 
-def _parsed(data):
+def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -159,5 +162,5 @@ def _parsed(data):
     return found
 
 
-def _without_nothing(document):
+def _without_nothing(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in NOTHING or value not in (None, [], {})}

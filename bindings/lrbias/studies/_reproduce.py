@@ -1,12 +1,22 @@
 """`lb.reproduce` and `lb.read_evidence`: a study by its name, its findings by its folder."""
 
+from os import PathLike
+from typing import Any
+
 from lrbias.errors import require
 from lrbias.settings import check_switches
+from lrbias.studies._findings import Findings
 from lrbias.studies._registry import find_study, study_in
 from lrbias.system import as_path
 
 
-def reproduce(name="protocol", store=None, workers=None, progress=None, **parameters):
+def reproduce(
+    name: str = "protocol",
+    store: str | PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+    **parameters: Any,
+) -> Findings:
     """Make the runs of a study, as far as they are not made yet, and return what they show: its findings.
 
     name     "protocol": 256 runs with its three starts, more than an hour on two cores; returns Evidence
@@ -25,7 +35,7 @@ def reproduce(name="protocol", store=None, workers=None, progress=None, **parame
     return find_study(name)(store, workers, progress, **parameters).run()
 
 
-def read_evidence(store):
+def read_evidence(store: str | PathLike[str]) -> Findings:
     """The findings in a folder that `reproduce` made. Those of the protocol can be read as far as its runs are made."""
     store = as_path("store", store)
     study = study_in(store)

@@ -77,11 +77,11 @@ class BatchRecorder(Recorder):
     def note(self, step, losses):
         active = self._stepper.active
         diverged = [i for i in self._going if not active[i]]
-        params = self._stepper.params if diverged else None
         for i in self._going:
             own = losses[:, i]
             made = len(own) if active[i] else int(np.argmin(np.isfinite(own)))
             self._losses[i, step : step + made] = own[:made]
+        params = self._stepper.params if diverged else []
         for i in diverged:
             self._diverge(i, step + int(np.argmin(np.isfinite(losses[:, i]))), params[i])
 

@@ -4,6 +4,7 @@ Which runs go together is decided when a sweep is made and stands in its sweep.j
 however many workers there are. A batch saves all that it has now and then, and goes on from there when it was killed.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def plan_batches(runs, device=CPU, workers=1):
 
     Runs of a batch have the same widths, method, steps and records; targets, starts and step sizes are their own.
     """
-    kinds = {}
+    kinds: dict[str, tuple[Experiment, list[str]]] = {}
     most = limits(device, workers)
     for name, settings in runs.items():
         whole = Experiment.from_words(settings)
@@ -166,6 +167,6 @@ def batched_cost(whole, device=CPU, runs=FEWEST):
         listed = member.quantities.items()
         rows = {name: np.empty((interval // q["interval"] + 1, *q["shape"])) for name, q in listed}
         rows = {name: array.reshape(len(array), -1) for name, array in rows.items()}
-        measured = seconds_of(lambda rows=rows, step=interval: member.measure(member.params, step, rows))
+        measured = seconds_of(functools.partial(member.measure, member.params, interval, rows))
         seconds += whole.steps / interval * measured
     return seconds, member.bytes

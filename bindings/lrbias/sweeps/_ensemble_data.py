@@ -1,7 +1,13 @@
 """What an ensemble recorded: ranks over time, jumps, entries into and exits from the sets B_r."""
 
+from __future__ import annotations
+
 import hashlib
 import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,7 +74,7 @@ def _check_group(found, document):
     records = document["steps"] // document["every"] + 1
     runs = len(expect(found, "ended", (None,), "i8"))
     for name in ("ranks", "absorbing", "train_error", "hidden_error"):
-        kind = found[name].dtype if name in found else "f8"
+        kind = found[name].dtype if name in found else np.dtype("f8")
         expect(found, name, (runs, records), kind)
         if kind.kind not in "if":
             raise Damaged(f"{name} is {kind}")
@@ -121,7 +127,7 @@ def data_problem(path, document):
     return problem and f"{file} {problem}; the call that began the ensemble writes it anew."
 
 
-def open_ensemble(path):
+def open_ensemble(path: str | PathLike[str]) -> Ensemble:
     """The Ensemble in a folder; InvalidInput when there is none, StoreError unless all of its groups are there."""
     path = as_path("path", path)
     require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
@@ -151,7 +157,9 @@ class Ensemble:
     seconds                           that its groups took one after the other; several threads share them
     """
 
-    def __init__(self, document, groups, path=None):
+    def __init__(
+        self, document: dict[str, Any], groups: Sequence[dict[str, np.ndarray]], path: Path | None = None
+    ) -> None:
         self.document = document
         self.path = path
         joined = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
@@ -169,46 +177,46 @@ class Ensemble:
         self.ridge = np.array(document["ridge"])
         self.sampling_seed = np.array(document["sampling_seed"], np.uint64)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ranks)
 
-    def network(self, run):
+    def network(self, run: int) -> Network:
         """The network of a run at its end."""
         return Network(self._params[run].copy(), self.document["widths"])
 
     @property
-    def counted(self):
+    def counted(self) -> np.ndarray:
         """(R, T): the records that count, those before a run diverged."""
         return (self.steps < self.ended[:, None]) | ~self.diverged[:, None]
 
     @property
-    def changes(self):
+    def changes(self) -> np.ndarray:
         """(R, T − 1): of the rank from record to record; 0 for a run that diverges, whose ranks mean little: while one
         direction explodes, all others fall below its share."""
         return np.where(self.diverged[:, None], 0, np.diff(self.ranks.astype(int), axis=1))
 
     @property
-    def down(self):
+    def down(self) -> np.ndarray:
         """(R,): how many directions each run lost."""
         return np.maximum(-self.changes, 0).sum(axis=1)
 
     @property
-    def up(self):
+    def up(self) -> np.ndarray:
         """(R,): how many directions each run gained."""
         return np.maximum(self.changes, 0).sum(axis=1)
 
     @property
-    def million_steps(self):
+    def million_steps(self) -> float:
         """In which jumps are counted: those of all runs that did not diverge."""
         return float(self.ended[~self.diverged].sum()) / 1e6
 
     @property
-    def first_falls(self):
+    def first_falls(self) -> np.ndarray:
         """(R,): the step of the first record at which a direction was lost, −1 for a run that lost none."""
         fallen = self.changes < 0
         return np.where(fallen.any(axis=1), self.steps[1:][fallen.argmax(axis=1)], -1)
 
-    def jump_rate(self):
+    def jump_rate(self) -> dict[str, Any]:
         """The rate of first jumps downwards per million steps, {"count", "rate", "interval"}.
 
         A run counts until its first one, or to its end: what has jumped cannot jump first again.
@@ -217,25 +225,25 @@ class Ensemble:
         until = np.where(first >= 0, first, self.ended)
         return _counted(first >= 0, until[~self.diverged].sum() / 1e6)
 
-    def inside(self, rank):
+    def inside(self, rank: int) -> np.ndarray:
         """(R, T): whether a run is in B_rank."""
         return (self.absorbing >= 0) & (self.absorbing <= rank)
 
-    def entered(self, rank):
+    def entered(self, rank: int) -> np.ndarray:
         """(R,): whether a run was ever in B_rank."""
         return (self.inside(rank) & self.counted).any(axis=1)
 
-    def exits(self, rank):
+    def exits(self, rank: int) -> np.ndarray:
         """(R,): how often a run left B_rank from one record to the next; diverging is leaving."""
         inside = self.inside(rank)
         return (inside[:, :-1] & ~inside[:, 1:]).sum(axis=1)
 
-    def reached(self, rank):
+    def reached(self, rank: int) -> np.ndarray:
         """(R,): the first record's step with at most this rank, −1 if there is none."""
         low = (self.ranks <= rank) & self.counted
         return np.where(low.any(axis=1), self.steps[low.argmax(axis=1)], -1)
 
-    def table(self, rank=1):
+    def table(self, rank: int = 1) -> dict[str, Any]:
         """The facts in a dictionary: counts with exact 95 % intervals; rates are per million steps.
 
         Jumps are those of runs that did not diverge. An exit counts for every run, and diverging is one.
@@ -254,7 +262,7 @@ class Ensemble:
             "exits": _counted(self.exits(rank), after),
         }
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         facts = self.table()
         lines = [
             f"Ensemble: {facts['runs']} runs of {facts['steps']} steps, widths "
@@ -269,13 +277,13 @@ class Ensemble:
         return "\n".join(lines)
 
 
-def _counted(counts, millions):
+def _counted(counts: np.ndarray, millions: float) -> dict[str, Any]:
     total = int(counts.sum())
     interval = rate_interval(total, millions) if millions > 0 else (0.0, float("inf"))
     return {"count": total, "rate": total / millions if millions > 0 else None, "interval": interval}
 
 
-def _shown(found):
+def _shown(found: dict[str, Any]) -> str:
     lower, upper = found["interval"]
     rate = "—" if found["rate"] is None else f"{found['rate']:.3g}"
     return shorten(f"<{found['count']}, {rate} (95 %: {lower:.3g} to {upper:.3g})>").strip("<>")

@@ -11,9 +11,13 @@ Groups are the queue: those that are there are not made again, so an ensemble th
 the same words and ends with the same bits.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
@@ -51,20 +55,20 @@ WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 @usual_errors
 def ensemble(
-    problem,
-    network,
-    method,
-    steps,
-    runs=None,
-    every=1000,
-    sets=None,
-    lower=LOWER,
-    upper=UPPER,
-    store=None,
-    threads=None,
-    progress=None,
-    device="cpu",
-):
+    problem: Completion | Sequence[Completion],
+    network: Network | Sequence[Network],
+    method: SGD | Sequence[SGD],
+    steps: int,
+    runs: int | None = None,
+    every: int = 1000,
+    sets: AbsorbingSets | None = None,
+    lower: float = LOWER,
+    upper: float = UPPER,
+    store: str | PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: bool | None = None,
+    device: str = "cpu",
+) -> Ensemble:
     """Train many networks by SGD and return the Ensemble.
 
     problem   a Completion, or a list with one for each run; all have the same shape and number of entries
@@ -112,6 +116,12 @@ def ensemble(
 
 class _Plan:
     """What is trained: a problem, a start and a method for each run."""
+
+    steps: int
+    every: int
+    sets: AbsorbingSets
+    lower: float
+    upper: float
 
     def __init__(self, problem, network, method, runs):
         given = (("problem", problem), ("network", network), ("method", method))
@@ -247,7 +257,7 @@ def _make(whole, folder, threads, progress, device):
         write_group(folder / "data.npz", whole.data(), own)
     made = sum(len(parts[n]) for n in groups)
     shown = RunsDisplay(progress, len(whole), made)
-    stop = []
+    stop: list[bool] = []
     with collected() as received, one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         waiting = [n for n in range(len(parts)) if n not in groups]
         if waiting:
@@ -296,8 +306,10 @@ def _make_groups(whole, chosen, own, device, received, stop):
 
 def _stepper(whole, part, device):
     """What trains the runs of a part together."""
-    listed = whole.methods, whole.problems, whole.networks
-    return EnsembleStepper(*([values[i] for i in part] for values in listed), device)
+    methods, problems, networks = (
+        [values[i] for i in part] for values in (whole.methods, whole.problems, whole.networks)
+    )
+    return EnsembleStepper(methods, problems, networks, device)
 
 
 class _Either(NamedTuple):
@@ -319,9 +331,11 @@ class _GroupFiles:
         self._owner = owner
         self._recorder = recorder
 
+    path = None  # of all of them
+
     def progress(self):
         """A group begins at step 0."""
-        return {"elapsed": 0.0}
+        return {"step": 0, "elapsed": 0.0}
 
     def close(self):
         """Nothing: every file is written whole."""

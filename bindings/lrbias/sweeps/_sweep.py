@@ -8,12 +8,16 @@ Finished runs are skipped, broken ones are resumed, so a sweep that was killed i
 run that diverges is a row like the others; one that fails says why and is tried again next time.
 """
 
+from __future__ import annotations
+
 import glob
 import json
 import signal
 import uuid
 from contextlib import nullcontext
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
@@ -32,7 +36,17 @@ RIVALS = 3  # drafts of one process that others may take for what a killed one l
 
 
 @usual_errors
-def sweep(base, over, store, workers=None, executor=None, scheduler=None, shard=None, progress=None, device=None):
+def sweep(
+    base: dict[str, Any],
+    over: dict[str, Any],
+    store: str | PathLike[str],
+    workers: int | None = None,
+    executor: Any = None,
+    scheduler: str | None = None,
+    shard: tuple[int, int] | None = None,
+    progress: bool | None = None,
+    device: str | None = None,
+) -> Sweep:
     """Make the runs of a sweep that are not made yet, and return the Sweep.
 
     base       keys of an experiment that all runs share (see `lrbias run --help`); what is left out has its default
@@ -190,7 +204,7 @@ def _units(document):
     """[(number of a batch or None, names)] of what is made at a time, in the order of the runs."""
     batches = document.get("batches", {})
     batch_of = {name: number for number, names in batches.items() for name in names}
-    units = {}
+    units: dict[str, tuple[str | None, list[str]]] = {}
     for name in document["runs"]:
         number = batch_of.get(name)
         units.setdefault(number or name, (number, [] if number is None else batches[number]))
@@ -249,7 +263,9 @@ def make_run(job):
 
 
 @usual_errors
-def forecast_sweep(base, over, workers=None, device=None):
+def forecast_sweep(
+    base: dict[str, Any], over: dict[str, Any], workers: int | None = None, device: str | None = None
+) -> dict[str, Any]:
     """{runs, seconds, bytes}: what a sweep will take, from timing a few steps for each kind of network and method."""
     from lrbias.forecasts import cost
     from lrbias.sweeps._batches import batched_cost
@@ -258,7 +274,7 @@ def forecast_sweep(base, over, workers=None, device=None):
     place = resolve(base.get("device", CPU.name))
     workers = _check_workers(workers, place)
     batched = {name: len(names) for names in plan_batches(runs, place, workers).values() for name in names}
-    known = {}
+    known: dict[Any, tuple[float, int]] = {}
     seconds = 0.0
     size = 0
     for name, settings in runs.items():
@@ -276,7 +292,8 @@ def forecast_sweep(base, over, workers=None, device=None):
     return {"runs": len(runs), "seconds": seconds / min(workers, len(runs)), "bytes": size}
 
 
-# what runs that cost the same have in common
-COSTLY = ("shape", "widths", "depth", "target", "crop", "network", "method", "scheme", "dtype", "steps", "every")
-COSTLY = (*COSTLY, "metrics", "directions", "checkpoint_every", "init", "compress", "batch", "observed", "ridge")
-COSTLY = (*COSTLY, "inputs", "outputs")
+COSTLY = (  # what runs that cost the same have in common
+    *("shape", "widths", "depth", "target", "crop", "network", "method", "scheme", "dtype", "steps", "every"),
+    *("metrics", "directions", "checkpoint_every", "init", "compress", "batch", "observed", "ridge"),
+    *("inputs", "outputs"),
+)

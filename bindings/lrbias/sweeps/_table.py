@@ -1,7 +1,13 @@
 """Reading a sweep, as far as it is: its runs, its table, and the table as an array or a file."""
 
+from __future__ import annotations
+
 import csv
 import io
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,8 +20,13 @@ from lrbias.sweeps._axes import varied_keys
 from lrbias.system import as_path, write_file
 
 FORMAT = 1
-FINAL = ("product/effective_rank", "product/stable_rank", "product/numerical_rank")  # last rows in the table
-FINAL = (*FINAL, "train_error", "hidden_error")
+FINAL = (  # last rows in the table
+    "product/effective_rank",
+    "product/stable_rank",
+    "product/numerical_rank",
+    "train_error",
+    "hidden_error",
+)
 NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
 ENDED = ("finished", "stopped", "diverged")
@@ -23,7 +34,7 @@ TABLES = (".csv", ".parquet")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what the cells begin with that a spreadsheet evaluates
 
 
-def open_sweep(path):
+def open_sweep(path: str | PathLike[str]) -> Sweep:
     """The Sweep at `path`, as far as it is."""
     path = as_path("path", path)
     require((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
@@ -32,7 +43,8 @@ def open_sweep(path):
         raise StoreError(
             f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads {FORMAT}."
         )
-    batches, runs = document.get("batches", {}), document.get("runs")
+    batches = document.get("batches", {})
+    runs: Any = document.get("runs")
     whole = all(isinstance(part, dict) for part in (runs, batches, document.get("base"), document.get("over")))
     whole = whole and all(isinstance(settings, dict) for settings in runs.values())
     whole = whole and all(isinstance(names, list) and set(names) <= set(runs) for names in batches.values())
@@ -50,80 +62,83 @@ class Sweep:
     sweep.write(…)   the same as a CSV or Parquet file, sweep.to_xarray() as an array with an axis for each that varies
     """
 
-    def __init__(self, path, document, failures=None):
+    def __init__(self, path: Path, document: dict[str, Any], failures: dict[str, str] | None = None) -> None:
         self.path = path
         self._document = document
         self._failures = failures or {}
-        self._owners = {}  # of batches, by their numbers
-        self._ended = {}  # rows of runs that have ended, and stay as they are
+        self._owners: dict[str, str] = {}  # of batches, by their numbers
+        self._ended: dict[str, dict[str, Any]] = {}  # rows of runs that have ended, and stay as they are
         self._batch_of = {name: number for number, names in document.get("batches", {}).items() for name in names}
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return list(self._document["runs"])
 
     @property
-    def varied(self):
+    def varied(self) -> list[str]:
         return varied_keys(self._document["over"])
 
     @property
-    def base(self):
+    def base(self) -> dict[str, Any]:
         """The keys that all runs share, as they were given."""
         return self._document["base"]
 
     @property
-    def info(self):
+    def info(self) -> dict[str, Any]:
         """Versions and machine that the sweep was begun with."""
         return self._document["made_with"]
 
-    def settings(self, name):
+    def settings(self, name: str) -> dict[str, Any]:
         known = isinstance(name, str) and name in self._document["runs"]
         require(known, "name", name, f"a run of this sweep ({shorten(self.names)})")
         return self._document["runs"][name]
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Run:
         self.settings(name)
-        return self._known(name) or open_run(self.path / "runs" / name)
+        return self._known(name) or self._opened(name)
 
-    def _known(self, name):
+    def _known(self, name: str) -> Run | None:
         """The Run, from its directory or its batch; None when there is nothing of it yet."""
         if (self.path / "runs" / name / "config.json").is_file():
-            return open_run(self.path / "runs" / name)
+            return self._opened(name)
         number = self._batch_of.get(name)
         if number is None or not batch_path(self.path, number).is_file():
             return None
         member = member_at(self.path, number, name, self._owner(number))
-        return member and Run(member, member.config(), restore(*member.data()))
+        return None if member is None else Run(member, member.config(), restore(*member.data()))
 
-    def _owner(self, number):
+    def _opened(self, name: str) -> Run:
+        return cast(Run, open_run(self.path / "runs" / name))
+
+    def _owner(self, number: str) -> str:
         if number not in self._owners:
             self._owners[number] = owner_in(self._document, number)
         return self._owners[number]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def _of_all(self, describe):
+    def _of_all(self, describe: Callable[[str], Any]) -> dict[str, Any]:
         """{name: describe(name)} in order; runs of a batch are read together, since one batch is kept in memory."""
         together = sorted(self.names, key=lambda name: self._batch_of.get(name, ""))
         known = {name: describe(name) for name in together}
         return {name: known[name] for name in self.names}
 
-    def statuses(self):
+    def statuses(self) -> dict[str, str]:
         """{name: status}; "missing" for a run that is not begun, "failed" for one that could not be made just now."""
         return self._of_all(self._status)
 
-    def _status(self, name):
+    def _status(self, name: str) -> str:
         if name in self._failures:
             return "failed"
         run = self._known(name)
         return "missing" if run is None else run.status
 
-    def table(self):
+    def table(self) -> list[dict[str, Any]]:
         """One dictionary a run. What a run has not got (yet) is None."""
         return list(self._of_all(self._row).values())
 
-    def _row(self, name):
+    def _row(self, name: str) -> dict[str, Any]:
         if name not in self._ended:
             row = self._describe(name)
             if row["status"] not in ENDED:
@@ -131,7 +146,7 @@ class Sweep:
             self._ended[name] = row
         return dict(self._ended[name])
 
-    def _describe(self, name):
+    def _describe(self, name: str) -> dict[str, Any]:
         row = {"run": name, **{key: self.settings(name)[key] for key in self.varied}}
         empty = dict.fromkeys((*NUMBERS, *LISTS))
         run = None if name in self._failures else self._known(name)
@@ -158,14 +173,14 @@ class Sweep:
             "plateau_lengths": plateaus and [plateau["end"] - plateau["start"] for plateau in plateaus],
         }
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """{status: number of runs}."""
-        counts = {}
+        counts: dict[str, int] = {}
         for status in self.statuses().values():
             counts[status] = counts.get(status, 0) + 1
         return counts
 
-    def to_xarray(self):
+    def to_xarray(self) -> Any:
         """The table as an xarray.Dataset (extra `xarray`), a dimension for every axis of the sweep.
 
         An axis of several settings has its rows as dimension, numbered, and each of its settings as a coordinate.
@@ -197,14 +212,14 @@ class Sweep:
             variables[name.replace("/", "_")] = (tuple(dimensions), column.reshape(shape))
         return xarray.Dataset(variables, coordinates)
 
-    def write(self, path, rows=None):
+    def write(self, path: str | PathLike[str], rows: list[dict[str, Any]] | None = None) -> None:
         """Write the table to a .csv file (lists joined by spaces, what is missing empty) or, as it is, to a .parquet
         file (extra `parquet`). rows: the table, when it is at hand."""
-        path = check_table(path)
+        file = check_table(path)
         rows = self.table() if rows is None else rows
-        write_file(path, as_csv(rows) if path.suffix == ".csv" else _as_parquet(rows))
+        write_file(file, as_csv(rows) if file.suffix == ".csv" else _as_parquet(rows))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = ", ".join(f"{number} {status}" for status, number in self.counts().items())
         return f"Sweep over {', '.join(self.varied)}: {len(self)} runs ({counts}), store: {self.path}"
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -36,7 +36,7 @@ Outcome = tuple[Any, Any, BaseException | None]
 
 def run_all(
     task: Callable, jobs: Iterable, workers: int, executor: Executor | None = None, one_core: bool = True
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Yield (job, result, exception) of task(job) for every job, in the order in which they end.
 
     workers: number of processes; one_core: whether each leaves the other cores to the others; executor: where else to

@@ -11,6 +11,9 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +35,7 @@ class Damaged(Exception):
 
 
 @contextlib.contextmanager
-def parsing():
+def parsing() -> Iterator[None]:
     """Whatever a parser raises about bytes that it does not understand: they are Damaged."""
     try:
         yield
@@ -42,7 +45,7 @@ def parsing():
         raise Damaged(" ".join(f"{error or type(error).__name__}".split())[:200]) from None
 
 
-def pack(arrays, owner=None, what=""):
+def pack(arrays: dict[str, Any], owner: str | None = None, what: str = "") -> bytes:
     """The bytes of an .npz file with {name: array}, sealed as `what` of `owner`; owner None: without a seal."""
     data = io.BytesIO()
     np.savez(data, **arrays)
@@ -54,7 +57,9 @@ def pack(arrays, owner=None, what=""):
     return data.getvalue()
 
 
-def read_archive(path, owner=None, what="", most=None):
+def read_archive(
+    path: str | PathLike[str], owner: str | None = None, what: str = "", most: int | None = None
+) -> dict[str, np.ndarray]:
     """{name: array} of the .npz file at `path`, every byte of it verified.
 
     owner, what: as for `pack`; owner None: whoever's it is. most: bytes that such a file has at most. Raises Damaged,
@@ -63,7 +68,7 @@ def read_archive(path, owner=None, what="", most=None):
     return unpack(read_bytes(path, most), owner, what)
 
 
-def read_any_archive(path):
+def read_any_archive(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """{name: array} of an .npz file that anybody wrote, compressed or not; Damaged unless every member is whole.
 
     NumPy alone would not see a flipped bit in the header of a member: it stops reading before the end, where the
@@ -78,7 +83,7 @@ def read_any_archive(path):
             return dict(members)
 
 
-def read_bytes(path, most=None):
+def read_bytes(path: str | PathLike[str], most: int | None = None) -> bytes:
     """The bytes of a file; Damaged when it has more than `most`, before memory is taken, or cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -94,7 +99,7 @@ def read_bytes(path, most=None):
         raise Damaged(f"its {size} bytes do not fit into memory") from None
 
 
-def unpack(data, owner=None, what=""):
+def unpack(data: bytes, owner: str | None = None, what: str = "") -> dict[str, np.ndarray]:
     """{name: array} of the bytes that `pack` returned; Damaged unless they are those."""
     seal_of(data) if owner is None else check_seal(data, owner, what)
     arrays = {}
@@ -108,7 +113,7 @@ def unpack(data, owner=None, what=""):
     return arrays
 
 
-def check_seal(data, owner, what):
+def check_seal(data: bytes, owner: str, what: str) -> None:
     """Damaged unless the bytes of an archive are whole, and `what` of `owner`."""
     found = seal_of(data)
     if found is None:
@@ -117,7 +122,7 @@ def check_seal(data, owner, what):
         raise Damaged("it belongs to another run" if found[0] != owner else f"it is {found[1]} and not {what}")
 
 
-def seal_of(data):
+def seal_of(data: bytes) -> tuple[str, str] | None:
     """(owner, what) of a sealed archive, None of one without a seal; Damaged unless the checksum is right."""
     place = data.rfind(END, max(0, len(data) - END_BYTES - LONGEST_COMMENT))
     comment = data[place + END_BYTES :]
@@ -131,7 +136,7 @@ def seal_of(data):
     return found[1], found[2]
 
 
-def parse_array(data):
+def parse_array(data: bytes) -> np.ndarray:
     """The array of the bytes of an .npy file as `numpy.save` writes it; Damaged unless they are that, and no more."""
     if data[:6] != MAGIC or data[6:8] not in (b"\1\0", b"\2\0"):
         raise Damaged("it is no .npy file")
@@ -153,7 +158,7 @@ def parse_array(data):
     return np.frombuffer(data, dtype, offset=end).reshape(shape, order="F" if header[2] == "True" else "C").copy("K")
 
 
-def expect(arrays, name, shape, dtype):
+def expect(arrays: dict[str, np.ndarray], name: str, shape: Any, dtype: Any) -> np.ndarray:
     """The array of that name; Damaged unless it has this shape and dtype. None in the shape stands for any length."""
     if name not in arrays:
         raise Damaged(f"{name} is not in it")

@@ -14,6 +14,8 @@ import shlex
 import signal
 import subprocess
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from lrbias.errors import Interrupted
 
@@ -24,17 +26,17 @@ WHERE_FATAL = ("SIGHUP", "SIGUSR1")  # not on Windows
 class _Handler:
     """A handler of ours, which one of these contexts within another may replace."""
 
-    def __init__(self, action):
+    def __init__(self, action: Callable[[int], None]) -> None:
         self._action = action
 
-    def __call__(self, number, frame):
+    def __call__(self, number: int, frame: Any) -> None:
         self._action(number)
 
 
 @contextlib.contextmanager
-def collected():
+def collected() -> Iterator[list[int]]:
     """Yield a list to which the numbers of the signals that arrive are appended. A second one raises Interrupted."""
-    received = []
+    received: list[int] = []
 
     def note(number):
         if received:
@@ -46,7 +48,7 @@ def collected():
 
 
 @contextlib.contextmanager
-def terminable():
+def terminable() -> Iterator[None]:
     """The other signals raise Interrupted, as Ctrl-C raises KeyboardInterrupt."""
 
     def end(number):
@@ -57,7 +59,7 @@ def terminable():
 
 
 @contextlib.contextmanager
-def goes_on_in(folder):
+def goes_on_in(folder: Any) -> Iterator[None]:
     """Work in several parts: when one is interrupted, say how to go on with the whole."""
     try:
         with terminable():
@@ -68,7 +70,7 @@ def goes_on_in(folder):
         raise Interrupted(sentence, None, number) from None
 
 
-def _taken(names):
+def _taken(names: Sequence[str]) -> dict[int, Any]:
     """{number: present handler} of those signals of `names` that are ours to handle."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -81,7 +83,7 @@ def _taken(names):
 
 
 @contextlib.contextmanager
-def _handled_by(handler, previous):
+def _handled_by(handler: Any, previous: dict[int, Any]) -> Iterator[None]:
     for number in previous:
         signal.signal(number, handler)
     try:
@@ -91,14 +93,14 @@ def _handled_by(handler, previous):
             signal.signal(number, before)
 
 
-def shell_command(name, path):
+def shell_command(name: str, path: Any) -> str:
     """The command `name` for the run at `path`, to be typed: the path is quoted for the shell where it has to be."""
     text = str(path)
     text = os.path.join(os.curdir, text) if text.startswith("-") else text
     return f"lrbias {name} {subprocess.list2cmdline([text]) if os.name == 'nt' else shlex.quote(text)}"
 
 
-def resume_call(function, path, **given):
+def resume_call(function: str, path: Any, **given: str) -> str:
     """What to call instead where a run needs again what no file holds: given = {argument: what is to be given}."""
     arguments = "".join(f", {name}={value}" for name, value in given.items())
     return f"{function}({str(path)!r}{arguments})"

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
 
 _share: int | None = None  # of the cores, where other processes have the rest
 
@@ -28,7 +31,7 @@ class Owner:
     """The process in which it was made. A forked child has copies of everything but the threads, and must neither wait
     for those nor write what its parent writes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._process = os.getpid()
 
     @property
@@ -43,24 +46,24 @@ class _OneBlasThread:
     Everyone who comes in limits again: a library that was loaded meanwhile is not limited yet.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._limits = []
+        self._limits: list[Any] = []
         if hasattr(os, "register_at_fork"):  # another thread may have held it in the parent
             os.register_at_fork(after_in_child=self._renew_lock)
 
-    def _renew_lock(self):
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
-    def enter(self):
+    def enter(self) -> None:
         from threadpoolctl import threadpool_limits
 
         with self._lock:
             self._limits.append(threadpool_limits(limits=1, user_api="blas"))
             self._inside += 1
 
-    def leave(self):
+    def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             while self._limits and not self._inside:  # the last one first: what it found was limited by those before
@@ -83,7 +86,7 @@ def one_blas_thread() -> Iterator[None]:
         _one_blas_thread.leave()
 
 
-def together(kernel, works):
+def together(kernel: Callable[..., int], works: Sequence[Any]) -> Callable[..., int]:
     """kernel(params, losses, step, work) in as many threads as there are workspaces: steps(params, losses, step).
 
     The kernels release the interpreter and wait for each other inside, so the threads really run side by side.
@@ -94,7 +97,7 @@ def together(kernel, works):
     # Compiling is not safe to do in several threads at once where the interpreter is free to switch between them.
     state = {"compiled": False}
 
-    def steps(params, losses, step=0):
+    def steps(params: np.ndarray, losses: np.ndarray, step: int = 0) -> int:
         if not state["compiled"]:
             single = works[0]._replace(num_threads=1)
             kernel(params.copy(), losses[:0], step, single)

@@ -1,6 +1,8 @@
 """What a user has called while a run goes on."""
 
 import signal
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +19,13 @@ class Callbacks:
     `interrupted` is True.
     """
 
-    def __init__(self, given=()):
+    def __init__(self, given: Any = ()) -> None:
         accepted = f"a list of functions of (step, row), or of objects with some of {', '.join(MOMENTS)}"
         require(isinstance(given, (list, tuple)), "callbacks", given, accepted)
         self.given = bool(given)
         self.interrupted = False
-        self.signals = []
-        self._called = {moment: [] for moment in MOMENTS}
+        self.signals: list[int] = []
+        self._called: dict[str, list[Callable[..., Any]]] = {moment: [] for moment in MOMENTS}
         for callback in given:
             known = [moment for moment in MOMENTS if callable(getattr(callback, moment, None))]
             require(bool(known) or callable(callback), "callbacks", callback, accepted)
@@ -32,33 +34,33 @@ class Callbacks:
             if not known:
                 self._called["on_record"].append(callback)
 
-    def ask(self, function):
+    def ask(self, function: Callable[[int, dict[str, Any]], Any]) -> None:
         """Call a function (step, row) at records after those that were given."""
         self._called["on_record"].append(function)
 
     @property
-    def records(self):
+    def records(self) -> bool:
         """Whether one is called at records."""
         return bool(self._called["on_record"])
 
-    def start(self, view):
+    def start(self, view: Callable[[], Any]) -> None:
         """view: a function without arguments for the run, which is made only where somebody looks at it."""
         self._call_with_run("on_start", view)
 
-    def record(self, step, row):
+    def record(self, step: int, row: dict[str, Any]) -> None:
         self._call("on_record", step, row)
 
-    def commit(self, step):
+    def commit(self, step: int) -> None:
         self._call("on_commit", step)
 
-    def end(self, view):
+    def end(self, view: Callable[[], Any]) -> None:
         self._call_with_run("on_end", view)
 
-    def _call_with_run(self, moment, view):
+    def _call_with_run(self, moment: str, view: Callable[[], Any]) -> None:
         if self._called[moment]:
             self._call(moment, view())
 
-    def _call(self, moment, *arguments):
+    def _call(self, moment: str, *arguments: Any) -> None:
         for callback in self._called[moment]:
             try:
                 callback(*arguments)
@@ -67,7 +69,7 @@ class Callbacks:
                 self.signals.append(signal.SIGINT)
 
 
-def as_row(rows, dtypes):
+def as_row(rows: Iterable[tuple[str, int, Any]], dtypes: dict[str, str]) -> dict[str, Any]:
     """{name: value} as they are recorded, from rows (name, row, value): copies, of single numbers NumPy scalars."""
     with np.errstate(all="ignore"):  # what is not finite is told as such
         return {name: np.array(value, dtypes[name])[()] for name, _, value in rows}

@@ -3,13 +3,18 @@
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lrbias.errors import StoreError
+from lrbias.storage import Arrays
 from lrbias.system import Owner
 
+Row = tuple[str, int, Any]  # name, row, value
+Tell = Callable[[int, dict[str, Any]], None]  # of a step and what was measured there
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
 
@@ -20,7 +25,7 @@ class MeasureError(Exception):
     None where they keep nothing.
     """
 
-    def __init__(self, step, params, state, kept=None):
+    def __init__(self, step: int, params: np.ndarray, state: Arrays, kept: Arrays | None = None) -> None:
         super().__init__(f"a metric or a function failed at step {step}")
         self.step = step
         self.params = params
@@ -36,15 +41,15 @@ class _Snapshot:
     """
 
     params: np.ndarray
-    state: dict
+    state: Arrays
     step: int
-    known: dict | None
-    rows: list = field(default_factory=list)
-    kept: dict | None = None
+    known: dict[str, Any] | None
+    rows: list[Row] = field(default_factory=list)
+    kept: Arrays | None = None
     error: Exception | None = None
     done: bool = False
 
-    def failed(self, error):
+    def failed(self, error: Exception) -> MeasureError:
         """The MeasureError of `error` here."""
         failure = MeasureError(self.step, self.params.copy(), self.state, self.kept)
         failure.__cause__ = error
@@ -63,25 +68,34 @@ class Logger:
     the order of the steps and in the calling thread.
     """
 
-    def __init__(self, plan, here, beside, write, most=SNAPSHOTS, ordered=False, tell=None):
+    def __init__(
+        self,
+        plan: Any,
+        here: Any,
+        beside: Any,
+        write: Callable[[str, int, Any], None],
+        most: int = SNAPSHOTS,
+        ordered: bool = False,
+        tell: Callable[[int, dict[str, Any], list[Row]], None] | None = None,
+    ) -> None:
         self._plan = plan
         self._write = write
         self._tell = tell
-        self._untold = deque()  # written, in order
+        self._untold: deque[_Snapshot] = deque()  # written, in order
         self._observation = here
         self._most = min(most, SNAPSHOTS)
         self._ordered = ordered
-        self._waiting = deque()  # not written yet, in order
-        self._ready = queue.SimpleQueue()  # not begun
+        self._waiting: deque[_Snapshot] = deque()  # not written yet, in order
+        self._ready: queue.SimpleQueue[_Snapshot | None] = queue.SimpleQueue()  # not begun
         self._written = threading.Condition()
-        self._failure = None
-        self._thread = None
+        self._failure: MeasureError | StoreError | None = None
+        self._thread: threading.Thread | None = None
         self._owner = Owner()
         if beside is not None:
             self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
             self._thread.start()
 
-    def measure(self, params, step, state, known=None):
+    def measure(self, params: np.ndarray, step: int, state: Arrays, known: dict[str, Any] | None = None) -> None:
         """Measure, or queue a snapshot of `params` (and of the stepper's `state`, for a failure).
 
         known: {name: value} of what else is told of this record. Raises MeasureError or StoreError, also for earlier
@@ -102,14 +116,14 @@ class Logger:
         self._tell_what_is_written()
         self._raise()
 
-    def drain(self):
+    def drain(self) -> None:
         """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""
         while self._waiting and self._failure is None:
             self._help(0)
         self._tell_what_is_written()
         self._raise()
 
-    def close(self):
+    def close(self) -> None:
         """End the thread; what is still queued is dropped. Nothing in a forked child, which has no such thread."""
         if not self._owner.here:
             return
@@ -121,15 +135,15 @@ class Logger:
         self._untold.clear()
         self._failure = None
 
-    def _discard(self):
+    def _discard(self) -> None:
         while self._next() is not None:
             pass
 
-    def _work(self, observation):
+    def _work(self, observation: Any) -> None:
         while (snapshot := self._ready.get()) is not None:
             self._take(snapshot, observation)
 
-    def _help(self, enough):
+    def _help(self, enough: int) -> None:
         """Measure one snapshot here; where there is none to take, wait until at most `enough` are not written."""
         snapshot = None if self._ordered else self._next()
         if snapshot is not None:
@@ -138,14 +152,14 @@ class Logger:
         with self._written:
             self._written.wait_for(lambda: len(self._waiting) <= enough or self._failure is not None)
 
-    def _next(self):
+    def _next(self) -> _Snapshot | None:
         """A snapshot that nobody has begun, or None."""
         try:
             return self._ready.get_nowait()
         except queue.Empty:
             return None
 
-    def _take(self, snapshot, observation):
+    def _take(self, snapshot: _Snapshot, observation: Any) -> None:
         try:
             self._plan.measure(observation, snapshot.params, snapshot.step, lambda *row: snapshot.rows.append(row))
         except Exception as error:  # raised again, with its step, in the thread that trains
@@ -157,7 +171,7 @@ class Logger:
             self._write_what_is_done()
             self._written.notify_all()
 
-    def _write_what_is_done(self):
+    def _write_what_is_done(self) -> None:
         while self._waiting and self._waiting[0].done and self._failure is None:
             snapshot = self._waiting[0]
             if snapshot.error is not None:
@@ -173,15 +187,16 @@ class Logger:
                 self._untold.append(snapshot)
             self._waiting.popleft()
 
-    def _tell_what_is_written(self):
+    def _tell_what_is_written(self) -> None:
         while self._untold:
             snapshot = self._untold.popleft()
             try:
-                self._tell(snapshot.step, snapshot.known, snapshot.rows)
+                if self._tell is not None and snapshot.known is not None:
+                    self._tell(snapshot.step, snapshot.known, snapshot.rows)
             except Exception as error:
                 raise snapshot.failed(error) from error
 
-    def _raise(self):
+    def _raise(self) -> None:
         if self._failure is not None:
             failure = self._failure
             self._failure = None

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrbias.errors import Interrupted, StoreError
-from lrbias.steppers import Chunks
+from lrbias.steppers import Chunks, Stepper
+from lrbias.storage import Arrays, LoopStorage
 from lrbias.system import Owner, collected
 from lrbias.training._callbacks import Callbacks
 from lrbias.training._clock import Clock
 from lrbias.training._logging import MeasureError
+from lrbias.training._recorder import Recorder
 from lrbias.training._stops import NoStops
 from lrcore import status
 from lrcore.adaptive import ENDLESS
@@ -61,7 +63,16 @@ class Loop:
     callbacks  what is called meanwhile
     """
 
-    def __init__(self, stepper, recorder, storage, span, subject, stops=None, callbacks=None):
+    def __init__(
+        self,
+        stepper: Stepper,
+        recorder: Recorder,
+        storage: LoopStorage,
+        span: Span,
+        subject: Subject,
+        stops: NoStops | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> None:
         self.stepper = stepper
         self.recorder = recorder
         self.storage = storage
@@ -80,19 +91,20 @@ class Loop:
         self._stage_over = False  # whether the stepper asks for a commit here
         self._failed = False
 
-    def run(self):
+    def run(self) -> Any:
         """Make the steps, whatever ends them; commit; return the run.
 
         Raises Interrupted, StoreError, and what a function of the user's raised.
         """
         owner = Owner()
-        failure = None
+        failure: BaseException | None = None
         try:
             self.subject.display.start(self.step, self._last)
             with collected() as self.callbacks.signals:
                 ending = self.make(self.callbacks.signals)
         except StoreError as error:  # what could be written is committed already
-            if not self.storage.path.exists():  # then there is nothing to resume
+            path = self.storage.path
+            if path is None or not path.exists():  # then there is nothing to resume
                 raise
             raise StoreError(f"{error} When that is mended: {self.subject.way_on}") from error
         except MeasureError as error:  # in a function of the user's, or for one in a metric
@@ -111,7 +123,7 @@ class Loop:
             raise Interrupted(f"interrupted at step {self.step}{self._kept()}", run, self.callbacks.signals[0])
         return run
 
-    def make(self, signals):
+    def make(self, signals: object) -> str:
         """Make the steps and commit; returns the status that ended them. signals: a list that fills when one comes."""
         self.recorder.begin(self.storage, self.step)
         self._call(self.callbacks.start, self.subject.view)
@@ -131,7 +143,7 @@ class Loop:
                 self.recorder.record(self.step)
             self.subject.display.update(self.step, self._loss, self.recorder.rank)
 
-    def _ending(self, signals):
+    def _ending(self, signals: object) -> tuple[str, str] | None:
         """(status, sentence) when the run ends here, else None."""
         if self._loss_reached:
             return "stopped", f"the loss is at most {self.stops.loss:g}"
@@ -144,7 +156,7 @@ class Loop:
             return "interrupted", "interrupted by a signal; resume continues it"
         return None
 
-    def _make_steps(self):
+    def _make_steps(self) -> int:
         """A chunk of steps, and where a loss threshold is reached, exactly as many as that takes; returns a status."""
         losses = self.recorder.losses(self.step, self._chunk_length())
         before = self.stepper.snapshot() if self.stops.loss is not None else None
@@ -165,12 +177,12 @@ class Loop:
         self._stage_over = self.stepper.ends_stage(self.step)
         return code
 
-    def _chunk_length(self):
+    def _chunk_length(self) -> int:
         """Steps until something is due, as far as the time for one kernel call allows."""
         due = min(((self.step // interval + 1) * interval for interval in self._intervals), default=self._last)
         return self.chunks.length(self.step, min(due, self._last))
 
-    def _up_to_threshold(self, before, losses):
+    def _up_to_threshold(self, before: tuple[np.ndarray, Arrays], losses: np.ndarray) -> np.ndarray:
         """Losses up to the first one that the run stops at; the steps after it are taken back."""
         reached = losses <= self.stops.loss
         if not reached.any():
@@ -182,10 +194,10 @@ class Loop:
         self._loss_reached = True
         return losses
 
-    def _commit_is_due(self):
+    def _commit_is_due(self) -> bool:
         return self.step > self.checkpoint and self._commits.due(self.step, self._stage_over)
 
-    def _commit(self, ending, detail):
+    def _commit(self, ending: str, detail: str) -> str:
         """Make everything so far count, with a checkpoint. A loss that is not finite is divergence instead."""
         started = time.perf_counter()
         self.recorder.drain()
@@ -194,46 +206,48 @@ class Loop:
         self.recorder.hand_on(ending)
         arrays = {**self.stepper.checkpoint(), **self.recorder.state(self.step)}
         if not self._keeps_all and self.checkpoint != self.step:
-            self.storage.forget_checkpoint(self.checkpoint)
+            storage: Any = self.storage  # one that forgets
+            storage.forget_checkpoint(self.checkpoint)
         self.storage.write_checkpoint(self.step, arrays, self.stepper.widths)
         self.checkpoint = self.step
         self._note_progress(ending, detail)
         self._commits.took(time.perf_counter() - started)
         return ending
 
-    def _diverged(self):
+    def _diverged(self) -> str:
         self.recorder.drain()
         self.step, detail = self.recorder.divergence(self.step)
         self.recorder.hand_on("diverged")
         self._note_progress("diverged", detail)
         return "diverged"
 
-    def _note_progress(self, ending, detail):
+    def _note_progress(self, ending: str, detail: str) -> None:
         elapsed = self._clock.elapsed
         detail = self.recorder.detail(ending, detail)
         self.storage.commit(self.step, self.checkpoint, ending, detail, self.recorder.intervals, elapsed)
         if not self._failed:
             self._call(self.callbacks.commit, self.step)
 
-    def _call(self, callback, argument):
+    def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
         """Raises MeasureError for what a callback has raised."""
         try:
             callback(argument)
         except Exception as error:
             raise MeasureError(self.step, *self.stepper.snapshot()) from error
 
-    def _fail(self, error):
+    def _fail(self, error: MeasureError) -> str:
         """Commit where something has failed; training may be further by now. Returns the status."""
         self._failed = True
         self.recorder.failed(error)
         self.step = error.step
         self.stepper.restore(error.params, error.state)
-        ending = self._commit("failed", f"{type(error.__cause__).__name__}: {error.__cause__}")
-        if self.subject.way_on:
-            error.__cause__.add_note(f"The run up to there is saved; continue with: {self.subject.way_on}")
+        cause = error.__cause__
+        ending = self._commit("failed", f"{type(cause).__name__}: {cause}")
+        if self.subject.way_on and cause is not None:
+            cause.add_note(f"The run up to there is saved; continue with: {self.subject.way_on}")
         return ending
 
-    def _end_callbacks(self, failure):
+    def _end_callbacks(self, failure: BaseException | None) -> None:
         try:
             self.callbacks.end(self.subject.view)
         except Exception as error:
@@ -241,7 +255,7 @@ class Loop:
                 raise
             failure.add_note(f"on_end has failed, too: {type(error).__name__}: {error}")
 
-    def _kept(self):
+    def _kept(self) -> str:
         """The rest of a sentence: what is there of an interrupted run, and how to go on with it."""
         if self.subject.way_on is None:
             return "; what was recorded is the `.run` of this exception; a run with a store could be resumed"

@@ -4,13 +4,14 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from lrbias.devices import CPU
+from lrbias.devices import CPU, Device
 
 PORTABLE = "portable for losses and parameters from the same start; machine for what goes through an SVD"
 
 
-def made_with(promise=PORTABLE, device=CPU):
+def made_with(promise: str = PORTABLE, device: Device = CPU) -> dict[str, Any]:
     """Versions, commit, machine, device and the promise level of a run."""
     from lrbias import __version__
 
@@ -27,7 +28,7 @@ def made_with(promise=PORTABLE, device=CPU):
     }
 
 
-def _commit_id():
+def _commit_id() -> str | None:
     """The commit of a source checkout, None for an installed package."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
@@ -41,7 +42,7 @@ def _commit_id():
     return answer.stdout.strip() or None
 
 
-def _cpu_name():
+def _cpu_name() -> str:
     import llvmlite.binding
 
     return llvmlite.binding.get_host_cpu_name()

@@ -1,33 +1,42 @@
 """`resume`: a run goes on from one of its checkpoints, with the bits of one that was never interrupted."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 from lrbias.devices import CPU, resolve
 from lrbias.errors import InvalidInput, StoreError, require
 from lrbias.network import Network
+from lrbias.problems import Problem
 from lrbias.runs import MODEL, Run, check_settings, is_model, parts_of, problem_of, resumer
 from lrbias.settings import Count, Threads, Whole, check_switches, validate
-from lrbias.steppers import Execution, make_stepper
+from lrbias.steppers import Execution, Stepper, make_stepper
 from lrbias.storage import RunFolder, RunWriter, refuse_writing
 from lrbias.system import announce_compilation, one_blas_thread, usual_errors
 from lrbias.training._callbacks import Callbacks
+from lrbias.training._logging import Tell
 from lrbias.training._provenance import made_with
-from lrbias.training._run import Task, Watch, run_of
+from lrbias.training._run import Watch, run_of
 from lrbias.training._run_recorder import RunRecorder
+from lrbias.training._task import Task
 
 
 @usual_errors
 def resume(
-    path,
-    steps=None,
-    metrics=None,
-    from_checkpoint=None,
-    progress=None,
-    threads=None,
-    device=None,
-    callbacks=(),
-    when=None,
-):
+    path: str | PathLike[str],
+    steps: int | None = None,
+    metrics: Any = None,
+    from_checkpoint: int | None = None,
+    progress: bool | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    callbacks: Sequence[Any] = (),
+    when: Any = None,
+) -> Any:
     """Continue the run at `path` up to `steps` steps in all; None: as many as it was planned for.
 
     metrics          {name: function} for a run that records functions of the user's
@@ -48,7 +57,7 @@ def resume(
         for name, value in others.items():
             require(value is None, name, value, "nothing for a run of a model")
         return resumer(MODEL)(path, steps, progress=progress)
-    callbacks = Callbacks(callbacks)
+    called = Callbacks(callbacks)
     announce_compilation(progress)
     writer = RunWriter.reopen(path)
     try:
@@ -67,19 +76,19 @@ def resume(
         settings["device"] = settings.get("device", CPU.name) if device is None else device
         config = {**config, "settings": settings}
         task = _task(writer.path, config, problem, metrics, when)
-        return _continue(task, writer, config, start, Watch.of(task.stop, task.record, callbacks, progress))
+        return _continue(task, writer, config, start, Watch.of(task.stop, task.record, called, progress))
     finally:
         writer.close()
 
 
-def _planned(steps, config, known):
+def _planned(steps: int | None, config: dict[str, Any], known: dict[str, Any]) -> int:
     """How many steps the run is to have in all."""
     steps = config["settings"]["steps"] if steps is None else validate(Count, "steps", steps)
     require(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
     return steps
 
 
-def _start(writer, known, from_checkpoint):
+def _start(writer: RunWriter, known: dict[str, Any], from_checkpoint: int | None) -> int:
     """The step whose checkpoint to go on from."""
     if from_checkpoint is not None:
         start = validate(Whole, "from_checkpoint", from_checkpoint)
@@ -94,7 +103,7 @@ def _start(writer, known, from_checkpoint):
     return known["checkpoint"]
 
 
-def _task(path, config, problem, metrics, when):
+def _task(path: Path, config: dict[str, Any], problem: Problem, metrics: Any, when: Any) -> Task:
     """The Task of the run, with what the user has to give again."""
     settings = config["settings"]
     method, record, stop = parts_of(path, config)
@@ -105,7 +114,7 @@ def _task(path, config, problem, metrics, when):
     return Task(problem, method, record, stop, execution)
 
 
-def _continue(task, writer, config, start, watch):
+def _continue(task: Task, writer: RunWriter, config: dict[str, Any], start: int, watch: Watch) -> Run:
     device = task.execution.device
     here = made_with(config["made_with"]["promise"], device)
     if here != config["made_with"]:  # another machine or version: its bits may differ, so say so
@@ -118,7 +127,9 @@ def _continue(task, writer, config, start, watch):
         return run_of(task, stepper, recorder, writer, config, start, watch)
 
 
-def _restored(task, writer, config, step, tell):
+def _restored(
+    task: Task, writer: RunWriter, config: dict[str, Any], step: int, tell: Tell | None
+) -> tuple[Stepper, RunRecorder]:
     """(stepper, recorder) as they were at the checkpoint of `step`; StoreError when it is not one of such a run."""
     arrays = writer.checkpoint_arrays(step)
     params = arrays.pop("params")

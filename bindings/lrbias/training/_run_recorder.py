@@ -1,13 +1,18 @@
 """What a run records: the loss of every step, metrics beside the training, what its stepper says of itself."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from lrbias.events import PlateauWatch
 from lrbias.metrics import Observation, Plan, Setup, has_another_core
-from lrbias.storage import LOSSES, Log, as_recorded, check_quantities, losses_quantity
+from lrbias.steppers import Stepper
+from lrbias.storage import LOSSES, Arrays, Log, RunStorage, as_recorded, check_quantities, losses_quantity
 from lrbias.training._callbacks import as_row
-from lrbias.training._logging import Logger
+from lrbias.training._logging import Logger, MeasureError, Row, Tell
 from lrbias.training._recorder import Recorder
+from lrbias.training._task import Task
 from lrcore import status
 
 EFFECTIVE_RANK = "product/effective_rank"
@@ -24,7 +29,14 @@ class RunRecorder(Recorder):
     tell     a function (step, row) that is called at each record, or None
     """
 
-    def __init__(self, task, stepper, start, known=None, tell=None):
+    def __init__(
+        self,
+        task: Task,
+        stepper: Stepper,
+        start: Callable[[], np.ndarray],
+        known: dict[str, Any] | None = None,
+        tell: Tell | None = None,
+    ) -> None:
         self._task = task
         self._stepper = stepper
         threads = task.execution.threads
@@ -42,44 +54,51 @@ class RunRecorder(Recorder):
         self._tell = tell
         self.marks = sorted({*self.intervals, task.record.every}) if tell else self.intervals
         self._dtypes = {quantity.name: quantity.dtype for quantity in self.quantities}
-        self._logger = None
+        self._logger: Logger | None = None
         self.watch = None
         if task.stop.plateaus is not None:
             self.watch = PlateauWatch(task.stop.plateaus, task.record.intervals()["effective_rank"])
 
-    def check(self, storage, config, step):
+    def check(self, storage: RunStorage, config: dict[str, Any], step: int) -> None:
         """Before anything is written, read all that going on from `step` relies on; StoreError when it is damaged."""
         check_quantities(storage.path, config, self.quantities)
         Log(self.quantities, storage).check(step)
         if self.watch and step:
-            self._watched(storage, step)
+            self._watched(storage, step, self.watch.interval)
 
-    def _watched(self, storage, step):
+    @staticmethod
+    def _watched(storage: RunStorage, step: int, interval: int) -> tuple[np.ndarray, np.ndarray]:
         """What a PlateauWatch has seen before `step`: rows of the effective rank, losses."""
-        return storage.read(EFFECTIVE_RANK, 0, -(-step // self.watch.interval)), storage.read(LOSSES, 0, step)
+        return storage.read(EFFECTIVE_RANK, 0, -(-step // interval)), storage.read(LOSSES, 0, step)
 
-    def begin(self, storage, step):
+    def begin(self, storage: RunStorage, step: int) -> None:
         self._log = Log(self.quantities, storage)
         self._storage = storage
-        more = {"ordered": self.plan.ordered, "tell": self._tell_of}
-        self._logger = Logger(self.plan, self.observation, self._beside, self._write, **more)
+        self._logger = Logger(
+            self.plan, self.observation, self._beside, self._write, ordered=self.plan.ordered, tell=self._tell_of
+        )
         self._log.restore(step, storage.progress())
         if self.watch and step:
-            self.watch.restore(*self._watched(storage, step))
+            self.watch.restore(*self._watched(storage, step, self.watch.interval))
 
-    def _write(self, name, row, value):
+    @property
+    def _running_logger(self) -> Logger:
+        assert self._logger is not None  # `begin` has made it
+        return self._logger
+
+    def _write(self, name: str, row: int, value: Any) -> None:
         self._log.set(name, row, value)
         if self.watch and name == EFFECTIVE_RANK:
             self.watch.note_rank(row, value)
 
-    def losses(self, step, count):
+    def losses(self, step: int, count: int) -> np.ndarray:
         return self._log.columns[LOSSES].view(step, count)
 
-    def note(self, step, losses):
+    def note(self, step: int, losses: np.ndarray) -> None:
         if self.watch:
             self.watch.note_losses(step, losses)
 
-    def record(self, step):
+    def record(self, step: int) -> None:
         own = []
         for quantity, value in zip(self._own, self._stepper.values() if self._own else [], strict=True):
             if step % quantity.interval == 0:
@@ -89,66 +108,69 @@ class RunRecorder(Recorder):
         told = None
         if self._tell and any(step % interval == 0 for interval in self.marks):
             told = {"loss": self._loss_at(step), **as_row(own, self._dtypes)}
-        self._logger.measure(self._stepper.params, step, self._stepper.state(), told)
+        self._running_logger.measure(self._stepper.params, step, self._stepper.state(), told)
 
-    def _tell_of(self, step, known, rows):
+    def _tell_of(self, step: int, known: dict[str, Any], rows: list[Row]) -> None:
         """Tell of a record what is `known` of it, and its rows, as they are written."""
-        self._tell(step, {**known, **as_row(rows, self._dtypes)})
+        if self._tell is not None:
+            self._tell(step, {**known, **as_row(rows, self._dtypes)})
 
     @property
-    def rank(self):
+    def rank(self) -> float | None:
         return self._log.last(EFFECTIVE_RANK)
 
-    def drain(self):
-        self._logger.drain()
+    def drain(self) -> None:
+        self._running_logger.drain()
 
-    def close_step(self, step, ending):
+    def close_step(self, step: int, ending: str) -> bool:
         loss = self._loss_at(step)
         if not np.isfinite(loss):
             return False
         self._log.set(LOSSES, step, loss)
         return True
 
-    def divergence(self, step):
+    def divergence(self, step: int) -> tuple[int, str]:
         loss = self._loss_at(step)
         self._log.set(LOSSES, step, loss)
         why = self._stepper.why_stuck(step) if np.isfinite(loss) else status.MEANING[status.DIVERGED]
         return step, f"the loss at step {step} is {loss}: {why}"
 
-    def _loss_at(self, step):
+    def _loss_at(self, step: int) -> float:
         """The loss of the layers as they are: under a stochastic method that of the entries which it would draw."""
         with np.errstate(all="ignore"):
             if not self._task.method.stochastic:
                 return self.observation.at(self._stepper.params, step).loss
             return self._stepper.drawn_loss(step)
 
-    def gradient_norm(self, step):
+    def gradient_norm(self, step: int) -> float:
         """Of the gradient of the layers as they are."""
         return self.observation.at(self._stepper.params, step).gradient_norm
 
-    def hand_on(self, ending):
+    def hand_on(self, ending: str) -> None:
         if ending == "running":
             self._storage.write_tail(self._log.tails())
         else:
             self._log.flush()
 
-    def state(self, step):
+    def state(self, step: int) -> Arrays:
         kept = {KEPT + name: array for name, array in self.plan.memory.state(step).items()}
         scale = self.setup.problem.output_scale
-        scaled = {} if scale == 1 else {"scale": np.float64(scale)}  # for who starts a network from this checkpoint
+        scaled = (
+            {} if scale == 1 else {"scale": np.array(scale, np.float64)}
+        )  # for who starts a network from this checkpoint
         return {**scaled, **kept}
 
-    def restore(self, arrays):
+    def restore(self, arrays: Arrays) -> None:
         """Take what `state` gave out of the arrays of a checkpoint, and go on from it."""
         kept = {name.removeprefix(KEPT): arrays.pop(name) for name in list(arrays) if name.startswith(KEPT)}
         arrays.pop("scale", None)  # which the problem has
         self.plan.memory.restore(kept)
 
-    def failed(self, error):
+    def failed(self, error: MeasureError) -> None:
         self.close()
         if error.kept is not None:
             self.plan.memory.restore(error.kept)
 
-    def close(self):
+    def close(self) -> None:
         if self._logger:
             self._logger.close()

@@ -1,5 +1,10 @@
 """When a run ends before its last step: a `Stop` at work."""
 
+from typing import Any
+
+from lrbias.experiments import Stop
+from lrbias.metrics import Record
+
 
 class NoStops:
     """What ends a run before its last step: nothing.
@@ -11,9 +16,9 @@ class NoStops:
     loss: float | None = None
     intervals: tuple[int, ...] = ()
 
-    def sentence(self, step):
+    def sentence(self, step: int) -> str | None:
         """Why the run stops at `step`, None where it goes on."""
-        return
+        return None
 
 
 class Stops(NoStops):
@@ -22,19 +27,19 @@ class Stops(NoStops):
     recorder: a RunRecorder, once there is one; it calls `look` at each record where a function is asked.
     """
 
-    def __init__(self, stop, record):
+    def __init__(self, stop: Stop, record: Record) -> None:
         self.loss = stop.loss
         self.intervals = () if stop.gradient is None else (record.every,)
-        self.recorder = None
+        self.recorder: Any = None
         self._stop = stop
         self._every = record.every
         self._found = False  # what the function has said
 
-    def look(self, step, row):
+    def look(self, step: int, row: dict[str, Any]) -> None:
         """Ask the function of the user's."""
         self._found = bool(self._stop.when(step, row))
 
-    def sentence(self, step):
+    def sentence(self, step: int) -> str | None:
         """Why the run stops at `step`, None where it goes on."""
         if self._gradient_reached(step):
             return f"the gradient norm is at most {self._stop.gradient:g}"
@@ -44,12 +49,12 @@ class Stops(NoStops):
             return "the function that was given as `when` has said so"
         return None
 
-    def _gradient_reached(self, step):
+    def _gradient_reached(self, step: int) -> bool:
         if self._stop.gradient is None or step % self._every:
             return False
         return self.recorder.gradient_norm(step) <= self._stop.gradient
 
-    def _plateaus_reached(self, step):
+    def _plateaus_reached(self, step: int) -> bool:
         watch = self.recorder.watch
         if not watch or step % watch.every:
             return False

@@ -1,7 +1,11 @@
 """`train`: the door through which a run of a deep linear network begins."""
 
+from __future__ import annotations
+
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any, NamedTuple, TypeVar
 
 from lrbias.devices import resolve
 from lrbias.errors import ForecastWarning, require
@@ -9,33 +13,36 @@ from lrbias.experiments import Stop, describe, to_toml
 from lrbias.forecasts import first_warnings
 from lrbias.methods import Method
 from lrbias.metrics import Record
+from lrbias.network import Network
 from lrbias.problems import Problem
+from lrbias.runs import Run
 from lrbias.settings import Compress, Count, Threads, check_switches, validate
 from lrbias.steppers import Execution, make_stepper
 from lrbias.storage import MemoryStorage, RunWriter, check_new
 from lrbias.system import announce_compilation, one_blas_thread, usual_errors
 from lrbias.training._callbacks import Callbacks
-from lrbias.training._run import Task, Watch, config_of, first_checkpoint, run_of
+from lrbias.training._run import Watch, config_of, first_checkpoint, run_of
 from lrbias.training._run_recorder import RunRecorder
+from lrbias.training._task import Task
 
 
 @usual_errors
 def train(
-    problem,
-    network,
-    method,
-    steps=None,
-    record=None,
-    stop=None,
-    checkpoint_every=1000,
-    store=None,
-    progress=None,
-    forecast=True,
-    threads=1,
-    compress="auto",
-    device="cpu",
-    callbacks=(),
-):
+    problem: Problem,
+    network: Network | None,
+    method: Method,
+    steps: int | None = None,
+    record: Record | None = None,
+    stop: Stop | None = None,
+    checkpoint_every: int = 1000,
+    store: str | PathLike[str] | None = None,
+    progress: bool | None = None,
+    forecast: bool = True,
+    threads: int = 1,
+    compress: str = "auto",
+    device: str = "cpu",
+    callbacks: Sequence[Any] = (),
+) -> Run:
     """Train `network` on `problem` and return the Run.
 
     problem           what is fitted: Factorization(target), Completion(target, mask), Sensing(matrices, values) or
@@ -82,21 +89,24 @@ def train(
     return _begin(task, start, asked, store, watch)
 
 
-def _warn(sentences):
+def _warn(sentences: Iterable[str]) -> None:
     for sentence in sentences:
         warnings.warn(sentence, ForecastWarning, stacklevel=4)
 
 
-def _check_kinds(problem, method):
+def _check_kinds(problem: Any, method: Any) -> None:
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
     accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
     require(isinstance(method, Method), "method", method, accepted)
 
 
-def _checked(**asked):
+def _checked(**asked: Any) -> dict[str, Any]:
     """These settings, as they are kept with the run. A device is checked where it is looked up."""
     kinds = {"steps": Count, "checkpoint_every": Count, "threads": Threads, "compress": Compress}
     return {name: validate(kinds[name], name, value) if name in kinds else value for name, value in asked.items()}
+
+
+K = TypeVar("K")
 
 
 class _Start(NamedTuple):
@@ -106,13 +116,13 @@ class _Start(NamedTuple):
     given: Any
 
 
-def _default(value, kind, argument):
+def _default(value: Any, kind: type[K], argument: str) -> K:
     value = kind() if value is None else value
     require(isinstance(value, kind), argument, value, f"a {kind.__name__}")
     return value
 
 
-def _fitting(task, network):
+def _fitting(task: Task, network: Network) -> Task:
     """The task for this network; InvalidInput where they do not fit together."""
     task.problem.check(network)
     network.check_method(task.method)
@@ -121,7 +131,7 @@ def _fitting(task, network):
     return task._replace(problem=task.problem.scaled(network.scale))
 
 
-def _begin(task, start, asked, store, watch):
+def _begin(task: Task, start: _Start, asked: dict[str, Any], store: str | PathLike[str] | None, watch: Watch) -> Run:
     """Make the run, with its first checkpoint, and train."""
     with one_blas_thread(), task.execution.device.fitting():
         stepper = make_stepper(task.method, task.problem, start.network, task.execution)
@@ -133,7 +143,7 @@ def _begin(task, start, asked, store, watch):
         data = task.problem.target, task.problem.observed
         first = first_checkpoint(stepper, recorder)
         if store is None:
-            storage = MemoryStorage(config, data)
+            storage: MemoryStorage | RunWriter = MemoryStorage(config, data)
             storage.write_checkpoint(0, first, stepper.widths)
         else:
             toml = {"experiment.toml": to_toml(settings)}

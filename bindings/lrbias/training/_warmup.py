@@ -1,10 +1,11 @@
 """Compiling the kernels of a run before they are needed, as in the image of a container or on a login node."""
 
 from lrbias.errors import require
-from lrbias.methods import GD, SGD, GradientFlow, Linearized
+from lrbias.methods import GD, SGD, GradientFlow, Linearized, Method
+from lrbias.problems import Problem
 
 STEPS = 2
-METHODS = {
+METHODS: dict[str, list[Method]] = {
     "gd": [GD(lr=1e-3)],
     "flow": [GradientFlow(dt=1e-3), GradientFlow(dt=1e-3, scheme="dopri5")],
     "sgd": [SGD(lr=1e-3)],
@@ -32,14 +33,13 @@ def warm_up(methods: tuple[str, ...] = tuple(METHODS), dtypes: tuple[str, ...] =
     return [(each.kernel, each.seconds) for each in compilation.compiled()[before:]]
 
 
-def _train(method, dtype):
+def _train(method: Method, dtype: str) -> None:
     """A run of a whole target, where the method takes one, and of some of its entries."""
     import lrbias as lb
 
     target = lb.teacher(shape=(4, 3), rank=2, depth=3, scale=1.0, seed=0)
     network = lb.Network.gaussian(widths=(3, 4, 4, 4), gamma=1.0, seed=1, dtype=dtype)
     record = lb.Record(every=1)
-    whole = [] if method.stochastic else [lb.Factorization(target)]
+    whole: list[Problem] = [] if method.stochastic else [lb.Factorization(target)]
     for problem in [*whole, lb.Completion(target, fraction=0.7, seed=0)]:
-        arguments = {"record": record, "compress": "off", "progress": False, "forecast": False}
-        lb.train(problem, network, method, STEPS, **arguments)
+        lb.train(problem, network, method, STEPS, record=record, compress="off", progress=False, forecast=False)

@@ -1,0 +1,19 @@
+from lrbias.runs import ModelRun as ModelRun
+
+from ._callbacks import write_scalars as write_scalars
+from ._datasets import DATASETS as DATASETS
+from ._datasets import Images as Images
+from ._datasets import load as load
+from ._fit import Training as Training
+from ._fit import fit as fit
+from ._fit import resume as resume
+from ._fit import trained as trained
+from ._gradients import GradientRanks as GradientRanks
+from ._gradients import Probe as Probe
+from ._gradients import gradient_ranks as gradient_ranks
+from ._matrices import WeightMatrix as WeightMatrix
+from ._matrices import patches as patches
+from ._matrices import weight_matrices as weight_matrices
+from ._networks import NETWORKS as NETWORKS
+from ._networks import build as build
+from ._tracker import RankTracker as RankTracker
