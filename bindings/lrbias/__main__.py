@@ -8,7 +8,7 @@ import os
 import signal
 
 
-def main():
+def main() -> None:
     """Load the commands and carry one out."""
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if usual:
@@ -24,7 +24,7 @@ def main():
             signal.signal(signal.SIGINT, _leave)
 
 
-def _leave(number, frame):
+def _leave(number: int, frame: object) -> None:
     """Nothing is begun, or everything is done. An exception would be told with the lines of whatever is imported."""
     try:
         os.write(2, b"lrbias: interrupted\n")

@@ -47,7 +47,7 @@ def least_squares_nuclear(target: ArrayLike, mask: ArrayLike, weight: float, tol
     return _minimise("least_squares_nuclear", target, mask, tolerance, weight)
 
 
-def check_installed(name):
+def check_installed(name: str) -> None:
     """InvalidInput unless cvxpy and SCS, which it may be installed without, are there for `name`."""
     if any(find_spec(package) is None for package in ("cvxpy", "scs")):
         raise InvalidInput(f"{name} needs cvxpy and SCS: pip install 'lrbias[convex]'.")

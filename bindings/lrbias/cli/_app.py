@@ -8,6 +8,7 @@ SIGUSR1 and 129 by SIGHUP.
 import contextlib
 import signal
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group
 
@@ -40,7 +41,7 @@ for name, module in COMMANDS.items():
     app.command(f"lrbias.cli.{module}:{name}", name=name, **own_help)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: one sentence on stderr and an exit code for everything that can go wrong."""
     output, messages = Careful(sys.stdout), Careful(sys.stderr)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):

@@ -64,7 +64,7 @@ class Jumps:
 
     steps: np.ndarray
     ranks: np.ndarray
-    events: list
+    events: list[Jump]
 
     @property
     def down(self) -> int:

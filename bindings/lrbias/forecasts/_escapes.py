@@ -118,8 +118,8 @@ def _tied(numbers: np.ndarray) -> bool:
 def _ends(layers: list[np.ndarray], left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
     """The layers with a first one W_1 v and a last one uᵀ W_N; an end that is nothing but rounding is 0."""
     layers = [layer.astype(np.float64) for layer in layers]
-    for place, seen in ((0, lambda layer: layer @ right[:, None]), (-1, lambda layer: left[None, :] @ layer)):
-        end = seen(layers[place])
+    for place in (0, -1):
+        end = left[None, :] @ layers[place] if place else layers[place] @ right[:, None]
         small = np.abs(end).max() <= ROUNDING * np.abs(layers[place]).max()
         layers[place] = np.zeros_like(end) if small else end
     return layers

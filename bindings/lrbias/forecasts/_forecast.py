@@ -21,7 +21,7 @@ from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
 from lrbias.network import Network
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
-from lrbias.steppers import Execution, make_stepper
+from lrbias.steppers import Execution, Stepper, make_stepper
 from lrbias.storage import capacity, losses_quantity
 from lrbias.system import clock, one_blas_thread, usual_errors
 from lrcore import status
@@ -51,13 +51,13 @@ class Forecast:
     bytes: int
     step_size: float
     step_size_limit: float | None
-    values: list
-    escape_steps: list
-    warnings: list
+    values: list[float]
+    escape_steps: list[int | None]
+    warnings: list[str]
     at_most: bool = False
     limit_at_start: float | None = None
     limit_at_minimum: float | None = None
-    outcomes: list = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +78,7 @@ class Forecast:
         lines += [f"warning: {sentence}" for sentence in self.warnings]
         return "\n".join(lines)
 
-    def _told_limits(self):
+    def _told_limits(self) -> str:
         start = "not known" if self.limit_at_start is None else f"{self.limit_at_start:.4g}"
         least = "" if self.limit_at_minimum is None else f", {self.limit_at_minimum:.4g} at a balanced minimum"
         return f"{start} at the start{least}"
@@ -92,7 +92,7 @@ def told_escape(step: int | None, outcome: str, steps: int) -> str:
     return f"{step}" if step <= steps else f"{step}  (beyond this run)"
 
 
-def _check(problem, method, record):
+def _check(problem: Any, method: Any, record: Any) -> None:
     require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
     accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
     require(isinstance(method, Method), "method", method, accepted)
@@ -147,7 +147,7 @@ def forecast(
     )
 
 
-def _warnings_of_data(problem):
+def _warnings_of_data(problem: Problem) -> list[str]:
     parts = problem.facts().get("components", 1)
     if parts == 1:
         return []
@@ -166,7 +166,9 @@ def first_warnings(problem: Problem, network: Network, given: Network | None, me
     return _warnings(problem, network, method, steps, stable, found)
 
 
-def _warnings(problem, network, method, steps, stable: Limits, found: list[Escape]):
+def _warnings(
+    problem: Problem, network: Network, method: Method, steps: int, stable: Limits, found: list[Escape]
+) -> list[str]:
     warned = _warnings_of_stability(method, stable)
     if not method.is_plain_on(problem):
         return warned + _warnings_of_data(problem)
@@ -175,7 +177,7 @@ def _warnings(problem, network, method, steps, stable: Limits, found: list[Escap
     return warned + _warnings_of_theorems(problem, network, method) + _warnings_of_escapes(steps, found)
 
 
-def _warnings_of_stability(method, stable):
+def _warnings_of_stability(method: Method, stable: Limits) -> list[str]:
     """One, of the smaller limit."""
     if stable.smaller is None or method.step_size < stable.smaller:
         return []
@@ -185,7 +187,7 @@ def _warnings_of_stability(method, stable):
     return [f"{method.step_name} = {method.step_size:g} is not below {stable.smaller:.4g}, {reason}"]
 
 
-def _warnings_of_escapes(steps, found):
+def _warnings_of_escapes(steps: int, found: list[Escape]) -> list[str]:
     """That nothing will be seen within the steps, unless that is not known."""
     first = min((escape.step for escape in found if escape.step is not None), default=None)
     outcomes = {escape.outcome for escape in found}
@@ -200,7 +202,7 @@ def _warnings_of_escapes(steps, found):
     ]
 
 
-def _warnings_of_theorems(problem, network, method):
+def _warnings_of_theorems(problem: Problem, network: Network, method: Method) -> list[str]:
     """What keeps the theorems of Chou et al. from holding, for the starts that they are about."""
     start = network.settings()
     if not method.euler or start.get("init") not in ("identical", "perturbed"):
@@ -266,7 +268,9 @@ def _measure(plan: Any, observation: Observation, params: np.ndarray, step: int)
     plan.memory.settle()  # what it is timed with again is the next record
 
 
-def _seconds_per_step(problem, network, given, method, compress, device, call):
+def _seconds_per_step(
+    problem: Problem, network: Network, given: Network | None, method: Method, compress: str, device: Device, call: int
+) -> float:
     """Timed in calls of `call` steps, as between two records: a call costs a device apart more than a step does.
 
     network: what `method` makes of the `given` one.
@@ -284,13 +288,13 @@ def _seconds_per_step(problem, network, given, method, compress, device, call):
 class _TimedSteps:
     """Calls that go on where the one before has stopped: a step of a grid can take any number of gradients."""
 
-    def __init__(self, stepper, losses):
+    def __init__(self, stepper: Stepper, losses: np.ndarray) -> None:
         self._stepper = stepper
         self._losses = losses
         self.calls, self._whole, self._part = 0, 0, 0.0
         stepper.budget = TIMED_GRADIENTS
 
-    def call(self):
+    def call(self) -> None:
         code = self._stepper.step(self._losses, self._whole)
         self.calls += 1
         paused = code == status.PAUSED
@@ -298,7 +302,7 @@ class _TimedSteps:
         self._part = self._stepper.part_of_step(self._whole) if paused else 0.0
 
     @property
-    def steps(self):
+    def steps(self) -> float:
         """How many were made, the last one in part; a little more than 0."""
         return self._whole + max(self._part, LEAST_PART)
 

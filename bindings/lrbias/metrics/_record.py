@@ -115,7 +115,7 @@ class Record(Settings):
     def _any(self, kind: str) -> bool:
         return any(getattr(METRICS[name], kind) for name in self.intervals() if name in METRICS)
 
-    def functions(self) -> dict[str, Callable]:
+    def functions(self) -> dict[str, Callable[..., Any]]:
         """The user's own metrics: {name: function of the network}."""
         values = self.metrics if isinstance(self.metrics, dict) else {}
         return {name: value for name, value in values.items() if callable(value)}

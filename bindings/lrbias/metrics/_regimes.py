@@ -4,24 +4,26 @@ Curvature and kernel are found in float64, whatever the type of the run. Eigenva
 starts from the vectors of the record before, which are kept in `observation.memory`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from lrbias.metrics._hessian import Hessian
 from lrbias.metrics._matrices import matrices_of
-from lrbias.metrics._registry import metric
-from lrbias.metrics._state import RANKS
+from lrbias.metrics._registry import Described, Quantities, metric
+from lrbias.metrics._state import RANKS, Observation, Setup
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
 UPDATE_RANKS = ("effective_rank", "stable_rank")
 
 
-def _count(setup, size):
+def _count(setup: Setup, size: int) -> int:
     return min(setup.record.leading, size)
 
 
-def _hessian_quantities(end):
-    def quantities(setup):
+def _hessian_quantities(end: str) -> Quantities:
+    def quantities(setup: Setup) -> list[Described]:
         count = _count(setup, layout.size(setup.widths))
         return [(f"hessian/{end}", (count,), "float"), (f"hessian/{end}_products", (), "int")]
 
@@ -29,18 +31,18 @@ def _hessian_quantities(end):
 
 
 @metric("sharpness", _hessian_quantities("largest"), on_request=True, remembers=True)
-def _sharpness(observation):
+def _sharpness(observation: Observation) -> list[Any]:
     """The largest eigenvalues of the Hessian of the loss (with its ridge), and how often it was multiplied for them."""
     return _hessian_end(observation, "largest", 1)
 
 
 @metric("negative_curvature", _hessian_quantities("smallest"), on_request=True, remembers=True)
-def _negative_curvature(observation):
+def _negative_curvature(observation: Observation) -> list[Any]:
     """Likewise the smallest ones, the smallest first: below 0 where there is a way down."""
     return _hessian_end(observation, "smallest", -1)
 
 
-def _hessian_end(observation, end, sign):
+def _hessian_end(observation: Observation, end: str, sign: int) -> list[Any]:
     hessian = observation.once("hessian", lambda: _hessian(observation))
     name = f"hessian/{end}"
     record = observation.setup.record
@@ -50,10 +52,10 @@ def _hessian_end(observation, end, sign):
     return [found.values, found.products]
 
 
-def _hessian(observation):
+def _hessian(observation: Observation) -> Hessian:
     setup = observation.setup
     work = observation.scratch("curvature", lambda: workspace.allocate_curvature(observation.widths))
-    goal = observation.scratch("objective", lambda: setup.problem.objective(np.float64))
+    goal = observation.scratch("objective", lambda: setup.problem.objective(np.dtype(np.float64)))
     ridge = setup.method.ridges(observation.step, 1)[0]
     return Hessian(observation.params, observation.widths, goal, ridge, work)
 
@@ -64,7 +66,7 @@ def _hessian(observation):
     on_request=True,
     looks_back=True,
 )
-def _tangent_kernel(observation):
+def _tangent_kernel(observation: Observation) -> list[Any]:
     """‖K‖_F; 1 − ⟨K, K_0⟩ / (‖K‖ ‖K_0‖); ‖K − K_0‖ / ‖K_0‖, K_0 the tangent kernel at step 0."""
     now = _kernel(observation)
     first = _first_kernel(observation)
@@ -78,16 +80,16 @@ def _tangent_kernel(observation):
     return [scale * np.sqrt(square), distance, change]
 
 
-def _kernel(observation):
+def _kernel(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
     """The factors of the tangent kernel at the observed network."""
     return observation.once("kernel", lambda: _factors(observation, observation.params))
 
 
-def _first_kernel(observation):
+def _first_kernel(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
     return observation.scratch("first kernel", lambda: _factors(observation, observation.setup.start))
 
 
-def _factors(observation, params):
+def _factors(observation: Observation, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     widths = observation.widths
     depth = observation.setup.depth
     left, right = (np.empty((depth, n, n)) for n in (widths[-1], widths[0]))
@@ -96,19 +98,19 @@ def _factors(observation, params):
     return left, right
 
 
-def _kernel_quantities(setup):
+def _kernel_quantities(setup: Setup) -> list[Described]:
     count = _count(setup, setup.widths[-1] * setup.widths[0])
     return [("ntk/eigenvalues", (count,), "float"), ("ntk/products", (), "int")]
 
 
 @metric("ntk_eigenvalues", _kernel_quantities, on_request=True, remembers=True)
-def _kernel_eigenvalues(observation):
+def _kernel_eigenvalues(observation: Observation) -> list[Any]:
     """The largest eigenvalues of the tangent kernel, and how often it was applied for them."""
     widths, (left, right) = observation.widths, _kernel(observation)
     shape = widths[-1], widths[0]
     work = observation.scratch("kernel", lambda: workspace.allocate_ntk(widths))
 
-    def apply(vector, out):
+    def apply(vector: np.ndarray, out: np.ndarray) -> None:
         cpu.ntk_apply(left, right, vector.reshape(shape), out.reshape(shape), work)
 
     size = int(shape[0] * shape[1])
@@ -120,11 +122,11 @@ def _kernel_eigenvalues(observation):
     return [observation.setup.problem.output_scale**2 * found.values, found.products]
 
 
-def _updates_of(setup):
+def _updates_of(setup: Setup) -> list[tuple[str, int]]:
     return [("update", key) for key in matrices_of(setup)]
 
 
-def _update_quantities(setup):
+def _update_quantities(setup: Setup) -> list[Described]:
     found: list[tuple[str, tuple[int, ...], str]] = []
     for key in matrices_of(setup):
         name = setup.key_name(key)
@@ -140,7 +142,7 @@ def _update_quantities(setup):
     on_request=True,
     remembers=True,
 )
-def _updates(observation):
+def _updates(observation: Observation) -> list[Any]:
     """Singular values and ranks of what the product and each layer have changed by since the record before.
 
     So the interval of this metric is the window of the update. At the first record all are 0.
@@ -159,7 +161,7 @@ def _updates(observation):
     on_request=True,
     looks_back=True,
 )
-def _movement(observation):
+def _movement(observation: Observation) -> list[Any]:
     """‖θ − θ_0‖ of all weights, and ‖W_i − W_i(0)‖_F of every layer, from step 0 on."""
     moved = layout.layers(observation.params - observation.setup.start, observation.setup.widths)
     norms = [np.linalg.norm(layer) for layer in moved]

@@ -6,8 +6,14 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 from lrbias.settings import load_entry_point
+
+Described = tuple[str, tuple[int, ...], str]  # name, shape of a row, "float" or "int"
+Quantities = Callable[[Any], list[Described]]  # of a Setup
+Needs = Callable[[Any], dict[Any, int]]  # of a Setup
+Measure = Callable[[Any], Any]  # of an Observation
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,9 @@ class Metric:
     """
 
     name: str
-    quantities: Callable
-    measure: Callable
-    needs: Callable
+    quantities: Quantities
+    measure: Measure
+    needs: Needs
     on_request: bool = False
     remembers: bool = False
     looks_back: bool = False
@@ -63,13 +69,15 @@ class Metrics(Mapping[str, Metric]):
 METRICS = Metrics()
 
 
-def metric(name: str, quantities: Callable, needs: Callable = lambda setup: {}, **kinds: bool) -> Callable:
+def metric(
+    name: str, quantities: Quantities, needs: Needs = lambda setup: {}, **kinds: bool
+) -> Callable[[Measure], Metric]:
     """Register the decorated function as the metric `name`; `kinds` as in `Metric`.
 
     It gives the Metric, for an entry point of the group `lrbias.metrics`.
     """
 
-    def register(measure: Callable) -> Metric:
+    def register(measure: Measure) -> Metric:
         made = Metric(name, quantities, measure, needs, **kinds)
         METRICS.add(made)
         return made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrbias.analysis import Saddle
@@ -31,17 +33,18 @@ LEVELS = {0.01: "lazy below 0.01 (ours)", 0.5: "rich above 0.5 (ours)"}  # chang
 GREYS = ("black", "0.4", "0.6", "0.75")
 
 
-def _series(run, name):
+def _series(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     return thin(run.steps_of(name), run[name])
 
 
-def _iterations(run, axes):
+def _iterations(run: Run, axes: Axes) -> None:
     axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration)")
     axes.set_xlim(0, max(run.step, 1))
-    axes.xaxis.get_major_locator().set_params(nbins=6)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(nbins=6)
 
 
-def _layers(run):
+def _layers(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, look) of every layer."""
     for i, colour in enumerate(dark_to_light(run.depth), start=1):
         yield i, {"color": colour, "linestyle": LINES[(i - 1) % len(LINES)]}

@@ -41,8 +41,8 @@ STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,
 }
 BETWEEN = 1.7  # above the grid, below what was measured
-THEORY = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": BETWEEN}
-PHASE = {"color": "0.45", "linestyle": ":", "linewidth": 0.8, "zorder": BETWEEN, "clip_on": False}
+THEORY: dict[str, Any] = {"color": "0.35", "linestyle": (0, (4, 3)), "linewidth": 0.8, "zorder": BETWEEN}
+PHASE: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 0.8, "zorder": BETWEEN, "clip_on": False}
 LINES = ("-", "--", "-.", ":")
 MOST_POINTS, FIRST_POINTS = 2000, 500
 LARGEST = 1e100  # on a logarithmic axis: ticks around numbers near the end of their range overflow
@@ -67,7 +67,7 @@ def our_style() -> Iterator[None]:
     """STYLE on top of matplotlib's defaults, whatever the user's settings are; these are put back."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(cast(Any, STYLE))
         yield
 
 

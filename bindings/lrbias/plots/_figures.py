@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrbias import theory
@@ -55,11 +56,11 @@ TITLE = 48  # letters of a line above one of two panels
 ENTRIES = {"train": "observed", "hidden": "hidden"}
 
 
-def _series(run, name):
+def _series(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     return thin(run.steps_of(name), run[name])
 
 
-def _needs(run, *names):
+def _needs(run: Run, *names: str) -> None:
     for name in names:
         if name not in run:
             raise InvalidInput(
@@ -67,7 +68,7 @@ def _needs(run, *names):
             )
 
 
-def _step_axis(run, axes):
+def _step_axis(run: Run, axes: Axes) -> None:
     """Iterations; where everything is learnt early in the run, logarithmic after that."""
     own = ", a time of its own" if run.method.phases else ""
     axes.set_xlabel(f"iteration (t = {run.step_size:g} · iteration{own})")
@@ -78,11 +79,11 @@ def _step_axis(run, axes):
     axes.set_xlim(0, max(run.step, 1))
 
 
-def _measured_escapes(run):
+def _measured_escapes(run: Run) -> list[int | None]:
     return run.escape_steps() if run.tells_modes else []
 
 
-def _mark_phases(run, axes):
+def _mark_phases(run: Run, axes: Axes) -> None:
     """A line where a phase of greedy learning ends, one entry for all of them in the legend of the first panel."""
     ends = [phase.end for phase in run.phases if phase.end >= 0]
     first = axes is axes.figure.axes[0]
@@ -92,12 +93,12 @@ def _mark_phases(run, axes):
         axes.grid(visible=False, axis="x")  # which the lines could be taken for
 
 
-def _frame(run):
+def _frame(run: Run) -> dict[str, Any]:
     """Of a legend: white where lines of phases would cross its words."""
     return {"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 1} if run.phases else {}
 
 
-def _of_model(run):
+def _of_model(run: Any) -> bool:
     return isinstance(run, ModelRun)
 
 
@@ -125,7 +126,7 @@ def loss(run: Run) -> Figure:
     return figure
 
 
-def _draw_loss(run, axes):
+def _draw_loss(run: Run, axes: Axes) -> None:
     steps = np.arange(len(run.losses))
     losses = run.losses
     if run.method.stochastic:
@@ -144,7 +145,7 @@ def _draw_loss(run, axes):
     _step_axis(run, axes)
 
 
-def _loss_label(run):
+def _loss_label(run: Run) -> str:
     if run.fits_whole:
         return r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
     if run.method.stochastic:
@@ -160,7 +161,7 @@ def errors(run: Run) -> Figure:
     return figure
 
 
-def _draw_errors(run, axes):
+def _draw_errors(run: Run, axes: Axes) -> None:
     _needs(run, "train_error")
     for name, colour, line in (("train", "black", "-"), ("hidden", "0.5", "--")):
         if f"{name}_error" in run:
@@ -180,7 +181,7 @@ def effective_rank(run: Run) -> Figure:
     return figure
 
 
-def _draw_effective_rank(run, axes):
+def _draw_effective_rank(run: Run, axes: Axes) -> None:
     _needs(run, "product/effective_rank")
     axes.plot(*_series(run, "product/effective_rank"), color="black", label=r"effective rank $\|W\|_*/\|W\|_2$")
     if "product/stable_rank" in run:
@@ -206,7 +207,7 @@ def singular_values(run: Run) -> Figure:
     return figure
 
 
-def _draw_singular_values(run, axes):
+def _draw_singular_values(run: Run, axes: Axes) -> None:
     _needs(run, "product/singular_values")
     steps, values = _series(run, "product/singular_values")
     shown = min(run.target_rank if run.fits_whole else max(run.target_rank, FEWEST), MODES, values.shape[1])
@@ -247,24 +248,25 @@ def _draw_singular_values(run, axes):
     _step_axis(run, axes)
 
 
-def _value_limits(run, values):
+def _value_limits(run: Run, values: np.ndarray) -> tuple[float, float]:
     """From where the learnt values start, not from rounding level, up to a little above the target."""
     if not np.isfinite(values).any():
         return DEEPEST, 1
     highest = largest([np.nanmax(values), run.target_values[0]])
     least = DEEPEST * np.nanmax(values) if not run.fits_whole else 0
-    start = run.method.epsilon if run.method.phases else max(np.nanmin(values), 3 * least)
+    own = getattr(run.method, "epsilon", None) if run.method.phases else None
+    start = own if own is not None else max(np.nanmin(values), 3 * least)
     lowest = max(start / 3, LOWEST)
     highest = max(highest, 10 * lowest)
     return lowest, highest * ((highest / lowest) ** 0.15 if _legend_on_top(run) else 3)
 
 
-def _legend_on_top(run):
+def _legend_on_top(run: Run) -> bool:
     """Whether values are learnt at all times or ones that the target has not, so that no other place is free."""
     return run.method.phases or not run.fits_whole
 
 
-def _escapes(run, modes):
+def _escapes(run: Run, modes: int) -> list[int | None]:
     """The forecast from the run's own start; nothing when the first checkpoint is not at hand, or the run diverged."""
     if run.step == 0 or 0 not in run.checkpoints or run.status == "diverged":
         return []
@@ -369,7 +371,7 @@ def adaptive_steps(run: Run) -> Figure:
     return figure
 
 
-def _draw_stable_steps(run, axes):
+def _draw_stable_steps(run: Run, axes: Axes) -> None:
     weights = getattr(run.problem, "weights", None)
     name = "product/singular_values"
     if weights is None or run.method.ridge or name not in run:
@@ -431,7 +433,7 @@ def comparison(compared: Any) -> Figure:
     return figure
 
 
-def _draw_over_time(run, grid, count, look):
+def _draw_over_time(run: Run, grid: Any, count: int, look: dict[str, Any]) -> None:
     """Loss, effective rank and the `count` leading singular values of one run, in three of the panels of `grid`."""
     (loss_axes, rank_axes), (value_axes, _) = grid
     steps, losses = thin(np.arange(len(run.losses)), run.losses)
@@ -442,7 +444,7 @@ def _draw_over_time(run, grid, count, look):
     value_axes.plot(steps * run.step_size, values[:, :count], **{**look, "label": None})
 
 
-def _label_time(grid, label):
+def _label_time(grid: Any, label: str) -> None:
     """The time below both columns; where nothing is known at equal times, the panel of differences is left out."""
     left, right = grid[1]
     if not any(line.get_xdata().size for line in right.get_lines()):
@@ -453,12 +455,12 @@ def _label_time(grid, label):
         axes.set_xlabel(label)
 
 
-def _with_one_time(runs):
+def _with_one_time(runs: Sequence[Run]) -> Sequence[Run]:
     """The runs without greedy ones, whose t is their own; these when there are no others."""
     return [run for run in runs if not run.method.phases] or runs
 
 
-def _looks(count):
+def _looks(count: int) -> Iterator[dict[str, Any]]:
     """How the lines of so many runs are told from each other, also where they lie on each other."""
     for number, colour in enumerate(dark_to_light(count)):
         yield {"color": colour, "linestyle": LINES[number % len(LINES)], "linewidth": 1.8 - 0.3 * (number % 4)}
@@ -476,11 +478,11 @@ def names_of(runs: Sequence[RunReader]) -> dict[RunReader, str]:
     return found
 
 
-def _literal_names(runs):
+def _literal_names(runs: Sequence[RunReader]) -> dict[RunReader, str]:
     return {run: literal(name) for run, name in names_of(runs).items()}
 
 
-def _columns(names):
+def _columns(names: Iterable[str]) -> int:
     """How many of these there is room for side by side in a legend."""
     longest = max(map(len, names))
     return 3 if longest < 30 else 2 if longest < 55 else 1
@@ -579,7 +581,7 @@ def available(run: Run | ModelRun) -> Drawable:
     return [(name, functools.partial(draw, run), caption(draw)) for name, draw in chosen]
 
 
-def _recorded(run, figure):
+def _recorded(run: Run, figure: str) -> bool:
     needed = {
         "overview": ("product/singular_values", "product/effective_rank"),
         "singular_values": ("product/singular_values",),

@@ -30,6 +30,7 @@ from lrbias.plots._drawing import (
     styled,
     thin,
 )
+from lrbias.runs import Run
 from lrbias.system import usual_errors
 
 MOST_CURVES = 400  # runs; more lines than that show nothing
@@ -71,7 +72,7 @@ def available(sweep: Any) -> Drawable:
     return made
 
 
-def _panels(sweep):
+def _panels(sweep: Any) -> int:
     """How many panels a map over the last two settings has."""
     return math.prod(len(values) for values in list(_axes(sweep).values())[:-3])
 
@@ -99,14 +100,14 @@ def curves(
             continue
         run = sweep[row["run"]]
         key = axes[colour].index(_key(row, colour))
-        panel = grid[axes[rows].index(_key(row, rows)), axes[columns].index(_key(row, columns))]
+        panel: Any = grid[axes[rows].index(_key(row, rows)), axes[columns].index(_key(row, columns))]
         x, y = _curve(run, quantity)
         panel.plot(x, y, color=shades[key], linestyle=LINES[key % len(LINES)], label=_label(colour, axes[colour][key]))
     _finish_curves(figure, grid, axes, rows, columns, quantity)
     return figure
 
 
-def _curve(run, quantity):
+def _curve(run: Run, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     steps, values = thin(run.steps_of(quantity), run[quantity])
     if quantity in LOGARITHMIC:
         values = positive(values)
@@ -114,7 +115,9 @@ def _curve(run, quantity):
     return steps[inside] * run.step_size, values[inside]
 
 
-def _finish_curves(figure, grid, axes, rows, columns, quantity):
+def _finish_curves(
+    figure: Figure, grid: np.ndarray, axes: Any, rows: str | None, columns: str | None, quantity: str
+) -> None:
     log_axes(grid, x=True, y=quantity in LOGARITHMIC)
     for (i, j), panel in np.ndenumerate(grid):
         titles = [_label(name, axes[name][k]) for name, k in ((rows, i), (columns, j)) if name]
@@ -152,7 +155,7 @@ def map_over(sweep: Any, value: str = "product/effective_rank", x: str | None = 
     return figure
 
 
-def _draw_maps(figure, grid, fields, axes, names, others, value):
+def _draw_maps(figure: Figure, grid: np.ndarray, fields: Any, axes: Any, names: Any, others: Any, value: Any) -> None:
     x, y = names
     every = np.concatenate([field.ravel() for field in fields.values()])
     kind = matplotlib.colors.LogNorm if value in LOGARITHMIC else matplotlib.colors.Normalize
@@ -175,35 +178,38 @@ def _draw_maps(figure, grid, fields, axes, names, others, value):
     figure.colorbar(image, ax=list(grid.flat), shrink=0.8, ticks=_ticks(known, value))
 
 
-def _ticks(known, value):
+def _ticks(known: Any, value: Any) -> Any:
     """Where the colour bar has numbers: at the only one that there is, at integers for a count, else by default."""
     if known.size and known.min() == known.max():
         return known[:1]
     return MaxNLocator(integer=True) if value == "escaped" else None
 
 
-def _axes(sweep):
+def _axes(sweep: Any) -> dict[str | None, Any]:
     """{setting: its values in order} of the settings that vary, and {None: [None]} for those that are not there."""
     rows = sweep.table()
     found = {name: list(dict.fromkeys(_key(row, name) for row in rows)) for name in sweep.varied}
-    return {**{name: values for name, values in found.items() if len(values) > 1}, None: [None]}
+    axes: dict[str | None, Any] = {name: values for name, values in found.items() if len(values) > 1}
+    return {**axes, None: [None]}
 
 
-def _key(row, name):
+def _key(row: dict[Any, Any], name: str | None) -> Any:
     value = row.get(name)
     return "x".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _label(name, value):
+def _label(name: str | None, value: Any) -> str:
     return literal(f"{name} = {value}") if name else ""
 
 
-def _known(argument, name, names):
+def _known(argument: str, name: str | None, names: Any) -> str | None:
     require(name in names, argument, name, f"one of the settings that vary ({', '.join(names)})")
     return name
 
 
-def _chosen(axes, rows, columns, colour):
+def _chosen(
+    axes: Any, rows: str | None, columns: str | None, colour: str | None
+) -> tuple[str | None, str | None, str | None]:
     """The settings for rows, columns and colour; those that are not given are filled in, few values first to panels."""
     names = [name for name in axes if name is not None]
     given = {"rows": rows, "columns": columns, "colour": colour}
@@ -221,12 +227,12 @@ def _chosen(axes, rows, columns, colour):
     return rows, columns, colour
 
 
-def _recorded(sweep, quantity):
+def _recorded(sweep: Any, quantity: str) -> bool:
     made = [row["run"] for row in sweep.table() if row["status"] not in ("missing", "failed")]
     return bool(made) and (quantity == "loss" or all(quantity in sweep[name] for name in made))
 
 
-def _value(row, value):
+def _value(row: dict[str, Any], value: Any) -> float | None:
     """A number of a row of the table, or None."""
     if value == "last_escape_t":
         passed = [step for step in row["escape_steps"] or [] if step is not None]

@@ -28,8 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import InvalidInput, StoreError
 from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
-from lrbias.storage._format import progress_document, read_json
-from lrbias.storage._log import LOSSES
+from lrbias.storage._format import LOSSES, progress_document, read_json
 from lrbias.storage._protocol import Arrays
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout

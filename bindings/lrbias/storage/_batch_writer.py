@@ -8,7 +8,7 @@ import numpy as np
 
 from lrbias.errors import StoreError
 from lrbias.storage._batch import ROWS, Member, columns_of, read_batch, write_batch
-from lrbias.storage._log import LOSSES
+from lrbias.storage._format import LOSSES
 from lrbias.storage._protocol import Arrays
 
 TRAINING = "training goes on, or was killed"

@@ -14,17 +14,17 @@ SENTENCE = "compiling (once, about 20 s) …"
 class _Announcement:
     """The line that says so, at most once in a process, as soon as it is both wanted and true."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.wanted = self._said = False
 
-    def __call__(self):
+    def __call__(self) -> None:
         if self.wanted and not self._said:
             self._said = True
             print(SENTENCE, file=Careful(sys.stderr), flush=True)
 
 
 @functools.cache
-def _announcement():
+def _announcement() -> _Announcement:
     from lrcore.cpu import compilation
 
     made = _Announcement()

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, UnixFileLock
@@ -145,7 +146,7 @@ class Draft:
 
 
 @contextlib.contextmanager
-def drafted(path: Path, name: str | None = None):
+def drafted(path: Path, name: str | None = None) -> Iterator[Draft]:
     """Yield the Draft of a new folder at `path`, which appears at the end of the block, complete and synced.
 
     name: of the draft beside it, where several processes may make the same folder at once; None: one that a later call

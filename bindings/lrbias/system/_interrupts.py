@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from lrbias.errors import Interrupted
 
@@ -38,7 +38,7 @@ def collected() -> Iterator[list[int]]:
     """Yield a list to which the numbers of the signals that arrive are appended. A second one raises Interrupted."""
     received: list[int] = []
 
-    def note(number):
+    def note(number: int) -> None:
         if received:
             raise Interrupted("interrupted at once; what was committed is kept", None, number)
         received.append(number)
@@ -51,7 +51,7 @@ def collected() -> Iterator[list[int]]:
 def terminable() -> Iterator[None]:
     """The other signals raise Interrupted, as Ctrl-C raises KeyboardInterrupt."""
 
-    def end(number):
+    def end(number: int) -> NoReturn:
         raise Interrupted("terminated", None, number)
 
     with _handled_by(_Handler(end), _taken(("SIGTERM", *WHERE_FATAL))):

@@ -6,6 +6,8 @@ lost, the command says so at its end. What goes to stderr is lost where nobody c
 
 import contextlib
 import os
+from collections.abc import Callable
+from typing import Any
 
 
 class Careful:
@@ -15,18 +17,18 @@ class Careful:
     are written as escapes, \\u2192.
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.error = None
+        self.error: Exception | None = None
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         self._attempt(lambda stream: stream.write(text))
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         self._attempt(lambda stream: stream.flush())
 
-    def _attempt(self, action):
+    def _attempt(self, action: Callable[[Any], Any]) -> None:
         if self._stream is None or self.error is not None:
             return
         try:
@@ -38,19 +40,19 @@ class Careful:
             self.error = error
 
     @property
-    def lost(self):
+    def lost(self) -> str | None:
         """Why something was not written that somebody waits for, else None: who closes a pipe, as `head`, does not."""
         if self.error is None or isinstance(self.error, BrokenPipeError):
             return None
         return getattr(self.error, "strerror", None) or str(self.error)
 
-    def isatty(self):
+    def isatty(self) -> bool:
         try:
             return bool(self._stream.isatty())
         except (AttributeError, ValueError, OSError):  # no stream, no method of that name, or closed
             return False
 
-    def discard(self):
+    def discard(self) -> None:
         """Let go of what could not be written: Python would try again when it ends, and complain."""
         if self.error is None:
             return
@@ -60,5 +62,5 @@ class Careful:
             os.dup2(nothing, target)
             os.close(nothing)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
