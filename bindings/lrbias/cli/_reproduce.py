@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, Parameter
 
@@ -60,9 +60,10 @@ def _command(study):
         parameters = {each.name: given.pop(each.name, None) for each in own}
         return _carry_out(study, parameters, **given)
 
-    command.__signature__ = inspect.Signature([*own, *common])
-    command.__annotations__ = {each.name: each.annotation for each in (*own, *common)}
-    return command
+    made: Any = command
+    made.__signature__ = inspect.Signature([*own, *common])
+    made.__annotations__ = {each.name: each.annotation for each in (*own, *common)}
+    return made
 
 
 def _annotated(field):

@@ -138,7 +138,7 @@ class Run(RunReader):
         from lrbias.metrics import METRICS, Setup  # which need the kernels, and a plain reader does not
 
         method, record, _ = parts_of(self.path, self._config)
-        setup = Setup(self.problem, self.widths, np.float64, record, method)
+        setup = Setup(self.problem, self.widths, np.dtype(np.float64), record, method)
         chosen = [name for name in record.intervals() if name in METRICS]
         keys = {name: [key for key, *_ in METRICS[name].quantities(setup)] for name in chosen}
         return {name: [key for key in listed if key in self] for name, listed in keys.items()}
