@@ -8,6 +8,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.cli import main
+from lrbias.devices import CPU
 from lrbias.experiments import Experiment
 from lrbias.storage import _batch_writer as batch_writer
 from lrbias.storage._batch import read_batch
@@ -67,9 +68,10 @@ def test_only_small_plain_runs_share_a_batch():
     assert batching.plan_batches({f"{seed}": {**BASE, "seed": seed} for seed in range(7)}) == {}
     assert planned(shape=[17, 5]) == []
     assert planned(stop_loss=1e-3) == []
-    assert planned(target="a.npy", shape=None) == []
+    assert planned(target="a.npy", shape=None, rank=None) == []
     assert planned(method="flow", dt=0.1, scheme="dopri5", lr=None) == [], "its steps are not those of other runs"
-    assert planned(method="glrl") == []
+    greedy = Experiment.from_words({"method": "glrl", "shape": [3, 3], "rank": 1})
+    assert batching._kind(greedy, batching.limits(CPU, 1)) is None, "its network grows"
     assert planned(steps=3_000_000) == [], "more than fits into memory"
     assert planned(rank=7) == [], "it cannot be made: alone it says why"
 

@@ -14,6 +14,7 @@ import pytest
 
 import lrbias as lb
 from lrbias.analysis._intervals import rate_interval, share_interval
+from lrbias.steppers import EnsembleStepper
 from lrbias.sweeps import _ensembles as ensembles
 from lrbias.system._files import lock
 
@@ -142,16 +143,16 @@ def test_without_hidden_entries_there_is_no_hidden_error():
 def test_groups_and_threads_change_nothing(monkeypatch):
     whole = lb.ensemble(**_many(), threads=1)
     both = threading.Barrier(2)  # which is broken, and the call with it, unless two threads come
-    advance = ensembles.Group.advance
+    make = EnsembleStepper.step
     met = {threading.get_ident()}
 
-    def meet(group, steps):
+    def meet(group, losses, step):
         if threading.get_ident() not in met:
             met.add(threading.get_ident())
             both.wait(60)
-        return advance(group, steps)
+        return make(group, losses, step)
 
-    monkeypatch.setattr(ensembles.Group, "advance", meet)
+    monkeypatch.setattr(EnsembleStepper, "step", meet)
     _same(lb.ensemble(**_many(), threads=2), whole)
     assert len(met) == 3
     monkeypatch.undo()

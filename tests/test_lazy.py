@@ -100,7 +100,7 @@ def test_a_deviation_in_place_of_gamma():
 def test_what_does_not_fit_is_refused():
     for change, sentence in (
         ({"std": -1}, "std = -1 is not accepted: expected a finite number greater than 0"),
-        ({"std": 1, "gamma": 1}, "std = 1 is not accepted: expected either std or gamma"),
+        ({"std": 1, "gamma": 1}, "std = 1.0 is not accepted: expected either std or gamma"),
         ({"parametrization": "mup"}, "parametrization = 'mup' is not accepted: expected standard or ntk"),
     ):
         with pytest.raises(lb.InvalidInput, match=sentence):

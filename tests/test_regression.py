@@ -424,15 +424,19 @@ def test_the_command_fits_data(files, capsys):
 
 
 CLI = {
-    "no outputs": ("--inputs X.npy", "outputs = None", "beside inputs"),
-    "no inputs": ("--outputs Y.csv", "inputs = None", "beside outputs"),
+    "no outputs": ("--inputs X.npy", "outputs is missing", "the path of samples"),
+    "no inputs": ("--outputs Y.csv", "inputs is missing", "the path of samples"),
     "missing": ("--inputs no.npy --outputs Y.csv", "inputs = 'no.npy'", "exists"),
     "rows": ("--inputs X.npy --outputs short.npy", "outputs = <an array of shape (39, 6)>", "as many rows"),
-    "target": ("--inputs X.npy --outputs Y.csv --target Y.csv", "inputs = 'X.npy'", "either data or a target (target)"),
-    "teacher": ("--inputs X.npy --outputs Y.csv --rank 2 --shape 6 5", "inputs = 'X.npy'", "(rank, shape)"),
-    "entries": ("--inputs X.npy --outputs Y.csv --entries 3 --mean", "inputs = 'X.npy'", "(entries, mean)"),
-    "whiten": ("--whiten", "whiten = True", "inputs and outputs"),
-    "center": ("--center", "center = True", "inputs and outputs"),
+    "target": ("--inputs X.npy --outputs Y.csv --target Y.csv", "target = 'Y.csv'", "not of regression"),
+    "teacher": ("--inputs X.npy --outputs Y.csv --rank 2 --shape 6 5", "rank = 2", "not of regression"),
+    "entries": (
+        "--inputs X.npy --outputs Y.csv --entries 3 --mean",
+        "inputs = 'X.npy'",
+        "of problem regression, not of completion",
+    ),
+    "whiten": ("--whiten", "whiten = True", "of problem regression"),
+    "center": ("--center", "center = True", "of problem regression"),
     "sgd": ("--inputs X.npy --outputs Y.csv --method sgd", "problem = Regression", "for SGD"),
     "moments without target": ("--observed moments.npz", "observed = 'moments.npz'", "a target file"),
     "moments and mean": ("--observed moments.npz --target Y.csv --mean", "mean = True", "not of data"),

@@ -64,7 +64,7 @@ BAD = [
     ({}, {"rank,depth": [[5]]}, "2 values in each row"),
     ({}, {"rank": [5, 5]}, "two of them are the same"),
     ({}, {"rank": [5, -1]}, "rank = -1 .*in the run rank=-1"),
-    ({"method": "flow"}, {"lr": [0.1]}, "a setting of method flow"),
+    ({"method": "flow"}, {"lr": [0.1]}, "not of flow"),
 ]
 
 

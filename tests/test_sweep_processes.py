@@ -67,7 +67,7 @@ def test_a_sweep_of_which_every_run_fails_raises_its_first_reason(tmp_path, caps
         lb.sweep(base, {"seed": [1, 2]}, tmp_path / "s", executor=executor)
     assert [row["status"] for row in failed.value.sweep.table()] == ["failed"] * 2
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.toml").write_text('steps = 10\ntarget = "none.npy"\n[sweep]\nseed = [1]\n')
+    (tmp_path / "a.toml").write_text('[run]\nsteps = 10\n[problem.target]\npath = "none.npy"\n[sweep]\nseed = [1]\n')
     monkeypatch.setattr(workers, "_in_processes", lambda task, jobs, *others: workers._here(task, jobs))
     with pytest.raises(SystemExit) as ended:
         main(["sweep", "a.toml", "-o", "t", "--quiet", "--table", "table.csv"])
@@ -166,8 +166,16 @@ def test_a_run_that_always_kills_its_worker_takes_no_other_with_it(monkeypatch):
 )
 def test_a_sweep_that_is_told_to_end_keeps_every_run_that_was_begun(number, code, tmp_path):
     """The signal reaches the parent alone; each worker saves its run at the step that it has reached."""
-    lines = ["shape = [20, 20]", "rank = 2", "steps = 100000000", "every = 1000", "[sweep]", "seed = [1, 2, 3, 4]"]
-    (tmp_path / "a.toml").write_text("\n".join([*lines[:4], "checkpoint_every = 1000", *lines[4:]]))
+    lines = [
+        "[problem.target]",
+        "shape = [20, 20]",
+        "rank = 2",
+        "[run]",
+        "steps = 100000000",
+        "checkpoint_every = 1000",
+    ]
+    lines += ["[record]", "every = 1000", "[sweep]", "seed = [1, 2, 3, 4]"]
+    (tmp_path / "a.toml").write_text("\n".join(lines))
     words = [sys.executable, "-m", "lrbias", "sweep", "a.toml", "-o", "s", "--quiet", "--workers", "2"]
     child = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     waiting = threading.Event()

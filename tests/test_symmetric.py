@@ -342,8 +342,8 @@ COMMANDS = {
     "a teacher": ("--depth 2", "init = 'symmetric'", "(target + target.T) / 2"),
     "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'symmetric'", "mask"),
     "sgd": ("--target h.npy --depth 2 --method sgd", "method = 'sgd'", "gd or flow"),
-    "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "another init than symmetric"),
-    "pairs of nothing": ("--target h.npy --depth 2 --pairs", "pairs = True", "a setting of observed entries"),
+    "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "of network gaussian, not of symmetric"),
+    "pairs of nothing": ("--target h.npy --depth 2 --pairs", "pairs = True", "of problem completion"),
     "pairs of a file": ("--target h.npy --depth 2 --observed h.npy --pairs", "pairs = True", "beside a file"),
 }
 

@@ -256,6 +256,7 @@ def replaced_by(word: str, words: dict[str, Any]) -> set[str]:
         for kind in kinds:
             if word in kind.selected_by:
                 new = kind
+            dropped |= set(kind.excludes.get(word, ()))
             for group in kind.exclusive:
                 if word in group:
                     dropped |= set(group)

@@ -24,6 +24,7 @@ class ObservedEntries(Fitted):
     name: ClassVar[str] = "completion"
     selected_by: ClassVar[tuple[str, ...]] = ("observed", "fraction", "entries")
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("observed", "fraction", "entries"),)
+    excludes: ClassVar[dict[str, tuple[str, ...]]] = {"observed": ("mask_seed", "pairs")}
     target: Annotated[Target, OneOf(TARGETS)] = Field(default=Teacher(), description="where the target comes from")
     observed: Annotated[Any, PathOf("observed entries")] = Field(
         default=None,
@@ -62,8 +63,8 @@ class ObservedEntries(Fitted):
             known = found.get("truth_known", from_file)  # a file of a run says so itself
             return Sensing(found["matrices"], found["values"], made.matrix if known else None, self.mean)
         if "mask" not in found:
-            require(from_file, "target", None, "a target file beside what a run keeps of another loss")
-            require(not self.mean, "mean", self.mean, "a setting of observed entries")
+            require(from_file, "observed", self.observed, "a target file beside what a run keeps of data")
+            require(not self.mean, "mean", self.mean, "a setting of observed entries, not of data")
             return restore(made.matrix, found)
         target = np.where(found["known"], made.matrix, np.nan) if "known" in found else made.matrix
         try:

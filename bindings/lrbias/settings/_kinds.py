@@ -33,11 +33,13 @@ class Kind(Settings):
     name         what names it: a flag, or `kind` in a table
     selected_by  words that select it where no kind is named
     exclusive    groups of words of which one at most is given
+    excludes     {word: others that mean nothing beside it}
     """
 
     name: ClassVar[str]
     selected_by: ClassVar[tuple[str, ...]] = ()
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    excludes: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 class Kinds:
