@@ -5,9 +5,9 @@ from ._run import check_settings as check_settings
 from ._run import open as open
 from ._run import parts_of as parts_of
 from ._run import problem_of as problem_of
-from ._tracked import Layer as Layer
 from ._tracked import MODEL as MODEL
-from ._tracked import ModelRun as ModelRun
 from ._tracked import RANK as RANK
 from ._tracked import VALUES as VALUES
+from ._tracked import Layer as Layer
+from ._tracked import ModelRun as ModelRun
 from ._tracked import is_model as is_model

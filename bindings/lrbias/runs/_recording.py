@@ -3,8 +3,8 @@
 import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError, shorten
-from lrbias.storage import LOSSES, committed
 from lrbias.settings import Whole, validate
+from lrbias.storage import LOSSES, committed
 
 
 class Recording:

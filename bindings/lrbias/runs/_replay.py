@@ -4,8 +4,8 @@ import numpy as np
 
 from lrbias.errors import require
 from lrbias.network import Network
-from lrbias.steppers import reduce, trainer_of
 from lrbias.settings import Whole, validate
+from lrbias.steppers import reduce, trainer_of
 from lrbias.system import one_blas_thread
 from lrcore import layout
 

@@ -4,19 +4,16 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lrbias.storage import find_batched
 from lrbias.errors import InvalidInput, StoreError, shorten
+from lrbias.events import jumps, plateaus
 from lrbias.experiments import parts
-from lrbias.steppers import Phase
-from lrbias.events import jumps
-from lrbias.storage import LOSSES
 from lrbias.network import Network
-from lrbias.runs._tracked import ModelRun, is_model
 from lrbias.problems import restore, strengths
-from lrbias.events import plateaus
 from lrbias.runs._recording import Recording
 from lrbias.runs._replay import network_at
-from lrbias.storage import RunFolder
+from lrbias.runs._tracked import ModelRun, is_model
+from lrbias.steppers import Phase
+from lrbias.storage import LOSSES, RunFolder, find_batched
 from lrcore import layout
 
 STRENGTHS, MATRIX = "product/mode_strengths", "product/matrix"
