@@ -48,9 +48,8 @@ def save(sweep, folder, formats=("png", "pdf")):
 
 def available(sweep):
     """(name, function without arguments, caption) of every figure that the sweep has rows for."""
-    # one axis stands for no setting
     rows = sweep.table()
-    axes = len(_axes(sweep)) - 1
+    axes = len(_axes(sweep)) - 1  # one axis stands for no setting
     made = []
     for quantity in CURVES:
         if len(rows) <= MOST_CURVES and _recorded(sweep, quantity):

@@ -26,9 +26,8 @@ from lrbias.training import train
 
 DEPTH = 3
 # lazy and rich
-# outputs and inputs; singular values of the target
-SIDE = 20
-LAZY_VALUES = (1.0, 0.5)
+SIDE = 20  # outputs and inputs
+LAZY_VALUES = (1.0, 0.5)  # singular values of the target
 WIDTHS = (50, 100, 200, 400)
 GAMMAS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
 SEEDS = 3
