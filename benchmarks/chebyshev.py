@@ -16,8 +16,7 @@ import numpy as np
 DAMPING = 2 / 13
 FEWEST, BEGIN = 2, 0.01  # stages; the first step, in times in which y would move by its own length
 SAFETY, SHORTEST, LONGEST = 0.8, 0.1, 5.0  # of the step that the error of the last one suggests
-# as in the authors' code
-MARGIN = 1.2
+MARGIN = 1.2  # these four are those of the authors' code
 LOOK_AGAIN = 25
 AGREED = 0.01
 MOST_LOOKS = 50

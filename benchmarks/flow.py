@@ -23,9 +23,8 @@ HERE = Path(__file__).parent
 MARK, NEXT = "<!-- flow -->", "<!-- sgd -->"  # sgd.py writes what follows its own mark
 SHOWN = sized((1e-4, 1e-6, 1e-8, 1e-10), (1e-4, 1e-6))
 LADDER = tuple(10.0**-k for k in range(3, 13))
-# rtol, dt
-USUAL = 1e-6
-PROTOCOL = sized(1e-3, 2.5e-2)
+USUAL = 1e-6  # rtol of dopri5
+PROTOCOL = sized(1e-3, 2.5e-2)  # dt of RK4
 LEVELS = tuple(10.0**-k for k in range(2, 9))
 LOSS = 1 / 3  # the products of a loss, N − 1, over those of a gradient, 3 (N − 1)
 BOUND = 3.31  # of h|λ|, λ < 0, in dopri5

@@ -14,9 +14,8 @@ from lrcore.cpu.inertia import unproven_values
 
 SURE = 1e-13  # |σ̂ − σ| / σ_1
 VECTORS = 2e-10  # residuals relative to σ_1, and products of different vectors
-# of results in float32: relative to σ_1, and between its smallest numbers
-ROUNDED = 1e-7
-STEP = 2.0**-149
+ROUNDED = 1e-7  # of results in float32, relative to σ_1
+STEP = 2.0**-149  # between the smallest numbers of float32
 SQUARES = 2 * svd.PROVEN + 2e-14  # |σ̂² − σ²| / σ_1² of `weight_values` in float32: of what is proven, and of G
 
 

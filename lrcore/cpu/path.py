@@ -23,9 +23,8 @@ from lrcore.cpu._vector import data_ptr, fma, load
 from lrcore.layout import LANE_BYTES
 
 UNIT = np.int64(LANE_BYTES)
-# bytes of a number
 ZERO = np.float64(0)
-EACH = np.int64(8)
+EACH = np.int64(8)  # bytes of a number
 PARTS = 8  # of a sum that is given up when it is large enough
 FURTHER = 4.0  # times what a sum needs to pass over one segment, so that it mostly passes over more
 UNKNOWN = -1.0

@@ -57,9 +57,8 @@ def save(sweep: Any, folder: str | PathLike[str], formats: Sequence[str] = ("png
 
 def available(sweep: Any) -> Drawable:
     """(name, function without arguments, caption) of every figure that the sweep has rows for."""
-    # one axis stands for no setting
     rows = sweep.table()
-    axes = len(_axes(sweep)) - 1
+    axes = len(_axes(sweep)) - 1  # one axis stands for no setting
     made: Drawable = []
     for quantity in CURVES:
         if len(rows) <= MOST_CURVES and _recorded(sweep, quantity):

@@ -64,9 +64,8 @@ class Column:
             with contextlib.suppress(StoreError):  # likewise
                 self.block[kept:later] = self._storage.read(self.quantity.name, row, first + later)
                 kept = later
-        # it may be the tail that has them, which ends with the run
         self._filled = kept
-        self._dirty = kept > 0
+        self._dirty = kept > 0  # it may be the tail that has these rows, which ends with the run
 
     def set(self, row: int, value: Any) -> None:
         """Write one row; rows come in order, and may repeat the last ones with the same values."""

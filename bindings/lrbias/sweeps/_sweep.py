@@ -157,8 +157,7 @@ def _check_plain(document):
 def _same_sweep(path, known, wanted):
     for part in ("base", "over"):
         plain = {"base": plain_settings, "over": plain_axes}[part]
-        # an earlier version kept paths as they were given
-        there = plain(known[part])
+        there = plain(known[part])  # an earlier version kept paths as they were given
         here = wanted[part]
         for key in sorted({*there, *here} - {"device"}):
             if there.get(key) != here.get(key):
