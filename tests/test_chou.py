@@ -129,6 +129,7 @@ def test_the_study_is_written_down(recovery, capsys):
     text = (recovery.store / "recovery.md").read_text()
     assert "misprint" in text
     assert text.count("| example-") == 4
+    assert str(lb.read_evidence(recovery.store)) + "\n" == text
 
 
 def test_settings_of_another_study_are_refused(tmp_path, monkeypatch):
