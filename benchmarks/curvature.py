@@ -114,7 +114,7 @@ class Run:
     """Gradient descent, and the Hessian wherever it has come to."""
 
     def __init__(self, n, rank):
-        target = lb.teacher((n, n), rank=rank, scale=10.0)
+        target = lb.teacher((n, n), rank=rank, spectral_norm=10.0)
         network = lb.Network.gaussian((n,) * 4, gamma=1.1, seed=1)
         self.params = network.params.copy()
         self.widths = layout.as_widths(network.widths)
@@ -222,8 +222,8 @@ def along():
 
 
 def doubles():
-    target = lb.symmetric(10, [10.0, 8.0, 6.0, 4.0], seed=1)
-    network = lb.Network.identical(10, 3, 0.5)
+    target = lb.from_eigenvalues(10, [10.0, 8.0, 6.0, 4.0], seed=1)
+    network = lb.Network.scaled_identity(10, 3, 0.5)
     widths = layout.as_widths(network.widths)
     goal = objective.weighted(target, np.ones_like(target))
     work = workspace.allocate_curvature(widths)

@@ -21,7 +21,7 @@ GAMMA = 1.5
 
 
 def _setting(depth=3):
-    target = lb.teacher(shape=(N, N), rank=RANK, depth=3, scale=10.0, seed=0)
+    target = lb.teacher(shape=(N, N), rank=RANK, depth=3, spectral_norm=10.0, seed=0)
     return target, lb.Network.gaussian((N,) * (depth + 1), gamma=GAMMA, seed=1)
 
 

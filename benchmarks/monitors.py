@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import lrbias as lb
-from lrbias.metrics import METRICS, Observation, Plan, Setup
+from lrbias.metrics import METRICS, MetricSchedule, NetworkState, RunContext
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
@@ -55,7 +55,7 @@ def costs(size, lr, steps):
     params, advance = stepping(problem, network, lr)
     plans = {}
     for name in METRICS:
-        setup = Setup(
+        setup = RunContext(
             problem,
             network.widths,
             network.dtype,
@@ -63,7 +63,7 @@ def costs(size, lr, steps):
             lb.GD(lr=lr),
             start=network.params.copy,
         )
-        plans[name] = Observation(setup), Plan(setup)
+        plans[name] = NetworkState(setup), MetricSchedule(setup)
     found = {name: [] for name in METRICS}
     made = []
     stride = steps // RECORDS

@@ -69,7 +69,7 @@ class Case:
 USUAL = (
     Case(
         "protocol: n = 100, N = 3, rank 10",
-        lb.teacher((100, 100), rank=10, depth=3, scale=10.0, seed=0),
+        lb.teacher((100, 100), rank=10, depth=3, spectral_norm=10.0, seed=0),
         lb.Network.gaussian((100,) * 4, gamma=1.1, seed=1),
         grid=0.25,
         end=50.0,
@@ -77,7 +77,7 @@ USUAL = (
     ),
     Case(
         "n = 20, N = 2, layers of norm 1e-6",
-        lb.spectrum((20, 20), [10, 3, 1, 0.3], seed=1),
+        lb.from_singular_values((20, 20), [10, 3, 1, 0.3], seed=1),
         lb.Network.balanced((20,) * 3, 1e-6, seed=1),
         grid=0.25,
         end=60.0,
@@ -85,7 +85,7 @@ USUAL = (
     ),
     Case(
         "n = 10, N = 3, layers of norm 1e-2",
-        lb.spectrum((10, 10), [10, 3, 1], seed=1),
+        lb.from_singular_values((10, 10), [10, 3, 1], seed=1),
         lb.Network.balanced((10,) * 4, 1e-2, seed=1),
         grid=0.5,
         end=200.0,
@@ -93,7 +93,7 @@ USUAL = (
     ),
     Case(
         "n = 10, N = 3, layers of norm 1e-3",
-        lb.spectrum((10, 10), [10, 3, 1], seed=1),
+        lb.from_singular_values((10, 10), [10, 3, 1], seed=1),
         lb.Network.balanced((10,) * 4, 1e-3, seed=1),
         grid=0.5,
         end=1600.0,
@@ -102,7 +102,7 @@ USUAL = (
 )
 SMALL = Case(
     "n = 4, N = 2",
-    lb.spectrum((4, 4), [3, 1], seed=1),
+    lb.from_singular_values((4, 4), [3, 1], seed=1),
     lb.Network.balanced((4,) * 3, 1e-2, seed=1),
     grid=0.25,
     end=10.0,

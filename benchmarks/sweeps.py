@@ -28,7 +28,15 @@ HERE = Path(__file__).parent
 DEPTHS = sized([2, 3, 4, 5], [2])
 STARTS = [1, 2]
 STEPS, ROUNDS, TORCH_STEPS = sized(10_000, 20), sized(3, 1), sized(300, 10)
-SMALL = {"shape": [8, 8], "rank": 3, "scale": 3.0, "gamma": 1.0, "steps": sized(5000, 100), "every": 100, "lr": 1e-2}
+SMALL = {
+    "shape": [8, 8],
+    "rank": 3,
+    "spectral_norm": 3.0,
+    "gamma": 1.0,
+    "steps": sized(5000, 100),
+    "every": 100,
+    "lr": 1e-2,
+}
 SMALL_RUNS = sized(10_000, 80)
 
 

@@ -140,11 +140,11 @@ def short_forms():
     rank = 5
     steps = sized(20_000, 20)
     whole = sized(20, 2)
-    symmetric = lb.spectrum((n, rank), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1)
+    symmetric = lb.from_singular_values((n, rank), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1)
     cases = {
         "diagonal": (symmetric @ symmetric.T / 10, lb.Network.perturbed(n, depth, 0.1, 0.04)),
         f"compressed, rank {rank}": (
-            lb.spectrum((n, n), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1),
+            lb.from_singular_values((n, n), [10.0, 8.0, 6.0, 4.0, 2.0], seed=1),
             lb.Network.orthogonal((n,) * (depth + 1), 0.1, seed=2),
         ),
     }

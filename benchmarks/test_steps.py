@@ -6,7 +6,7 @@ import peers
 import pytest
 
 import lrbias as lb
-from lrbias.metrics import Observation, Plan, Setup
+from lrbias.metrics import MetricSchedule, NetworkState, RunContext
 from lrbias.system._threads import one_blas_thread
 
 STEPS = sized(50, 2)
@@ -31,10 +31,10 @@ def test_rk4_against_gd(benchmark, method):
 @pytest.mark.parametrize("metrics", ["all", "singular_values", "effective_rank", "balancedness", "gradient_norm"])
 def test_record(benchmark, metrics):
     network = lb.Network.gaussian((100,) * 4, seed=1)
-    setup = Setup(
+    setup = RunContext(
         lb.Factorization(lb.teacher()), network.widths, network.dtype, lb.Record(metrics=metrics), lb.GD(lr=1e-3)
     )
-    observation = Observation(setup)
-    plan = Plan(setup)
+    observation = NetworkState(setup)
+    plan = MetricSchedule(setup)
     with one_blas_thread():
         benchmark(plan.measure, observation, network.params, 0, lambda name, row, value: None)

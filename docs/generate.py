@@ -12,7 +12,7 @@ import numpy as np
 
 import lrbias as lb
 from lrbias.experiments import SECTIONS, Setting, all_settings, choices, schema
-from lrbias.metrics import METRICS, Setup
+from lrbias.metrics import METRICS, RunContext
 from lrbias.settings import accepted_by, default_of
 
 ROOT = Path(__file__).parent.parent
@@ -71,8 +71,8 @@ def _flag(word: str) -> str:
 
 def _metric_rows():
     for name, metric in METRICS.items():
-        keys = dict.fromkeys(_general(key) for key, *_ in metric.quantities(_setup()))
-        yield f"| `{name}` | {', '.join(f'`{key}`' for key in keys)} | {'yes' if metric.on_request else ''} |"
+        keys = dict.fromkeys(_general(key) for key, *_ in metric.quantities(_context()))
+        yield f"| `{name}` | {', '.join(f'`{key}`' for key in keys)} | {'yes' if metric.opt_in else ''} |"
 
 
 def _general(key: str) -> str:
@@ -80,10 +80,10 @@ def _general(key: str) -> str:
     return "/".join("i" if part.isdecimal() else part for part in key.split("/"))
 
 
-def _setup() -> Setup:
+def _context() -> RunContext:
     """Of a run in which every metric records something: a target in whose basis all layers are diagonal."""
     problem = lb.Completion(np.diag([3.0, 2.0, 1.0]), entries=6)
-    return Setup(problem, (3,) * (DEPTH + 1), np.float64, lb.Record(), lb.GD(), start=lambda: np.zeros(9 * DEPTH))
+    return RunContext(problem, (3,) * (DEPTH + 1), np.float64, lb.Record(), lb.GD(), start=lambda: np.zeros(9 * DEPTH))
 
 
 def written() -> dict[Path, str]:

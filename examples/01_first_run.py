@@ -5,7 +5,7 @@ Its effective rank falls to 1 and climbs in plateaus: whenever training is stopp
 
 import lrbias as lb
 
-target = lb.teacher(shape=(50, 50), rank=5, depth=3, scale=10.0, seed=0)
+target = lb.teacher(shape=(50, 50), rank=5, depth=3, spectral_norm=10.0, seed=0)
 network = lb.Network.gaussian(widths=(50,) * 4, gamma=1.5, seed=1)
 run = lb.train(lb.Factorization(target), network, lb.GD(lr=2e-3), steps=10_000, record=lb.Record(every=10))
 

@@ -5,7 +5,7 @@ Three learning rates from the same start; their distance from the flow is propor
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.teacher(shape=(40, 40), rank=5, depth=3, scale=10.0, seed=0))
+problem = lb.Factorization(lb.teacher(shape=(40, 40), rank=5, depth=3, spectral_norm=10.0, seed=0))
 start = lb.Network.gaussian(widths=(40,) * 4, gamma=1.1, seed=1)
 until = 4.0  # in time t
 

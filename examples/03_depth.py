@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import lrbias as lb
 
 SIZE, START = 20, 0.1
-problem = lb.Factorization(lb.spectrum((SIZE, SIZE), 10 * 0.8 ** np.arange(10), seed=0))
+problem = lb.Factorization(lb.from_singular_values((SIZE, SIZE), 10 * 0.8 ** np.arange(10), seed=0))
 flow = lb.GradientFlow(dt=0.01, scheme="dopri5")
 stop = lb.Stop(loss=1e-2)
 record = lb.Record(every=1, metrics=("relative_rank",), relative_threshold=1e-2)

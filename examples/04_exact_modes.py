@@ -11,7 +11,7 @@ import lrbias as lb
 VALUES = (8.0, 4.0, 2.0, 1.0)
 DEPTH = 3
 ALPHA = 0.15
-target = lb.spectrum((30, 30), VALUES, seed=0)
+target = lb.from_singular_values((30, 30), VALUES, seed=0)
 left, _, right = np.linalg.svd(target)
 start = lb.Network.from_layers([ALPHA * right, ALPHA * np.eye(30), ALPHA * left])
 

@@ -13,10 +13,10 @@ DEPTH = 3
 ALPHA = 0.1
 BETA = 0.04
 LR = 2e-4
-problem = lb.Factorization(lb.symmetric(SIZE, [5.0, 3.0, -1.0, -5.0], seed=0))
+problem = lb.Factorization(lb.from_eigenvalues(SIZE, [5.0, 3.0, -1.0, -5.0], seed=0))
 record = lb.Record(every=100, metrics=("eigenvalues_in_basis", "effective_rank"))
 starts = {
-    "identical": lb.Network.identical(SIZE, DEPTH, ALPHA),
+    "identical": lb.Network.scaled_identity(SIZE, DEPTH, ALPHA),
     "perturbed": lb.Network.perturbed(SIZE, DEPTH, ALPHA, BETA),
 }
 

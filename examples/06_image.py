@@ -15,7 +15,7 @@ PHOTOGRAPH = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jp
 SHOWN = (100, 200, 500, 1000, 3000)
 FOLLOWED = 12
 
-target = lb.load_matrix(PHOTOGRAPH, scale=100.0, crop=(320, 256))
+target = lb.load_matrix(PHOTOGRAPH, spectral_norm=100.0, crop=(320, 256))
 rows, columns = target.shape
 start = lb.Network.gaussian((columns, 64, rows), gamma=1.5, seed=1)
 record = lb.Record(every=10, metrics=("mode_strengths",))

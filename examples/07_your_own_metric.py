@@ -10,7 +10,7 @@ import lrbias as lb
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
-target = lb.spectrum((30, 30), [10.0, 5.0, 2.5, 1.2], seed=0)
+target = lb.from_singular_values((30, 30), [10.0, 5.0, 2.5, 1.2], seed=0)
 left, values, right = np.linalg.svd(target)
 best = [(left[:, :k] * values[:k]) @ right[:k] for k in range(5)]
 

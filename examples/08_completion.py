@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import lrbias as lb
 
 SIZE, UNTIL = 20, 60.0  # UNTIL: in time t
-problem = lb.Completion(lb.spectrum((SIZE, SIZE), [10.0, 6.0], seed=0), fraction=0.4, seed=0)
+problem = lb.Completion(lb.from_singular_values((SIZE, SIZE), [10.0, 6.0], seed=0), fraction=0.4, seed=0)
 small, large = (lb.Network.gaussian((SIZE,) * 4, gamma=gamma, seed=1) for gamma in (1.5, 0.5))
 cases = {
     "GD, small start": (small, lb.GD(lr=1e-2)),
@@ -22,12 +22,12 @@ axes = figure.subplots()
 for (name, (start, method)), line, shade in zip(cases.items(), ("-", ":", "--"), ("0.0", "0.4", "0.4"), strict=True):
     steps = round(UNTIL / method.step_size)
     run = lb.train(problem, start, method, steps, lb.Record(every=steps // 600, metrics=("errors",)))
-    hidden, observed = run["hidden_error"], run["train_error"]
-    axes.semilogy(run.steps_of("hidden_error") * run.step_size, hidden, line, color=shade, label=name)
+    hidden, observed = run["test_error"], run["train_error"]
+    axes.semilogy(run.steps_of("test_error") * run.step_size, hidden, line, color=shade, label=name)
     print(f"{name}: root mean square error {hidden[-1]:.1e} of hidden entries, {observed[-1]:.1e} of observed ones")
 
 try:
-    convex = lb.nuclear_norm(problem.target, problem.mask)
+    convex = lb.nuclear_norm_completion(problem.target, problem.mask)
 except lb.InvalidInput as missing:
     print(missing)
 else:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 import lrbias as lb
 
 RIDGE, RUNS, STEPS = 2.7e-3, 64, 400_000
-truth = lb.spectrum((10, 10), [10.0], seed=0)
+truth = lb.from_singular_values((10, 10), [10.0], seed=0)
 mask = lb.Completion(truth, entries=60, seed=0).mask
 noisy = truth + np.where(mask, 0.2 * np.random.default_rng(2).normal(size=mask.shape), 0)
-problem = lb.Completion(noisy, mask=mask, mean=True)
+problem = lb.Completion(noisy, mask=mask, reduction="mean")
 
 start = lb.Network.gaussian((10,) * 5, gamma=0.5, seed=0)
 record = lb.Record(every=1_000, metrics=("singular_values",))

@@ -5,7 +5,7 @@ A symmetric matrix is completed by both. The smaller the start of the flow, the 
 
 import lrbias as lb
 
-problem = lb.Completion(lb.symmetric(12, [4.0, 2.0, 1.0], seed=1), fraction=0.7, pairs=True, seed=1)
+problem = lb.Completion(lb.from_eigenvalues(12, [4.0, 2.0, 1.0], seed=1), fraction=0.7, symmetric_mask=True, seed=1)
 flow = lb.GradientFlow(dt=0.1, scheme="dopri5", rtol=1e-8)
 record = lb.Record(every=2, metrics=("singular_values", "effective_rank", "errors", "product"))
 
@@ -15,10 +15,10 @@ for phase in greedy.phases:
 
 runs = []
 for alpha in (1e-2, 1e-4, 1e-6, 1e-8):
-    start = lb.Network.symmetric((12, 12, 12), alpha, seed=1)
+    start = lb.Network.tied((12, 12, 12), alpha, seed=1)
     run = lb.train(problem, start, flow, 1_500, record)
     _, distances, _ = lb.trajectory_distance(run, greedy)
-    hidden = run["hidden_error"][-1]
+    hidden = run["test_error"][-1]
     print(f"start {alpha:g}: within {distances.max():.2g} of the greedy path, hidden error {hidden:.2g} in the end")
     runs.append(run)
 

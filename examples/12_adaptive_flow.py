@@ -5,7 +5,7 @@ Fixed steps must be short everywhere. How far either is from the flow is measure
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((20, 20), [10.0, 9.0], seed=0))
+problem = lb.Factorization(lb.from_singular_values((20, 20), [10.0, 9.0], seed=0))
 start = lb.Network.balanced((20,) * 5, alpha=0.03, seed=1)
 UNTIL = 130.0  # in time t
 

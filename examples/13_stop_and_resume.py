@@ -10,7 +10,7 @@ import numpy as np
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((40, 40), [10.0, 5.0, 2.5, 1.25], seed=0))
+problem = lb.Factorization(lb.from_singular_values((40, 40), [10.0, 5.0, 2.5, 1.25], seed=0))
 start = lb.Network.gaussian((40,) * 4, gamma=1.5, seed=1)
 arguments = problem, start, lb.GD(lr=5e-3)
 settings = {"record": lb.Record(every=10), "stop": lb.Stop(plateaus=3)}

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((20, 20), [1.0, 0.5], seed=0))
+problem = lb.Factorization(lb.from_singular_values((20, 20), [1.0, 0.5], seed=0))
 record = lb.Record(every=10, metrics=("ntk",))
 fitted = lb.Stop(loss=1e-4)
 gammas = [0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((10, 10), [1.0, 0.5, 0.25], seed=0))
+problem = lb.Factorization(lb.from_singular_values((10, 10), [1.0, 0.5, 0.25], seed=0))
 record = lb.Record(every=5, metrics=("singular_values", "ntk"))
 first, middle, last = lb.Network.gaussian((10, 50, 50, 10), std=0.06, seed=1).layers
 start = lb.Network.from_layers([np.vstack([first, first]), np.kron(np.eye(2), middle), np.hstack([last, -last])])

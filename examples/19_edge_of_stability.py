@@ -6,7 +6,7 @@ flow, which conserves that, ends in a sharp minimum.
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((8, 8), [3.0, 2.0, 1.0], seed=0))
+problem = lb.Factorization(lb.from_singular_values((8, 8), [3.0, 2.0, 1.0], seed=0))
 layers = lb.Network.gaussian((8,) * 4, gamma=0.8, seed=1).layers
 start = lb.Network.from_layers([5 * layers[0], *layers[1:]])
 record = lb.Record(every=5, metrics=("sharpness", "balancedness"))

@@ -5,7 +5,7 @@ At depth 2 a saddle of rank k has (r − k)(h − k) directions down, h the hidd
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.spectrum((12, 12), [8.0, 2.5, 0.8, 0.25], seed=0))
+problem = lb.Factorization(lb.from_singular_values((12, 12), [8.0, 2.5, 0.8, 0.25], seed=0))
 start = lb.Network.gaussian((12,) * 3, std=1e-5, seed=1)
 flow = lb.GradientFlow(dt=0.05, scheme="dopri5", rtol=1e-8)
 run = lb.train(problem, start, flow, 1500, lb.Record(every=2, metrics=("gradient_norm",)), forecast=False)

@@ -7,7 +7,7 @@ import numpy as np
 
 import lrbias as lb
 
-problem = lb.Factorization(lb.teacher((60, 60), rank=6, depth=3, scale=10.0, seed=0))
+problem = lb.Factorization(lb.teacher((60, 60), rank=6, depth=3, spectral_norm=10.0, seed=0))
 start = lb.Network.gaussian((60,) * 4, gamma=1.1, seed=1)
 record = lb.Record(every=50, metrics=("updates", "effective_rank"))
 run = lb.train(problem, start, lb.GD(lr=1e-3), 8_000, record)

@@ -75,7 +75,7 @@ def small():
     """(problem, network, method) of a run that learns two values in a few hundred steps."""
     import lrbias as lb
 
-    problem = lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=3))
+    problem = lb.Factorization(lb.from_singular_values((6, 5), [3.0, 1.5], seed=3))
     return problem, lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2), lb.GD(lr=0.02)
 
 

@@ -38,7 +38,7 @@ def descent():
 
 def regimes():
     """Of one whose metrics remember: eigenvalues start from vectors of the record before, updates from its layers."""
-    metrics = {"sharpness": 20, "ntk_eigenvalues": 12, "updates": 9, "ntk": 30, "movement": 5}
+    metrics = {"sharpness": 20, "ntk_eigenvalues": 12, "updates": 9, "ntk": 30, "distance_from_init": 5}
     return settings(180, record=lb.Record(every=10, metrics=metrics), checkpoint_every=60)
 
 

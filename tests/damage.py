@@ -62,7 +62,7 @@ class Finished:
     """A run that has ended, of a loss that sees a part of its target; several chunks a quantity."""
 
     def arguments(self, seed=0):
-        problem = lb.Completion(lb.spectrum((4, 3), [3.0, 1.5], seed=3 + seed), fraction=0.8, seed=1)
+        problem = lb.Completion(lb.from_singular_values((4, 3), [3.0, 1.5], seed=3 + seed), fraction=0.8, seed=1)
         record = lb.Record(every=2, metrics=("singular_values", "numerical_rank", "gradient_norm"))
         network = lb.Network.gaussian((3, 4, 4), gamma=1.0, seed=2)
         return settings(60, problem=problem, network=network, record=record, checkpoint_every=20)
@@ -98,12 +98,12 @@ class Unfinished(Finished):
         in_child(train)
 
 
-class Symmetric(Finished):
+class Tied(Finished):
     """A run in a short form whose metrics remember: checkpoints hold more than layers."""
 
     def arguments(self, seed=0):
         record = lb.Record(every=5, metrics=("singular_values", "sharpness", "updates"))
-        target = lb.Factorization(lb.spectrum((4, 4), [3.0, 1.5], seed=3 + seed))
+        target = lb.Factorization(lb.from_singular_values((4, 4), [3.0, 1.5], seed=3 + seed))
         return settings(40, problem=target, record=record, network=lb.Network.orthogonal((4, 4, 4), alpha=0.1, seed=2))
 
 
@@ -134,7 +134,7 @@ class Ensemble:
     """Two groups of trajectories."""
 
     def make(self, path, seed=0):
-        problem = lb.Completion(lb.spectrum((3, 3), [2.0], seed=seed), entries=6, mean=True, seed=1)
+        problem = lb.Completion(lb.from_singular_values((3, 3), [2.0], seed=seed), entries=6, reduction="mean", seed=1)
         start = lb.Network.gaussian((3, 3, 3), gamma=0.5, seed=0)
         method = lb.SGD(lr=0.1, ridge=1e-3)
         return lb.ensemble(problem, start, method, steps=20, runs=70, every=10, store=path, threads=1, progress=False)
@@ -148,7 +148,7 @@ class Ensemble:
     repair = go_on
 
     def _numbers(self, made):
-        names = ("ranks", "absorbing", "train_error", "hidden_error", "diverged", "ended", "values", "lr", "ridge")
+        names = ("ranks", "absorbing", "train_error", "test_error", "diverged", "ended", "values", "lr", "ridge")
         found = {name: getattr(made, name) for name in names}
         return bits_of({**found, "params": made._params, "table": made.table(), "seeds": made.sampling_seed})
 
@@ -229,7 +229,7 @@ class Fitted:
     repair = go_on
 
 
-KINDS = {kind.__name__.lower(): kind for kind in (Finished, Unfinished, Symmetric, Batch, Ensemble)}
+KINDS = {kind.__name__.lower(): kind for kind in (Finished, Unfinished, Tied, Batch, Ensemble)}
 MODELS = {kind.__name__.lower(): kind for kind in (Tracked, Untracked, Fitted)}
 
 

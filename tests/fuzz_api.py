@@ -46,9 +46,9 @@ ODD += [np.ones((0, 3)), np.ma.array(np.ones((4, 3)), mask=np.eye(4, 3)), np.zer
 ODD += [np.full((4, 3), 5e-324), np.ones((4, 3)) * 1e-200, np.full((4, 3), 1e149), [1e149, 1.0], [1e-320], [-1.0, 2.0]]
 ODD += ["w" * 300, "~nobody/x", "z" * 5000]
 
-TARGET = lb.spectrum((4, 3), [2.0, 1.0])
+TARGET = lb.from_singular_values((4, 3), [2.0, 1.0])
 PROBLEM = lb.Factorization(TARGET)
-PART = lb.Completion(lb.spectrum((4, 4), [2.0, 1.0]), entries=12)
+PART = lb.Completion(lb.from_singular_values((4, 4), [2.0, 1.0]), entries=12)
 START, SQUARE = lb.Network.gaussian((3, 4, 4), gamma=0.5), lb.Network.gaussian((4, 4, 4), gamma=0.5)
 WIDTHS = ["widths", (3, 4, 4)]
 POSITIVE, INTEGER = 0.5, 2
@@ -77,26 +77,27 @@ def calls(folder):
     theory = lb.theory
     run = _run(folder)
     return {
-        "teacher": (lb.teacher, {"shape": (4, 3), "rank": 2, "depth": 2, "scale": 1.0, "seed": 0}),
-        "spectrum": (lb.spectrum, {"shape": (4, 3), "values": [2.0, 1.0], "seed": 0}),
-        "symmetric": (lb.symmetric, {"size": 3, "eigenvalues": [2.0, -1.0], "seed": 0}),
-        "load_matrix": (lb.load_matrix, {"path": folder / "good.csv", "scale": 1.0, "crop": (2, 2)}),
+        "teacher": (lb.teacher, {"shape": (4, 3), "rank": 2, "depth": 2, "spectral_norm": 1.0, "seed": 0}),
+        "from_singular_values": (lb.from_singular_values, {"shape": (4, 3), "values": [2.0, 1.0], "seed": 0}),
+        "from_eigenvalues": (lb.from_eigenvalues, {"size": 3, "eigenvalues": [2.0, -1.0], "seed": 0}),
+        "load_matrix": (lb.load_matrix, {"path": folder / "good.csv", "spectral_norm": 1.0, "crop": (2, 2)}),
         "Factorization": (lb.Factorization, {"target": TARGET}),
         "Completion": (lb.Completion, {"target": TARGET, "mask": None, "fraction": 0.9, "entries": None, "seed": 0,
-                                       "mean": False, "pairs": False}),
+                                       "reduction": "sum", "symmetric_mask": False}),
         "Completion entries": (lb.Completion, {"target": TARGET, "entries": 9}),
         "Completion mask": (lb.Completion, {"target": TARGET, "mask": np.ones((4, 3))}),
-        "Sensing": (lb.Sensing, {"matrices": np.ones((2, 4, 3)), "values": [1.0, 1.0], "target": None, "mean": False}),
+        "Sensing": (lb.Sensing, {"matrices": np.ones((2, 4, 3)), "values": [1.0, 1.0], "target": None,
+                                 "reduction": "sum"}),
         "Regression": (lb.Regression, {"inputs": np.eye(5, 3), "outputs": np.ones((5, 4)), "whiten": True,
                                        "center": False}),
         "gaussian": (lb.Network.gaussian, {"widths": (3, 4, 4), "gamma": 0.5, "seed": 0, "dtype": "float64",
                                            "parametrization": "standard", "std": None}),
         "gaussian std": (lb.Network.gaussian, {"widths": (3, 4, 4), "std": 0.5, "parametrization": "ntk"}),
-        "identical": (lb.Network.identical, {"n": 3, "depth": 2, "alpha": 0.1, "dtype": "float32"}),
+        "scaled_identity": (lb.Network.scaled_identity, {"n": 3, "depth": 2, "alpha": 0.1, "dtype": "float32"}),
         "perturbed": (lb.Network.perturbed, {"n": 3, "depth": 2, "alpha": 0.1, "beta": 0.05}),
         "orthogonal": (lb.Network.orthogonal, {"widths": (3, 4, 4), "alpha": 0.1, "seed": 0, "dtype": "float64"}),
         "balanced": (lb.Network.balanced, {"widths": (3, 4, 4), "alpha": 0.1, "seed": 0, "dtype": "float64"}),
-        "tied": (lb.Network.symmetric, {"widths": (4, 2, 4), "alpha": 0.1, "seed": 0, "dtype": "float64"}),
+        "tied": (lb.Network.tied, {"widths": (4, 2, 4), "alpha": 0.1, "seed": 0, "dtype": "float64"}),
         "from_layers": (lb.Network.from_layers, {"layers": [np.ones((4, 3)), np.ones((2, 4))]}),
         "a layer": (lambda layer: lb.Network.from_layers([layer]), {"layer": np.ones((4, 3))}),
         "scaled": (START.scaled, {"output_scale": 2.0}),
@@ -106,9 +107,10 @@ def calls(folder):
         "GLRL": (lb.GLRL, {"epsilon": 1e-6, "inner": lb.GD(lr=0.1), "depth": 2, "tied": False, "tolerance": 1e-6,
                            "cutoff": 1e-6, "max_rank": 2, "check_every": 10}),
         "Linearized": (lb.Linearized, {"lr": 0.1}),
-        "Steps": (lb.Steps, {"factor": 0.5, "at": [1, 2]}),
-        "Anneal": (lb.Anneal, {"factor": 0.5, "start": 1, "stop": 5, "shape": "linear"}),
-        "Periodic": (lb.Periodic, {"factor": 0.5, "period": 4, "share": 0.5}),
+        "PiecewiseConstant": (lb.PiecewiseConstant, {"factor": 0.5, "milestones": [1, 2]}),
+        "ExponentialDecay": (lb.ExponentialDecay, {"factor": 0.5, "start": 1, "stop": 5}),
+        "LinearDecay": (lb.LinearDecay, {"factor": 0.5, "start": 1, "stop": 5}),
+        "SquareWave": (lb.SquareWave, {"factor": 0.5, "period": 4, "share": 0.5}),
         "Record": (lb.Record, {"every": 1, "metrics": "all", "numerical_threshold": 1e-6, "directions": 2,
                                "leading": 2}),
         "Stop": (lb.Stop, {"loss": 0.1, "gradient": 0.1, "plateaus": 1}),
@@ -136,7 +138,8 @@ def calls(folder):
         "an axis": (lambda key, values: lb.sweep({}, {_hashable(key): values}, folder / "new", shard=(2, 1)),
                     {"key": "rank", "values": [1, 2]}),
         "a sweep's table": (lb.open_sweep(folder / "sweep").write, {"path": folder / "new.csv"}),
-        "nuclear_norm": (lb.nuclear_norm, {"target": TARGET, "mask": np.ones((2, 2), bool), "tolerance": 1e-6}),
+        "nuclear_norm_completion": (lb.nuclear_norm_completion, {"target": TARGET, "mask": np.ones((2, 2), bool),
+                                                                 "tolerance": 1e-6}),
         "compare": (lb.compare, {"runs": [folder / "run", folder / "missing"]}),
         "trajectory_distance": (lb.trajectory_distance, {"run": run, "reference": run}),
         "saddles": (lb.saddles, {"run": run}),

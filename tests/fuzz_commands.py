@@ -66,8 +66,9 @@ def _word(*known):
 
 
 def _schedule(rng):
-    kind = rng.choice(["anneal", "steps", "periodic", "x", ""])
-    part = rng.choice(["factor=0.1,stop=5", "factor=0.5,at=1+3", "factor=0.1,period=2", "factor=x", "stop", "factor=2"])
+    kind = rng.choice(["exponential_decay", "piecewise_constant", "square_wave", "x", ""])
+    parts = ["factor=0.1,stop=5", "factor=0.5,milestones=1+3", "factor=0.1,period=2", "factor=x", "stop", "factor=2"]
+    part = rng.choice(parts)
     return f"{kind}:{part}"
 
 
@@ -76,12 +77,13 @@ def _metric(rng):
     return rng.choice([*names, "all", "none", "x", "stable_rank=2", "stable_rank=0", "norms=x", "=", "ü=1"])
 
 
-NUMBERS = _split("""scale fraction gamma std output-scale alpha beta lr dt rtol atol ridge epsilon tolerance cutoff
+NUMBERS = _split("""spectral-norm fraction gamma std output-scale alpha beta lr dt rtol atol ridge epsilon tolerance
+    cutoff
     degenerate numerical-threshold relative-threshold absorbing-balance absorbing-slack absorbing-alpha absorbing-bound
     eigen-tolerance stop-loss stop-gradient""")
 INTEGERS = _split("""rank teacher-depth teacher-seed entries mask-seed depth seed batch sampling-seed max-rank
     check-every checkpoint-every threads every directions leading stop-plateaus""")
-FLAGS = _split("""whiten center pairs mean no-replacement tied json json json quiet quiet dry-run""")
+FLAGS = _split("""whiten center symmetric-mask no-replacement tied json json json quiet quiet dry-run""")
 OPTIONS = {
     **dict.fromkeys(NUMBERS, _number),
     **dict.fromkeys(INTEGERS, _integer),
@@ -93,7 +95,8 @@ OPTIONS = {
     "values": _several(_number, 0, 3),
     "eigenvalues": _several(_number, 0, 3),
     "metrics": _several(_metric, 1, 3),
-    "init": _word("gaussian", "identical", "perturbed", "orthogonal", "balanced", "symmetric"),
+    "init": _word("gaussian", "scaled_identity", "perturbed", "orthogonal", "balanced", "tied"),
+    "reduction": _word("sum", "mean"),
     "parametrization": _word("standard", "ntk"),
     "dtype": _word("float64", "float32"),
     "method": _word("gd", "flow", "sgd", "glrl", "linearized"),
@@ -296,7 +299,7 @@ class Folder:
         np.save(here / "x.npy", rng.normal(size=(9, 3)))
         np.save(here / "y.npy", rng.normal(size=(9, 4)))
         self._write_odd_files(here)
-        problem = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0]))
+        problem = lb.Factorization(lb.from_singular_values((4, 3), [2.0, 1.0]))
         start = lb.Network.gaussian((3, 4, 4), gamma=0.5)
         arguments = {"checkpoint_every": 2, "record": lb.Record(every=1), "forecast": False, "progress": False}
         lb.train(problem, start, lb.GD(lr=0.01), 4, store=here / "run", **arguments)

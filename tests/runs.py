@@ -14,7 +14,7 @@ from lrbias.runs._tracked import ModelRun
 def settings(steps=200, **changes):
     """Arguments of lb.train for a run that learns two values: 6 × 5, rank 2, depth 2, mixed intervals."""
     arguments = {
-        "problem": lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=3)),
+        "problem": lb.Factorization(lb.from_singular_values((6, 5), [3.0, 1.5], seed=3)),
         "network": lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2),
         "method": lb.GD(lr=0.02),
         "steps": steps,

@@ -85,16 +85,24 @@ CLI = {
     "teacher seed": ("run --teacher-seed=-1", "teacher_seed = -1", "0 to 2^64"),
     "plateaus of what": ("run --stop-plateaus 1 --metrics stable_rank", "metrics = ('stable_rank',)", "effective_rank"),
     "init": ("run --init zero", "init = 'zero'", "gaussian, balanced"),
-    "alpha": ("run --init identical --alpha 0", "alpha = 0.0", "greater than 0"),
+    "alpha": ("run --init scaled_identity --alpha 0", "alpha = 0.0", "greater than 0"),
     "beta": ("run --init perturbed --alpha 0.1 --beta 0.1", "beta = 0.1", "less than alpha, 0.1"),
-    "beta of another init": ("run --init identical --beta 0.1", "beta = 0.1", "of network perturbed, not of identical"),
+    "beta of another init": (
+        "run --init scaled_identity --beta 0.1",
+        "beta = 0.1",
+        "of network perturbed, not of scaled_identity",
+    ),
     "gamma of another init": (
         "run --init orthogonal --gamma 1",
         "gamma = 1.0",
         "of network gaussian, not of orthogonal",
     ),
     "alpha of gaussian": ("run --alpha 0.1", "alpha = 0.1", "not of gaussian, which has"),
-    "identical rectangles": ("run --init identical --shape 5 6 --rank 2", "init = 'identical'", "all square"),
+    "identical rectangles": (
+        "run --init scaled_identity --shape 5 6 --rank 2",
+        "init = 'scaled_identity'",
+        "all square",
+    ),
     "compress": ("run --compress yes", "compress = 'yes'", "auto or off"),
     "values": ("run --values 3 -1", "values = ", "at least 0"),
     "too many values": ("run --values 3 2 1 --shape 2 9", "values = ", "at most 2"),
@@ -102,7 +110,7 @@ CLI = {
     "eigenvalues": ("run --eigenvalues 3 1 --shape 2 9", "shape = (2, 9)", "two equal integers"),
     "eigenvalues and values": ("run --eigenvalues 3 1 --values 2", "values = (2.0,)", "not of eigenvalues"),
     "too many eigenvalues": ("run --eigenvalues 3 1 --shape 1 1", "eigenvalues = ", "at most 1"),
-    "scale": ("run --scale 0", "scale = 0.0", "greater than 0"),
+    "scale": ("run --spectral-norm 0", "scale = 0.0", "greater than 0"),
     "depth zero": ("run --depth 0", "depth = 0", "at least 1"),
     "widths against target": ("run --shape 5 4 --rank 2 --widths 4 3 6", "widths = (4, 3, 6)", "end with 5"),
     "widths zero": ("run --shape 5 4 --rank 2 --widths 4 0 5", "widths = 0", "at least 1"),
@@ -134,7 +142,7 @@ CLI = {
     "target complex": ("run --target complex.npy", "target = 'complex.npy'", "real numbers"),
     "target objects": ("run --target objects.npy", "target = 'objects.npy'", "readable .npy"),
     "target without entries": ("run --target none.npy", "target = 'none.npy'", "at least one entry"),
-    "target zero scaled": ("run --target zero.csv --scale 2", "target = 'zero.csv'", "not all zero"),
+    "target zero scaled": ("run --target zero.csv --spectral-norm 2", "target = 'zero.csv'", "not all zero"),
     "target and teacher": ("run --target good.csv --rank 2", "rank = 2", "of target teacher, not of file"),
     "crop too large": ("run --target good.csv --crop 5 5", "crop = (5, 5)", "(2, 2)"),
     "crop of a teacher": ("run --crop 5 5", "crop = (5, 5)", "of target file, not of teacher"),
@@ -180,15 +188,23 @@ CLI = {
     ),
     "sampling seed": ("run --method sgd --sampling-seed=-1", "sampling_seed = -1", "0 to 2^64"),
     "stop loss of sgd": ("run --method sgd --stop-loss 0.1", "stop_loss = 0.1", "losses are those of single entries"),
-    "schedule kind": ("run --lr-schedule cosine:factor=0.1", "lr_schedule = {'kind': 'cosine'", "anneal, periodic"),
-    "schedule text": ("run --ridge-schedule anneal:factor", "ridge_schedule = 'anneal:factor'", "key=value"),
-    "schedule factor": ("run --lr-schedule anneal:factor=2,stop=9", "lr_schedule: factor = 2", "at most 1"),
-    "schedule order": ("run --lr-schedule anneal:factor=0.1,start=9,stop=9", "stop = 9", "after start = 9"),
-    "schedule steps": ("run --lr-schedule steps:factor=0.1,at=9+5", "at = [9, 5]", "steps that increase"),
-    "schedule incomplete": ("run --lr-schedule periodic:factor=0.1", "lr_schedule: period is missing", "at least 1"),
+    "schedule kind": ("run --lr-schedule cosine:factor=0.1", "lr_schedule = {'kind': 'cosine'", "anneal, square_wave"),
+    "schedule text": (
+        "run --ridge-schedule exponential_decay:factor",
+        "ridge_schedule = 'exponential_decay:factor'",
+        "key=value",
+    ),
+    "schedule factor": ("run --lr-schedule exponential_decay:factor=2,stop=9", "lr_schedule: factor = 2", "at most 1"),
+    "schedule order": ("run --lr-schedule exponential_decay:factor=0.1,start=9,stop=9", "stop = 9", "after start = 9"),
+    "schedule steps": (
+        "run --lr-schedule piecewise_constant:factor=0.1,milestones=9+5",
+        "milestones = [9, 5]",
+        "steps that increase",
+    ),
+    "schedule incomplete": ("run --lr-schedule square_wave:factor=0.1", "lr_schedule: period is missing", "at least 1"),
     "schedule of a flow": (
-        "run --method flow --lr-schedule steps:factor=0.1,at=5",
-        "lr_schedule = 'steps:factor=0.1,at=5'",
+        "run --method flow --lr-schedule piecewise_constant:factor=0.1,milestones=5",
+        "lr_schedule = 'piecewise_constant:factor=0.1,milestones=5'",
         "not of flow",
     ),
     "fraction zero": ("run --fraction 0", "fraction = 0.0", "greater than 0 and at most 1"),
@@ -204,7 +220,7 @@ CLI = {
     "entries too many": ("run --shape 5 4 --rank 2 --entries 21", "entries = 21", "at most 20"),
     "mask seed": ("run --entries 9 --mask-seed=-1", "mask_seed = -1", "0 to 2^64"),
     "mask seed of nothing": ("run --mask-seed 3", "mask_seed = 3", "of problem completion"),
-    "mean of nothing": ("run --mean", "mean = True", "of problem completion"),
+    "mean of nothing": ("run --reduction mean", "mean = True", "of problem completion"),
     "observed missing": ("run --observed no.npy", "observed = 'no.npy'", "exists"),
     "observed missing archive": ("run --observed no.npz", "observed = 'no.npz'", "exists"),
     "observed no archive": ("run --observed fake.npz", "observed = 'fake.npz'", "a mask, or with matrices"),
@@ -225,7 +241,7 @@ CLI = {
         "problem = Sensing",
         "a Completion or Factorization",
     ),
-    "toml schedule": ("run schedule.toml", "lr_schedule = 0.5", "anneal, periodic"),
+    "toml schedule": ("run schedule.toml", "lr_schedule = 0.5", "anneal, square_wave"),
     "toml replacement": ("run replacement.toml", "replacement = 'no'", "True or False"),
     "toml positions": ("run positions.toml", "entries = <an array of shape (2, 2)>", "inside a matrix of shape (5, 4)"),
     "unknown option": ("run --speed 3", "--speed"),
@@ -260,7 +276,7 @@ def test_command_line(case, folder, capsys):
     assert _tree(folder) == before
 
 
-TARGET = lb.spectrum((6, 5), [3.0, 1.5])
+TARGET = lb.from_singular_values((6, 5), [3.0, 1.5])
 
 
 SQUARES = np.ones((3, 2, 2))
@@ -315,10 +331,10 @@ API = {
     ),
     "teacher shape": (lambda: lb.teacher(shape=(3,)), "shape = (3,)", "two integers"),
     "teacher rank": (lambda: lb.teacher(shape=(3, 4), rank=4), "rank = 4", "at most 3"),
-    "teacher scale": (lambda: lb.teacher(scale=INF), "scale = inf", "finite"),
-    "spectrum values": (lambda: lb.spectrum((3, 3), [1, -1]), "values = ", "at least 0"),
-    "spectrum too many": (lambda: lb.spectrum((2, 3), [1, 1, 1]), "values = ", "at most 2"),
-    "spectrum none": (lambda: lb.spectrum((2, 3), []), "values = []", "at least one"),
+    "teacher scale": (lambda: lb.teacher(spectral_norm=INF), "scale = inf", "finite"),
+    "spectrum values": (lambda: lb.from_singular_values((3, 3), [1, -1]), "values = ", "at least 0"),
+    "spectrum too many": (lambda: lb.from_singular_values((2, 3), [1, 1, 1]), "values = ", "at most 2"),
+    "spectrum none": (lambda: lb.from_singular_values((2, 3), []), "values = []", "at least one"),
     "target dimension": (lambda: lb.Factorization(np.ones(3)), "target = <an array of shape (3,)>", "2 dimensions"),
     "target inf": (lambda: lb.Factorization([[1, INF]]), "target = ", "finite"),
     "target text": (lambda: lb.Factorization([["a"]]), "target = ", "real numbers"),
@@ -352,7 +368,7 @@ API = {
     "mask seed": (_entries(entries=9, seed=-1), "seed = -1", "0 to 2^64"),
     "mean": (_entries(entries=9, mean=1), "mean = 1", "True or False"),
     "mean of nothing": (
-        lambda: Experiment.from_words({"mean": True}),
+        lambda: Experiment.from_words({"reduction": "mean"}),
         "mean = True",
         "a setting of problem completion",
     ),
@@ -374,12 +390,20 @@ API = {
         "problem = Sensing",
         "a Completion or Factorization",
     ),
-    "schedule": (lambda: lb.GD(lr=0.1, lr_schedule=3), "lr_schedule = 3", "steps, anneal, periodic"),
-    "schedule kind": (lambda: lb.GD(lr=0.1, lr_schedule={"kind": "cosine"}), "lr_schedule = ", "anneal, periodic"),
-    "schedule kind is a list": (lambda: lb.GD(lr=0.1, lr_schedule={"kind": [1]}), "lr_schedule = ", "anneal"),
-    "schedule without end": (lambda: lb.Anneal(factor=0.1), "stop is missing", "greater than start"),
-    "schedule without steps": (lambda: lb.Steps(factor=0.1, at=[]), "at = []", "at least one step"),
-    "schedule share": (lambda: lb.Periodic(factor=0.1, period=9, share=1), "share = 1", "between 0 and 1"),
+    "schedule": (lambda: lb.GD(lr=0.1, lr_schedule=3), "lr_schedule = 3", "steps, anneal, square_wave"),
+    "schedule kind": (lambda: lb.GD(lr=0.1, lr_schedule={"kind": "cosine"}), "lr_schedule = ", "anneal, square_wave"),
+    "schedule kind is a list": (
+        lambda: lb.GD(lr=0.1, lr_schedule={"kind": [1]}),
+        "lr_schedule = ",
+        "exponential_decay",
+    ),
+    "schedule without end": (lambda: lb.ExponentialDecay(factor=0.1), "stop is missing", "greater than start"),
+    "schedule without steps": (
+        lambda: lb.PiecewiseConstant(factor=0.1, milestones=[]),
+        "milestones = []",
+        "at least one step",
+    ),
+    "schedule share": (lambda: lb.SquareWave(factor=0.1, period=9, share=1), "share = 1", "between 0 and 1"),
     "absorbing": (lambda: lb.Record(absorbing_slack=0), "absorbing_slack = 0", "greater than 0"),
     "widths text": (lambda: lb.Network.gaussian("ab"), "widths = 'a'", "at least 1"),
     "widths none": (lambda: lb.Network.gaussian(3), "widths = 3", "at least two"),
@@ -449,7 +473,7 @@ def test_a_switch_is_checked_wherever_runs_are_made(tmp_path):
     """Also by what makes many runs; nothing is there afterwards."""
     array = np.ones((2, 2))
     store = tmp_path / "s"
-    problem = lb.Completion(lb.spectrum((4, 4), [1.0], seed=0), entries=8)
+    problem = lb.Completion(lb.from_singular_values((4, 4), [1.0], seed=0), entries=8)
     start = lb.Network.gaussian((4, 4, 4), seed=1)
     for call in (
         lambda: lb.sweep({"shape": [4, 4], "rank": 1, "steps": 2}, {"seed": [1]}, store, progress=array),

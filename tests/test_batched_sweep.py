@@ -17,7 +17,7 @@ from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
-PLAIN = {"shape": [6, 5], "scale": 3.0, "gamma": 0.8, "steps": 230, "every": 20, "checkpoint_every": 50}
+PLAIN = {"shape": [6, 5], "spectral_norm": 3.0, "gamma": 0.8, "steps": 230, "every": 20, "checkpoint_every": 50}
 BASE = {**PLAIN, "rank": 2}
 GD = {"lr": [0.01, 0.02, 3.0], "seed": range(6)}
 

@@ -118,9 +118,9 @@ def test_slow_metrics_are_told_in_order_too(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     known = metrics.METRICS["stable_rank"]
 
-    def slow(observation):
-        time.sleep(0.002 * (observation.step % 30 == 0))
-        return known.measure(observation)
+    def slow(state):
+        time.sleep(0.002 * (state.step % 30 == 0))
+        return known.measure(state)
 
     slower = metrics.Metric("stable_rank", known.quantities, slow, known.needs)
     monkeypatch.setitem(metrics.METRICS._known, "stable_rank", slower)

@@ -83,7 +83,7 @@ SMALL = {"parts": ("square",), "shape": (20, 20), "ranks": (3,), "depths": (2, 3
 
 def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys):
     flags = [f"--{name.replace('_', '-')} {' '.join(map(str, values))}" for name, values in SMALL.items()]
-    words = f"--steps 1500 --seeds 2 --gamma 1 --scale 4 --format png --workers 1 --json {' '.join(flags)}"
+    words = f"--steps 1500 --seeds 2 --gamma 1 --spectral-norm 4 --format png --workers 1 --json {' '.join(flags)}"
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", "protocol", "-o", str(tmp_path / "study"), *words.split()])
     assert ended.value.code == 0
@@ -113,7 +113,7 @@ def test_a_study_from_its_runs_to_its_evidence(tmp_path, capsys):
 
 
 def test_a_study_too_short_to_learn_anything_says_so(tmp_path):
-    sizes = {**SMALL, "steps": 25, "seeds": 1, "gamma": 1.0, "scale": 4.0}
+    sizes = {**SMALL, "steps": 25, "seeds": 1, "gamma": 1.0, "spectral_norm": 4.0}
     evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False, **sizes)
     assert {row["verdict"] for row in evidence.table()} == {"not judged"}
     assert len(evidence.save(("png",))) == 7

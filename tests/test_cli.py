@@ -146,7 +146,7 @@ def test_own_matrices(work, capsys, name, rng):
         np.savetxt(name, matrix, delimiter="," if name.endswith("csv") else "\t", fmt="%.17g")
     assert call(capsys, f"run --target {name} --depth 2 --steps 20 -o run --quiet --no-figures")[0] == 0
     assert np.allclose(lb.open("run").target, matrix, atol=1e-15)
-    words = f"run --target {name} --crop 5 4 --scale 3 --depth 2 --steps 20 -o cropped --quiet --no-figures"
+    words = f"run --target {name} --crop 5 4 --spectral-norm 3 --depth 2 --steps 20 -o cropped --quiet --no-figures"
     assert call(capsys, words)[0] == 0
     cropped = lb.open("cropped").target
     assert np.linalg.norm(cropped, 2) == pytest.approx(3)

@@ -15,7 +15,7 @@ from lrbias.problems._observed import load_observed, restore
 from lrbias.theory import representation_cost
 from runs import fingerprint, settings
 
-TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)
+TARGET = lb.from_singular_values((6, 5), [3.0, 1.5], seed=3)
 SHAPE = TARGET.shape
 NAN = float("nan")
 steady = hypothesis.settings(deadline=None)
@@ -194,7 +194,7 @@ def test_errors_are_root_mean_squares(rng):
     for i, product in enumerate(products):
         residual = product - TARGET
         assert found["train"][i] == pytest.approx(np.sqrt(np.mean(residual[problem.mask] ** 2)), rel=1e-14)
-        assert found["hidden"][i] == pytest.approx(np.sqrt(np.mean(residual[hidden] ** 2)), rel=1e-14)
+        assert found["test"][i] == pytest.approx(np.sqrt(np.mean(residual[hidden] ** 2)), rel=1e-14)
         assert problem.errors(product)["train"] == pytest.approx(found["train"][i], rel=1e-14)
 
 
@@ -220,7 +220,7 @@ def test_what_is_not_observed_does_not_matter():
 def test_the_mean_loss_is_the_sum_over_the_number():
     """A learning rate that is 20 times as large makes the same steps."""
     total = lb.train(**settings(problem=lb.Completion(TARGET, entries=20), method=lb.GD(lr=0.02)))
-    mean = lb.train(**settings(problem=lb.Completion(TARGET, entries=20, mean=True), method=lb.GD(lr=0.4)))
+    mean = lb.train(**settings(problem=lb.Completion(TARGET, entries=20, reduction="mean"), method=lb.GD(lr=0.4)))
     assert np.allclose(total.losses, 20 * mean.losses, rtol=1e-11)
 
 
@@ -261,7 +261,7 @@ def test_training_on_measurements_fits_them(method):
     assert np.abs(found - values).max() < 1e-6
     assert run.losses[0] == pytest.approx(_loss_of(matrices, values, run.checkpoint(0).product()), rel=1e-12)
     assert run["train_error"][-1] == pytest.approx(np.sqrt(np.mean((found - values) ** 2)), rel=1e-6)
-    assert "hidden_error" not in run
+    assert "test_error" not in run
 
 
 def _loss_of(matrices, values, product):
@@ -273,9 +273,9 @@ def test_a_known_truth_gives_a_hidden_error(rng):
     problem = lb.Sensing(matrices, values, target=TARGET)
     product = rng.normal(size=SHAPE)
     found = problem.errors(product)
-    assert found["hidden"] == pytest.approx(np.linalg.norm(product - TARGET) / np.sqrt(30), rel=1e-14)
+    assert found["test"] == pytest.approx(np.linalg.norm(product - TARGET) / np.sqrt(30), rel=1e-14)
     assert found["train"] == pytest.approx(np.sqrt(2 * _loss_of(matrices, values, product) / 12), rel=1e-13)
-    assert np.allclose(problem.errors(np.stack([product, TARGET]))["hidden"], [found["hidden"], 0], rtol=1e-14)
+    assert np.allclose(problem.errors(np.stack([product, TARGET]))["test"], [found["test"], 0], rtol=1e-14)
 
 
 def test_without_a_truth_the_target_is_the_smallest_matrix_that_fits():
@@ -328,10 +328,10 @@ def test_a_ridge_on_a_whole_target_is_minimised_too():
 
 
 STORED = {
-    "mask": lb.Completion(TARGET, _mask(20), mean=True),
+    "mask": lb.Completion(TARGET, _mask(20), reduction="mean"),
     "drawn": lb.Completion(TARGET, entries=20, seed=9),
     "nan": lb.Completion(_without(TARGET, [(1, 1), (4, 3)]), entries=20, seed=9),
-    "measurements": lb.Sensing(*_measurements(), mean=True),
+    "measurements": lb.Sensing(*_measurements(), reduction="mean"),
     "measurements of a truth": lb.Sensing(*_measurements(), target=TARGET),
 }
 
@@ -380,7 +380,7 @@ def test_a_damaged_mask_is_named(tmp_path):
 
 
 def test_an_experiment_draws_the_entries_of_its_seed():
-    keys = {"shape": [6, 5], "rank": 2, "depth": 2, "mask_seed": 3, "mean": True}
+    keys = {"shape": [6, 5], "rank": 2, "depth": 2, "mask_seed": 3, "reduction": "mean"}
     problem = Experiment.from_words({**keys, "entries": 20}).make_problem()
     whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2}).make_problem()
     assert np.array_equal(problem.mask, lb.Completion(whole.target, entries=20, seed=3).mask)

@@ -15,7 +15,7 @@ from lrbias.cli import main
 from lrbias.sweeps import _workers as workers
 from runs import fingerprint
 
-BASE = {"shape": [20, 20], "rank": 2, "scale": 3.0, "steps": 2000, "every": 10, "checkpoint_every": 100}
+BASE = {"shape": [20, 20], "rank": 2, "spectral_norm": 3.0, "steps": 2000, "every": 10, "checkpoint_every": 100}
 OVER = {"lr": [0.01, 0.02], "seed": [1, 2]}
 SMALL = {**BASE, "shape": [6, 6], "steps": 200}
 

@@ -43,7 +43,7 @@ def _no_gpu():
 needs_extra = pytest.mark.skipif(bool(NO_EXTRA), reason=NO_EXTRA)
 on_gpu = pytest.mark.skipif(bool(_no_gpu()), reason=_no_gpu())
 
-TARGET = lb.spectrum((3, 2), [3.0, 1.5], seed=3)
+TARGET = lb.from_singular_values((3, 2), [3.0, 1.5], seed=3)
 NETWORK = lb.Network.gaussian((2, 3, 3), gamma=0.5, seed=2)
 MEASURED = np.random.default_rng(1).normal(size=(4, 3, 2))
 BASE = {"shape": [3, 2], "rank": 1, "depth": 2, "gamma": 0.6, "steps": 8, "every": 4, "checkpoint_every": 4}
@@ -58,7 +58,7 @@ def arguments(**changes):
 
 
 def _schedule():
-    return lb.GD(lr=0.02, ridge=0.1, lr_schedule="steps:factor=0.5,at=4")
+    return lb.GD(lr=0.02, ridge=0.1, lr_schedule="piecewise_constant:factor=0.5,milestones=4")
 
 
 RUNS = {
@@ -71,7 +71,7 @@ RUNS = {
     "diverging": {"method": lb.GD(lr=30.0)},
     "ridge and schedule": {"method": _schedule()},
     "ridge of a flow": {"method": lb.GradientFlow(dt=0.02, scheme="heun", ridge=0.1), "steps": 4},
-    "completion": {"problem": lb.Completion(TARGET, entries=4, seed=1, mean=True)},
+    "completion": {"problem": lb.Completion(TARGET, entries=4, seed=1, reduction="mean")},
     "sensing": {"problem": lb.Sensing(MEASURED, np.einsum("kij,ij->k", MEASURED, TARGET), TARGET), "steps": 4},
     "regression": {"problem": lb.Regression(MEASURED[:, 0], MEASURED[:, :, 1]), "steps": 4},
     "sgd": {
@@ -79,11 +79,11 @@ RUNS = {
         "method": lb.SGD(lr=0.01, ridge=1e-3, batch=2, replacement=False),
     },
     "diagonal": {
-        "problem": lb.Factorization(lb.symmetric(3, [2.0, -1.0], seed=1)),
-        "network": lb.Network.identical(3, 2, 0.3),
+        "problem": lb.Factorization(lb.from_eigenvalues(3, [2.0, -1.0], seed=1)),
+        "network": lb.Network.scaled_identity(3, 2, 0.3),
     },
     "compressed": {
-        "problem": lb.Factorization(lb.spectrum((6, 6), [2.0], seed=1)),
+        "problem": lb.Factorization(lb.from_singular_values((6, 6), [2.0], seed=1)),
         "network": lb.Network.orthogonal((6, 6, 6), 0.3, seed=2),
         "method": lb.GradientFlow(dt=0.02),
         "steps": 4,
@@ -155,14 +155,14 @@ def test_large_networks_are_looked_at_on_the_gpu(monkeypatch, launches):
 def test_measuring_beside_needs_no_core_of_its_own(monkeypatch):
     """Training waits for the GPU, so that even a single core is free."""
     beside = []
-    has = recording.has_another_core
+    has = recording.logs_asynchronously
 
     def note(*given):
         beside.append(has(*given))
         return beside[-1]
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr(recording, "has_another_core", note)
+    monkeypatch.setattr(recording, "logs_asynchronously", note)
     runs = [fingerprint(lb.train(**arguments(record=lb.Record(every=2)), device=name)) for name in ("cpu", "cuda")]
     assert beside == [False, True]
     assert runs[0] == runs[1]
@@ -321,7 +321,7 @@ def test_the_forecast_times_the_device(launches):
 def test_an_ensemble_on_a_gpu_is_the_ensemble_on_the_cpu(tmp_path, monkeypatch, launches):
     """Groups are trained together there, and kept apart: one that is gone is made again on the CPU."""
     monkeypatch.setattr(ensembles, "GROUP", 3)
-    problem = lb.Completion(lb.spectrum((2, 2), [2.0], seed=1), entries=3, seed=1, mean=True)
+    problem = lb.Completion(lb.from_singular_values((2, 2), [2.0], seed=1), entries=3, seed=1, reduction="mean")
     network = lb.Network.gaussian((2, 2, 2), gamma=0.7, seed=2)
     own = {"problem": problem, "network": network, "method": lb.SGD(lr=0.3), "runs": 7, "steps": 4, "every": 2}
     own.update(progress=False, threads=1)
@@ -333,7 +333,7 @@ def test_an_ensemble_on_a_gpu_is_the_ensemble_on_the_cpu(tmp_path, monkeypatch, 
     (tmp_path / "e/groups/00001.npz").unlink()
     again = lb.ensemble(**own, store=tmp_path / "e")
     assert launches == []
-    for name in ("ranks", "absorbing", "train_error", "hidden_error", "diverged", "ended", "values"):
+    for name in ("ranks", "absorbing", "train_error", "test_error", "diverged", "ended", "values"):
         for found in (made, again):
             assert getattr(found, name).tobytes() == getattr(whole, name).tobytes(), name
     assert all(np.array_equal(made.network(i).params, whole.network(i).params) for i in range(7))

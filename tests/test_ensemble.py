@@ -18,13 +18,13 @@ from lrbias.steppers import EnsembleStepper
 from lrbias.sweeps import _ensembles as ensembles
 from lrbias.system._files import lock
 
-ARRAYS = ("ranks", "absorbing", "train_error", "hidden_error", "diverged", "ended", "values", "lr", "ridge")
+ARRAYS = ("ranks", "absorbing", "train_error", "test_error", "diverged", "ended", "values", "lr", "ridge")
 LOWER, UPPER = 0.2, 0.3  # with these the ranks of short runs change
 
 
 def _problem(seed=3, **changes):
-    target = lb.spectrum((6, 6), [2.0, 1.0], seed=1)
-    return lb.Completion(target, **{"fraction": 0.75, "seed": seed, "mean": True, **changes})
+    target = lb.from_singular_values((6, 6), [2.0, 1.0], seed=1)
+    return lb.Completion(target, **{"fraction": 0.75, "seed": seed, "reduction": "mean", **changes})
 
 
 def _network(seed=2, widths=(6, 6, 6), gamma=0.7, **changes):
@@ -68,7 +68,7 @@ def _check(made, settings, runs=(0, 5, 8)):
         assert np.array_equal(made.absorbing[i], run["absorbing_rank"])
         tolerance = {"rel": 1e-6} if made.network(i).dtype == np.float64 else {"rel": 1e-5, "abs": 1e-6}
         assert made.train_error[i] == pytest.approx(run["train_error"], **tolerance)
-        assert made.hidden_error[i] == pytest.approx(run["hidden_error"], **tolerance)
+        assert made.test_error[i] == pytest.approx(run["test_error"], **tolerance)
         assert made.values[i] == pytest.approx(run["product/singular_values"][-1], rel=1e-4, abs=1e-6)
         own = made.lr[i], made.ridge[i], made.sampling_seed[i]
         assert own == (run.settings["lr"], run.settings.get("ridge", 0), run.settings.get("sampling_seed", 0))
@@ -85,15 +85,15 @@ def _same(one, other):
 SCHEDULED = {
     "lr": 0.4,
     "ridge": 0.02,
-    "lr_schedule": {"kind": "steps", "factor": 0.5, "at": [75, 210]},
-    "ridge_schedule": {"kind": "anneal", "factor": 0.1, "start": 20, "stop": 280},
+    "lr_schedule": {"kind": "piecewise_constant", "factor": 0.5, "milestones": [75, 210]},
+    "ridge_schedule": {"kind": "exponential_decay", "factor": 0.1, "start": 20, "stop": 280},
 }
 SETTINGS = {
     "plain": dict,
     "deep": lambda: {"network": _network(widths=(6, 7, 5, 6)), "sets": lb.AbsorbingSets(balance=9, alpha=1, slack=0.1)},
     "float32": lambda: {"network": _network(dtype="float32"), "method": lb.SGD(lr=0.2, batch=3, replacement=False)},
     "schedules": lambda: {"method": lb.SGD(**SCHEDULED)},
-    "sum": lambda: {"problem": _problem(mean=False), "method": lb.SGD(lr=0.01, sampling_seed=2**64 - 3)},
+    "sum": lambda: {"problem": _problem(reduction="sum"), "method": lb.SGD(lr=0.01, sampling_seed=2**64 - 3)},
     "one layer": lambda: {"network": _network(widths=(6, 6))},
 }
 
@@ -136,7 +136,7 @@ def test_lists_go_on_in_the_next_group():
 
 def test_without_hidden_entries_there_is_no_hidden_error():
     made = lb.ensemble(**_settings(problem=_problem(fraction=1.0)))
-    assert np.isnan(made.hidden_error).all()
+    assert np.isnan(made.test_error).all()
     assert np.isfinite(made.train_error).all()
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_diverges_is_a_row_and_the_others_are_unaffected(widths, dtyp
     assert 0 < ended <= 60
     assert list(made.counted[4]) == [step < ended for step in made.steps]
     after = made.steps >= ended
-    for errors in (made.train_error, made.hidden_error):
+    for errors in (made.train_error, made.test_error):
         assert np.isnan(errors[4, after]).all()
         assert not np.isnan(errors[4, 0])
     assert set(made.ranks[4, after]) == {made.ranks[4, ~after][-1]}
@@ -374,7 +374,7 @@ def _by_hand():
             "ranks": np.array([[4, 4, 1, 1, 2], [2, 1, 1, 1, 1]], np.int16),
             "absorbing": np.array([[2, 1, 1, -1, 1], [1, 0, 1, -1, -1]], np.int16),
             "train_error": np.array([[1, 1, 1, 1, 1], [1, 2, 3, nan, nan]], np.float32),
-            "hidden_error": np.ones((2, 5), np.float32),
+            "test_error": np.ones((2, 5), np.float32),
             "diverged": np.array([False, True]),
             "ended": np.array([40, 30]),
             "values": np.ones((2, 4)),
@@ -384,7 +384,7 @@ def _by_hand():
             "ranks": np.full((1, 5), 3, np.int16),
             "absorbing": np.array([[3, 3, 2, 3, 3]], np.int16),
             "train_error": np.ones((1, 5), np.float32),
-            "hidden_error": np.ones((1, 5), np.float32),
+            "test_error": np.ones((1, 5), np.float32),
             "diverged": np.array([False]),
             "ended": np.array([40]),
             "values": np.ones((1, 4)),
@@ -489,7 +489,7 @@ BAD = {
     "descent": ({"method": lambda: lb.GD(lr=0.1)}, "method = GD.* an SGD"),
     "nothing": ({"network": lambda: None}, "network = None .* a Network"),
     "entries": ({"problem": lambda: [_problem(), _problem(fraction=0.8)]}, "problem = .* problems like the first"),
-    "means": ({"problem": lambda: [_problem(), _problem(mean=False)]}, "problem = .* problems like the first"),
+    "means": ({"problem": lambda: [_problem(), _problem(reduction="sum")]}, "problem = .* problems like the first"),
     "unknown": ({"problem": lambda: _unknown()}, "problem = .* hidden entries are known"),
     "widths": ({"network": lambda: [_network(), _network(widths=(6, 5, 6))]}, "network = .* networks like the first"),
     "dtypes": ({"network": lambda: [_network(), _network(dtype="float32")]}, "network = .* networks like the first"),

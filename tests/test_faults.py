@@ -9,7 +9,7 @@ import lrbias as lb
 from lrbias.cli._app import _expected
 from runs import fingerprint, settings
 
-SMALL = {"shape": [4, 4], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 20, "checkpoint_every": 10}
+SMALL = {"shape": [4, 4], "rank": 2, "spectral_norm": 3.0, "gamma": 1.0, "steps": 20, "checkpoint_every": 10}
 SMALL["metrics"] = ["singular_values"]
 
 
@@ -38,7 +38,7 @@ def batch(folder):
 
 
 def ensemble(folder):
-    problem = lb.Completion(lb.spectrum((4, 4), [10.0], seed=0), entries=10, mean=True)
+    problem = lb.Completion(lb.from_singular_values((4, 4), [10.0], seed=0), entries=10, reduction="mean")
     start = lb.Network.gaussian(widths=(4,) * 3, gamma=0.5, seed=0)
     many = lb.ensemble(problem, start, lb.SGD(lr=0.1), 100, runs=66, every=50, store=folder / "above/many", threads=1)
     return many.ranks.tolist()

@@ -13,7 +13,7 @@ from lrbias.plots import _drawing as drawing
 from lrbias.plots import _figures as plots
 from runs import call, settings
 
-FACTORIZATION = lb.Factorization(lb.spectrum((4, 3), [2.0, 1.0]))
+FACTORIZATION = lb.Factorization(lb.from_singular_values((4, 3), [2.0, 1.0]))
 START = lb.Network.gaussian((3, 4, 4), gamma=1, seed=1)
 ZERO = lb.Factorization(np.zeros((4, 3)))
 NUMBER = lb.Factorization(np.zeros((1, 1)))

@@ -20,7 +20,7 @@ def run():
 @pytest.fixture(scope="module")
 def completion():
     """A run by SGD on some of the entries."""
-    problem = lb.Completion(lb.spectrum((6, 6), [6.0], seed=1), entries=25, mean=True)
+    problem = lb.Completion(lb.from_singular_values((6, 6), [6.0], seed=1), entries=25, reduction="mean")
     network = lb.Network.gaussian((6, 6, 6), gamma=0.5, seed=1)
     record = lb.Record(every=10)
     return lb.train(problem, network, lb.SGD(lr=0.02, ridge=1e-3), 2005, record=record)
@@ -39,7 +39,7 @@ def greedy():
 @pytest.fixture(scope="module")
 def greedy_completion():
     """The same on some of the entries, of whose mean it is."""
-    problem = lb.Completion(lb.spectrum((7, 5), [2.0, 1.0], seed=0), entries=30, seed=1, mean=True)
+    problem = lb.Completion(lb.from_singular_values((7, 5), [2.0, 1.0], seed=0), entries=30, seed=1, reduction="mean")
     method = lb.GLRL(epsilon=1e-4, inner=lb.GradientFlow(dt=3.0, scheme="dopri5"), check_every=20)
     return lb.train(problem, None, method, record=RECORD, forecast=False)
 
@@ -50,7 +50,7 @@ REGIMES = ("sharpness", "tangent_kernel", "updates")
 @pytest.fixture(scope="module")
 def regimes():
     """A run that has recorded what these figures are of."""
-    metrics = ("sharpness", "negative_curvature", "ntk", "updates", "gradient_norm")
+    metrics = ("sharpness", "hessian_min_eigenvalues", "ntk", "updates", "gradient_norm")
     return lb.train(**settings(1000, record=lb.Record(every=10, metrics=metrics)))
 
 
@@ -95,7 +95,7 @@ def test_figures_of_a_completion_show_errors_and_no_theory_about_whole_targets(c
     assert {"overview", "errors"} <= {name for name, _, _ in plots.available(completion)}
     drawn = {line.get_label(): line.get_ydata() for line in _lines(plots.overview(completion))}
     assert np.allclose(drawn["observed"], completion["train_error"])
-    assert np.allclose(drawn["hidden"], completion["hidden_error"])
+    assert np.allclose(drawn["test"], completion["test_error"])
     assert not any("forecast" in label for label in drawn)
     (line,) = _lines(plots.loss(completion))
     assert np.allclose(line.get_ydata(), completion.losses[:2000].reshape(-1, 10).mean(axis=1))
@@ -145,7 +145,7 @@ def test_a_phase_that_goes_on_has_no_end(tmp_path):
 
 def test_the_loss_of_a_whole_target_is_called_what_it_is(run, greedy, greedy_completion):
     """Whoever makes the steps; and the best approximations have the losses of the critical points."""
-    scheduled = lb.train(**settings(method=lb.GD(lr=0.02, lr_schedule="anneal:factor=0.5,stop=100")))
+    scheduled = lb.train(**settings(method=lb.GD(lr=0.02, lr_schedule="exponential_decay:factor=0.5,stop=100")))
     for shown in (run, greedy, scheduled):
         figure = plots.loss(shown)
         assert figure.axes[0].get_ylabel() == r"loss $\frac{1}{2}\|W - \hat W\|_F^2$"
@@ -302,7 +302,7 @@ def test_distance_from_the_path_of_any_of_the_runs(greedy):
 
 
 def test_comparison_refuses_other_targets(run):
-    other = lb.train(**settings(problem=lb.Factorization(lb.spectrum((6, 5), [3.0, 1.5], seed=4))))
+    other = lb.train(**settings(problem=lb.Factorization(lb.from_singular_values((6, 5), [3.0, 1.5], seed=4))))
     with pytest.raises(lb.InvalidInput, match="the same target"):
         lb.compare([run, other])
     with pytest.raises(lb.InvalidInput, match=r"^runs = \['a'\] is not accepted"):

@@ -15,7 +15,7 @@ from runs import settings
 
 def test_escapes_are_forecast_from_the_actual_start():
     """A small protocol: every mode within 15 % of when it is measured, in the measured order."""
-    problem = lb.Factorization(lb.spectrum((30, 20), [5.0, 4.0, 3.0, 2.0], seed=1))
+    problem = lb.Factorization(lb.from_singular_values((30, 20), [5.0, 4.0, 3.0, 2.0], seed=1))
     network = lb.Network.gaussian((20, 30, 30, 30), gamma=1.4, seed=3)
     method = lb.GD(lr=5e-3)
     expected = lb.forecast(problem, network, method, 30_000)
@@ -104,7 +104,7 @@ def _limits(problem, network, method):
 
 def test_the_limit_at_a_large_start_is_that_of_its_curvature():
     """GD diverges at a step size that a balanced minimum would stand; the smaller limit is warned of."""
-    problem = lb.Factorization(lb.spectrum((30, 30), [5.0, 4.0, 3.0], seed=1))
+    problem = lb.Factorization(lb.from_singular_values((30, 30), [5.0, 4.0, 3.0], seed=1))
     network = lb.Network.gaussian((30,) * 4, gamma=0.3, seed=1)
     exact = 2 / Hessian(network.params, network.widths, problem.objective(np.float64)).end(1).values[0]
     start, minimum = _limits(problem, network, lb.GD(lr=0.05))
@@ -141,7 +141,7 @@ def test_limits_at_the_start_hold_for_every_loss(depth, ridge, rng):
     target = rng.normal(size=(4, 5))
     problems = [
         lb.Factorization(target),
-        lb.Completion(target, fraction=0.6, mean=True),
+        lb.Completion(target, fraction=0.6, reduction="mean"),
         lb.Sensing(rng.normal(size=(7, 4, 5)), rng.normal(size=7)),
         lb.Regression(rng.normal(size=(30, 5)), rng.normal(size=(30, 4))),
     ]
@@ -177,7 +177,7 @@ def test_the_limit_of_a_linearised_network_is_that_of_its_start():
 
 def test_schedules_have_the_limit_of_their_largest_rate(small):
     problem, network, _ = small
-    method = lb.GD(lr=0.4, lr_schedule="steps:factor=0.1,at=5")
+    method = lb.GD(lr=0.4, lr_schedule="piecewise_constant:factor=0.1,milestones=5")
     assert _limits(problem, network, method) == _limits(problem, network, lb.GD(lr=0.4))
     with pytest.warns(lb.ForecastWarning, match=r"lr = 0\.4 is not below"):
         lb.train(problem, network, method, 10, lb.Record(metrics=()))
@@ -220,10 +220,10 @@ def test_a_flow_that_takes_too_long_is_given_up(monkeypatch):
 def test_negative_eigenvalues_escape_from_perturbed_starts_alone(turned):
     """Chou et al.; with a λ and −λ whose space has any basis, too."""
     values = [8.0, -6, 4, -4] if turned else [8.0, -6, 4, -2]
-    problem = lb.Factorization(lb.symmetric(6, values, seed=1))
+    problem = lb.Factorization(lb.from_eigenvalues(6, values, seed=1))
     method = lb.GD(lr=0.002)
     record = lb.Record(every=1, metrics=("mode_strengths",))
-    for network in (lb.Network.identical(6, 3, 0.2), lb.Network.perturbed(6, 3, 0.3, 0.1)):
+    for network in (lb.Network.scaled_identity(6, 3, 0.2), lb.Network.perturbed(6, 3, 0.3, 0.1)):
         found = escapes(problem, network, 0.002, 3000, 4)
         run = lb.train(problem, network, method, 3000, record, forecast=False)
         for expected, measured in zip(found, run.escape_steps(), strict=True):
@@ -238,7 +238,7 @@ def _error_of_the_forecast(seed):
     rng = np.random.default_rng(seed)
     depth, size, rank = rng.integers(2, 5), rng.integers(10, 31), rng.integers(2, 7)
     values = np.sort(rng.uniform(1, 6, rank))[::-1]
-    problem = lb.Factorization(lb.spectrum((size, size), values, seed=seed))
+    problem = lb.Factorization(lb.from_singular_values((size, size), values, seed=seed))
     network = lb.Network.gaussian((size,) * (depth + 1), gamma=rng.uniform(0.9, 1.3), seed=seed + 1)
     method = lb.GD(lr=0.02 * theory.learning_rate_limit(values[0], depth))
     found = escapes(problem, network, method.lr, 100_000, rank)

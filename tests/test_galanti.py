@@ -53,7 +53,7 @@ def _values(run):
 
 
 def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
-    found = lb.reproduce("galanti", "study", seeds=2, workers=1, scale=tiny())
+    found = lb.reproduce("galanti", "study", seeds=2, workers=1, preset=tiny())
     runs = found.study.runs()
     assert len(list((work / "study/runs").iterdir())) == len(runs)
     assert len({name.rsplit("seed", 1)[0] for name in runs if name.startswith("mlp")}) == 3 + 1 + 1 + 1 + 1
@@ -99,11 +99,11 @@ def test_a_small_study_from_its_runs_to_its_page(work, sweeps_here, capsys):
     assert (work / "page.html").read_text().count("<figure") == len(found.figures())
     assert before == {path: path.stat().st_mtime_ns for path in (work / "study/runs").rglob("*") if path.is_file()}
     with pytest.raises(lb.InvalidInput, match="a new folder, or this study with"):
-        lb.reproduce("galanti", "study", seeds=3, scale=tiny())
+        lb.reproduce("galanti", "study", seeds=3, preset=tiny())
 
 
 def test_runs_that_were_begun_are_continued(work, monkeypatch):
-    study = Galanti(work / "study", seeds=1, scale=tiny(), workers=1)
+    study = Galanti(work / "study", seeds=1, preset=tiny(), workers=1)
     study.begin()
     name, settings = next(iter(study.runs().items()))
     whole = lb.nn.fit(Training(**settings))
@@ -123,7 +123,7 @@ def test_runs_that_were_begun_are_continued(work, monkeypatch):
     np.testing.assert_array_equal(lb.open(study.path(name))["singular_values"], whole["singular_values"])
 
 
-@pytest.mark.parametrize("size", [{}, {"scale": "paper", "folder": "cifar"}], ids=["small", "paper"])
+@pytest.mark.parametrize("size", [{}, {"preset": "paper", "folder": "cifar"}], ids=["small", "paper"])
 def test_every_run_can_be_made(size):
     """Settings are accepted, and no two cells share a folder unless they are the same run."""
     study = Galanti(**size)
@@ -132,23 +132,23 @@ def test_every_run_can_be_made(size):
         Training(**settings)
         cell = {key: settings[key] for key in KEYS}
         assert name == run_name(name.split(",")[0], cell, settings["seed"])
-    for each in (*study.scale.axes, *study.scale.controls, *study.scale.others):
+    for each in (*study.preset.axes, *study.preset.controls, *study.preset.others):
         for cell in each.cells():
             assert run_name(each.network, cell, 0) in runs
     assert sum(settings.get("steps") is None for settings in runs.values()) == (len(runs) if size else 0)
 
 
 def test_steps_stretch_all_runs_alike():
-    stretched = Galanti(steps=400).scale
+    stretched = Galanti(steps=400).preset
     own = small().networks
     for network, settings in stretched.networks.items():
         assert settings["steps"] == round(own[network]["steps"] * 400 / own["resnet"]["steps"])
     expected = Galanti(workers=2).forecast()
     assert expected["runs"] == 132
     assert Galanti(workers=1).forecast()["seconds"] == 2 * expected["seconds"]
-    assert Galanti(scale="paper").forecast()["seconds"] == float("inf")
+    assert Galanti(preset="paper").forecast()["seconds"] == float("inf")
     with pytest.raises(lb.InvalidInput, match="whose runs go by epochs"):
-        Galanti(scale="paper", steps=400)
+        Galanti(preset="paper", steps=400)
 
 
 def test_a_package_that_is_missing_is_told_before_anything_is_made(work, monkeypatch):
@@ -189,11 +189,11 @@ def test_a_rank_that_is_not_a_number_is_no_correlation_of_zero():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": "huge"}, "scale = 'huge' is not accepted: expected small or paper"),
+        ({"preset": "huge"}, "preset = 'huge' is not accepted: expected small or paper"),
         ({"folder": "cifar"}, "folder = 'cifar' is not accepted: expected nothing, but for the paper's scale"),
         ({"seeds": 0}, "seeds = 0 is not accepted"),
-        ({"scale": "paper"}, "folder = None is not accepted"),
-        ({"scale": "paper", "folder": "nowhere"}, "folder = 'nowhere' is not accepted"),
+        ({"preset": "paper"}, "folder = None is not accepted"),
+        ({"preset": "paper", "folder": "nowhere"}, "folder = 'nowhere' is not accepted"),
         ({"steps": 0}, "steps = 0 is not accepted"),
     ],
 )
@@ -201,5 +201,5 @@ def test_bad_input_is_one_sentence(work, arguments, message):
     with pytest.raises(lb.InvalidInput, match=message):
         lb.reproduce("galanti", "study", **arguments)
     assert not list(work.iterdir())
-    with pytest.raises(lb.InvalidInput, match="scale = 'small' is not accepted: expected nothing for this study"):
-        lb.reproduce("chou", "study", scale="small")
+    with pytest.raises(lb.InvalidInput, match="preset = 'small' is not accepted: expected nothing for this study"):
+        lb.reproduce("chou", "study", preset="small")

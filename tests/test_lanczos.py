@@ -189,7 +189,7 @@ class Hessian:
 
 
 def test_along_a_run_both_ends_of_the_hessian_are_found_with_fewer_products():
-    problem = lb.Factorization(lb.teacher((6, 6), rank=2, scale=5.0))
+    problem = lb.Factorization(lb.teacher((6, 6), rank=2, spectral_norm=5.0))
     network = lb.Network.gaussian((6, 6, 6, 6), gamma=0.8)
     starts = {1: None, -1: None}
     products = []
@@ -210,8 +210,8 @@ def test_along_a_run_both_ends_of_the_hessian_are_found_with_fewer_products():
 
 def test_the_double_eigenvalues_of_an_identical_start_are_found():
     """Where one starting vector, as ARPACK has, gives too little."""
-    target = lb.symmetric(6, [4.0, 3.0, 2.0], seed=1)
-    network = lb.Network.identical(6, 3, 0.5)
+    target = lb.from_eigenvalues(6, [4.0, 3.0, 2.0], seed=1)
+    network = lb.Network.scaled_identity(6, 3, 0.5)
     hessian = Hessian(network.params, network.widths, target)
     expected = np.linalg.eigvalsh(hessian.matrix)[::-1][:8]
     assert (np.diff(expected) > -1e-9).any()

@@ -11,12 +11,14 @@ from lrcore import cpu, layout, reference
 from lrcore.cpu import workspace
 from runs import call, fingerprint, settings
 
-TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)
+TARGET = lb.from_singular_values((6, 5), [3.0, 1.5], seed=3)
 START = lb.Network.gaussian((5, 7, 6), gamma=0.5, seed=2)
 PROBLEMS = {
     "whole": lb.Factorization(TARGET),
-    "entries": lb.Completion(TARGET, fraction=0.6, seed=1, mean=True),
-    "measurements": lb.Sensing(np.random.default_rng(0).normal(size=(20, 6, 5)), np.arange(20.0) / 20, mean=True),
+    "entries": lb.Completion(TARGET, fraction=0.6, seed=1, reduction="mean"),
+    "measurements": lb.Sensing(
+        np.random.default_rng(0).normal(size=(20, 6, 5)), np.arange(20.0) / 20, reduction="mean"
+    ),
     "regression": lb.Regression(np.random.default_rng(1).normal(size=(30, 5)), np.ones((30, 6))),
 }
 each_problem = pytest.mark.parametrize("kind", PROBLEMS)
@@ -62,16 +64,16 @@ def test_a_scaled_run_is_kept_with_its_scale(tmp_path):
     whole = fingerprint(lb.train(**{**arguments, "steps": 120, "store": None}))
     lb.train(**arguments)
     opened = lb.open(tmp_path / "run")
-    assert opened.network.scale == opened.problem.output_scale == 2
+    assert opened.network.output_scale == opened.problem.output_scale == 2
     assert fingerprint(lb.resume(tmp_path / "run", steps=120)) == whole
     again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert np.array_equal(again["network"].params, START.params)
-    assert again["network"].scale == 2
+    assert again["network"].output_scale == 2
     checkpoint = str(tmp_path / "run/checkpoints/step-00000050.npz")
     started = Experiment.from_words({"network": checkpoint, "target": str(tmp_path / "run/target.npy")}).arguments()[
         "network"
     ]
-    assert (started.scale, started.product().tolist()) == (2, opened.checkpoint(50).product().tolist())
+    assert (started.output_scale, started.product().tolist()) == (2, opened.checkpoint(50).product().tolist())
 
 
 def test_the_tangent_parametrisation_starts_alike_and_moves_less():
@@ -79,7 +81,7 @@ def test_the_tangent_parametrisation_starts_alike_and_moves_less():
     plain, tangent = lb.Network.gaussian(widths, gamma=0.5), lb.Network.gaussian(widths, parametrization="ntk")
     assert tangent.product() == pytest.approx(plain.product(), abs=1e-14)
     assert np.std(tangent.layers[1]) == pytest.approx(1, abs=0.1)
-    assert tangent.scale == pytest.approx((5 * 40 * 30) ** -0.5)
+    assert tangent.output_scale == pytest.approx((5 * 40 * 30) ** -0.5)
     again = lb.Network.gaussian(**{key: value for key, value in tangent.settings().items() if key != "init"})
     assert np.array_equal(again.params, tangent.params)
     wide = lb.Network.gaussian(widths, gamma=1.0, parametrization="ntk")
@@ -172,7 +174,7 @@ def test_a_linearised_run_is_kept_and_taken_up(tmp_path):
     run = lb.resume(tmp_path / "run", steps=120)
     assert fingerprint(run) == fingerprint(whole)
     assert run.network_at(77).params.tolist() == whole.network_at(77).params.tolist()
-    assert (run.start.params.tolist(), run.start.scale) == (START.params.tolist(), 1.5)
+    assert (run.start.params.tolist(), run.start.output_scale) == (START.params.tolist(), 1.5)
     again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert fingerprint(lb.train(**{**arguments, **again, "steps": 120})) == fingerprint(whole)
     full = lb.train(**{**arguments, "steps": 120, "method": lb.GD(lr=0.02)})
@@ -189,5 +191,5 @@ def test_the_command_line_has_the_same_words(capsys, tmp_path):
     assert runs[0].start.params.tolist() == runs[1].start.params.tolist()
     assert (
         runs[0].settings["output_scale"]
-        == runs[0].start.scale / lb.Network.gaussian((5, 6, 6), parametrization="ntk").scale
+        == runs[0].start.output_scale / lb.Network.gaussian((5, 6, 6), parametrization="ntk").output_scale
     )

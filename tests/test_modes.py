@@ -67,7 +67,7 @@ def test_modes_of_a_regression_escape_in_their_own_order():
 @pytest.mark.parametrize(
     ("start", "learnt"),
     [
-        (lb.Network.identical(8, 3, 0.2), [True, False, True, True, False]),
+        (lb.Network.scaled_identity(8, 3, 0.2), [True, False, True, True, False]),
         (lb.Network.perturbed(8, 3, 0.3, 0.1), [True, True, True, True, True]),
     ],
 )
@@ -76,7 +76,7 @@ def test_signed_eigenvalues_escape_one_by_one(start, learnt):
     values = [6.0, -4, 3, 2, -1]
     lr = 0.005
     steps = 4000
-    problem = lb.Factorization(lb.symmetric(8, values, seed=1))
+    problem = lb.Factorization(lb.from_eigenvalues(8, values, seed=1))
     record = lb.Record(every=EVERY, metrics=("singular_values", "mode_strengths"))
     run = lb.train(problem, start, lb.GD(lr=lr), steps, record, forecast=False)
     first = np.array([layer[0, 0] for layer in start.layers])
@@ -90,9 +90,9 @@ def test_signed_eigenvalues_escape_one_by_one(start, learnt):
 
 def test_equal_values_share_their_strengths():
     """Of 2, 2 and −2 two are learnt from an identical start, whatever basis LAPACK gives their space."""
-    problem = lb.Factorization(lb.symmetric(6, [2.0, 2.0, -2.0, 1.0], seed=3))
+    problem = lb.Factorization(lb.from_eigenvalues(6, [2.0, 2.0, -2.0, 1.0], seed=3))
     run = lb.train(
-        problem, lb.Network.identical(6, 3, 0.3), lb.GD(lr=0.01), 1500, lb.Record(every=EVERY), forecast=False
+        problem, lb.Network.scaled_identity(6, 3, 0.3), lb.GD(lr=0.01), 1500, lb.Record(every=EVERY), forecast=False
     )
     first, second, third, last = run.escape_steps()
     assert first == second < last

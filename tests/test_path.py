@@ -276,7 +276,7 @@ def test_what_is_refused(run):
         lb.trajectory_distance(bare, run)
     with pytest.raises(lb.InvalidInput, match=r"^reference = 'GD, lr = 0.02' is not accepted: .* metric product\.$"):
         lb.trajectory_distance(run, bare)
-    turned = {"problem": lb.Factorization(lb.spectrum((5, 6), [3.0]))}
+    turned = {"problem": lb.Factorization(lb.from_singular_values((5, 6), [3.0]))}
     other = _train(10, network=lb.Network.gaussian((6, 7, 5), gamma=1.0, seed=0), **turned)
     with pytest.raises(lb.InvalidInput, match=r"^reference = .* a target of shape \(6, 5\), as the other one has\.$"):
         lb.trajectory_distance(run, other)

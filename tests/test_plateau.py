@@ -67,7 +67,7 @@ def test_lengths_must_agree():
 
 def test_plateaus_of_a_run_are_at_the_levels_of_theory():
     """Σ_{i≤k} σ̂_i / σ̂_1 for k = 1, 2, 3, from a small start at depth 3."""
-    target = lb.spectrum((12, 12), [4.0, 2.0, 1.0], seed=1)
+    target = lb.from_singular_values((12, 12), [4.0, 2.0, 1.0], seed=1)
     network = lb.Network.gaussian((12,) * 4, gamma=1.8, seed=2)
     run = lb.train(lb.Factorization(target), network, lb.GD(lr=0.01), 30_000, forecast=False)
     levels = [plateau.level for plateau in run.plateaus()]
@@ -86,7 +86,7 @@ def test_a_run_without_the_rank_has_no_plateaus_in_its_summary():
 def _three_values(**changes):
     """A run that learns three values on three plateaus."""
     arguments = {
-        "problem": lb.Factorization(lb.spectrum((12, 12), [4.0, 2.0, 1.0], seed=1)),
+        "problem": lb.Factorization(lb.from_singular_values((12, 12), [4.0, 2.0, 1.0], seed=1)),
         "network": lb.Network.gaussian((12,) * 4, gamma=1.8, seed=2),
         "method": lb.GD(lr=0.01),
         "steps": 30_000,

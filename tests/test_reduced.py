@@ -85,23 +85,23 @@ def _both(problem, network, method, steps, **options):
 
 
 CASES = {
-    "identical": (SYMMETRIC, lb.Network.identical(4, 3, 0.1), lb.GD(lr=1e-3), "diagonal"),
+    "identical": (SYMMETRIC, lb.Network.scaled_identity(4, 3, 0.1), lb.GD(lr=1e-3), "diagonal"),
     "perturbed": (SYMMETRIC, lb.Network.perturbed(4, 3, 0.1, 0.05), lb.GD(lr=1e-3), "diagonal"),
     "perturbed flow": (SYMMETRIC, lb.Network.perturbed(4, 2, 0.1, 0.05), lb.GradientFlow(dt=1e-3), "diagonal"),
     "orthogonal": (
-        lb.spectrum((20, 20), [4.0, 2.0, 1.0], seed=1),
+        lb.from_singular_values((20, 20), [4.0, 2.0, 1.0], seed=1),
         lb.Network.orthogonal((20,) * 4, 0.3, seed=2),
         lb.GD(lr=2e-3),
         "compressed",
     ),
     "orthogonal flow": (
-        lb.spectrum((20, 20), [4.0, 2.0], seed=3),
+        lb.from_singular_values((20, 20), [4.0, 2.0], seed=3),
         lb.Network.orthogonal((20,) * 3, 0.2, seed=4),
         lb.GradientFlow(dt=2e-3),
         "compressed",
     ),
     "identical, not symmetric": (
-        lb.spectrum((16, 16), [4.0, 2.0], seed=5),
+        lb.from_singular_values((16, 16), [4.0, 2.0], seed=5),
         lb.Network.perturbed(16, 3, 0.3, 0.1),
         lb.GD(lr=2e-3),
         "compressed",
@@ -127,18 +127,18 @@ def test_the_short_form_is_the_run_of_whole_layers(case):
 
 def test_without_the_structure_there_is_no_short_form():
     method = lb.GD(lr=1e-3)
-    symmetric, low = lb.Factorization(SYMMETRIC), lb.Factorization(lb.spectrum((20, 20), [2.0], seed=1))
+    symmetric, low = lb.Factorization(SYMMETRIC), lb.Factorization(lb.from_singular_values((20, 20), [2.0], seed=1))
     gaussian = lb.Network.gaussian((4,) * 4, seed=1)
     assert exact_reduction(method, symmetric, gaussian) is None
     assert exact_reduction(method, low, lb.Network.gaussian((20,) * 3, seed=1)) is None
-    assert exact_reduction(method, symmetric, lb.Network.identical(4, 3, 0.1, "float32")) is None
+    assert exact_reduction(method, symmetric, lb.Network.scaled_identity(4, 3, 0.1, "float32")) is None
     assert exact_reduction(method, low, lb.Network.orthogonal((20, 30, 20), 0.1)) is None
-    full = lb.Factorization(lb.spectrum((20, 20), np.arange(1, 21.0), seed=1))
+    full = lb.Factorization(lb.from_singular_values((20, 20), np.arange(1, 21.0), seed=1))
     assert exact_reduction(method, full, lb.Network.orthogonal((20,) * 3, 0.1)) is None, "not shorter"
-    bent = lb.Network.identical(4, 3, 0.1)
+    bent = lb.Network.scaled_identity(4, 3, 0.1)
     bent.layers[1][0, 1] = 1e-9
     assert exact_reduction(method, symmetric, bent) is None
-    assert isinstance(exact_reduction(method, symmetric, lb.Network.identical(4, 3, 0.1)), DiagonalStepper)
+    assert isinstance(exact_reduction(method, symmetric, lb.Network.scaled_identity(4, 3, 0.1)), DiagonalStepper)
     assert isinstance(exact_reduction(method, low, lb.Network.orthogonal((20,) * 3, 0.1)), CompressedStepper)
 
 
@@ -215,10 +215,10 @@ def test_limits_of_the_theorems_are_warned_of():
     assert any(s.startswith("beta = 0.09 is not below") for s in sentences)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        lb.train(problem, lb.Network.identical(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
+        lb.train(problem, lb.Network.scaled_identity(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
     assert [str(w.message) for w in caught] == []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bent = lb.Factorization(SYMMETRIC + np.triu(np.ones((4, 4)), 1))
-        lb.train(bent, lb.Network.identical(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
+        lb.train(bent, lb.Network.scaled_identity(4, 3, 0.1), lb.GD(lr=1e-3), 3000, record)
     assert any("the target is not symmetric" in str(w.message) for w in caught)

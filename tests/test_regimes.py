@@ -11,12 +11,12 @@ from lrcore import cpu, layout
 from lrcore.cpu import workspace
 from runs import fingerprint, settings
 
-METRICS = ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues", "updates", "movement")
-TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)
+METRICS = ("sharpness", "hessian_min_eigenvalues", "ntk", "ntk_eigenvalues", "updates", "distance_from_init")
+TARGET = lb.from_singular_values((6, 5), [3.0, 1.5], seed=3)
 START = lb.Network.gaussian((5, 7, 6), gamma=0.6, seed=2)
 CASES = {
     "gd": {},
-    "ridge": {"method": lb.GD(lr=0.02, ridge=0.05, ridge_schedule="anneal:factor=0.1,start=0,stop=100")},
+    "ridge": {"method": lb.GD(lr=0.02, ridge=0.05, ridge_schedule="exponential_decay:factor=0.1,start=0,stop=100")},
     "entries": {"problem": lb.Completion(TARGET, fraction=0.6, seed=1)},
     "scaled": {"network": START.scaled(3.0), "method": lb.GD(lr=0.002)},
     "deep": {"network": lb.Network.gaussian((5, 4, 3, 6), gamma=0.5, seed=1)},
@@ -50,7 +50,7 @@ def _kernel(network):
         for j, k in np.ndindex(layer.shape):
             unit = np.zeros_like(layer)
             unit[j, k] = 1
-            moved = network.scale * np.linalg.multi_dot(
+            moved = network.output_scale * np.linalg.multi_dot(
                 [np.eye(network.widths[-1]), *[*layers[:i], unit, *layers[i + 1 :]][::-1], np.eye(network.widths[0])]
             )
             columns.append(moved.ravel())
@@ -64,7 +64,7 @@ def test_what_is_recorded_is_what_it_is_called(case):
     exact = 1e-4 if case == "float32" else 1e-9
     first = _kernel(run.checkpoint(0))
     before = None
-    for row, step in enumerate(run.steps_of("movement")):
+    for row, step in enumerate(run.steps_of("distance_from_init")):
         network = run.checkpoint(step)
         values = _hessian(run, step)
         span = np.abs(values).max()
@@ -79,8 +79,10 @@ def test_what_is_recorded_is_what_it_is_called(case):
         assert run["ntk/change"][row] == pytest.approx(expected, abs=1e-3 if case == "float32" else 1e-7)
         assert run["ntk/eigenvalues"][row] == pytest.approx(np.linalg.eigvalsh(kernel)[::-1][:3], rel=1e-5)
         moved = [np.linalg.norm(a - b) for a, b in zip(network.layers, run.checkpoint(0).layers, strict=True)]
-        assert [run[f"layer/{i}/movement"][row] for i in range(1, run.depth + 1)] == pytest.approx(moved, rel=1e-5)
-        assert run["movement"][row] == pytest.approx(np.linalg.norm(moved), rel=1e-5)
+        assert [run[f"layer/{i}/distance_from_init"][row] for i in range(1, run.depth + 1)] == pytest.approx(
+            moved, rel=1e-5
+        )
+        assert run["distance_from_init"][row] == pytest.approx(np.linalg.norm(moved), rel=1e-5)
         _check_updates(run, row, network, before or network)
         before = network
 
@@ -100,7 +102,9 @@ def _check_updates(run, row, network, before):
 def test_none_is_recorded_unless_it_is_named():
     run = lb.train(**_arguments(record=lb.Record(every=20)))
     assert not [
-        name for name in run.names if name.startswith(("hessian", "ntk")) or "update" in name or "movement" in name
+        name
+        for name in run.names
+        if name.startswith(("hessian", "ntk")) or "update" in name or "distance_from_init" in name
     ]
     assert "memory/hessian/largest" not in run._source.checkpoint_arrays(20)
 
@@ -128,7 +132,7 @@ def test_rows_are_the_same_beside_the_training_and_in_it(monkeypatch):
 
     record = lb.Record(every=1, metrics={**dict.fromkeys(METRICS, 1), "mine": note})
     for beside in (True, False):
-        monkeypatch.setattr(recording, "has_another_core", lambda *_, beside=beside: beside)
+        monkeypatch.setattr(recording, "logs_asynchronously", lambda *_, beside=beside: beside)
         threads.append(set())
         found.append(fingerprint(lb.train(**_arguments(steps=60, record=record))))
     assert found[0] == found[1]
@@ -140,7 +144,9 @@ def test_rows_are_the_same_beside_the_training_and_in_it(monkeypatch):
 @pytest.mark.parametrize("every", [20, 12])
 def test_a_run_that_is_taken_up_goes_on_with_the_same_bits(tmp_path, every):
     """From checkpoints at which there is a record (20), which is then made twice, and from others (12)."""
-    record = lb.Record(metrics={"sharpness": every, "updates": 8, "ntk_eigenvalues": every, "ntk": 10, "movement": 5})
+    record = lb.Record(
+        metrics={"sharpness": every, "updates": 8, "ntk_eigenvalues": every, "ntk": 10, "distance_from_init": 5}
+    )
     whole = fingerprint(lb.train(**_arguments(steps=100, record=record)))
     lb.train(**_arguments(steps=60, record=record, store=tmp_path / "run"))
     assert fingerprint(lb.resume(tmp_path / "run", steps=100)) == whole

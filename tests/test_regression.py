@@ -322,18 +322,18 @@ def test_runs_of_other_data_are_not_compared():
 
 
 def test_a_symmetric_loss_is_white_and_has_a_symmetric_target(rng):
-    target = lb.symmetric(4, [2.0, 1.0], seed=1)
+    target = lb.from_eigenvalues(4, [2.0, 1.0], seed=1)
     white = lb.Regression.from_moments(target, 3 * np.eye(4), 3 * target, 0.1, 9)
     assert white.symmetric_loss
     product = rng.normal(size=(4, 4))
     assert white.errors(product)["train"] == pytest.approx(white.errors(product.T)["train"], rel=1e-14)
-    run = lb.train(white, lb.Network.symmetric((4, 4, 4), alpha=0.5, seed=2), lb.GD(lr=0.05), 50, lb.Record(metrics=()))
+    run = lb.train(white, lb.Network.tied((4, 4, 4), alpha=0.5, seed=2), lb.GD(lr=0.05), 50, lb.Record(metrics=()))
     assert np.array_equal(run.network.layers[1], run.network.layers[0].T)
     for covariance, bent in ((np.diag([3.0, 3, 3, 2]), target), (3 * np.eye(4), target + np.triu(np.ones((4, 4))))):
         other = lb.Regression.from_moments(bent, covariance, bent @ covariance, 0.1, 9)
         assert not other.symmetric_loss
         with pytest.raises(lb.InvalidInput, match="init = 'symmetric'"):
-            lb.train(other, lb.Network.symmetric((4, 4, 4), alpha=0.5), lb.GD(lr=0.05), 5)
+            lb.train(other, lb.Network.tied((4, 4, 4), alpha=0.5), lb.GD(lr=0.05), 5)
 
 
 NAN = np.full((SAMPLES, 2), np.nan)
@@ -431,7 +431,7 @@ CLI = {
     "target": ("--inputs X.npy --outputs Y.csv --target Y.csv", "target = 'Y.csv'", "not of regression"),
     "teacher": ("--inputs X.npy --outputs Y.csv --rank 2 --shape 6 5", "rank = 2", "not of regression"),
     "entries": (
-        "--inputs X.npy --outputs Y.csv --entries 3 --mean",
+        "--inputs X.npy --outputs Y.csv --entries 3 --reduction mean",
         "inputs = 'X.npy'",
         "of problem regression, not of completion",
     ),
@@ -439,7 +439,7 @@ CLI = {
     "center": ("--center", "center = True", "of problem regression"),
     "sgd": ("--inputs X.npy --outputs Y.csv --method sgd", "problem = Regression", "for SGD"),
     "moments without target": ("--observed moments.npz", "observed = 'moments.npz'", "a target file"),
-    "moments and mean": ("--observed moments.npz --target Y.csv --mean", "mean = True", "not of data"),
+    "moments and mean": ("--observed moments.npz --target Y.csv --reduction mean", "mean = True", "not of data"),
     "some moments": ("--observed some.npz", "observed = 'some.npz'", "the moments of a regression"),
 }
 

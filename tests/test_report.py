@@ -15,7 +15,15 @@ from lrbias.reports import _report as reporting
 from runs import settings
 
 pytestmark = pytest.mark.usefixtures("sweeps_here")
-BASE = {"shape": [20, 18], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}
+BASE = {
+    "shape": [20, 18],
+    "rank": 2,
+    "spectral_norm": 3.0,
+    "gamma": 1.0,
+    "steps": 200,
+    "every": 10,
+    "checkpoint_every": 50,
+}
 VOID = ("meta", "link", "img", "br")
 
 
@@ -148,7 +156,7 @@ def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
 
 def test_a_study_on_one_page(tmp_path):
     sizes = {"parts": ("square",), "shape": (20, 18), "ranks": (2,), "depths": (2, 3, 4), "step_sizes": (0.02,)}
-    numbers = {"steps": 200, "seeds": 1, "gamma": 1.0, "scale": 3.0}
+    numbers = {"steps": 200, "seeds": 1, "gamma": 1.0, "spectral_norm": 3.0}
     evidence = lb.reproduce("protocol", tmp_path / "study", workers=1, progress=False, **sizes, **numbers)
     page = _page(lb.report(tmp_path / "study", tmp_path / "r.html"))
     assert len(page.images) == 4

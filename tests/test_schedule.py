@@ -13,57 +13,61 @@ from lrbias.methods import _schedules as schedule
 from lrbias.steppers import steps_of
 from runs import settings
 
-STEPS = lb.Steps(factor=0.1, at=[50, 120])
-ANNEAL = lb.Anneal(factor=0.25, start=10, stop=12)
+MILESTONES = lb.PiecewiseConstant(factor=0.1, milestones=[50, 120])
+DECAY = lb.ExponentialDecay(factor=0.25, start=10, stop=12)
 EXAMPLES = [
-    STEPS,
-    lb.Steps(factor=1.0, at=(1,)),
-    lb.Anneal(factor=1e-3, stop=70),
-    lb.Anneal(factor=0.3, start=20, stop=51, shape="linear"),
-    lb.Periodic(factor=0.1, period=7, share=0.4),
+    MILESTONES,
+    lb.PiecewiseConstant(factor=1.0, milestones=(1,)),
+    lb.ExponentialDecay(factor=1e-3, stop=70),
+    lb.LinearDecay(factor=0.3, start=20, stop=51),
+    lb.SquareWave(factor=0.1, period=7, share=0.4),
 ]
 
 steady = hypothesis.settings(deadline=None)
 factors = st.floats(1e-6, 1)
 schedules = st.one_of(
-    st.builds(lb.Steps, factor=factors, at=st.sets(st.integers(1, 200), min_size=1, max_size=20).map(sorted)),
     st.builds(
-        lambda start, length, **rest: lb.Anneal(start=start, stop=start + length, **rest),
+        lb.PiecewiseConstant,
+        factor=factors,
+        milestones=st.sets(st.integers(1, 200), min_size=1, max_size=20).map(sorted),
+    ),
+    st.builds(
+        lambda decay, start, length, **rest: decay(start=start, stop=start + length, **rest),
+        decay=st.sampled_from([lb.ExponentialDecay, lb.LinearDecay]),
         factor=factors,
         start=st.integers(0, 200),
         length=st.integers(1, 200),
-        shape=st.sampled_from(["geometric", "linear"]),
     ),
-    st.builds(lb.Periodic, factor=factors, period=st.integers(1, 100), share=st.floats(0.01, 0.99)),
+    st.builds(lb.SquareWave, factor=factors, period=st.integers(1, 100), share=st.floats(0.01, 0.99)),
 )
 
 
-def test_steps_multiply_at_each_of_their_steps():
-    found = lb.Steps(factor=0.5, at=[2, 3, 6]).factors(0, 8)
+def test_a_piecewise_constant_schedule_multiplies_at_its_milestones():
+    found = lb.PiecewiseConstant(factor=0.5, milestones=[2, 3, 6]).factors(0, 8)
     assert found.tolist() == [1, 1, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
 
 
-def test_annealing_is_geometric_or_linear_between_its_ends():
-    geometric = lb.Anneal(factor=0.25, start=2, stop=4).factors(0, 6)
-    linear = lb.Anneal(factor=0.25, start=2, stop=5, shape="linear").factors(0, 7)
+def test_a_decay_is_geometric_or_linear_between_its_ends():
+    geometric = lb.ExponentialDecay(factor=0.25, start=2, stop=4).factors(0, 6)
+    linear = lb.LinearDecay(factor=0.25, start=2, stop=5).factors(0, 7)
     assert geometric.tolist() == [1, 1, 1, 0.5, 0.25, 0.25]
     assert linear == pytest.approx([1, 1, 1, 0.75, 0.5, 0.25, 0.25], rel=1e-15)
 
 
-@pytest.mark.parametrize("shape", ["geometric", "linear"])
+@pytest.mark.parametrize("decay", [lb.ExponentialDecay, lb.LinearDecay])
 @steady
 @given(factor=factors, length=st.integers(1, 300))
-def test_an_annealed_number_ends_at_exactly_its_factor(shape, factor, length):
-    found = lb.Anneal(factor=factor, stop=length, shape=shape).factors(0, length + 3)
+def test_a_decaying_number_ends_at_exactly_its_factor(decay, factor, length):
+    found = decay(factor=factor, stop=length).factors(0, length + 3)
     assert found[0] == 1
     assert (found[length:] == factor).all()
     assert (np.diff(found) <= 1e-15).all()
 
 
-def test_periodic_factors_repeat():
-    found = lb.Periodic(factor=0.1, period=4, share=0.5).factors(0, 10)
+def test_the_factors_of_a_square_wave_repeat():
+    found = lb.SquareWave(factor=0.1, period=4, share=0.5).factors(0, 10)
     assert found.tolist() == [1, 1, 0.1, 0.1] * 2 + [1, 1]
-    assert lb.Periodic(factor=0.1, period=3, share=0.5).factors(0, 3).tolist() == [1, 1, 0.1]
+    assert lb.SquareWave(factor=0.1, period=3, share=0.5).factors(0, 3).tolist() == [1, 1, 0.1]
 
 
 @steady
@@ -95,19 +99,31 @@ def test_powers_equal_those_of_numpy(base, exponents):
 @steady
 @given(factor=st.floats(1e-6, 1), length=st.integers(1, 2000))
 def test_geometric_factors_are_powers_of_the_factor(factor, length):
-    found = lb.Anneal(factor=factor, stop=length).factors(0, length + 1)
+    found = lb.ExponentialDecay(factor=factor, stop=length).factors(0, length + 1)
     np.testing.assert_allclose(found, factor ** (np.arange(length + 1) / length), rtol=1e-12)
 
 
 FORMS = [
-    ("steps:factor=0.1,at=50+120", {"kind": "steps", "factor": 0.1, "at": [50, 120]}, STEPS),
-    ("anneal:factor=0.25,start=10,stop=12", {"kind": "anneal", "factor": 0.25, "start": 10, "stop": 12}, ANNEAL),
     (
-        "anneal:factor=1e-2,stop=9,shape=linear",
-        {"kind": "anneal", "factor": 0.01, "stop": 9, "shape": "linear"},
-        lb.Anneal(factor=0.01, stop=9, shape="linear"),
+        "piecewise_constant:factor=0.1,milestones=50+120",
+        {"kind": "piecewise_constant", "factor": 0.1, "milestones": [50, 120]},
+        MILESTONES,
     ),
-    ("periodic:period=7,factor=1", {"kind": "periodic", "factor": 1, "period": 7}, lb.Periodic(factor=1, period=7)),
+    (
+        "exponential_decay:factor=0.25,start=10,stop=12",
+        {"kind": "exponential_decay", "factor": 0.25, "start": 10, "stop": 12},
+        DECAY,
+    ),
+    (
+        "linear_decay:factor=1e-2,stop=9",
+        {"kind": "linear_decay", "factor": 0.01, "stop": 9},
+        lb.LinearDecay(factor=0.01, stop=9),
+    ),
+    (
+        "square_wave:period=7,factor=1",
+        {"kind": "square_wave", "factor": 1, "period": 7},
+        lb.SquareWave(factor=1, period=7),
+    ),
 ]
 
 
@@ -120,7 +136,7 @@ def test_text_dictionary_and_object_are_the_same_schedule(text, keys, made):
 
 def test_a_schedule_of_a_ridge_that_is_zero_is_refused():
     with pytest.raises(lb.InvalidInput, match="which ridge_schedule multiplies"):
-        lb.GD(lr=0.1, ridge_schedule="steps:factor=0.5,at=3")
+        lb.GD(lr=0.1, ridge_schedule="piecewise_constant:factor=0.5,milestones=3")
 
 
 @pytest.mark.parametrize("made", EXAMPLES, ids=lambda made: made.kind)
@@ -132,7 +148,10 @@ def test_settings_of_a_schedule_give_it_back(made):
 
 def test_learning_rate_and_ridge_follow_their_own_schedules():
     method = lb.SGD(
-        lr=0.2, ridge=0.5, lr_schedule="steps:factor=0.5,at=3", ridge_schedule="periodic:factor=0.1,period=2"
+        lr=0.2,
+        ridge=0.5,
+        lr_schedule="piecewise_constant:factor=0.5,milestones=3",
+        ridge_schedule="square_wave:factor=0.1,period=2",
     )
     assert method.rates(2, 3) == pytest.approx([0.2, 0.1, 0.1], rel=1e-15)
     assert method.ridges(2, 3) == pytest.approx([0.5, 0.05, 0.5], rel=1e-15)
@@ -152,7 +171,7 @@ def _problem():
     return lb.Completion(settings()["problem"].target, entries=20, seed=4)
 
 
-PLAN = lb.Steps(factor=0.5, at=[120])
+PLAN = lb.PiecewiseConstant(factor=0.5, milestones=[120])
 PAIRS = [  # one method whose numbers are halved at step 120, and the two that it is made of
     (lb.GD(lr=0.02, lr_schedule=PLAN), lb.GD(lr=0.02), lb.GD(lr=0.01)),
     (

@@ -18,10 +18,13 @@ from lrbias.theory import representation_cost
 from lrcore import cpu, random
 from runs import call, fingerprint, quiet_train, settings
 
-TARGET = lb.spectrum((6, 5), [3.0, 1.5], seed=3)
+TARGET = lb.from_singular_values((6, 5), [3.0, 1.5], seed=3)
 COUNT = 20
-PROBLEM = lb.Completion(TARGET, entries=COUNT, seed=4, mean=True)
-PLAN = {"lr_schedule": "anneal:factor=0.3,start=40,stop=150", "ridge_schedule": "periodic:factor=0.1,period=30"}
+PROBLEM = lb.Completion(TARGET, entries=COUNT, seed=4, reduction="mean")
+PLAN = {
+    "lr_schedule": "exponential_decay:factor=0.3,start=40,stop=150",
+    "ridge_schedule": "square_wave:factor=0.1,period=30",
+}
 METHODS = {
     "single": lb.SGD(lr=0.2, sampling_seed=7),
     "epochs": lb.SGD(lr=0.2, replacement=False, sampling_seed=7),
@@ -186,7 +189,7 @@ def test_all_entries_of_every_step_are_gd():
 
 def test_divergence_is_a_status(tmp_path):
     """Spectral norm 10 is too much for this learning rate."""
-    problem = lb.Completion(lb.spectrum((10, 10), [10.0, 5.0], seed=1), fraction=0.5, mean=True)
+    problem = lb.Completion(lb.from_singular_values((10, 10), [10.0, 5.0], seed=1), fraction=0.5, reduction="mean")
     network = lb.Network.gaussian((10, 10, 10, 10), gamma=0.5, seed=1)
     own = {"problem": problem, "network": network, "method": lb.SGD(lr=0.5, ridge=1e-3), "checkpoint_every": 10}
     run = lb.train(**settings(2000, **own, record=lb.Record(every=1)), store=tmp_path / "run")
@@ -228,7 +231,7 @@ def test_recorded_metrics_equal_their_definitions():
         network = run.checkpoint(step)
         (first, second), residual = network.layers, network.product() - TARGET
         assert run["train_error"][row] == pytest.approx(np.sqrt(np.mean(residual[PROBLEM.mask] ** 2)), rel=1e-12)
-        assert run["hidden_error"][row] == pytest.approx(np.sqrt(np.mean(residual[hidden] ** 2)), rel=1e-12)
+        assert run["test_error"][row] == pytest.approx(np.sqrt(np.mean(residual[hidden] ** 2)), rel=1e-12)
         cost = representation_cost(np.linalg.svd(network.product())[1], 2)
         assert run["product/representation_cost"][row] == pytest.approx(cost, rel=1e-10)
         assert run["squared_norm"][row] == pytest.approx(np.sum(network.params**2), rel=1e-12)
@@ -290,8 +293,8 @@ def test_a_gradient_norm_to_stop_at_is_that_of_all_entries():
     assert run["gradient_norm"][-1] <= limit
 
 
-BASE = {"shape": [6, 5], "rank": 2, "depth": 2, "gamma": 1.0, "scale": 3.0, "method": "sgd", "steps": 100}
-BASE |= {"entries": 20, "mean": True, "lr": 0.2, "batch": 2, "every": 10, "checkpoint_every": 50}
+BASE = {"shape": [6, 5], "rank": 2, "depth": 2, "gamma": 1.0, "spectral_norm": 3.0, "method": "sgd", "steps": 100}
+BASE |= {"entries": 20, "reduction": "mean", "lr": 0.2, "batch": 2, "every": 10, "checkpoint_every": 50}
 
 
 def test_a_sweep_over_the_draws(tmp_path):
@@ -340,13 +343,14 @@ def test_a_forecast_of_sgd_says_its_cost_and_no_modes():
     assert "escapes at step" not in str(expected)
 
 
-SMALL = "--shape 6 5 --rank 2 --depth 2 --gamma 1 --scale 3 --steps 100 --every 10 --checkpoint-every 50 --no-figures"
+SMALL = "--shape 6 5 --rank 2 --depth 2 --gamma 1 --spectral-norm 3 --steps 100 --every 10 --checkpoint-every 50"
+SMALL = f"{SMALL} --no-figures"
 
 
 def test_sgd_on_the_command_line(work, capsys):
-    words = f"run {SMALL} --method sgd --entries 20 --mask-seed 3 --mean --lr 0.3 --batch 2 --no-replacement "
-    words += "--ridge 0.001 --sampling-seed 5 --lr-schedule anneal:factor=0.1,start=10,stop=90 "
-    words += "--ridge-schedule steps:factor=0.5,at=30+60"
+    words = f"run {SMALL} --method sgd --entries 20 --mask-seed 3 --reduction mean --lr 0.3 --batch 2 --no-replacement "
+    words += "--ridge 0.001 --sampling-seed 5 --lr-schedule exponential_decay:factor=0.1,start=10,stop=90 "
+    words += "--ridge-schedule piecewise_constant:factor=0.5,milestones=30+60"
     code, out, err = call(capsys, f"{words} -o run --json")
     facts = json.loads(out)
     assert code == 0
@@ -354,13 +358,17 @@ def test_sgd_on_the_command_line(work, capsys):
     assert (facts["observed_entries"], facts["components"], facts["status"]) == (20, 1, "finished")
     run = lb.open("run")
     assert facts["train_error"] == run["train_error"][-1]
-    assert facts["hidden_error"] == run["hidden_error"][-1]
+    assert facts["test_error"] == run["test_error"][-1]
     assert facts["rank_jumps"]["rank"] == run.jumps().rank
-    anneal = lb.Anneal(factor=0.1, start=10, stop=90)
-    own = {"lr_schedule": anneal, "ridge_schedule": lb.Steps(factor=0.5, at=[30, 60]), "ridge": 0.001}
+    anneal = lb.ExponentialDecay(factor=0.1, start=10, stop=90)
+    own = {
+        "lr_schedule": anneal,
+        "ridge_schedule": lb.PiecewiseConstant(factor=0.5, milestones=[30, 60]),
+        "ridge": 0.001,
+    }
     method = lb.SGD(lr=0.3, batch=2, replacement=False, sampling_seed=5, **own)
-    whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2, "gamma": 1.0, "scale": 3.0})
-    problem = lb.Completion(whole.make_problem().target, entries=20, seed=3, mean=True)
+    whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2, "gamma": 1.0, "spectral_norm": 3.0})
+    problem = lb.Completion(whole.make_problem().target, entries=20, seed=3, reduction="mean")
     assert np.array_equal(run.problem.mask, problem.mask)
     record = lb.Record(every=10)
     same = lb.train(problem, whole.make_network(problem), method, 100, record, checkpoint_every=50, forecast=False)
@@ -379,11 +387,11 @@ def test_another_method_keeps_the_numbers_that_it_has_too(work, capsys):
     """From GD to SGD the learning rate of the file stays; to a flow it goes."""
     (work / "gd.toml").write_text(
         "[problem]\nentries = 20\n[method]\nlr = 0.05\nridge = 0.01\n"
-        "[method.lr_schedule]\nkind = 'periodic'\nfactor = 0.5\nperiod = 4\n"
+        "[method.lr_schedule]\nkind = 'square_wave'\nfactor = 0.5\nperiod = 4\n"
     )
     assert call(capsys, f"run gd.toml {SMALL} --method sgd -o sgd --quiet")[0] == 0
     found = lb.open("sgd").settings
-    assert (found["lr"], found["ridge"], found["lr_schedule"]["kind"]) == (0.05, 0.01, "periodic")
+    assert (found["lr"], found["ridge"], found["lr_schedule"]["kind"]) == (0.05, 0.01, "square_wave")
     assert call(capsys, f"run gd.toml {SMALL} --method flow --dt 0.01 -o flow --quiet")[0] == 0
     assert "lr" not in lb.open("flow").settings
 
@@ -414,7 +422,7 @@ def test_an_empty_row_is_a_warning_of_the_command_line(work, capsys):
 
 
 def test_divergence_has_its_exit_code(work, capsys):
-    words = f"run {SMALL} --method sgd --entries 20 --mean --lr 50 -o run --quiet"
+    words = f"run {SMALL} --method sgd --entries 20 --reduction mean --lr 50 -o run --quiet"
     code, out, err = call(capsys, words)
     assert code == 3
     assert "diverged at step" in out
@@ -422,18 +430,18 @@ def test_divergence_has_its_exit_code(work, capsys):
 
 
 def test_runs_that_see_different_entries_are_not_compared():
-    target = lb.spectrum((6, 6), [2.0], seed=1)
+    target = lb.from_singular_values((6, 6), [2.0], seed=1)
     network = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2)
     runs = []
     for seed in (0, 1):
-        problem = lb.Completion(target, entries=25, seed=seed, mean=True)
+        problem = lb.Completion(target, entries=25, seed=seed, reduction="mean")
         runs.append(lb.train(problem, network, lb.GD(lr=0.01), 20, forecast=False))
     with pytest.raises(lb.InvalidInput, match="runs that all see the same part of the target"):
         lb.compare(runs)
 
 
 def test_the_losses_of_a_summary_are_means_over_a_record_interval():
-    problem = lb.Completion(lb.spectrum((6, 6), [2.0], seed=1), entries=25, mean=True)
+    problem = lb.Completion(lb.from_singular_values((6, 6), [2.0], seed=1), entries=25, reduction="mean")
     network = lb.Network.gaussian((6, 6, 6), gamma=0.7, seed=2)
     run = lb.train(problem, network, lb.SGD(lr=0.01), 95, lb.Record(every=10), forecast=False)
     facts = run.summary()

@@ -149,7 +149,7 @@ def test_what_the_kernels_cannot_do_goes_to_lapack(reason, rng, monkeypatch):
 
 def test_every_record_of_a_run():
     """Through the plateaus and transitions of 6 000 steps."""
-    target = lb.teacher(shape=(24, 30), rank=4, depth=3, scale=5.0, seed=3)
+    target = lb.teacher(shape=(24, 30), rank=4, depth=3, spectral_norm=5.0, seed=3)
     network = lb.Network.gaussian((30, 30, 30, 24), gamma=1.5, seed=4)
 
     def compare(network):
@@ -165,7 +165,7 @@ def test_every_record_of_a_run():
 @pytest.mark.evidence
 def test_every_record_of_the_protocol(monkeypatch):
     """50 000 steps at n = 100: product, layers and residual at every tenth step, and how often LAPACK is needed."""
-    target = lb.teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0)
+    target = lb.teacher(shape=(100, 100), rank=10, depth=3, spectral_norm=10.0, seed=0)
     network = lb.Network.gaussian((100,) * 4, gamma=1.5, seed=1)
     counts = [10, 1, 1, 1, 0]
     largest = [0.0]

@@ -8,14 +8,14 @@ from runs import settings
 
 SIZE = 8
 VALUES = (8.0, 2.5, 0.8)
-PROBLEM = lb.Factorization(lb.spectrum((SIZE, SIZE), VALUES, seed=0))
+PROBLEM = lb.Factorization(lb.from_singular_values((SIZE, SIZE), VALUES, seed=0))
 FLOW = lb.GradientFlow(dt=0.05, scheme="dopri5", rtol=1e-8)
 WAYS = {
     "gd": {},
     "flow": {"method": FLOW},
     "sgd": {"method": lb.SGD(lr=0.01, batch=2)},
     "greedy": {"method": lb.GLRL(epsilon=1e-3, inner=lb.GD(lr=0.05), tolerance=1e-4, check_every=10), "network": None},
-    "diagonal": {"problem": lb.Factorization(np.diag([2.0, 1.0])), "network": lb.Network.identical(2, 2, 0.1)},
+    "diagonal": {"problem": lb.Factorization(np.diag([2.0, 1.0])), "network": lb.Network.scaled_identity(2, 2, 0.1)},
     "scaled": {"network": lb.Network.gaussian((5, 7, 6), gamma=1.0, seed=2).scaled(2.0), "method": lb.GD(lr=0.005)},
 }
 

@@ -54,7 +54,7 @@ class Kept:
     """A place for a run: `storage` to write to, and `reopened` for what another process would read there."""
 
     def __init__(self, kind, folder):
-        target = lb.spectrum((2, 2), [2.0, 1.0], seed=1)
+        target = lb.from_singular_values((2, 2), [2.0, 1.0], seed=1)
         self.problem = lb.Factorization(target)
         self._kind = kind
         method = lb.GD(lr=0.1)

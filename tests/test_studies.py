@@ -58,7 +58,7 @@ class Counting(Study):
         return {"runs": self.parameters.runs, "seconds": 1.0, "bytes": 1000}
 
     def make(self):
-        problem = lb.Factorization(lb.spectrum((4, 3), [2.0]))
+        problem = lb.Factorization(lb.from_singular_values((4, 3), [2.0]))
         runs = []
         for seed in range(self.parameters.runs):
             network = lb.Network.gaussian((3, 4, 4), gamma=1, seed=seed)

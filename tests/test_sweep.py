@@ -26,7 +26,15 @@ from lrbias.sweeps._axes import expand
 from lrbias.sweeps._sweep import forecast_sweep
 from runs import fingerprint
 
-BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 200, "every": 10, "checkpoint_every": 50}
+BASE = {
+    "shape": [6, 5],
+    "rank": 2,
+    "spectral_norm": 3.0,
+    "gamma": 1.0,
+    "steps": 200,
+    "every": 10,
+    "checkpoint_every": 50,
+}
 OVER = {"depth": [2, 3], "lr": [0.01, 3.0], "seed": range(2)}
 NAMES = [f"depth={depth},lr={lr},seed={seed}" for depth in (2, 3) for lr in (0.01, 3.0) for seed in (0, 1)]
 
@@ -283,7 +291,7 @@ TOML = """
 [problem.target]
 shape = [6, 5]
 rank = 2
-scale = 3.0
+spectral_norm = 3.0
 [network]
 gamma = 1.0
 [run]

@@ -17,7 +17,7 @@ import lrbias as lb
 from lrbias.cli import main
 from lrbias.sweeps import _workers as workers
 
-BASE = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 20}
+BASE = {"shape": [6, 5], "rank": 2, "spectral_norm": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 20}
 OVER = {"seed": [0, 1, 2]}
 README = Path(__file__).resolve().parents[1] / "README.md"
 

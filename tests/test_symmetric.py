@@ -30,8 +30,8 @@ def _losses(n, seed=0):
     matrices = matrices + matrices.transpose(0, 2, 1)
     return {
         "whole": lb.Factorization(target),
-        "entries": lb.Completion(target, fraction=0.6, pairs=True),
-        "mean": lb.Completion(target, fraction=0.6, pairs=True, mean=True),
+        "entries": lb.Completion(target, fraction=0.6, symmetric_mask=True),
+        "mean": lb.Completion(target, fraction=0.6, symmetric_mask=True, reduction="mean"),
         "measurements": lb.Sensing(matrices, np.einsum("kij,ij->k", matrices, target), target),
     }
 
@@ -39,7 +39,7 @@ def _losses(n, seed=0):
 METHODS = {
     "gd": lb.GD(lr=0.05),
     "gd, ridge": lb.GD(lr=0.05, ridge=0.01),
-    "gd, schedule": lb.GD(lr=0.05, lr_schedule="anneal:factor=0.1,stop=1000"),
+    "gd, schedule": lb.GD(lr=0.05, lr_schedule="exponential_decay:factor=0.1,stop=1000"),
     "rk4": lb.GradientFlow(dt=0.05),
     "heun, ridge": lb.GradientFlow(dt=0.05, scheme="heun", ridge=0.01),
 }
@@ -59,7 +59,7 @@ def _trained(problem, network, method, steps, threads=1):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", _losses(4))
 def test_layers_stay_tied_bit_for_bit(kind, method, dtype):
-    network = lb.Network.symmetric((10, 7, 10), 0.1, seed=1, dtype=dtype)
+    network = lb.Network.tied((10, 7, 10), 0.1, seed=1, dtype=dtype)
     (below, above), losses = _trained(_losses(10)[kind], network, METHODS[method], 3000)
     assert np.array_equal(above, below.T)
     assert above.dtype == dtype
@@ -71,7 +71,7 @@ def test_layers_stay_tied_bit_for_bit(kind, method, dtype):
 @pytest.mark.parametrize(("method", "widths"), [("gd", (70, 33, 70)), ("rk4", (35, 50, 35))])
 def test_layers_stay_tied_with_two_threads(kind, method, widths):
     """Several panels for each thread, and a remainder."""
-    network = lb.Network.symmetric(widths, 0.3, seed=2)
+    network = lb.Network.tied(widths, 0.3, seed=2)
     problem = _losses(widths[0])[kind]
     alone, shared = (_trained(problem, network, METHODS[method], 200, threads)[0] for threads in (1, 2))
     assert np.array_equal(shared[1], shared[0].T)
@@ -82,7 +82,7 @@ def test_layers_stay_tied_with_two_threads(kind, method, widths):
 @pytest.mark.parametrize("kind", _losses(4))
 def test_a_flow_that_chooses_its_steps_keeps_them_tied(kind):
     problem = _losses(10)[kind]
-    network = lb.Network.symmetric((10, 7, 10), 0.1, seed=1)
+    network = lb.Network.tied((10, 7, 10), 0.1, seed=1)
     run = lb.train(problem, network, lb.GradientFlow(dt=0.5, scheme="dopri5"), 100, **QUIET)
     assert np.array_equal(run.network.layers[1], run.network.layers[0].T)
     assert run.losses[-1] < run.losses[0]
@@ -95,7 +95,7 @@ def test_the_last_bit_of_one_entry_breaks_the_tie():
     problem = lb.Factorization(target)
     assert problem.symmetric
     assert not problem.symmetric_loss
-    below, above = _trained(problem, lb.Network.symmetric((6, 6, 6), 0.1), lb.GD(lr=0.05), 3000)[0]
+    below, above = _trained(problem, lb.Network.tied((6, 6, 6), 0.1), lb.GD(lr=0.05), 3000)[0]
     assert not np.array_equal(above, below.T)
 
 
@@ -114,7 +114,7 @@ def _closed_form(target, half, t):
 @pytest.mark.parametrize(("scheme", "order"), [("rk4", 4), ("heun", 2), ("euler", 1)])
 def test_the_flow_is_that_of_the_closed_form(scheme, order, d):
     """U' = −∇f(UUᵀ)U for f = ½‖· − H‖²: the error falls with the order of the scheme."""
-    network = lb.Network.symmetric((6, d, 6), 0.3, seed=4)
+    network = lb.Network.tied((6, d, 6), 0.3, seed=4)
     errors = []
     exact = _closed_form(TARGET, network.layers[1], 4.0)
     moved = np.abs(exact - network.product()).max()
@@ -130,7 +130,7 @@ def test_the_flow_is_that_of_the_closed_form(scheme, order, d):
 
 def test_the_flow_of_a_ridge_is_that_of_a_smaller_target():
     """U' = (H − 2λ − UUᵀ)U."""
-    network = lb.Network.symmetric((6, 4, 6), 0.3, seed=4)
+    network = lb.Network.tied((6, 4, 6), 0.3, seed=4)
     ridge = 0.1
     run = lb.train(lb.Factorization(TARGET), network, lb.GradientFlow(dt=0.0125, ridge=ridge), 320, **QUIET)
     exact = _closed_form(TARGET - 2 * ridge * np.eye(6), network.layers[1], 4.0)
@@ -142,7 +142,7 @@ def test_a_whole_run_finds_the_leading_positive_eigenvalues():
     target = _symmetric(6, [2.0, 1.0, -0.4, -0.5, -0.6, -0.7])
     vectors = np.linalg.eigh(target)[1]
     for d, expected in ((1, [2.0]), (3, [2.0, 1.0])):
-        network = lb.Network.symmetric((6, d, 6), 0.01, seed=3)
+        network = lb.Network.tied((6, d, 6), 0.01, seed=3)
         run = lb.train(lb.Factorization(target), network, lb.GD(lr=0.05), 1000, forecast=False)
         leading = vectors[:, ::-1][:, : len(expected)]
         assert np.abs(run.network.product() - (leading * expected) @ leading.T).max() < 1e-10
@@ -157,7 +157,7 @@ def test_a_whole_run_finds_the_leading_positive_eigenvalues():
 
 def test_a_start_is_what_it_says():
     n, d, alpha = 200, 50, 0.4
-    network = lb.Network.symmetric((n, d, n), alpha, seed=7)
+    network = lb.Network.tied((n, d, n), alpha, seed=7)
     below, above = network.layers
     assert above.shape == (n, d)
     assert np.array_equal(above, below.T)
@@ -168,19 +168,19 @@ def test_a_start_is_what_it_says():
     assert abs(scaled.std() - 1) < 5 / np.sqrt(2 * n * d)
     assert (np.abs(scaled) < 1).mean() == pytest.approx(0.6827, abs=0.025)
     assert np.linalg.norm(above, 2) == pytest.approx(alpha * (1 + np.sqrt(d / n)), rel=0.03)
-    assert np.array_equal(lb.Network.symmetric((n, d, n), alpha, seed=7).params, network.params)
-    assert not np.array_equal(lb.Network.symmetric((n, d, n), alpha, seed=8).params, network.params)
-    rounded = lb.Network.symmetric((n, d, n), alpha, seed=7, dtype="float32")
+    assert np.array_equal(lb.Network.tied((n, d, n), alpha, seed=7).params, network.params)
+    assert not np.array_equal(lb.Network.tied((n, d, n), alpha, seed=8).params, network.params)
+    rounded = lb.Network.tied((n, d, n), alpha, seed=7, dtype="float32")
     assert np.array_equal(rounded.params, network.params.astype(np.float32))
 
 
 def test_tied_networks_know_that_they_are():
-    network = lb.Network.symmetric((4, 3, 4), 0.1)
-    assert network.tied
+    network = lb.Network.tied((4, 3, 4), 0.1)
+    assert network.is_tied
     assert network.copy().tied
     assert not lb.Network.gaussian((4, 3, 4)).tied
     assert not lb.Network.from_layers(network.layers).tied
-    expected = {"init": "symmetric", "widths": [4, 3, 4], "alpha": 0.1, "seed": 0, "dtype": "float64"}
+    expected = {"init": "tied", "widths": [4, 3, 4], "alpha": 0.1, "seed": 0, "dtype": "float64"}
     assert network.settings() == expected
 
 
@@ -208,14 +208,14 @@ def test_a_loss_is_symmetric_when_all_that_it_sees_is():
     assert lb.Sensing(matrices[:1], [1], _one_sided(TARGET)).symmetric_loss  # nor does the truth that was measured
 
 
-TIED = lb.Network.symmetric((6, 4, 6), 0.1)
+TIED = lb.Network.tied((6, 4, 6), 0.1)
 REFUSED = {
-    "one layer": (lambda: lb.Network.symmetric((6, 6), 0.1), "widths = (6, 6)", "(n, d, n)"),
-    "three layers": (lambda: lb.Network.symmetric((6, 6, 6, 6), 0.1), "widths = (6, 6, 6, 6)", "depth 2"),
-    "not square": (lambda: lb.Network.symmetric((6, 4, 5), 0.1), "widths = (6, 4, 5)", "(n, d, n)"),
-    "alpha": (lambda: lb.Network.symmetric((6, 4, 6), 0), "alpha = 0", "greater than 0"),
-    "seed": (lambda: lb.Network.symmetric((6, 4, 6), 0.1, seed=-1), "seed = -1", "2^64"),
-    "dtype": (lambda: lb.Network.symmetric((6, 4, 6), 0.1, dtype="half"), "dtype = 'half'", "float64 or float32"),
+    "one layer": (lambda: lb.Network.tied((6, 6), 0.1), "widths = (6, 6)", "(n, d, n)"),
+    "three layers": (lambda: lb.Network.tied((6, 6, 6, 6), 0.1), "widths = (6, 6, 6, 6)", "depth 2"),
+    "not square": (lambda: lb.Network.tied((6, 4, 5), 0.1), "widths = (6, 4, 5)", "(n, d, n)"),
+    "alpha": (lambda: lb.Network.tied((6, 4, 6), 0), "alpha = 0", "greater than 0"),
+    "seed": (lambda: lb.Network.tied((6, 4, 6), 0.1, seed=-1), "seed = -1", "2^64"),
+    "dtype": (lambda: lb.Network.tied((6, 4, 6), 0.1, dtype="half"), "dtype = 'half'", "float64 or float32"),
     "target": (
         lambda: lb.Factorization(_one_sided(TARGET)).check(TIED),
         "init = 'symmetric'",
@@ -225,20 +225,40 @@ REFUSED = {
     "measurements": (lambda: lb.Sensing([np.tri(6)], [1]).check(TIED), "init = 'symmetric'", "measurements"),
     "shape": (lambda: lb.Factorization(np.eye(5)).check(TIED), "widths = (6, 4, 6)", "end with 5"),
     "SGD": (lambda: TIED.check_method(lb.SGD(lr=0.1)), "method = 'sgd'", "gd or flow"),
-    "pairs of rectangles": (lambda: lb.Completion(TARGET[:4], entries=3, pairs=True), "pairs = True", "not square"),
-    "pairs of a mask": (lambda: lb.Completion(TARGET, np.tri(6), pairs=True), "pairs = True", "to be drawn"),
-    "pairs of positions": (lambda: lb.Completion(TARGET, entries=[[0, 1]], pairs=True), "pairs = True", "be drawn"),
-    "pairs of all": (lambda: lb.Completion(TARGET, pairs=True), "pairs = True", "to be drawn"),
-    "pairs, a number": (lambda: lb.Completion(TARGET, entries=3, pairs=1), "pairs = 1", "True or False"),
+    "pairs of rectangles": (
+        lambda: lb.Completion(TARGET[:4], entries=3, symmetric_mask=True),
+        "symmetric_mask = True",
+        "not square",
+    ),
+    "pairs of a mask": (
+        lambda: lb.Completion(TARGET, np.tri(6), symmetric_mask=True),
+        "symmetric_mask = True",
+        "to be drawn",
+    ),
+    "pairs of positions": (
+        lambda: lb.Completion(TARGET, entries=[[0, 1]], symmetric_mask=True),
+        "symmetric_mask = True",
+        "be drawn",
+    ),
+    "pairs of all": (lambda: lb.Completion(TARGET, symmetric_mask=True), "symmetric_mask = True", "to be drawn"),
+    "pairs, a number": (
+        lambda: lb.Completion(TARGET, entries=3, symmetric_mask=1),
+        "symmetric_mask = 1",
+        "True or False",
+    ),
     "too many pairs": (
-        lambda: lb.Completion(TARGET, entries=22, pairs=True),
+        lambda: lb.Completion(TARGET, entries=22, symmetric_mask=True),
         "entries = 22",
         "at most 21, the known pairs",
     ),
-    "too few pairs": (lambda: lb.Completion(TARGET, fraction=0.01, pairs=True), "fraction = 0.01", "at least 0.0476"),
+    "too few pairs": (
+        lambda: lb.Completion(TARGET, fraction=0.01, symmetric_mask=True),
+        "fraction = 0.01",
+        "at least 0.0476",
+    ),
     "no pair is known": (
-        lambda: lb.Completion(np.where(np.tri(6, k=-1), TARGET, np.nan), entries=1, pairs=True),
-        "pairs = True",
+        lambda: lb.Completion(np.where(np.tri(6, k=-1), TARGET, np.nan), entries=1, symmetric_mask=True),
+        "symmetric_mask = True",
         "both entries are known",
     ),
 }
@@ -271,7 +291,7 @@ def test_training_asks_for_a_symmetric_loss(tmp_path):
 def _drawn(**changes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", lb.DataWarning)
-        return lb.Completion(TARGET, **changes, pairs=True)
+        return lb.Completion(TARGET, **changes, symmetric_mask=True)
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(1, 21), (0.5, 10), (0.43, 9), (1 / 21, 1)])
@@ -299,21 +319,21 @@ def test_every_pair_is_drawn_as_often_as_any_other():
 def test_a_pair_of_which_one_is_not_known_is_not_drawn():
     target = TARGET.copy()
     target[0, 1] = target[5, 2] = target[4, 4] = np.nan
-    problem = lb.Completion(target, fraction=1, pairs=True)
+    problem = lb.Completion(target, fraction=1, symmetric_mask=True)
     assert problem.count == 36 - 5
     assert problem.symmetric_loss
     assert not problem.mask[[0, 1, 5, 2, 4], [1, 0, 2, 5, 4]].any()
     again = restore(problem.target, problem.observed)
     assert np.array_equal(again.mask, problem.mask)
-    assert "pairs" not in problem.settings()  # a run keeps this mask
+    assert "symmetric_mask" not in problem.settings()  # a run keeps this mask
 
 
 def test_a_run_is_made_again_from_its_experiment_file(tmp_path):
     """Target, pairs and start; and going on after a kill is as if there had been none."""
-    problem = lb.Completion(TARGET, entries=14, seed=9, pairs=True)
-    arguments = settings(200, problem=problem, network=lb.Network.symmetric((6, 4, 6), 0.2, seed=5))
+    problem = lb.Completion(TARGET, entries=14, seed=9, symmetric_mask=True)
+    arguments = settings(200, problem=problem, network=lb.Network.tied((6, 4, 6), 0.2, seed=5))
     run = lb.train(**arguments, store=tmp_path / "run")
-    assert {**run.settings, "pairs": True, "entries": 14, "mask_seed": 9, "init": "symmetric"} == run.settings
+    assert {**run.settings, "symmetric_mask": True, "entries": 14, "mask_seed": 9, "init": "tied"} == run.settings
     again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
     assert again["network"].tied
     assert fingerprint(lb.train(**again, forecast=False)) == fingerprint(run)
@@ -324,12 +344,12 @@ def test_a_run_is_made_again_from_its_experiment_file(tmp_path):
 
 def test_the_command_line_has_symmetric_starts(work, capsys):
     np.save("h.npy", TARGET)
-    words = "run --target h.npy --init symmetric --widths 6 4 6 --alpha 0.2 --seed 5 --lr 0.02 --steps 100"
+    words = "run --target h.npy --init tied --widths 6 4 6 --alpha 0.2 --seed 5 --lr 0.02 --steps 100"
     words += " --metrics effective_rank --quiet --no-figures"
-    assert call(capsys, f"{words} --entries 14 --pairs --mask-seed 9 -o a")[0] == 0
+    assert call(capsys, f"{words} --entries 14 --symmetric-mask --mask-seed 9 -o a")[0] == 0
     assert call(capsys, "run a/experiment.toml --quiet --no-figures -o b")[0] == 0
     assert fingerprint(lb.open("a")) == fingerprint(lb.open("b"))
-    assert np.array_equal(lb.open("b").checkpoint(0).params, lb.Network.symmetric((6, 4, 6), 0.2, seed=5).params)
+    assert np.array_equal(lb.open("b").checkpoint(0).params, lb.Network.tied((6, 4, 6), 0.2, seed=5).params)
     assert np.array_equal(lb.open("b").problem.mask, _drawn(entries=14, seed=9).mask)
     assert call(capsys, f"{words} --observed a/observed.npz -o c")[0] == 0
     assert call(capsys, "run a/experiment.toml --observed a/observed.npz --quiet --no-figures -o d")[0] == 0
@@ -343,8 +363,12 @@ COMMANDS = {
     "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'symmetric'", "mask"),
     "sgd": ("--target h.npy --depth 2 --method sgd", "method = 'sgd'", "gd or flow"),
     "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "of network gaussian, not of symmetric"),
-    "pairs of nothing": ("--target h.npy --depth 2 --pairs", "pairs = True", "of problem completion"),
-    "pairs of a file": ("--target h.npy --depth 2 --observed h.npy --pairs", "pairs = True", "beside a file"),
+    "pairs of nothing": ("--target h.npy --depth 2 --symmetric-mask", "symmetric_mask = True", "of problem completion"),
+    "pairs of a file": (
+        "--target h.npy --depth 2 --observed h.npy --symmetric-mask",
+        "symmetric_mask = True",
+        "beside a file",
+    ),
 }
 
 
@@ -352,7 +376,7 @@ COMMANDS = {
 def test_the_command_line_says_what_is_not_accepted(case, work, capsys):
     np.save("h.npy", TARGET)
     words, *needles = COMMANDS[case]
-    code, out, sentence = call(capsys, f"run --init symmetric {words}")
+    code, out, sentence = call(capsys, f"run --init tied {words}")
     assert (code, out, sentence.count("\n")) == (2, "", 1)
     for needle in needles:
         assert needle in sentence
@@ -361,7 +385,7 @@ def test_the_command_line_says_what_is_not_accepted(case, work, capsys):
 
 def test_a_batch_of_a_sweep_does_not_take_what_is_not_symmetric():
     """Batches do not pass through `train`."""
-    keys = {"init": "symmetric", "depth": 2, "shape": [6, 6], "rank": 2}
+    keys = {"init": "tied", "depth": 2, "shape": [6, 6], "rank": 2}
     runs = {str(seed): {**keys, "seed": seed} for seed in range(8)}
     assert plan_batches({name: {**keys, "init": "balanced"} for name, keys in runs.items()})
     assert plan_batches(runs) == {}
@@ -371,11 +395,11 @@ def test_a_batch_of_a_sweep_does_not_take_what_is_not_symmetric():
 
 def test_a_sweep_has_symmetric_starts(tmp_path):
     np.save(tmp_path / "h.npy", TARGET)
-    base = {"target": str(tmp_path / "h.npy"), "init": "symmetric", "depth": 2, "lr": 0.02, "steps": 50, "metrics": []}
+    base = {"target": str(tmp_path / "h.npy"), "init": "tied", "depth": 2, "lr": 0.02, "steps": 50, "metrics": []}
     with ThreadPoolExecutor(1) as executor:
         made = lb.sweep(base, {"alpha": [0.1, 0.2]}, tmp_path / "s", executor=executor, progress=False)
     for alpha in (0.1, 0.2):
         problem = lb.Factorization(TARGET)
-        network = lb.Network.symmetric((6, 6, 6), alpha, seed=1)
+        network = lb.Network.tied((6, 6, 6), alpha, seed=1)
         alone = lb.train(problem, network, lb.GD(lr=0.02), 50, **QUIET)
         assert np.array_equal(made[f"alpha={alpha}"].losses, alone.losses)

@@ -123,7 +123,7 @@ def test_the_number_of_threads_does_not_change_bits(method, tmp_path):
     narrow = settings(method=method)
     wide = settings(
         20,
-        problem=lb.Factorization(lb.spectrum((60, 70), [3.0, 1.5], seed=3)),
+        problem=lb.Factorization(lb.from_singular_values((60, 70), [3.0, 1.5], seed=3)),
         network=lb.Network.gaussian((70, 90, 60), gamma=1.0, seed=2),
         method=method,
     )
@@ -151,14 +151,14 @@ def test_errors_beside_the_training_surface(monkeypatch, tmp_path):
     arguments = settings(record=lb.Record(every=2, metrics=("balancedness", "singular_values")))
     whole = lb.train(**arguments)
 
-    def fail_late(observation):
-        if observation.loss <= whole.losses[60]:
+    def fail_late(state):
+        if state.loss <= whole.losses[60]:
             raise FloatingPointError("at the thirtieth record")
-        return observation.balancedness()
+        return state.balancedness()
 
     assert (np.diff(whole.losses) < 0).all()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    broken = metrics.Metric("balancedness", metrics.METRICS["balancedness"].quantities, fail_late, lambda setup: {})
+    broken = metrics.Metric("balancedness", metrics.METRICS["balancedness"].quantities, fail_late, lambda context: {})
     with monkeypatch.context() as patched:
         patched.setitem(metrics.METRICS._known, "balancedness", broken)
         with pytest.raises(FloatingPointError, match="thirtieth"):
@@ -263,7 +263,7 @@ def test_euler_flow_is_gd():
 
 
 def test_depth_one_converges_to_the_target():
-    target = lb.spectrum((4, 3), [2.0, 1.0])
+    target = lb.from_singular_values((4, 3), [2.0, 1.0])
     run = lb.train(lb.Factorization(target), lb.Network.gaussian((3, 4), seed=1), lb.GD(lr=0.5), 100, forecast=False)
     assert np.allclose(run.network.product(), target, atol=1e-12)
     assert "layer/1/balancedness" not in run
@@ -271,7 +271,7 @@ def test_depth_one_converges_to_the_target():
 
 def test_degenerate_targets_are_aligned_as_subspaces():
     """Two equal values: single vectors are arbitrary, the plane is not."""
-    target = lb.spectrum((6, 5), [2.0, 2.0, 1.0], seed=5)
+    target = lb.from_singular_values((6, 5), [2.0, 2.0, 1.0], seed=5)
     run = lb.train(**settings(2000, problem=lb.Factorization(target), record=lb.Record(every=100)))
     assert run.escape_steps()[2] is not None
     assert (run["product/alignment_left"][-1] > 0.9999).all()
@@ -391,14 +391,14 @@ def test_gaussian_standard_deviation():
 
 def test_teacher_has_its_rank_scale_and_a_reasonable_spread():
     for shape, rank, depth in [((100, 100), 10, 3), ((30, 50), 5, 2), ((20, 60), 20, 1), ((40, 25), 3, 5)]:
-        values = np.linalg.svd(lb.teacher(shape, rank, depth, scale=7.0, seed=3))[1]
+        values = np.linalg.svd(lb.teacher(shape, rank, depth, spectral_norm=7.0, seed=3))[1]
         assert values[0] == pytest.approx(7.0)
         assert values[rank - 1] > 0.01 * 7
         assert (values[rank:] < 1e-12).all()
 
 
 def test_spectrum_has_the_given_values():
-    matrix = lb.spectrum((5, 8), [4.0, 2.0, 2.0, 0.5], seed=1)
+    matrix = lb.from_singular_values((5, 8), [4.0, 2.0, 2.0, 0.5], seed=1)
     assert np.allclose(np.linalg.svd(matrix)[1], [4, 2, 2, 0.5, 0])
 
 
@@ -415,17 +415,17 @@ def test_no_rank_of_what_is_not_finite_is_a_number(bad):
     """0 is the rank of a zero matrix. Of the layers that are finite the ranks are known."""
     arguments = settings()
     network = arguments["network"]
-    setup = metrics.Setup(
+    context = metrics.RunContext(
         arguments["problem"], network.widths, network.dtype, lb.Record(), arguments["method"], start=network.params.copy
     )
     params = network.params.copy()
-    plan = metrics.Plan(setup)
+    schedule = metrics.MetricSchedule(context)
     found = {}
     params[-1] = bad  # in the last layer
-    plan.measure(metrics.Observation(setup), params, 0, lambda name, row, value: found.update({name: value}))
+    schedule.measure(metrics.NetworkState(context), params, 0, lambda name, row, value: found.update({name: value}))
     for name in metrics.RANKS:
         assert np.isnan(found[f"product/{name}"]), name
         assert np.isnan(found[f"layer/2/{name}"]), name
         assert np.isfinite(found[f"layer/1/{name}"]), name
-    for quantity in plan.quantities:
+    for quantity in schedule.quantities:
         assert quantity.dtype != "i4", "which cannot hold a NaN"

@@ -104,7 +104,7 @@ def test_networks_that_are_wide_enough_make_the_same_jumps(tmp_path, monkeypatch
     before = study.minimum(0, NOISE, 3, 2.5e-3).network
     wider = [np.pad(layer, pad) for layer, pad in zip(before.layers, PADS, strict=True)]
     ranks = [
-        lb.ensemble(problem(0), start, method, 20_000, runs=8, every=1000, progress=False).hidden_error[:, -1]
+        lb.ensemble(problem(0), start, method, 20_000, runs=8, every=1000, progress=False).test_error[:, -1]
         for start in (before, lb.Network.from_layers(wider))
     ]
     assert np.allclose(*ranks, rtol=1e-3)

@@ -2,7 +2,7 @@
 
     import lrbias as lb
 
-    target  = lb.teacher(shape=(100, 100), rank=10, depth=3, scale=10.0, seed=0)
+    target  = lb.teacher(shape=(100, 100), rank=10, depth=3, spectral_norm=10.0, seed=0)
     network = lb.Network.gaussian(widths=(100,) * 4, gamma=1.5, seed=1)
     run     = lb.train(lb.Factorization(target), network, lb.GD(lr=1e-3), steps=50_000, store="runs/gd")
 

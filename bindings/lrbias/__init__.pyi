@@ -5,7 +5,7 @@ from . import theory as theory
 from .analysis import Saddle as Saddle
 from .analysis import directional_convergence as directional_convergence
 from .analysis import least_squares_nuclear as least_squares_nuclear
-from .analysis import nuclear_norm as nuclear_norm
+from .analysis import nuclear_norm_completion as nuclear_norm_completion
 from .analysis import saddles as saddles
 from .analysis import trajectory_distance as trajectory_distance
 from .comparison import Comparison as Comparison
@@ -26,11 +26,12 @@ from .forecasts import forecast as forecast
 from .methods import GD as GD
 from .methods import GLRL as GLRL
 from .methods import SGD as SGD
-from .methods import Anneal as Anneal
+from .methods import ExponentialDecay as ExponentialDecay
 from .methods import GradientFlow as GradientFlow
+from .methods import LinearDecay as LinearDecay
 from .methods import Linearized as Linearized
-from .methods import Periodic as Periodic
-from .methods import Steps as Steps
+from .methods import PiecewiseConstant as PiecewiseConstant
+from .methods import SquareWave as SquareWave
 from .metrics import AbsorbingSets as AbsorbingSets
 from .metrics import Record as Record
 from .network import Network as Network
@@ -39,9 +40,9 @@ from .problems import Completion as Completion
 from .problems import Factorization as Factorization
 from .problems import Regression as Regression
 from .problems import Sensing as Sensing
+from .problems import from_eigenvalues as from_eigenvalues
+from .problems import from_singular_values as from_singular_values
 from .problems import load_matrix as load_matrix
-from .problems import spectrum as spectrum
-from .problems import symmetric as symmetric
 from .problems import teacher as teacher
 from .reports import report as report
 from .runs import Run as Run

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lrbias.analysis import has_products, trajectory_distance
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.runs import Run, RunReader
 from lrbias.runs import open as open_run
 from lrbias.settings import check_formats
@@ -26,19 +26,19 @@ def compare(runs: Sequence[Run | str | PathLike[str]]) -> Comparison:
     Raises InvalidInput when targets, or what is seen of them, differ or a run lacks product/singular_values and
     product/effective_rank.
     """
-    require(
+    check(
         isinstance(runs, (list, tuple)) and len(runs) >= 2, "runs", runs, "a list of at least two runs or their paths"
     )
     opened: list[Any] = [run if isinstance(run, RunReader) else open_run(run) for run in runs]
     for run in opened:
         shown = str(run.path or run.label)
-        require(isinstance(run, Run), "runs", shown, "runs of deep linear networks")
+        check(isinstance(run, Run), "runs", shown, "runs of deep linear networks")
         same = run.target.shape == opened[0].target.shape and np.array_equal(run.target, opened[0].target)
-        require(same, "runs", shown, "runs that all have the same target")
+        check(same, "runs", shown, "runs that all have the same target")
         alike = _seen(run) == _seen(opened[0])
-        require(alike, "runs", shown, "runs that all see the same part of the target")
+        check(alike, "runs", shown, "runs that all see the same part of the target")
         for name in ("product/singular_values", "product/effective_rank"):
-            require(name in run and len(run.steps_of(name)) > 0, "runs", shown, f"runs that recorded {name}")
+            check(name in run and len(run.steps_of(name)) > 0, "runs", shown, f"runs that recorded {name}")
     return Comparison(opened)
 
 

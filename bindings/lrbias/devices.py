@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.settings import validate
 
 DeviceName = Literal["cpu", "cuda", "auto"]
@@ -20,7 +20,7 @@ class Device:
     """The CPU, and what another device has in its place.
 
     name       "cpu" or "cuda"
-    apart      whether it trains beside the cores of this machine: a call leaves them free, and thousands of small
+    is_accelerator  whether it trains beside the cores of this machine: a call leaves them free, and thousands of small
                networks cost it hardly more than one
     kernels    what has the names of `lrcore.cpu`
     workspace  what has the names of `lrcore.cpu.workspace`
@@ -28,7 +28,7 @@ class Device:
     """
 
     name = "cpu"
-    apart = False
+    is_accelerator = False
 
     @property
     def describe(self) -> dict[str, str]:
@@ -46,7 +46,7 @@ class Device:
 
         return workspace
 
-    def constant(self, value: Any) -> Any:
+    def device_put(self, value: Any) -> Any:
         """What kernels take in place of an array, an Objective or Entries that stay as they are."""
         return value
 
@@ -62,7 +62,8 @@ class Device:
 class Cuda(Device):
     """An NVIDIA GPU. Its modules are imported when they are asked for: they need the extra `cuda`."""
 
-    name, apart = "cuda", True
+    name = "cuda"
+    is_accelerator = True
 
     @property
     def kernels(self) -> Any:
@@ -82,7 +83,7 @@ class Cuda(Device):
         capability = ".".join(map(str, gpu.capability))
         return {"gpu": f"{gpu.name}, compute capability {capability}", "numba-cuda": version("numba-cuda")}
 
-    def constant(self, value: Any) -> Any:
+    def device_put(self, value: Any) -> Any:
         return self.kernels.device_put(value)
 
     @contextlib.contextmanager
@@ -120,7 +121,7 @@ def check_threads(device: str, threads: int) -> None:
     """InvalidInput unless `device` is a known name, and `threads` are something that it uses."""
     name = validate(DeviceName, "device", device)
     accepted = "1 on device = 'cuda', which shares a step among threads of its own"
-    require(name != CUDA.name or threads == 1, "threads", threads, accepted)
+    check(name != CUDA.name or threads == 1, "threads", threads, accepted)
 
 
 def elsewhere(device: str) -> Device:

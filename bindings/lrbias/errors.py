@@ -54,7 +54,7 @@ class DataWarning(UserWarning):
     """The data leave something open: a row or a column without any observed entry, a graph that is not connected."""
 
 
-def require(condition: Any, argument: str, value: Any, accepted: str) -> None:
+def check(condition: Any, argument: str, value: Any, accepted: str) -> None:
     """Raise InvalidInput unless `condition`: "argument = value is not accepted: expected …"."""
     if not condition:
         raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted}.")

@@ -17,7 +17,7 @@ from pydantic import Field
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.settings import Accepts, Count, Depth, Finite, NotNegative, Number, Positive, Share, as_real, validate
 
 Amount = Annotated[Number, Field(ge=1e-150, le=1e150), Accepts("a number from 1e-150 to 1e150")]
@@ -29,7 +29,7 @@ def sharpness(top_value: ArrayLike, depth: int) -> Any:
     """Largest Hessian eigenvalue at a balanced minimum: N σ_1^{2 − 2/N}, σ_1 the target's spectral norm."""
     top = as_real("top_value", top_value)[()]
     depth = validate(Depth, "depth", depth)
-    require(not (top < 0).any(), "top_value", top_value, "a number of at least 0, or an array of them")
+    check(not (top < 0).any(), "top_value", top_value, "a number of at least 0, or an array of them")
     with np.errstate(over="ignore"):
         return depth * top ** (2 - 2 / depth)
 
@@ -68,7 +68,7 @@ def mode(t: Any, value: float, initial: float, depth: int, variance: float = 1.0
     """
     t = np.atleast_1d(as_real("t", t))
     increasing = t.ndim == 1 and t.size > 0 and np.isfinite(t).all() and t[0] >= 0 and (np.diff(t) > 0).all()
-    require(increasing, "t", f"<an array of shape {t.shape}>", "times that increase, from 0 on")
+    check(increasing, "t", f"<an array of shape {t.shape}>", "times that increase, from 0 on")
     initial, variance = validate(Amount, "initial", initial), validate(Amount, "variance", variance)
     value, depth = validate(Size, "value", value), validate(Depth, "depth", depth)
     power = 2 - 2 / depth
@@ -78,7 +78,7 @@ def mode(t: Any, value: float, initial: float, depth: int, variance: float = 1.0
 
     end = max(t[-1], np.finfo(float).tiny)
     found = solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14)
-    require(found.success, "value", value, "a mode that can be integrated to these times")
+    check(found.success, "value", value, "a mode that can be integrated to these times")
     return found.y[0]
 
 
@@ -103,7 +103,7 @@ def representation_cost(values: ArrayLike, depth: int) -> float:
     """min Σ‖W_i‖_F² over the factorizations of a matrix with these singular values: N Σ σ_i^{2/N}."""
     values = as_real("values", values)
     depth = validate(Depth, "depth", depth)
-    require(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
+    check(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
     return depth * float((values ** (2 / depth)).sum())
 
 
@@ -115,7 +115,7 @@ def distance_bound(lr: float, weight_decay: float, steps: ArrayLike, norm_ratio:
     """
     shrinking = 1 - _decay(lr, weight_decay)
     steps = as_real("steps", steps)
-    require(bool((steps >= 0).all()), "steps", steps, "numbers of at least 0")
+    check(bool((steps >= 0).all()), "steps", steps, "numbers of at least 0")
     return shrinking**steps * validate(Positive, "norm_ratio", norm_ratio)
 
 
@@ -127,15 +127,15 @@ def rank_bound(lr: float, weight_decay: float, batch: int, epsilon: float = 1e-3
     """
     decay = _decay(lr, weight_decay)
     epsilon = validate(Positive, "epsilon", epsilon)
-    require(epsilon < 2, "epsilon", epsilon, "a number between 0 and 2")
+    check(epsilon < 2, "epsilon", epsilon, "a number between 0 and 2")
     return validate(Count, "patches", patches) * validate(Count, "batch", batch) * math.log(2 / epsilon) / decay
 
 
 def _decay(lr: float, weight_decay: float) -> float:
     """2μλ, the share of the weights that a step takes away."""
     decay = 2 * validate(Positive, "lr", lr) * validate(Positive, "weight_decay", weight_decay)
-    require(decay > 0, "weight_decay", weight_decay, "a number that is not 0 when it is multiplied by lr")
-    require(decay < 1, "weight_decay", weight_decay, f"less than {0.5 / lr:.6g}, so that a step leaves some weight")
+    check(decay > 0, "weight_decay", weight_decay, "a number that is not 0 when it is multiplied by lr")
+    check(decay < 1, "weight_decay", weight_decay, f"less than {0.5 / lr:.6g}, so that a step leaves some weight")
     return decay
 
 
@@ -175,7 +175,7 @@ def largest_perturbation(depth: int, alpha: float) -> float:
 def recovered(eigenvalues: ArrayLike, perturbed: bool) -> np.ndarray:
     """What gradient descent recovers of them: every one from a perturbed start, max(λ, 0) from an identical one."""
     eigenvalues = as_real("eigenvalues", eigenvalues)
-    require(isinstance(perturbed, (bool, np.bool_)), "perturbed", perturbed, "True or False")
+    check(isinstance(perturbed, (bool, np.bool_)), "perturbed", perturbed, "True or False")
     return eigenvalues.copy() if perturbed else np.maximum(eigenvalues, 0)
 
 
@@ -202,11 +202,11 @@ def recovery_bound(eigenvalue: float, depth: int, alpha: float, lr: float, epsil
     """
     eigenvalue, depth = validate(Finite, "eigenvalue", eigenvalue), validate(Depth, "depth", depth)
     alpha, lr, epsilon = (validate(Amount, name, v) for name, v in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon)))
-    require(depth >= 2, "depth", depth, "an integer of at least 2")
+    check(depth >= 2, "depth", depth, "an integer of at least 2")
     limit = eigenvalue_limit(eigenvalue, depth, alpha)
     distance = abs(alpha - max(eigenvalue, 0) ** (1 / depth))
-    require(lr < limit, "lr", lr, f"less than {limit:.6g}, the limit of the theorem")
-    require(epsilon < distance, "epsilon", epsilon, f"less than {distance:.6g}, the distance from the start")
+    check(lr < limit, "lr", lr, f"less than {limit:.6g}, the limit of the theorem")
+    check(epsilon < distance, "epsilon", epsilon, f"less than {distance:.6g}, the distance from the start")
     try:
         return _bound(eigenvalue, depth, alpha, lr, epsilon)
     except (OverflowError, ZeroDivisionError):  # a bound that is larger than any number

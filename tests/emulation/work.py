@@ -24,7 +24,7 @@ def trained(folder):
 
 
 def swept(folder, workers):
-    base = {"shape": [6, 5], "rank": 2, "scale": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 50}
+    base = {"shape": [6, 5], "rank": 2, "spectral_norm": 3.0, "gamma": 1.0, "steps": 60, "checkpoint_every": 50}
     over = {"lr": [0.01, 0.02], "seed": [0, 1]}
     for _ in range(2):  # the second time there is nothing to do
         if workers:
@@ -36,7 +36,7 @@ def swept(folder, workers):
 
 
 def watched(folder):
-    problem = lb.Completion(lb.spectrum((4, 4), [10.0], seed=0), entries=10, mean=True)
+    problem = lb.Completion(lb.from_singular_values((4, 4), [10.0], seed=0), entries=10, reduction="mean")
     start = lb.Network.gaussian(widths=(4,) * 3, gamma=0.5, seed=0)
     made = [lb.ensemble(problem, start, lb.SGD(lr=0.1), 200, runs=8, every=100, store=folder / "many") for _ in "ab"]
     assert (made[0].ranks == made[1].ranks).all()

@@ -38,10 +38,10 @@ class Shifted(Fitted):
         return Factorization(self.target.make(depth).matrix + self.shift)
 
 
-@metric("trace", lambda setup: [("product/trace", (), "float")])
-def trace(observation):
+@metric("trace", lambda context: [("product/trace", (), "float")])
+def trace(state):
     """The sum of the diagonal of the product."""
-    return [np.trace(observation.matrix(0))]
+    return [np.trace(state.matrix(0))]
 
 
 class HeavyBall(Method):

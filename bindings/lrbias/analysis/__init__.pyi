@@ -1,6 +1,6 @@
 from ._convex import check_installed as check_installed
 from ._convex import least_squares_nuclear as least_squares_nuclear
-from ._convex import nuclear_norm as nuclear_norm
+from ._convex import nuclear_norm_completion as nuclear_norm_completion
 from ._intervals import rate_interval as rate_interval
 from ._intervals import share_interval as share_interval
 from ._paths import has_products as has_products

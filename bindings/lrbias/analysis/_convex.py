@@ -12,14 +12,14 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.settings import Positive, as_array, as_matrix, validate
 from lrbias.system import one_blas_thread
 
 ITERATIONS = 100_000  # at most; small problems take some hundred
 
 
-def nuclear_norm(target: ArrayLike, mask: ArrayLike, tolerance: float = 1e-6) -> np.ndarray:
+def nuclear_norm_completion(target: ArrayLike, mask: ArrayLike, tolerance: float = 1e-6) -> np.ndarray:
     """The matrix of least nuclear norm with the observed entries: min ‖X‖_* subject to X_ij = target_ij on the mask.
 
     target: a real (outputs, inputs) matrix, finite also where nothing is observed; only its observed entries are used.
@@ -31,17 +31,17 @@ def nuclear_norm(target: ArrayLike, mask: ArrayLike, tolerance: float = 1e-6) ->
 
     Raises InvalidInput when cvxpy or SCS is missing, when an argument is not accepted and when SCS finds no optimum.
     """
-    return _minimise("nuclear_norm", target, mask, tolerance)
+    return _minimise("nuclear_norm_completion", target, mask, tolerance)
 
 
 def least_squares_nuclear(target: ArrayLike, mask: ArrayLike, weight: float, tolerance: float = 1e-6) -> np.ndarray:
     """The matrix that fits observed entries at small nuclear norm: min ½ mean (X_ij − target_ij)² + weight ‖X‖_*.
 
-    The mean is over the entries where the mask is True. For weight → 0 this becomes `nuclear_norm`, and from
+    The mean is over the entries where the mask is True. For weight → 0 this becomes `nuclear_norm_completion`, and from
     weight = ‖observed entries, 0 elsewhere‖₂ / their number on it is 0.
 
     weight: above 0.
-    target, mask, tolerance, what is returned and the errors: as for `nuclear_norm`.
+    target, mask, tolerance, what is returned and the errors: as for `nuclear_norm_completion`.
     """
     weight = validate(Positive, "weight", weight)
     return _minimise("least_squares_nuclear", target, mask, tolerance, weight)
@@ -60,8 +60,8 @@ def _minimise(
     target = as_matrix("target", target)
     mask = as_array("mask", mask)
     shown = f"<an array of shape {mask.shape} and dtype {mask.dtype}>"
-    require(mask.dtype == bool and mask.shape == target.shape, "mask", shown, f"booleans of shape {target.shape}")
-    require(mask.any(), "mask", shown, "at least one True, an observed entry")
+    check(mask.dtype == bool and mask.shape == target.shape, "mask", shown, f"booleans of shape {target.shape}")
+    check(mask.any(), "mask", shown, "at least one True, an observed entry")
     tolerance = validate(Positive, "tolerance", tolerance)
     check_installed(name)
     import cvxpy

@@ -1,6 +1,6 @@
 """Confidence intervals of counts, exact ones: rare events are few, and a normal approximation is wrong for them."""
 
-from lrbias.errors import require
+from lrbias.errors import check
 
 LEVEL = 0.95
 
@@ -9,8 +9,8 @@ def share_interval(count: float, total: int, level: float = LEVEL) -> tuple[floa
     """(lower, upper) bounds of the probability of an event seen in `count` of `total` runs (Clopper and Pearson)."""
     from scipy.stats import binomtest
 
-    require(total > 0, "total", total, "at least 1 run")
-    require(0 <= count <= total, "count", count, f"from 0 to total = {total}")
+    check(total > 0, "total", total, "at least 1 run")
+    check(0 <= count <= total, "count", count, f"from 0 to total = {total}")
     found = binomtest(int(count), int(total)).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
 
@@ -19,8 +19,8 @@ def rate_interval(count: float, exposure: float, level: float = LEVEL) -> tuple[
     """(lower, upper) bounds of the rate of events of which `count` were seen in a time `exposure` (Garwood)."""
     from scipy.stats import chi2
 
-    require(count >= 0, "count", count, "at least 0")
-    require(exposure > 0, "exposure", exposure, "a time greater than 0")
+    check(count >= 0, "count", count, "at least 0")
+    check(exposure > 0, "exposure", exposure, "a time greater than 0")
     tail = (1 - level) / 2
     lower = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
     return float(lower / exposure), float(chi2.ppf(1 - tail, 2 * count + 2) / 2 / exposure)

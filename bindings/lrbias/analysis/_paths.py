@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.runs import Run
 from lrbias.runs import open as open_run
 from lrbias.system import usual_errors
@@ -33,16 +33,16 @@ def trajectory_distance(run: Run, reference: Run) -> tuple[np.ndarray, np.ndarra
     """
     run, reference = _with_products(run, "run"), _with_products(reference, "reference")
     accepted = f"a run with a target of shape {run.target.shape}, as the other one has"
-    require(run.target.shape == reference.target.shape, "reference", _shown(reference), accepted)
+    check(run.target.shape == reference.target.shape, "reference", _shown(reference), accepted)
     distances, places = _nearest(run, reference)
     times = reference.steps_of(MATRIX) * reference.step_size
     return run.steps_of(MATRIX) * run.step_size, distances, np.interp(places, np.arange(len(times)), times)
 
 
 def _with_products(run: Any, argument: str) -> Run:
-    require(isinstance(run, (Run, str, os.PathLike)), argument, run, "a Run or the path of one")
+    check(isinstance(run, (Run, str, os.PathLike)), argument, run, "a Run or the path of one")
     run = run if isinstance(run, Run) else open_run(run)
-    require(has_products(run), argument, _shown(run), f"a run that recorded {MATRIX}, the metric product")
+    check(has_products(run), argument, _shown(run), f"a run that recorded {MATRIX}, the metric product")
     return run
 
 

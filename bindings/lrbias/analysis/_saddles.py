@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.metrics import Hessian
 from lrbias.runs import Run
 from lrbias.settings import Positive, validate
@@ -63,8 +63,8 @@ def saddles(run: Run, prominence: float = 3.0) -> list[Saddle]:
     from scipy.signal import find_peaks
 
     _require_run(run)
-    require("gradient_norm" in run, "run", run.label, "a run that recorded gradient_norm")
-    require(validate(Positive, "prominence", prominence) > 1, "prominence", prominence, "a number greater than 1")
+    check("gradient_norm" in run, "run", run.label, "a run that recorded gradient_norm")
+    check(validate(Positive, "prominence", prominence) > 1, "prominence", prominence, "a number greater than 1")
     norms = run["gradient_norm"].astype(np.float64)
     steps = run.steps_of("gradient_norm")
     known = np.isfinite(norms)
@@ -126,4 +126,4 @@ def directional_convergence(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _require_run(run: Any) -> None:
-    require(isinstance(run, Run), "run", run, "a Run of a deep linear network")
+    check(isinstance(run, Run), "run", run, "a Run of a deep linear network")

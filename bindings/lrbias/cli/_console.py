@@ -36,7 +36,7 @@ def converter_of_paths(argument):
     return convert
 
 
-Whole = Annotated[int | None, Parameter(converter=as_integers)]
+IntegerFlag = Annotated[int | None, Parameter(converter=as_integers)]
 
 Words = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative="")]
 Sizes = Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="", converter=as_integers)]

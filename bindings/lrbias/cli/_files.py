@@ -14,12 +14,12 @@ def init(file: File = Path("experiment.toml"), /):
     file
         The file to make, which must not exist.
     """
-    from lrbias.errors import require
+    from lrbias.errors import check
     from lrbias.experiments import template
     from lrbias.system import write_file
 
-    require(not file.exists(), "file", str(file), "a file that does not exist yet")
-    require(file.parent.is_dir(), "file", str(file), "a file in a folder that exists")
+    check(not file.exists(), "file", str(file), "a file that does not exist yet")
+    check(file.parent.is_dir(), "file", str(file), "a file in a folder that exists")
     write_file(file, template().encode())
     print(f"{file}: lrbias run {file}")
     return 0

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, Parameter
 
-from lrbias.cli._console import Flag, Numbers, Place, Sizes, Store, Whole, Words, show, show_forecast
+from lrbias.cli._console import Flag, IntegerFlag, Numbers, Place, Sizes, Store, Words, show, show_forecast
 from lrbias.settings import default_of
 
 HELP = ("--help", "-h")
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-FLAGS = {int: Whole, float: float | None, Path: Place | None, str: str | None}
+FLAGS = {int: IntegerFlag, float: float | None, Path: Place | None, str: str | None}
 LISTS = {int: Sizes, float: Numbers, str: Words}
 
 
@@ -90,7 +90,7 @@ def _carry_out(
     parameters,
     *,
     store: Annotated[Store, Parameter(help="The folder of the study; by default reproduced/NAME.")] = None,
-    workers: Annotated[Whole, Parameter(help="Processes or threads; by default one for each core.")] = None,
+    workers: Annotated[IntegerFlag, Parameter(help="Processes or threads; by default one for each core.")] = None,
     format: Annotated[Words, Parameter(help="Figure formats: png, pdf, svg.")] = None,
     dry_run: Annotated[Flag, Parameter(help="Say how many runs there are and what they will take, and stop.")] = False,
     json: Annotated[Flag, Parameter(help="Print the evidence as JSON on stdout.")] = False,

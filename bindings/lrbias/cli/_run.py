@@ -97,11 +97,11 @@ def _parse_metrics(words):
         return "all" if words[0] == "all" else ()
     if not any("=" in word for word in words):
         return words
-    from lrbias.errors import require
+    from lrbias.errors import check
 
     chosen = {}
     for word in words:
         name, _, interval = word.partition("=")
-        require(interval.isdecimal(), "metrics", word, "names, or name=interval for every one")
+        check(interval.isdecimal(), "metrics", word, "names, or name=interval for every one")
         chosen[name] = int(interval)
     return chosen

@@ -3,9 +3,9 @@
 from lrbias.cli._console import (
     EXIT_STORE,
     Flag,
+    IntegerFlag,
     Output,
     Place,
-    Whole,
     Words,
     show,
 )
@@ -16,9 +16,9 @@ def resume(
     path: Place,
     /,
     *,
-    steps: Whole = None,
-    from_checkpoint: Whole = None,
-    threads: Whole = None,
+    steps: IntegerFlag = None,
+    from_checkpoint: IntegerFlag = None,
+    threads: IntegerFlag = None,
     device: str | None = None,
     figures: bool = True,
     format: Words = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 
-from lrbias.cli._console import Numbers, Sizes, Whole, Words, as_integers, converter_of_paths
+from lrbias.cli._console import IntegerFlag, Numbers, Sizes, Words, as_integers, converter_of_paths
 from lrbias.experiments import Setting, all_settings, choices
 from lrbias.settings import default_of, names_a_file, plain_type
 
@@ -115,9 +115,9 @@ def _parser(annotated: Any) -> Parameter:
 
 PAIR = Parameter(converter=as_integers, negative="")
 SHAPES = {
-    int: (int, _parser(Whole)),
+    int: (int, _parser(IntegerFlag)),
     tuple[int, int]: (tuple[int, int], PAIR),
     tuple[int, ...]: (tuple[int, ...], _parser(Sizes)),
     tuple[float, ...]: (tuple[float, ...], _parser(Numbers)),
 }
-OWN = {"metrics": (tuple[str, ...], _parser(Words)), "entries": (int, _parser(Whole))}
+OWN = {"metrics": (tuple[str, ...], _parser(Words)), "entries": (int, _parser(IntegerFlag))}

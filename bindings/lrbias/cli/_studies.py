@@ -7,10 +7,10 @@ from lrbias.cli._console import (
     EXIT_STORE,
     File,
     Flag,
+    IntegerFlag,
     Output,
     Place,
     Store,
-    Whole,
     complain,
     show,
     show_forecast,
@@ -22,7 +22,7 @@ def sweep(
     /,
     *,
     store: Store = None,
-    workers: Whole = None,
+    workers: IntegerFlag = None,
     device: str | None = None,
     scheduler: str | None = None,
     shard: str | None = None,
@@ -90,10 +90,10 @@ def sweep(
 
 
 def _parse_shard(text):
-    from lrbias.errors import require
+    from lrbias.errors import check
 
     first, slash, count = text.partition("/")
-    require(slash and first.isdecimal() and count.isdecimal(), "shard", text, "i/n, two integers with 0 ≤ i < n")
+    check(slash and first.isdecimal() and count.isdecimal(), "shard", text, "i/n, two integers with 0 ≤ i < n")
     return int(first), int(count)
 
 

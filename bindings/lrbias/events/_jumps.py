@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.settings import NotNegative, Positive, as_numbers, validate
 
 LOWER, UPPER = 0.01, 0.02
@@ -35,8 +35,8 @@ def jumps(
     lower, upper = check_thresholds(lower, upper)
     steps, values = as_numbers("steps", steps), as_numbers("values", values)
     fits = values.ndim == 2 and steps.ndim == 1 and len(steps) == len(values) > 0 and values.shape[1] > 0
-    require(fits, "values", f"<shape {values.shape}>", "a row for each step, with at least one value")
-    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
+    check(fits, "values", f"<shape {values.shape}>", "a row for each step, with at least one value")
+    check(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     finite = values[np.isfinite(values)]
     floor = FLOOR * finite.max(initial=0) if floor is None else validate(NotNegative, "floor", floor)
     ranks = [int(first_rank(values[0], lower, floor))]
@@ -83,8 +83,8 @@ class Jumps:
 def check_thresholds(lower: float, upper: float) -> tuple[float, float]:
     """(lower, upper); InvalidInput unless 0 < lower ≤ upper < 1."""
     lower, upper = validate(Positive, "lower", lower), validate(Positive, "upper", upper)
-    require(upper < 1, "upper", upper, "a number less than 1: σ_1 itself has to count")
-    require(lower <= upper, "lower", lower, f"at most upper = {upper:g}")
+    check(upper < 1, "upper", upper, "a number less than 1: σ_1 itself has to count")
+    check(lower <= upper, "lower", lower, f"at most upper = {upper:g}")
     return lower, upper
 
 

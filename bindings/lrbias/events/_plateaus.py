@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.settings import NotNegative, as_numbers, as_real, validate
 
 FLATNESS = 0.05  # largest minus smallest rank within a plateau: well below the step between two, which is σ̂_{k+1}/σ̂_1
@@ -42,8 +42,8 @@ def plateaus(steps: ArrayLike, values: ArrayLike, flatness: float = FLATNESS, sh
     """
     steps = as_numbers("steps", steps)
     values = as_real("values", values)
-    require(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
-    require(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
+    check(steps.shape == values.shape and steps.ndim == 1, "values", values.shape, f"as many as steps, {steps.shape}")
+    check(bool(np.isfinite(steps).all()), "steps", "<some are not finite>", "finite numbers")
     flatness, share = validate(NotNegative, "flatness", flatness), validate(NotNegative, "share", share)
     if not np.isfinite(values).any():
         return []

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods import Method
 from lrbias.metrics import Record
 from lrbias.settings import Accepts, Count, Positive, Settings, Word, word_of
@@ -43,14 +43,14 @@ class Stop(Settings):
     def check(self, record: Record) -> None:
         """InvalidInput unless `record` (a Record) measures what this looks at."""
         measured = self.plateaus is None or "effective_rank" in record.intervals()
-        require(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
+        check(measured, "metrics", record.metrics, "effective_rank among them, to stop on a plateau of it")
 
     def check_method(self, method: Method) -> None:
         """InvalidInput when a loss is to be reached that `method` does not see, or a gradient that it starts with."""
         accepted = f"nothing for {method.label}, whose losses are those of single entries"
-        require(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
+        check(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
         accepted = f"nothing for {method.label}, whose phases begin and end where the gradient vanishes"
-        require(self.gradient is None or not method.phases, "stop_gradient", self.gradient, accepted)
+        check(self.gradient is None or not method.phases, "stop_gradient", self.gradient, accepted)
 
     def with_function(self, when: Callable[..., Any] | None, needed: bool) -> "Stop":
         """This Stop with the function of the user's given again; InvalidInput where it is missing, or not known.
@@ -58,7 +58,7 @@ class Stop(Settings):
         needed: whether the run had one.
         """
         accepted = "the function that ends this run, as Stop(when=…) had it" if needed else "nothing: the run has none"
-        require((when is not None) == needed, "when", when, accepted)
+        check((when is not None) == needed, "when", when, accepted)
         return self.model_copy(update={"when": Stop(when=when).when}) if needed else self
 
     def settings(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.experiments._words import SECTIONS, all_settings, choices, known_words, path_words, sort
 from lrbias.settings import Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
 from lrbias.system import as_path
@@ -15,7 +15,7 @@ SWEEP = "sweep"
 def read_toml(path: Any) -> dict[str, Any]:
     """The words of an experiment file, and under "sweep" its axes; paths in it are relative to the file."""
     path = as_path("file", path)
-    require(path.is_file(), "file", str(path), "the path of an experiment file (.toml) that exists")
+    check(path.is_file(), "file", str(path), "the path of an experiment file (.toml) that exists")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
@@ -52,8 +52,8 @@ def _require_section(section: str, table: Any) -> None:
         )
     near = did_you_mean(section, [*SECTIONS, SWEEP])
     accepted = f"one of the sections {', '.join(SECTIONS)}, {SWEEP}{near}"
-    require(section in SECTIONS, "section", f"<[{section}]>" if isinstance(table, dict) else section, accepted)
-    require(isinstance(table, dict), section, table, f"a section [{section}] with a line for each of its settings")
+    check(section in SECTIONS, "section", f"<[{section}]>" if isinstance(table, dict) else section, accepted)
+    check(isinstance(table, dict), section, table, f"a section [{section}] with a line for each of its settings")
 
 
 def _line_of(word: str) -> str:
@@ -92,7 +92,7 @@ def _words_of_model(model: type[Settings], table: dict[str, Any], where: str) ->
             words[word_of(name, field)] = value
             continue
         accepted = f"a section [{where}.{name}] with a line for each of its settings"
-        require(isinstance(value, dict), f"{where}.{name}", value, accepted)
+        check(isinstance(value, dict), f"{where}.{name}", value, accepted)
         words |= _words_of_kinds(inner, value, f"{where}.{name}")
     return words
 

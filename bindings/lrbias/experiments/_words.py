@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.experiments._options import RunOptions
 from lrbias.experiments._stop import Stop
 from lrbias.methods import METHODS, Method
@@ -152,7 +152,7 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
     of another kind than the one that is chosen.
     """
     for word, value in words.items():
-        require_known(word, value)
+        check_known(word, value)
     left = {word: value for word, value in words.items() if value is not None}
     parts = {"method": _take(METHODS, left)}
     method = parts["method"].model
@@ -165,7 +165,7 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
     return {section: parts[section] for section in SECTIONS if section in parts}
 
 
-def require_known(word: str, value: Any) -> None:
+def check_known(word: str, value: Any) -> None:
     """InvalidInput unless there is such a word."""
     known = known_words()
     if word not in known:
@@ -191,7 +191,7 @@ def _take_model(model: type[Settings], left: dict[str, Any], kinds: Kinds | None
         given = [word for word in group if left.get(word) is not None]
         if len(given) > 1:
             accepted = f"only one of {', '.join(group)}"
-            require(False, given[1], left[given[1]], f"{accepted} ({given[0]} is given)")
+            check(False, given[1], left[given[1]], f"{accepted} ({given[0]} is given)")
     values = {}
     for name, field in written_fields(model).items():
         inner = kinds_of(field)

@@ -50,7 +50,7 @@ def escapes(problem: Problem, network: Network, step_size: float, steps: int, mo
         return [Escape(None, "unknown")] * modes
     left, right = _directions(problem, network, modes)
     horizon = min(HORIZON * steps * step_size, 1e100)
-    values = problem.spectrum.values
+    values = problem.svd.values
     found = [_escape(network, values[i], left[:, i], right[:, i], horizon) for i in range(modes)]
     return [outcome if isinstance(outcome, Escape) else _at(outcome, step_size) for outcome in found]
 
@@ -62,8 +62,8 @@ def _at(time: float, step_size: float) -> Escape:
 def _directions(problem: Problem, network: Network, modes: int) -> tuple[np.ndarray, np.ndarray]:
     """û_i and v̂_i as columns. Of equal values their basis is free: that in which the start has no symmetric part
     between them, the largest strength first, as strengths are recorded (`lrbias.problems`)."""
-    left, right = (vectors.copy() for vectors in problem.spectrum[::2])
-    clusters = np.unique(cluster_rows(problem.spectrum.values, modes, TOGETHER), axis=0)
+    left, right = (vectors.copy() for vectors in problem.svd[::2])
+    clusters = np.unique(cluster_rows(problem.svd.values, modes, TOGETHER), axis=0)
     if (clusters[:, 1] - clusters[:, 0] == 1).all():
         return left, right
     with np.errstate(all="ignore"):  # checked below

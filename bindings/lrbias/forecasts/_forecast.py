@@ -13,11 +13,11 @@ import numpy as np
 
 from lrbias import theory
 from lrbias.devices import CPU, Device, resolve
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
 from lrbias.forecasts._stability import Limits, limits
 from lrbias.methods import Method
-from lrbias.metrics import Observation, Plan, Record, Setup, has_another_core
+from lrbias.metrics import MetricSchedule, NetworkState, Record, RunContext, logs_asynchronously
 from lrbias.network import Network
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
@@ -93,10 +93,10 @@ def told_escape(step: int | None, outcome: str, steps: int) -> str:
 
 
 def _check(problem: Any, method: Any, record: Any) -> None:
-    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
+    check(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
     accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
-    require(isinstance(method, Method), "method", method, accepted)
-    require(record is None or isinstance(record, Record), "record", record, "a Record")
+    check(isinstance(method, Method), "method", method, accepted)
+    check(record is None or isinstance(record, Record), "record", record, "a Record")
 
 
 @usual_errors
@@ -123,8 +123,8 @@ def forecast(
     network, given = method.start(problem, network), network
     steps = validate(Count, "steps", method.most_steps if steps is None else steps)
     problem.check(network)
-    problem = problem.scaled(network.scale)
-    spectrum = problem.spectrum
+    problem = problem.scaled(network.output_scale)
+    spectrum = problem.svd
     known = method.is_plain_on(problem)
     modes = min(spectrum.rank, MODES) if known else 0
     with one_blas_thread(), place.fitting():
@@ -161,7 +161,7 @@ def first_warnings(problem: Problem, network: Network, given: Network | None, me
     """
     with one_blas_thread():
         stable = limits(problem, given, method)
-        modes = min(problem.spectrum.rank, 1) if method.is_plain_on(problem) else 0
+        modes = min(problem.svd.rank, 1) if method.is_plain_on(problem) else 0
         found = escapes(problem, network, method.step_size, steps, modes)
     return _warnings(problem, network, method, steps, stable, found)
 
@@ -172,7 +172,7 @@ def _warnings(
     warned = _warnings_of_stability(method, stable)
     if not method.is_plain_on(problem):
         return warned + _warnings_of_data(problem)
-    if problem.spectrum.rank == 0:
+    if problem.svd.rank == 0:
         return ["the target is zero: there is nothing to learn"]
     return warned + _warnings_of_theorems(problem, network, method) + _warnings_of_escapes(steps, found)
 
@@ -209,7 +209,7 @@ def _warnings_of_theorems(problem: Problem, network: Network, method: Method) ->
         return []
     alpha = start["alpha"]
     depth = network.depth
-    norm = problem.spectrum.values[0]
+    norm = problem.svd.values[0]
     found = []
     if not problem.symmetric:
         found.append("the target is not symmetric, so the theorems about this start do not apply")
@@ -238,40 +238,40 @@ def cost(
 ) -> tuple[float, int]:
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     network, given = method.start(problem, network), network
-    problem = problem.scaled(network.scale)
-    setup = Setup(problem, network.widths, network.dtype, record, method, device, network.params.copy)
-    observation = Observation(setup)
-    plan = Plan(setup)
+    problem = problem.scaled(network.output_scale)
+    context = RunContext(problem, network.widths, network.dtype, record, method, device, network.params.copy)
+    network_state = NetworkState(context)
+    schedule = MetricSchedule(context)
     params = network.params.copy()
-    plan.probe(observation.at(params))
-    call = min([CALL, checkpoint_every, *plan.intervals]) if device.apart else 1
+    schedule.probe(network_state.at(params))
+    call = min([CALL, checkpoint_every, *schedule.intervals]) if device.is_accelerator else 1
     per_step = _seconds_per_step(problem, network, given, method, compress, device, call)
     training = steps * per_step
     measuring = 0.0
-    for interval in plan.intervals:
+    for interval in schedule.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
-        per_record = seconds_of(functools.partial(_measure, plan, observation, params, interval))
+        per_record = seconds_of(functools.partial(_measure, schedule, network_state, params, interval))
         measuring += steps / interval * per_record
     commits = steps // checkpoint_every + 1
-    quantities = [losses_quantity(network.dtype), *plan.quantities]
+    quantities = [losses_quantity(network.dtype), *schedule.quantities]
     log = sum(
         capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities
     )
     seconds = training + measuring
-    if not alone and has_another_core(1, record, device):
+    if not alone and logs_asynchronously(1, record, device):
         seconds = max(training, seconds / 2)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 
 
-def _measure(plan: Any, observation: Observation, params: np.ndarray, step: int) -> None:
-    plan.measure(observation, params, step, lambda *row: None)
-    plan.memory.settle()  # what it is timed with again is the next record
+def _measure(schedule: Any, network_state: NetworkState, params: np.ndarray, step: int) -> None:
+    schedule.measure(network_state, params, step, lambda *row: None)
+    schedule.memory.settle()  # what it is timed with again is the next record
 
 
 def _seconds_per_step(
     problem: Problem, network: Network, given: Network | None, method: Method, compress: str, device: Device, call: int
 ) -> float:
-    """Timed in calls of `call` steps, as between two records: a call costs a device apart more than a step does.
+    """Timed in calls of `call` steps, as between two records: a call costs an accelerator more than a step does.
 
     network: what `method` makes of the `given` one.
     """

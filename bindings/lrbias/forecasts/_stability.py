@@ -47,7 +47,7 @@ def limits(problem: Problem, network: Network | None, method: Method) -> Limits:
     if not method.has_stability_limit:
         return Limits(None, None, np.nan)
     assert network is not None  # such a method starts from one
-    problem = problem.scaled(network.scale)
+    problem = problem.scaled(network.output_scale)
     factor = stable_interval(getattr(method, "scheme", "euler"))
     start = largest_curvature(problem, network, method.ridge, method.linear)
     minimum = start if method.linear else curvature_at_minimum(problem, network.depth, method.ridge)
@@ -77,10 +77,10 @@ def stable_interval(scheme: str) -> float:
 
 def curvature_at_minimum(problem: Problem, depth: int, ridge: float = 0.0) -> float | None:
     """The largest eigenvalue of the Hessian at a balanced minimum; None where there is no formula for the loss."""
-    if not isinstance(problem, Factorization) or problem.spectrum.rank == 0:
+    if not isinstance(problem, Factorization) or problem.svd.rank == 0:
         return None
     square = problem.output_scale**2  # ½‖αW − Ŵ‖² + λΣ‖W_i‖² = α² (½‖W − Ŵ/α‖² + λ/α² Σ‖W_i‖²)
-    values = problem.spectrum.values[:LEADING] / problem.output_scale
+    values = problem.svd.values[:LEADING] / problem.output_scale
     ridge = ridge / square
     if ridge == 0:
         return float(square * theory.sharpness(values[0], depth))

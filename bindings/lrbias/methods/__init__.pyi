@@ -5,7 +5,8 @@ from ._flow import GradientFlow as GradientFlow
 from ._gd import GD as GD
 from ._glrl import GLRL as GLRL
 from ._linearized import Linearized as Linearized
-from ._schedules import Anneal as Anneal
-from ._schedules import Periodic as Periodic
-from ._schedules import Steps as Steps
+from ._schedules import ExponentialDecay as ExponentialDecay
+from ._schedules import LinearDecay as LinearDecay
+from ._schedules import PiecewiseConstant as PiecewiseConstant
+from ._schedules import SquareWave as SquareWave
 from ._sgd import SGD as SGD

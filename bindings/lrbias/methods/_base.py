@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import BeforeValidator, Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods._schedules import as_schedule, as_settings
 from lrbias.network import Network
 from lrbias.problems import Problem
@@ -15,12 +15,12 @@ from lrbias.settings import Accepts, Kind, Kinds, NotNegative, Positive
 
 STEP_SIZE = 1e-3  # learning rate or time step of a method that is not told another
 LR_SCHEDULE = (
-    "how the learning rate changes: anneal:factor=0.1,start=0,stop=1000 (shape=geometric or linear), "
-    "steps:factor=0.1,at=500+800 or periodic:factor=0.1,period=200,share=0.5"
+    "how the learning rate changes: exponential_decay:factor=0.1,start=0,stop=1000 or linear_decay: likewise, "
+    "piecewise_constant:factor=0.1,milestones=500+800 or square_wave:factor=0.1,period=200,share=0.5"
 )
 
 
-A_SCHEDULE = Accepts("a schedule, as in anneal:factor=0.1,start=0,stop=1000")
+A_SCHEDULE = Accepts("a schedule, as in exponential_decay:factor=0.1,start=0,stop=1000")
 LrSchedule = Annotated[Any, BeforeValidator(functools.partial(as_schedule, "lr_schedule")), A_SCHEDULE]
 RidgeSchedule = Annotated[Any, BeforeValidator(functools.partial(as_schedule, "ridge_schedule")), A_SCHEDULE]
 
@@ -87,7 +87,7 @@ class Method(Kind):
 
     def start(self, problem: Problem, network: Any) -> Network:
         """The Network that a run starts from, given the one it was handed. Raises InvalidInput."""
-        require(isinstance(network, Network), "network", network, "a Network")
+        check(isinstance(network, Network), "network", network, "a Network")
         return network
 
     def check_record(self, record: Any) -> None:
@@ -128,9 +128,9 @@ class Descent(Method):
     @model_validator(mode="after")
     def _check_decay(self) -> Self:
         """Weights are multiplied by 1 − 2ηλ in a step, which has to stay positive."""
-        require(2 * self.lr * self.ridge < 1, "ridge", self.ridge, f"less than 1/(2 lr) = {0.5 / self.lr:g}")
+        check(2 * self.lr * self.ridge < 1, "ridge", self.ridge, f"less than 1/(2 lr) = {0.5 / self.lr:g}")
         scheduled = self.ridge_schedule is None or self.ridge > 0
-        require(scheduled, "ridge", self.ridge, "a number greater than 0, which ridge_schedule multiplies")
+        check(scheduled, "ridge", self.ridge, "a number greater than 0, which ridge_schedule multiplies")
         return self
 
     @property

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods._base import METHODS, STEP_SIZE, Method
 from lrbias.settings import Accepts, NotNegative, Positive, Unset
 from lrcore.tableau import PAIRS, TABLEAUS
@@ -55,7 +55,7 @@ class GradientFlow(Method):
         for name in ("rtol", "atol"):
             value = getattr(self, name)
             accepted = f"nothing for {self.scheme}, whose steps are all dt long"
-            require(value is None or not self.fixed, name, value, accepted)
+            check(value is None or not self.fixed, name, value, accepted)
         return self
 
     @property

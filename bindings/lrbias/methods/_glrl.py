@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods._base import METHODS, Method
 from lrbias.methods._flow import GradientFlow
 from lrbias.methods._gd import GD
@@ -21,7 +21,7 @@ INNER.add(GradientFlow)
 
 def _checked_inner(value: Any) -> Any:
     plain = isinstance(value, (GD, GradientFlow)) and value.plain
-    require(plain, "inner", value, "a GD or GradientFlow without ridge and schedule")
+    check(plain, "inner", value, "a GD or GradientFlow without ridge and schedule")
     return value
 
 
@@ -69,8 +69,8 @@ class GLRL(Method):
 
     @model_validator(mode="after")
     def _check_form(self) -> Self:
-        require(not self.tied or self.depth == 2, "depth", self.depth, "2 for tied layers")
-        require(self.ridge == 0, "ridge", self.ridge, "0 for greedy low-rank learning")
+        check(not self.tied or self.depth == 2, "depth", self.depth, "2 for tied layers")
+        check(self.ridge == 0, "ridge", self.ridge, "0 for greedy low-rank learning")
         return self
 
     @property
@@ -91,11 +91,11 @@ class GLRL(Method):
 
     def start(self, problem: Problem, network: Any) -> Network:
         """A network of zeros, with room for every direction."""
-        require(network is None, "network", network, "None: greedy low-rank learning starts from nothing")
-        require(not self.tied or problem.symmetric_loss, "tied", self.tied, f"False, or a symmetric loss for {problem}")
+        check(network is None, "network", network, "None: greedy low-rank learning starts from nothing")
+        check(not self.tied or problem.symmetric_loss, "tied", self.tied, f"False, or a symmetric loss for {problem}")
         smaller = min(problem.shape)
         most = smaller if self.max_rank is None else self.max_rank
-        require(most <= smaller, "max_rank", most, f"at most {smaller}, the smaller side of the target")
+        check(most <= smaller, "max_rank", most, f"at most {smaller}, the smaller side of the target")
         widths = (problem.shape[1], *[most] * (self.depth - 1), problem.shape[0])
         return Network(np.zeros(layout.size(widths)), widths)
 

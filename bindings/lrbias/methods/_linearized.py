@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods._base import LR_SCHEDULE, METHODS, STEP_SIZE, LrSchedule, Method, factors_of
 from lrbias.network import Network
 from lrbias.problems import Problem
@@ -30,7 +30,7 @@ class Linearized(Method):
 
     @model_validator(mode="after")
     def _check_ridge(self) -> Self:
-        require(self.ridge == 0, "ridge", self.ridge, "0 for a linearised network, whose weights are not kept")
+        check(self.ridge == 0, "ridge", self.ridge, "0 for a linearised network, whose weights are not kept")
         return self
 
     @property
@@ -60,6 +60,6 @@ class Linearized(Method):
         return Network(network.product().ravel(), (network.widths[0], network.widths[-1]))
 
     def check_record(self, record: Any) -> None:
-        for name in ("sharpness", "negative_curvature", "ntk", "ntk_eigenvalues"):
+        for name in ("sharpness", "hessian_min_eigenvalues", "ntk", "ntk_eigenvalues"):
             accepted = "metrics of a linear model, whose curvature and kernel are those of its start"
-            require(name not in record.intervals(), "metrics", name, accepted)
+            check(name not in record.intervals(), "metrics", name, accepted)

@@ -5,76 +5,94 @@ would have. Factors are made of products only, apart from one root that is taken
 """
 
 import itertools
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import BeforeValidator, model_validator
 
-from lrbias.errors import InvalidInput, require
-from lrbias.settings import Accepts, Count, Fraction, Settings, Share, Whole, validate
+from lrbias.errors import InvalidInput, check
+from lrbias.settings import Accepts, Count, Fraction, NonNegativeInt, Settings, Share, validate
 
 
-def _increasing(at: Any) -> tuple[int, ...]:
-    require(isinstance(at, (list, tuple)) and len(at) > 0, "at", at, "a list of at least one step")
-    steps = tuple(validate(Count, "at", step) for step in at)
-    require(all(a < b for a, b in itertools.pairwise(steps)), "at", at, "steps that increase")
+def _increasing(milestones: Any) -> tuple[int, ...]:
+    some = isinstance(milestones, (list, tuple)) and len(milestones) > 0
+    check(some, "milestones", milestones, "a list of at least one step")
+    steps = tuple(validate(Count, "milestones", step) for step in milestones)
+    check(all(a < b for a, b in itertools.pairwise(steps)), "milestones", milestones, "steps that increase")
     return steps
 
 
-class Steps(Settings):
-    """Multiplied by `factor` at each of the steps `at`."""
+class PiecewiseConstant(Settings):
+    """Multiplied by `factor` at each of the steps `milestones`."""
 
-    kind: ClassVar[str] = "steps"
+    kind: ClassVar[str] = "piecewise_constant"
     factor: Fraction
-    at: Annotated[Any, BeforeValidator(_increasing), Accepts("a list of steps that increase")]
+    milestones: Annotated[Any, BeforeValidator(_increasing), Accepts("a list of steps that increase")]
 
     def factors(self, first: int, count: int) -> np.ndarray:
         """The factors of the steps first … first + count − 1."""
-        passed = np.searchsorted(np.array(self.at), np.arange(first, first + count), side="right")
+        passed = np.searchsorted(np.array(self.milestones), np.arange(first, first + count), side="right")
         return _powers(self.factor, passed)
 
 
-class Anneal(Settings):
-    """1 up to step `start`, `factor` from step `stop` on; between them in equal ratios, or in equal differences."""
+class _Decay(Settings):
+    """1 up to step `start`, `factor` from step `stop` on."""
 
-    kind: ClassVar[str] = "anneal"
     factor: Fraction
-    start: Whole = 0
+    start: NonNegativeInt = 0
     stop: Annotated[Count, Accepts("an integer greater than start")]
-    shape: Literal["geometric", "linear"] = "geometric"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        require(self.start < self.stop, "stop", self.stop, f"a step after start = {self.start}")
+        check(self.start < self.stop, "stop", self.stop, f"a step after start = {self.start}")
         return self
 
     def factors(self, first: int, count: int) -> np.ndarray:
-        """As those of `Steps`."""
+        """As those of `PiecewiseConstant`."""
         length = self.stop - self.start
-        done = np.clip(np.arange(first, first + count) - self.start, 0, length)
-        if self.shape == "linear":
-            factors = 1 - (1 - self.factor) * (done / length)
-        else:
-            factors = _powers(self.factor ** (1 / length), done)
-        factors[done == length] = self.factor
+        passed = np.clip(np.arange(first, first + count) - self.start, 0, length)
+        factors = self._between(passed, length)
+        factors[passed == length] = self.factor
         return factors
 
+    def _between(self, passed: np.ndarray, length: int) -> np.ndarray:
+        """The factors after `passed` of the `length` steps from `start` to `stop`."""
+        raise NotImplementedError
 
-class Periodic(Settings):
+
+class ExponentialDecay(_Decay):
+    """1 up to step `start`, `factor` from step `stop` on; between them in equal ratios."""
+
+    kind: ClassVar[str] = "exponential_decay"
+
+    def _between(self, passed: np.ndarray, length: int) -> np.ndarray:
+        return _powers(self.factor ** (1 / length), passed)
+
+
+class LinearDecay(_Decay):
+    """1 up to step `start`, `factor` from step `stop` on; between them in equal differences."""
+
+    kind: ClassVar[str] = "linear_decay"
+
+    def _between(self, passed: np.ndarray, length: int) -> np.ndarray:
+        return 1 - (1 - self.factor) * (passed / length)
+
+
+class SquareWave(Settings):
     """1 for the first `share` of every `period` steps, `factor` for the rest of it."""
 
-    kind: ClassVar[str] = "periodic"
+    kind: ClassVar[str] = "square_wave"
     factor: Fraction
     period: Count
     share: Share = 0.5
 
     def factors(self, first: int, count: int) -> np.ndarray:
-        """As those of `Steps`."""
-        place = np.arange(first, first + count) % self.period
-        return np.where(place < self.share * self.period, 1.0, self.factor)
+        """As those of `PiecewiseConstant`."""
+        phase = np.arange(first, first + count) % self.period
+        return np.where(phase < self.share * self.period, 1.0, self.factor)
 
 
-SCHEDULES = {schedule.kind: schedule for schedule in (Steps, Anneal, Periodic)}
+SCHEDULES = {schedule.kind: schedule for schedule in (PiecewiseConstant, ExponentialDecay, LinearDecay, SquareWave)}
 
 
 def _powers(base: float, exponents: np.ndarray) -> np.ndarray:
@@ -90,17 +108,17 @@ def _powers(base: float, exponents: np.ndarray) -> np.ndarray:
 
 
 def as_schedule(argument: str, value: Any) -> Any:
-    """A schedule from one, from a dictionary with its kind and settings, or from text like anneal:factor=0.1,stop=500.
+    """A schedule from one, from a dictionary with its kind and settings, or from text.
 
-    None stays None: the number does not change.
+    Text is like exponential_decay:factor=0.1,stop=500. None stays None: the number does not change.
     """
     if value is None or isinstance(value, tuple(SCHEDULES.values())):
         return value
     if isinstance(value, str):
         value = _from_text(argument, value)
-    known = f"a schedule of kind {', '.join(SCHEDULES)}, as in anneal:factor=0.1,start=0,stop=1000"
+    known = f"a schedule of kind {', '.join(SCHEDULES)}, as in exponential_decay:factor=0.1,start=0,stop=1000"
     kind: Any = value.get("kind") if isinstance(value, dict) else None
-    require(isinstance(kind, str) and kind in SCHEDULES, argument, value, known)
+    check(isinstance(kind, str) and kind in SCHEDULES, argument, value, known)
     settings = {key: setting for key, setting in value.items() if key != "kind"}
     try:
         return SCHEDULES[kind](**settings)
@@ -115,13 +133,13 @@ def as_settings(schedule: Any) -> dict[str, Any]:
 
 
 def _from_text(argument: str, text: str) -> dict[str, Any]:
-    """KIND:key=value,key=value; several steps are joined by +."""
+    """KIND:key=value,key=value; several milestones are joined by +."""
     kind, _, rest = text.partition(":")
     settings: dict[str, Any] = {"kind": kind}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
-        require(bool(equals), argument, text, "KIND:key=value,key=value")
-        settings[key] = _from_word(value) if key != "at" else [_from_word(word) for word in value.split("+")]
+        check(bool(equals), argument, text, "KIND:key=value,key=value")
+        settings[key] = _from_word(value) if key != "milestones" else [_from_word(word) for word in value.split("+")]
     return settings
 
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods._base import METHODS, Descent
 from lrbias.settings import Count, Seed, Switch
 
@@ -14,7 +14,7 @@ class SGD(Descent):
     """Stochastic gradient descent on single entries of a Completion (or of a whole target).
 
     A step draws `batch` entries (r, c): W_i ← (1 − 2ηλ) W_i − η · mean of (W_rc − Ŵ_rc) ∂W_rc/∂W_i, all layers from
-    the old point. That is the step of Wang and Jacot when the loss is a mean, `Completion(…, mean=True)`; for a loss
+    the old point. That is the step of Wang and Jacot with `Completion(…, reduction="mean")`; for a loss
     that is a sum the gradient is multiplied by the number of entries, so that its expectation always is that of GD.
     `losses` hold what the drawn entries say: ½ of the mean square of their residuals, times that number, no ridge.
 
@@ -45,4 +45,4 @@ class SGD(Descent):
 
     def check_batch(self, entries: Any) -> None:
         count = entries.rows.shape[0]
-        require(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")
+        check(self.batch <= count, "batch", self.batch, f"at most {count}, the number of observed entries")

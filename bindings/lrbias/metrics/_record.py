@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.metrics._absorbing import AbsorbingSets
 from lrbias.metrics._registry import METRICS
 from lrbias.settings import Accepts, Count, Positive, Settings, Share, Unset, validate
@@ -22,7 +22,7 @@ def _check_metrics(metrics: Any) -> Any:
         metrics = metrics if metrics == ALL else (metrics,)
     if metrics == ALL:
         return metrics
-    require(
+    check(
         isinstance(metrics, (list, tuple, set, dict)),
         "metrics",
         metrics,
@@ -31,10 +31,10 @@ def _check_metrics(metrics: Any) -> Any:
     for name in metrics:
         value = metrics[name] if isinstance(metrics, dict) else None
         if callable(value):
-            require(isinstance(name, str) and bool(NAME.fullmatch(name)), "metrics", name, "a name like abc or a/b_c")
-            require(name not in METRICS, "metrics", name, "a new name for a function")
+            check(isinstance(name, str) and bool(NAME.fullmatch(name)), "metrics", name, "a name like abc or a/b_c")
+            check(name not in METRICS, "metrics", name, "a new name for a function")
             continue
-        require(name in METRICS, "metrics", name, known)
+        check(name in METRICS, "metrics", name, known)
         if value is not None:
             validate(Count, f"metrics.{name}", value)
     return dict(metrics) if isinstance(metrics, dict) else tuple(metrics)
@@ -48,8 +48,8 @@ class Record(Settings):
     """What is measured, and every how many steps. The loss is kept for every step whatever this says.
 
     `metrics` may be {name: f}, too, with f(network) a number or an array of fixed shape. () records the loss alone.
-    Some metrics are not among "all", and recorded where they are named: those of curvature, tangent kernel, updates and
-    movement, which can cost as much as many steps and deserve an interval of their own (benchmarks/monitors.md);
+    Some metrics are not among "all", and recorded where they are named: those of curvature, tangent kernel and updates,
+    which can cost as much as many steps and deserve an interval of their own (benchmarks/monitors.md);
     absorbing_rank; and product, all of W, as large as the target at every record, which `lb.trajectory_distance`
     follows. Of every metric `run[name]` gives what it recorded; the rows are listed in `run.names`.
     """
@@ -84,7 +84,7 @@ class Record(Settings):
         default=None, description="C of these sets"
     )
     leading: Count = Field(
-        default=3, description="eigenvalues that sharpness, negative_curvature and ntk_eigenvalues record"
+        default=3, description="eigenvalues that sharpness, hessian_min_eigenvalues and ntk_eigenvalues record"
     )
     eigen_tolerance: Share = Field(
         default=1e-6, description="how exact these are: their residuals relative to the largest eigenvalue"
@@ -99,18 +99,18 @@ class Record(Settings):
         """{metric name: interval in steps}."""
         if isinstance(self.metrics, dict):
             return {name: self.every if callable(value) else value for name, value in self.metrics.items()}
-        always = (name for name, metric in METRICS.items() if not metric.on_request)
+        always = (name for name, metric in METRICS.items() if not metric.opt_in)
         return dict.fromkeys(always if self.metrics == ALL else self.metrics, self.every)
 
     @property
-    def remembers(self) -> bool:
+    def stateful(self) -> bool:
         """Whether a metric keeps something for the next record."""
-        return self._any("remembers")
+        return self._any("stateful")
 
     @property
-    def looks_back(self) -> bool:
+    def needs_initial(self) -> bool:
         """Whether a metric looks at the network of step 0."""
-        return self._any("looks_back")
+        return self._any("needs_initial")
 
     def _any(self, kind: str) -> bool:
         return any(getattr(METRICS[name], kind) for name in self.intervals() if name in METRICS)

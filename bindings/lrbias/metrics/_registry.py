@@ -11,28 +11,28 @@ from typing import Any
 from lrbias.settings import load_entry_point
 
 Described = tuple[str, tuple[int, ...], str]  # name, shape of a row, "float" or "int"
-Quantities = Callable[[Any], list[Described]]  # of a Setup
-Needs = Callable[[Any], dict[Any, int]]  # of a Setup
-Measure = Callable[[Any], Any]  # of an Observation
+Quantities = Callable[[Any], list[Described]]  # of a RunContext
+Needs = Callable[[Any], dict[Any, int]]  # of a RunContext
+Measure = Callable[[Any], Any]  # of an NetworkState
 
 
 @dataclass(frozen=True)
 class Metric:
     """A named group of quantities that are measured together.
 
-    quantities(setup) lists (name, row shape, kind: "float" or "int"); measure(observation) gives their values in order;
-    needs(setup) maps the keys of the matrices whose singular values it reads to how many leading singular vectors it
-    reads beside them. on_request: recorded only where it is named, not among "all". remembers: what it keeps in
-    `observation.memory` enters the next record, so records are made in order. looks_back: it reads `setup.start`.
+    quantities(context) lists (name, row shape, kind: "float" or "int"); measure(state) gives their values in order;
+    needs(context) maps the keys of the matrices whose singular values it reads to how many leading singular vectors it
+    reads beside them. opt_in: recorded only where it is named, not among "all". stateful: what it keeps in
+    `state.memory` enters the next record, so records are made in order. needs_initial: it reads `context.start`.
     """
 
     name: str
     quantities: Quantities
     measure: Measure
     needs: Needs
-    on_request: bool = False
-    remembers: bool = False
-    looks_back: bool = False
+    opt_in: bool = False
+    stateful: bool = False
+    needs_initial: bool = False
 
 
 class Metrics(Mapping[str, Metric]):
@@ -70,7 +70,7 @@ METRICS = Metrics()
 
 
 def metric(
-    name: str, quantities: Quantities, needs: Needs = lambda setup: {}, **kinds: bool
+    name: str, quantities: Quantities, needs: Needs = lambda context: {}, **kinds: bool
 ) -> Callable[[Measure], Metric]:
     """Register the decorated function as the metric `name`; `kinds` as in `Metric`.
 

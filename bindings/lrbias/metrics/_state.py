@@ -25,7 +25,7 @@ def ranks_of(values: np.ndarray, numerical_threshold: float, relative_threshold:
     return out
 
 
-class Setup:
+class RunContext:
     """What stays the same during a run: shapes, the target's directions, thresholds, where networks are looked at.
 
     start: a function without arguments for the flat vector of the layers at step 0.
@@ -55,7 +55,7 @@ class Setup:
     @functools.cached_property
     def clusters(self) -> np.ndarray:
         """Rows (first, last) of the target's nearly equal values, one per compared direction."""
-        spectrum = self.problem.spectrum
+        spectrum = self.problem.svd
         count = self.record.directions or min(spectrum.rank, MOST)
         return spectrum.clusters(min(count, len(spectrum.values)), self.record.degenerate)
 
@@ -79,7 +79,7 @@ class Setup:
 
     @functools.cached_property
     def errors(self) -> list[str]:
-        """Names of the errors that the problem knows: "train", "hidden"."""
+        """Names of the errors that the problem knows: "train", "test"."""
         return list(self.problem.errors(self.problem.target))
 
     @functools.cached_property
@@ -87,6 +87,10 @@ class Setup:
         """The layers at step 0, as a flat vector."""
         assert self._start is not None  # a run of metrics that look back has it
         return self._start()
+
+    def leading(self, size: int) -> int:
+        """How many eigenvalues of an operator of this size are recorded."""
+        return min(self.record.leading, size)
 
     def names(self, metric: str) -> bool:
         """Whether a metric was asked for by its name."""
@@ -97,23 +101,23 @@ class Setup:
         return "product" if key == PRODUCT else f"layer/{key}"
 
 
-class Observation:
+class NetworkState:
     """The network at one step. What metrics share (SVDs, product, gradient) is computed once, when asked for.
 
     Products are made on the device of the run where the network is large; singular values always on the CPU.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        device = setup.device
-        self.widths = layout.as_widths(setup.widths)
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        device = context.device
+        self.widths = layout.as_widths(context.widths)
         self._kernels = device.kernels
-        self._work = device.workspace.allocate(self.widths, setup.dtype)
-        self._whole = setup.method.fits_whole(setup.problem)
-        self._target = setup.problem.target.astype(setup.dtype)
-        self._goal = device.constant(self._target if self._whole else setup.problem.objective(setup.dtype))
-        self._gradient = np.empty(layout.size(setup.widths), setup.dtype)
-        self._product = np.empty(setup.shapes[PRODUCT], setup.dtype)
+        self._work = device.workspace.allocate(self.widths, context.dtype)
+        self._whole = context.method.fits_whole(context.problem)
+        self._target = context.problem.target.astype(context.dtype)
+        self._goal = device.device_put(self._target if self._whole else context.problem.objective(context.dtype))
+        self._gradient = np.empty(layout.size(context.widths), context.dtype)
+        self._product = np.empty(context.shapes[PRODUCT], context.dtype)
         self._spectra_work: dict[Any, Any] = {}
         self._angles_work: Any = None
         self._scratch: dict[str, Any] = {}
@@ -147,8 +151,8 @@ class Observation:
     @property
     def network(self) -> Network:
         """A copy for the user's own functions."""
-        scale = self.setup.problem.output_scale
-        return self.once("network", lambda: Network(self.params.copy(), self.setup.widths, scale=scale))
+        scale = self.context.problem.output_scale
+        return self.once("network", lambda: Network(self.params.copy(), self.context.widths, output_scale=scale))
 
     def matrix(self, key: Any) -> np.ndarray:
         """The product, a layer, or the gradient with respect to one of them, as a view or a fresh array."""
@@ -159,25 +163,25 @@ class Observation:
         if isinstance(key, tuple) and key[0] == "update":
             return self._update(key[1])
         if isinstance(key, tuple):
-            return self.once("slopes", lambda: layout.layers(self.gradient, self.setup.widths))[key[1] - 1]
-        return self.once("layers", lambda: layout.layers(self.params, self.setup.widths))[key - 1]
+            return self.once("slopes", lambda: layout.layers(self.gradient, self.context.widths))[key[1] - 1]
+        return self.once("layers", lambda: layout.layers(self.params, self.context.widths))[key - 1]
 
     def _form_product(self) -> np.ndarray:
         return self._product_of(self.params, self._product)
 
     def _product_of(self, params: np.ndarray, out: np.ndarray) -> np.ndarray:
         self._kernels.product(params, self.widths, out, self._work)
-        if self.setup.problem.output_scale != 1:
-            out *= self.setup.dtype.type(self.setup.problem.output_scale)
+        if self.context.problem.output_scale != 1:
+            out *= self.context.dtype.type(self.context.problem.output_scale)
         return out
 
     def _update(self, key: Any) -> np.ndarray:
         """What a matrix has changed by since `memory` has kept the layers; nothing at first."""
         before = self.memory.before("layers")
         if before is None:
-            return np.zeros(self.setup.shapes[key], self.setup.dtype)
+            return np.zeros(self.context.shapes[key], self.context.dtype)
         if key != PRODUCT:
-            return self.matrix(key) - layout.layers(before, self.setup.widths)[key - 1]
+            return self.matrix(key) - layout.layers(before, self.context.widths)[key - 1]
         return self.matrix(PRODUCT) - self._product_of(before, np.empty_like(self._product))
 
     @property
@@ -187,14 +191,14 @@ class Observation:
 
     def _form_slope(self) -> np.ndarray:
         product = self.matrix(PRODUCT)
-        return product - self._target if self._whole else self.setup.problem.slope(product).astype(self.setup.dtype)
+        return product - self._target if self._whole else self.context.problem.slope(product).astype(self.context.dtype)
 
     def _form_gradient(self) -> float:
         first = self.params, self.widths, self._goal
         last = self._gradient, self._work
         if self._whole:
             return self._kernels.loss_and_gradient(*first, *last)
-        ridge = self.setup.dtype.type(self.setup.method.ridges(self.step, 1)[0])
+        ridge = self.context.dtype.type(self.context.method.ridges(self.step, 1)[0])
         return self._kernels.objective_loss_and_gradient(*first, ridge, *last)
 
     @property
@@ -235,11 +239,11 @@ class Observation:
         return self.once(("ranks", key), lambda: self._measure_ranks(key))
 
     def _measure_ranks(self, key: Any) -> np.ndarray:
-        record = self.setup.record
+        record = self.context.record
         return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
 
     def balancedness(self) -> np.ndarray:
-        out = np.empty(self.setup.depth - 1)
+        out = np.empty(self.context.depth - 1)
         self._kernels.balancedness(self.params, self.widths, out, self._work)
         return out
 
@@ -248,7 +252,7 @@ class Observation:
         return self.once("directions", self._measure_directions)
 
     def _measure_directions(self) -> np.ndarray:
-        out = np.empty((self.setup.depth, 3))
-        rate = self.setup.method.rates(self.step, 1)[0]
+        out = np.empty((self.context.depth, 3))
+        rate = self.context.method.rates(self.step, 1)[0]
         self._kernels.directions(self.params, self.gradient, self.widths, rate, out)
         return out

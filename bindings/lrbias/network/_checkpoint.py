@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.network._initialization import INITIALIZATIONS, Initialization, Start
 from lrbias.network._widths import as_widths
 from lrbias.settings import PathOf, Scale, Word, validate
@@ -26,7 +26,7 @@ class Checkpoint(Initialization):
 
     def start(self, shape: tuple[int, int]) -> Start:
         path = str(as_path("network", self.path))
-        require(Path(path).is_file(), "network", path, ACCEPTED)
+        check(Path(path).is_file(), "network", path, ACCEPTED)
         try:
             start = start_of(read_archive(path))
         except (Damaged, OSError, KeyError, ValueError, TypeError) as error:
@@ -51,8 +51,8 @@ def check_start(start: Start) -> None:
     params = start.params
     widths = as_widths(start.widths)
     known = params.ndim == 1 and params.dtype.name in ("float64", "float32")
-    require(known, "params", f"<{params.dtype}, shape {params.shape}>", "a vector, float64 or float32")
+    check(known, "params", f"<{params.dtype}, shape {params.shape}>", "a vector, float64 or float32")
     size = layout.size(widths)
-    require(params.size == size, "params", f"<{params.size} numbers>", f"{size}, for widths {widths}")
-    require(np.isfinite(params).all(), "params", f"<{size} numbers>", "finite numbers")
-    validate(Scale, "scale", start.scale)
+    check(params.size == size, "params", f"<{params.size} numbers>", f"{size}, for widths {widths}")
+    check(np.isfinite(params).all(), "params", f"<{size} numbers>", "finite numbers")
+    validate(Scale, "scale", start.output_scale)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.network._initialization import GAUSSIAN, INITIALIZATIONS, Drawn
 from lrbias.problems import gaussian
 from lrbias.settings import Finite, Positive, Seed, Unset
@@ -33,7 +33,7 @@ class Gaussian(Drawn):
 
     @model_validator(mode="after")
     def _one_deviation(self) -> "Gaussian":
-        require(self.std is None or self.gamma is None, "std", self.std, "either std or gamma")
+        check(self.std is None or self.gamma is None, "std", self.std, "either std or gamma")
         return self
 
     @property
@@ -56,7 +56,7 @@ class Gaussian(Drawn):
             return self.std
         return np.float64(inputs) ** (self._tangent / 2 - self._gamma)
 
-    def scale(self, widths: tuple[int, ...]) -> float:
+    def output_scale_of(self, widths: tuple[int, ...]) -> float:
         return float(np.prod([np.float64(n) ** -0.5 for n in widths[:-1]])) if self._tangent else 1.0
 
     def numbers(self) -> dict[str, Any]:

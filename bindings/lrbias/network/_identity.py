@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.network._initialization import INITIALIZATIONS, Drawn
 from lrbias.settings import Positive
 
@@ -19,16 +19,16 @@ class _Identities(Drawn):
 
     def layers(self, widths: tuple[int, ...]) -> list[np.ndarray]:
         accepted = f"one for layers that are not all square, as {widths}"
-        require(len(set(widths)) == 1, "init", self.name, accepted)
+        check(len(set(widths)) == 1, "init", self.name, accepted)
         multiples = [self.first()] + [self.alpha] * (len(widths) - 2)
         return [multiple * np.eye(widths[0]) for multiple in multiples]
 
 
 @INITIALIZATIONS.add
-class Identical(_Identities):
+class ScaledIdentity(_Identities):
     """W_i = αI for every layer."""
 
-    name: ClassVar[str] = "identical"
+    name: ClassVar[str] = "scaled_identity"
 
 
 @INITIALIZATIONS.add
@@ -40,7 +40,7 @@ class Perturbed(_Identities):
 
     @model_validator(mode="after")
     def _smaller(self) -> "Perturbed":
-        require(self.beta < self.alpha, "beta", self.beta, f"less than alpha, {self.alpha:g}")
+        check(self.beta < self.alpha, "beta", self.beta, f"less than alpha, {self.alpha:g}")
         return self
 
     def first(self) -> float:

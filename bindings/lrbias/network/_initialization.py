@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.network._widths import ACCEPTED, as_widths
 from lrbias.problems import orthonormal
 from lrbias.settings import Accepts, Depth, Kind, Kinds, Scale, Unset
@@ -20,7 +20,7 @@ class Start(NamedTuple):
     params: np.ndarray
     widths: tuple[int, ...]
     settings: dict[str, Any] | None = None
-    scale: float = 1.0
+    output_scale: float = 1.0
 
 
 class Initialization(Kind):
@@ -71,7 +71,7 @@ class Drawn(Initialization):
         common = set(Drawn.model_fields)
         return {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in common}
 
-    def scale(self, widths: tuple[int, ...]) -> float:
+    def output_scale_of(self, widths: tuple[int, ...]) -> float:
         """What the product of the layers is multiplied by, beside `output_scale`."""
         return 1.0
 
@@ -84,10 +84,10 @@ class Drawn(Initialization):
         with np.errstate(over="ignore"):  # checked below
             params, _ = layout.flatten(self.layers(widths), np.dtype(self.dtype))
         accepted = f"a number for which all weights are finite in {self.dtype}"
-        require(np.isfinite(params).all(), *next(iter(self.numbers().items())), accepted)
+        check(np.isfinite(params).all(), *next(iter(self.numbers().items())), accepted)
         named = {} if self.name == GAUSSIAN else {"init": self.name}
         settings = {**named, "widths": list(widths), **self.numbers(), "dtype": self.dtype}
-        return Start(params, widths, settings, self.scale(widths))
+        return Start(params, widths, settings, self.output_scale_of(widths))
 
     def layer_widths(self, shape: tuple[int, int]) -> tuple[int, ...]:
         """Widths for a target of `shape`: as given, or hidden layers as wide as the larger side."""

@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.network._balanced import Balanced
 from lrbias.network._checkpoint import check_start, start_of
 from lrbias.network._gaussian import Gaussian
-from lrbias.network._identity import Identical, Perturbed
+from lrbias.network._identity import Perturbed, ScaledIdentity
 from lrbias.network._initialization import Drawn, Initialization, Start
 from lrbias.network._orthogonal import Orthogonal
-from lrbias.network._symmetric import Symmetric
+from lrbias.network._symmetric import Tied
 from lrbias.settings import Count, Depth, Scale, as_array, as_matrix, check_memory, validate
 from lrcore import layout
 
@@ -24,20 +24,24 @@ from lrcore import layout
 class Network:
     """A deep linear network.
 
-    Make one with `Network.gaussian`, `.identical`, `.perturbed`, `.orthogonal`, `.balanced`, `.symmetric` or
+    Make one with `Network.gaussian`, `.scaled_identity`, `.perturbed`, `.orthogonal`, `.balanced`, `.tied` or
     `.from_layers`.
 
-    params   the flat parameter vector, W_1 first
-    widths   (n_0, …, n_N); layer i has shape (n_i, n_{i−1})
-    scale    what the product of the layers is multiplied by to give the network's output, 1 unless said otherwise
+    params        the flat parameter vector, W_1 first
+    widths        (n_0, …, n_N); layer i has shape (n_i, n_{i−1})
+    output_scale  what the product of the layers is multiplied by to give the network's output, 1 unless said otherwise
     """
 
     def __init__(
-        self, params: np.ndarray, widths: Sequence[int], settings: dict[str, Any] | None = None, scale: float = 1.0
+        self,
+        params: np.ndarray,
+        widths: Sequence[int],
+        settings: dict[str, Any] | None = None,
+        output_scale: float = 1.0,
     ) -> None:
         self.params = params
         self.widths = tuple(int(n) for n in widths)
-        self.scale = float(scale)
+        self.output_scale = float(output_scale)
         self._settings = settings
 
     @classmethod
@@ -70,9 +74,9 @@ class Network:
         return cls.drawn(Gaussian(**numbers, dtype=dtype), widths)
 
     @classmethod
-    def identical(cls, n: int, depth: int, alpha: float, dtype: str = "float64") -> Self:
+    def scaled_identity(cls, n: int, depth: int, alpha: float, dtype: str = "float64") -> Self:
         """W_i = αI for every layer, all of them (n, n). Raises InvalidInput unless alpha > 0."""
-        return cls._of_identities(Identical(alpha=alpha, dtype=dtype), n, depth)
+        return cls._of_identities(ScaledIdentity(alpha=alpha, dtype=dtype), n, depth)
 
     @classmethod
     def perturbed(cls, n: int, depth: int, alpha: float, beta: float, dtype: str = "float64") -> Self:
@@ -108,7 +112,7 @@ class Network:
         return cls.drawn(Balanced(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
-    def symmetric(cls, widths: Sequence[int], alpha: float, seed: int = 0, dtype: str = "float64") -> Self:
+    def tied(cls, widths: Sequence[int], alpha: float, seed: int = 0, dtype: str = "float64") -> Self:
         """W_2 = U and W_1 = Uᵀ, so that the product is UUᵀ: a depth-2 network whose layers stay tied while it trains.
 
         widths are (n, d, n). U is (n, d); its entries are independent and normal with standard deviation α/√n, so
@@ -118,7 +122,7 @@ class Network:
 
         Raises InvalidInput unless the widths are three, the first is the last, and alpha > 0.
         """
-        return cls.drawn(Symmetric(alpha=alpha, seed=seed, dtype=dtype), widths)
+        return cls.drawn(Tied(alpha=alpha, seed=seed, dtype=dtype), widths)
 
     @classmethod
     def drawn(cls, initialization: Drawn, widths: Any) -> Self:
@@ -138,17 +142,13 @@ class Network:
 
         float32 when every matrix is float32, float64 otherwise. Raises InvalidInput.
         """
-        require(
-            isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix"
-        )
+        check(isinstance(layers, (list, tuple)) and len(layers) > 0, "layers", layers, "a list of at least one matrix")
         arrays = [as_array(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
         single = all(array.dtype == np.float32 for array in arrays)
         matrices = [as_matrix(f"layers[{i}]", array) for i, array in enumerate(arrays)]
         for i, (below, above) in enumerate(itertools.pairwise(matrices)):
             accepted = f"{below.shape[0]} columns, the number of rows of layers[{i}]"
-            require(
-                above.shape[1] == below.shape[0], f"layers[{i + 1}]", f"<an array of shape {above.shape}>", accepted
-            )
+            check(above.shape[1] == below.shape[0], f"layers[{i + 1}]", f"<an array of shape {above.shape}>", accepted)
         params, widths = layout.flatten(matrices, np.float32 if single else np.float64)
         return cls(params, widths)
 
@@ -159,7 +159,7 @@ class Network:
 
     def check_layers(self) -> None:
         """InvalidInput unless the layers fit the widths and are finite: of arrays that come from a file."""
-        check_start(Start(self.params, self.widths, None, self.scale))
+        check_start(Start(self.params, self.widths, None, self.output_scale))
 
     @property
     def layers(self) -> list[np.ndarray]:
@@ -175,11 +175,11 @@ class Network:
         return self.params.dtype
 
     def product(self) -> np.ndarray:
-        """The output as a matrix: `scale` · W_N ⋯ W_1, shape (n_N, n_0)."""
+        """The output as a matrix: `output_scale` · W_N ⋯ W_1, shape (n_N, n_0)."""
         result = self.layers[0]
         for layer in self.layers[1:]:
             result = layer @ result
-        return result.copy() if self.scale == 1 else self.dtype.type(self.scale) * result
+        return result.copy() if self.output_scale == 1 else self.dtype.type(self.output_scale) * result
 
     def scaled(self, output_scale: float) -> Network:
         """The same layers with an output that is `output_scale` > 0 times as large: α of Chizat, Oyallon, Bach (2019).
@@ -188,24 +188,24 @@ class Network:
         falls α² times as fast, so the learning rate has to be smaller by that. Raises InvalidInput.
         """
         alpha = validate(Scale, "output_scale", output_scale)
-        validate(Scale, "output_scale", self.scale * alpha)
+        validate(Scale, "output_scale", self.output_scale * alpha)
         settings = self._settings
         if settings is not None:
             settings = {**settings, "output_scale": settings.get("output_scale", 1.0) * alpha}
-        return Network(self.params.copy(), self.widths, settings, self.scale * alpha)
+        return Network(self.params.copy(), self.widths, settings, self.output_scale * alpha)
 
     @property
-    def tied(self) -> bool:
-        """Whether `Network.symmetric` made it, and so whether training has to keep W_2 = W_1ᵀ."""
-        return (self._settings or {}).get("init") == "symmetric"
+    def is_tied(self) -> bool:
+        """Whether `Network.tied` made it, and so whether training has to keep W_2 = W_1ᵀ."""
+        return (self._settings or {}).get("init") == "tied"
 
     def check_method(self, method: Any) -> None:
         """InvalidInput when `method` would break the tie of a tied network: it draws single entries."""
         accepted = "gd or flow for a symmetric start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
-        require(not (self.tied and method.stochastic), "method", method.name, accepted)
+        check(not (self.is_tied and method.stochastic), "method", method.name, accepted)
 
     def copy(self) -> Network:
-        return Network(self.params.copy(), self.widths, self._settings, self.scale)
+        return Network(self.params.copy(), self.widths, self._settings, self.output_scale)
 
     def settings(self) -> dict[str, Any]:
         """How to make this initial network again, as keys of an experiment file."""
@@ -213,5 +213,5 @@ class Network:
 
     def __repr__(self) -> str:
         arrows = " → ".join(str(n) for n in self.widths)
-        scale = "" if self.scale == 1 else f", output scale {self.scale:g}"
+        scale = "" if self.output_scale == 1 else f", output scale {self.output_scale:g}"
         return f"Network({arrows}, {self.dtype}, {self.params.size} parameters{scale})"

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.settings import Accepts, Count, Seed, validate
 from lrbias.system import as_path
 
@@ -97,11 +97,11 @@ def load(
     Raises InvalidInput for an argument that is not accepted, for a data set that is not there, with the line that
     installs it, and for a file that is not what was published, with its name.
     """
-    require(name in DATASETS, "name", name, "one of " + ", ".join(DATASETS))
+    check(name in DATASETS, "name", name, "one of " + ", ".join(DATASETS))
     pool, seed = validate(Count, "pool", pool), validate(Seed, "seed", seed)
     train, train_labels, test, test_labels = _READERS[name](folder, seed)
     sides = train.shape[2:]
-    require(all(side % pool == 0 for side in sides), "pool", pool, f"a divisor of {sides[0]} and of {sides[1]}")
+    check(all(side % pool == 0 for side in sides), "pool", pool, f"a divisor of {sides[0]} and of {sides[1]}")
     chosen = _choice("samples", samples, train_labels, _generator(seed, 1))
     test_chosen = _choice("test_samples", test_samples, test_labels, _generator(seed, 2))
     train = _pooled(train, pool)
@@ -126,7 +126,7 @@ def _choice(argument, samples, labels, rng):
         return slice(None)
     accepted = f"an integer from 10 to {len(labels)}"
     whole = isinstance(samples, (int, np.integer)) and not isinstance(samples, bool)
-    require(whole and 10 <= samples <= len(labels), argument, samples, accepted)
+    check(whole and 10 <= samples <= len(labels), argument, samples, accepted)
     return _stratified(labels, rng)[:samples]
 
 
@@ -184,7 +184,7 @@ def _fashion(folder, seed):
 def _read_idx(folder, file, shape):
     """The array of an idx file, which has to have this shape; a magic number tells bytes and how many axes."""
     accepted = f"the files of Fashion-MNIST there; apt install dataset-fashion-mnist puts them into {FASHION}"
-    require((folder / file).is_file(), "folder", str(folder), accepted)
+    check((folder / file).is_file(), "folder", str(folder), accepted)
     try:
         data = gzip.decompress((folder / file).read_bytes())
     except (OSError, EOFError, zlib.error) as error:
@@ -215,7 +215,7 @@ def _digits(folder, seed):
 
 def _check_own(name, folder, package, shown):
     """For what comes with a package."""
-    require(folder is None, "folder", str(folder), f"none, {name} comes with {shown}")
+    check(folder is None, "folder", str(folder), f"none, {name} comes with {shown}")
     if find_spec(package) is None:
         raise InvalidInput(f"name = '{name}' needs {shown}: pip install 'lrbias[vision]'.")
 
@@ -230,10 +230,10 @@ def _split(images, labels, seed):
 
 def _cifar(folder, seed):
     accepted = "the folder with your own copy of CIFAR-10: " + ", ".join(form.archive for form in FORMS)
-    require(folder is not None, "folder", folder, accepted)
+    check(folder is not None, "folder", folder, accepted)
     folder = as_path("folder", validate(Folder, "folder", folder))
     form, files = _find_form(folder)
-    require(form is not None, "folder", str(folder), f"{accepted}, or what one of them holds")
+    check(form is not None, "folder", str(folder), f"{accepted}, or what one of them holds")
     images, labels = zip(*(_read_batch(folder, form, file, files[file]) for file in form.files), strict=True)
     train_labels = np.concatenate(labels[:-1])
     _check_classes(folder, train_labels, labels[-1], "CIFAR-10", CIFAR_REMEDY)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lrbias.errors import StoreError, require, shorten
+from lrbias.errors import StoreError, check, shorten
 from lrbias.nn._datasets import Images, load
 from lrbias.nn._fit_recorder import SCALARS, FitRecorder, first_row
 from lrbias.nn._matrices import patches, weight_matrices
@@ -112,12 +112,12 @@ def fit(
     everything and raise Interrupted. Raises InvalidInput for what is not accepted, before anything is created.
     """
     check_switches(progress=progress)
-    require(isinstance(training, Training), "training", training, "a lb.nn.Training")
+    check(isinstance(training, Training), "training", training, "a lb.nn.Training")
     if store is not None:
         check_new(store)
     given = {"images": images is not None, "model": model is not None}
     images = training.images() if images is None else images
-    require(isinstance(images, Images), "images", images, "a lb.nn.Images")
+    check(isinstance(images, Images), "images", images, "a lb.nn.Images")
     with torch.random.fork_rng(devices=[]):
         fitting = _prepared(training, images, model, checkpoint_every)
         config = {**_config(fitting), "given": [name for name, own in given.items() if own]}
@@ -127,7 +127,7 @@ def fit(
             storage.write_checkpoint(0, first, ())
         else:
             quantities = fitting.recorder.tracking.quantities
-            storage = RunWriter.create(store, config, {}, (), first, quantities, fitting.plan.steps)
+            storage = RunWriter.create(store, config, {}, (), first, quantities, fitting.length.steps)
         return _run(fitting, storage, config, 0, progress)
 
 
@@ -151,12 +151,12 @@ def resume(
         known = writer.progress()
         settings = config["settings"]
         accepted = "a run of lb.nn.fit; that of a tracker goes on in its own loop, with resume=True"
-        require("steps_per_epoch" in settings, "path", str(path), accepted)
+        check("steps_per_epoch" in settings, "path", str(path), accepted)
         _check_given(config, model=model, images=images)
         training = training_of(settings)
         planned = settings["total_steps"] if steps is None else validate(Count, "steps", steps)
         reached = known["step"]
-        require(planned >= reached, "steps", steps, f"at least {reached}, the step that the run has reached")
+        check(planned >= reached, "steps", steps, f"at least {reached}, the step that the run has reached")
         if known["status"] == "diverged" or (known["status"] == "finished" and planned == reached):
             writer.mend_log()
             return ModelRun(writer, config)
@@ -173,7 +173,7 @@ def _check_given(config, **given):
     """InvalidInput unless the same is given as `fit` was."""
     for name, value in given.items():
         accepted = "what lb.nn.fit was given" if name in config["given"] else "nothing, as lb.nn.fit was given"
-        require((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
+        check((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
 
 
 def _continue(writer, config, training, images, model, progress):
@@ -185,7 +185,7 @@ def _continue(writer, config, training, images, model, progress):
     start = writer.progress()["checkpoint"]
     Log(quantities, writer).check(first_row(start))
     _restore(fitting.stepper, writer, start)
-    writer.open_log(quantities, fitting.plan.steps)
+    writer.open_log(quantities, fitting.length.steps)
     writer.extend(config)
     return _run(fitting, writer, config, start, progress)
 
@@ -228,7 +228,7 @@ def _way_on(path, config):
     return resume_call("lb.nn.resume", path, **given) if given else shell_command("resume", path)
 
 
-class _Plan(NamedTuple):
+class _Length(NamedTuple):
     """How long a network is trained, in steps, and how often that is committed."""
 
     steps: int
@@ -240,7 +240,7 @@ class _Fitting(NamedTuple):
     """A run that can begin. name: of the network; patches: {matrix: m_l}, as far as they are known."""
 
     training: Training
-    plan: _Plan
+    length: _Length
     name: str
     patches: dict[str, int]
     stepper: TorchStepper
@@ -250,11 +250,11 @@ class _Fitting(NamedTuple):
 def _prepared(training, images, model, checkpoint_every):
     """The _Fitting of these; InvalidInput where they do not fit together. Seeds PyTorch's generator."""
     count = len(images.train_inputs)
-    require(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
+    check(training.batch <= count, "batch", training.batch, f"at most {count}, the number of training images")
     per_epoch = count // training.batch
     steps = training.steps or training.epochs * per_epoch
     checkpoint_every = per_epoch if checkpoint_every is None else checkpoint_every
-    plan = _Plan(steps, per_epoch, validate(Count, "checkpoint_every", checkpoint_every))
+    length = _Length(steps, per_epoch, validate(Count, "checkpoint_every", checkpoint_every))
     torch.manual_seed(training.seed)
     name = training.network if model is None else type(model).__name__
     stepper = TorchStepper(training, images, training.model(images) if model is None else model, per_epoch)
@@ -263,15 +263,19 @@ def _prepared(training, images, model, checkpoint_every):
     stepper.check_batch()
     tracked = Tracked(every=training.every or per_epoch, epsilon=training.epsilon, norm=training.norm)
     recorder = FitRecorder(Tracking(matrices, tracked, SCALARS), stepper)
-    return _Fitting(training, plan, name, known, stepper, recorder)
+    return _Fitting(training, length, name, known, stepper, recorder)
 
 
 def _config(fitting):
     """What config.json says of the run."""
     training = fitting.training
-    plan = fitting.plan
+    length = fitting.length
     tracking = fitting.recorder.tracking
-    more = {"total_steps": plan.steps, "steps_per_epoch": plan.per_epoch, "checkpoint_every": plan.checkpoint_every}
+    more = {
+        "total_steps": length.steps,
+        "steps_per_epoch": length.per_epoch,
+        "checkpoint_every": length.checkpoint_every,
+    }
     tracked = {**tracking.tracked.model_dump(), "every": training.every}
     settings = {"model": fitting.name, **training.model_dump(mode="json"), **tracked, **more}
     config = configuration(settings, tracking, fitting.patches)
@@ -282,5 +286,5 @@ def _run(fitting, storage, config, start, progress):
     """Train from step `start` to the end, whatever ends it; returns the ModelRun."""
     way_on = _way_on(storage.path, config) if storage.path else None
     subject = Subject(lambda: ModelRun(storage, config), way_on, display(progress, "average rank"))
-    span = Span(start, fitting.plan.steps, EverySteps(fitting.plan.checkpoint_every), keeps_all=False)
+    span = Span(start, fitting.length.steps, EverySteps(fitting.length.checkpoint_every), keeps_all=False)
     return Loop(fitting.stepper, fitting.recorder, storage, span, subject).run()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils import parametrize
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.nn._matrices import chosen, patches
 from lrbias.nn._passes import batch_size, call, sample, tensors, unchanged, without_cudnn
 from lrbias.settings import Share, validate
@@ -83,12 +83,12 @@ class Probe:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        require(callable(self.loss), "loss", self.loss, "a function of outputs and targets")
+        check(callable(self.loss), "loss", self.loss, "a function of outputs and targets")
         size = batch_size(self.inputs)
         first = next(tensors(self.targets), None)
         fits = first is None or (first.ndim > 0 and len(first) == size)
         shown = None if first is None else f"<shape {tuple(first.shape)}>"
-        require(fits, "targets", shown, f"one for each of {size} samples")
+        check(fits, "targets", shown, f"one for each of {size} samples")
         if self.tolerance is not None:
             validate(Share, "tolerance", self.tolerance)
 
@@ -128,7 +128,7 @@ class Probed:
         with torch.enable_grad(), parametrize.cached():
             loss = self.probe.loss(call(self.model, inputs), targets)
             scalar = isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad
-            require(scalar, "loss", loss, "a function whose result is a scalar tensor that depends on the parameters")
+            check(scalar, "loss", loss, "a function whose result is a scalar tensor that depends on the parameters")
             weights = [matrix.weight() for matrix in self.matrices]  # after the pass: those that it has used
             learnt = [weight for weight in weights if weight.requires_grad]
             slopes = iter(torch.autograd.grad(loss.reshape(()), learnt, allow_unused=True))
@@ -142,7 +142,7 @@ def ranks(gradients: Sequence[Any], tolerance: float | None = None, strict: bool
     strict: whether a tensor that is not finite is refused; if not, its rank is NaN, and the others are floats.
     """
     finite = [bool(gradient.isfinite().all()) for gradient in gradients]
-    require(all(finite) or not strict, "model", "<a gradient is not finite>", "finite gradients for these inputs")
+    check(all(finite) or not strict, "model", "<a gradient is not finite>", "finite gradients for these inputs")
     pairs = zip(gradients, finite, strict=True)
     return np.array([_rank(gradient, tolerance) if known else np.nan for gradient, known in pairs])
 
@@ -155,7 +155,7 @@ def _rank(gradient, tolerance):
 def _rounding(gradient):
     tolerance = max(gradient.shape) * torch.finfo(gradient.dtype).eps
     accepted = f"a number between 0 and 1: {max(gradient.shape)} numbers of {gradient.dtype} may round to any rank"
-    require(tolerance < 1, "tolerance", None, accepted)
+    check(tolerance < 1, "tolerance", None, accepted)
     return tolerance
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.nn import _hooks as hooks
 from lrbias.nn._passes import batch_size, call, evaluating, every_module_called, sample, unchanged
 
@@ -152,14 +152,14 @@ def chosen(model: Any, matrices: Any) -> list[WeightMatrix]:
     known = {matrix.identity for matrix in listed}
     fits = isinstance(matrices, (list, tuple)) and len(matrices) > 0
     fits = fits and all(isinstance(matrix, WeightMatrix) and matrix.identity in known for matrix in matrices)
-    require(fits, "matrices", matrices, "a list of what weight_matrices gives for this model")
+    check(fits, "matrices", matrices, "a list of what weight_matrices gives for this model")
     return list(matrices)
 
 
 def _readable(matrices):
     """The matrices; InvalidInput where one has a fault."""
     for matrix in matrices:
-        require(matrix.fault is None, "model", *(matrix.fault or ("", "")))
+        check(matrix.fault is None, "model", *(matrix.fault or ("", "")))
     return matrices
 
 
@@ -191,20 +191,20 @@ def _select(matrices, only):
     else:
         patterns = [only] if isinstance(only, str) else only
         globs = isinstance(patterns, (list, tuple)) and all(isinstance(pattern, str) for pattern in patterns)
-        require(globs, "only", only, "glob patterns of names, or a function of a WeightMatrix")
+        check(globs, "only", only, "glob patterns of names, or a function of a WeightMatrix")
         found = [m for m in matrices if any(fnmatch.fnmatchcase(m.name, pattern) for pattern in patterns)]
     names = ", ".join(matrix.name for matrix in matrices[:3]) + (", …" if len(matrices) > 3 else "")
-    require(found, "only", only, f"what fits some of the model's matrices: {names}")
+    check(found, "only", only, f"what fits some of the model's matrices: {names}")
     return found
 
 
 def _listed(model):
-    require(isinstance(model, nn.Module), "model", model, ACCEPTED)
+    check(isinstance(model, nn.Module), "model", model, ACCEPTED)
     found: dict[Any, WeightMatrix] = {}
     for matrix in _places(model):
         if matrix.kind != TABLE:
             found.setdefault(matrix.identity, matrix)
-    require(found, "model", model, ACCEPTED)
+    check(found, "model", model, ACCEPTED)
     return list(found.values())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.settings import Count, validate
 
 HEADS = 8  # of a vision transformer
@@ -39,26 +39,26 @@ def build(
     Raises InvalidInput for an argument that is not accepted, for images that are too small, and where MONAI, which
     "resnet-18" and "vit" come from, is not installed.
     """
-    require(name in NETWORKS, "network", name, "one of " + ", ".join(NETWORKS))
+    check(name in NETWORKS, "network", name, "one of " + ", ".join(NETWORKS))
     make, *defaults = _BUILDERS[name]
     shape = _check_shape(shape)
     classes = validate(Count, "classes", classes)
-    require(classes > 1, "classes", classes, "an integer of at least 2")
+    check(classes > 1, "classes", classes, "an integer of at least 2")
     sizes = []
     for argument, value, default in zip(("width", "depth"), (width, depth), defaults, strict=True):
-        require(value is None or default, argument, value, f"none, the {argument} of {name} is fixed")
+        check(value is None or default, argument, value, f"none, the {argument} of {name} is fixed")
         sizes += [validate(Count, argument, default if value is None else value)] if default else []
     return make(shape, classes, *sizes)
 
 
 def _check_shape(shape):
     accepted = "three integers of at least 1: channels, height, width"
-    require(isinstance(shape, (tuple, list)) and len(shape) == 3, "shape", shape, accepted)
+    check(isinstance(shape, (tuple, list)) and len(shape) == 3, "shape", shape, accepted)
     return tuple(validate(Count, "shape", side) for side in shape)
 
 
 def _check_kernel(shape):
-    require(min(shape[1:]) >= 3, "shape", shape, "images of at least 3 × 3 pixels, the size of a kernel")
+    check(min(shape[1:]) >= 3, "shape", shape, "images of at least 3 × 3 pixels, the size of a kernel")
 
 
 def _check_installed(name, **packages):
@@ -114,8 +114,8 @@ def _convolution(inputs, outputs, bias):
 
 def _vit(shape, classes, width, depth):
     channels, *sides = shape
-    require(all(side % 2 == 0 for side in sides), "shape", shape, "even sides, for patches of 2 × 2 or 4 × 4")
-    require(width % HEADS == 0, "width", width, f"a multiple of {HEADS}, as many as there are heads")
+    check(all(side % 2 == 0 for side in sides), "shape", shape, "even sides, for patches of 2 × 2 or 4 × 4")
+    check(width % HEADS == 0, "width", width, f"a multiple of {HEADS}, as many as there are heads")
     _check_installed("vit", monai="MONAI", einops="einops")
     from monai.networks.nets import ViT
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from lrbias.errors import require
+from lrbias.errors import check
 
 
 def call(model, inputs):
@@ -21,7 +21,7 @@ def batch_size(inputs):
     shown = f"<{type(inputs).__name__}>" if first is None else f"<shape {tuple(first.shape)}>"
     accepted = "a batch of at least one sample: a tensor, a tuple of tensors, or a dict of them"
     size = 0 if first is None or first.ndim == 0 else len(first)
-    require(size > 0, "inputs", shown, accepted)
+    check(size > 0, "inputs", shown, accepted)
     return size
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from os import PathLike
 from typing import Any, Self
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.nn._callbacks import Keras
 from lrbias.nn._gradients import Probe
 from lrbias.nn._matrices import weight_matrices
@@ -99,7 +99,7 @@ class RankTracker:
         writer = RunWriter.reopen(store)
         try:
             same = _measured(writer.config()) == _measured(self._config)
-            require(same, "store", str(store), "a run that tracked the same matrices and numbers, to go on with it")
+            check(same, "store", str(store), "a run that tracked the same matrices and numbers, to go on with it")
             progress = writer.progress()
             if progress["status"] != "new":
                 Log(self._tracking.quantities, writer).check(progress["step"] + 1)
@@ -118,7 +118,7 @@ class RankTracker:
         self._require_open()
         innermost = _innermost(optimizer)
         accepted = "a torch.optim.Optimizer, or a wrapper that has one as its `optimizer`"
-        require(hasattr(innermost, "register_step_post_hook"), "optimizer", optimizer, accepted)
+        check(hasattr(innermost, "register_step_post_hook"), "optimizer", optimizer, accepted)
         if id(innermost) not in self._watched:
             self._watched[id(innermost)] = innermost, innermost.register_step_post_hook(lambda *_: self.step())
         return self
@@ -127,7 +127,7 @@ class RankTracker:
         """Numbers for the next record: note(loss=0.3)."""
         unknown = sorted(set(scalars) - set(self.scalars))
         accepted = f"names among {', '.join(self.scalars) or 'none'}, the scalars that the tracker was made with"
-        require(not unknown, "scalars", unknown, accepted)
+        check(not unknown, "scalars", unknown, accepted)
         self._noted.update({name: _number(value) for name, value in scalars.items()})
 
     def step(self, **scalars: Any) -> None:
@@ -182,7 +182,7 @@ class RankTracker:
         steps = state["steps"]
         most = self.steps - self.steps % self.every + self.every - 1
         accepted = f"at most {most}, before which this run has every record: take it up in its own store, or earlier"
-        require(0 <= steps <= most, "steps", steps, accepted)
+        check(0 <= steps <= most, "steps", steps, accepted)
         self._tracking.rewind(steps)
         self.steps = steps
         self._noted = dict(state.get("noted", {}))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.metrics import RANKS, ranks_of
 from lrbias.runs import RANK, VALUES, Layer
 from lrbias.settings import Count, Positive, Settings
@@ -60,7 +60,7 @@ class Weights:
             if name in found and found[name] != known[name]
         ]
         accepted = "the matrices that the tracker was made with; make a new tracker for this model"
-        require(not changed, "model", f"<{'; '.join(changed[:3])}{'; …' if changed[3:] else ''}>", accepted)
+        check(not changed, "model", f"<{'; '.join(changed[:3])}{'; …' if changed[3:] else ''}>", accepted)
         places = {matrix.name: matrix for matrix in matrices}
         self.matrices = [places[name] for name in known]
 
@@ -137,7 +137,7 @@ class Tracking:
     def __init__(self, matrices, tracked, scalars=(), probe=None, look_up=None):
         named = not isinstance(scalars, str) and all(isinstance(name, str) and name.isidentifier() for name in scalars)
         accepted = f"names like loss, other than {', '.join(TAKEN)}"
-        require(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
+        check(named and not set(scalars) & set(TAKEN), "scalars", scalars, accepted)
         self.weights = Weights(matrices)
         self.tracked = tracked
         self.scalars = tuple(scalars)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrbias.analysis import Saddle
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.plots._drawing import (
     LINES,
     THEORY,
@@ -145,7 +145,7 @@ DIRECTIONS = (
 def directions(run: Run) -> Figure:
     """Layers against their gradients, against the layers above, in a step, and how balanced they are."""
     shown = [(name, label) for name, label in DIRECTIONS if f"layer/1/{name}" in run]
-    require(bool(shown), "run", run.label, "a run that recorded a metric of directions")
+    check(bool(shown), "run", run.label, "a run that recorded a metric of directions")
     columns = min(len(shown), 2)
     figure, grid = new_figure(-(-len(shown) // columns), columns, height=2.5)
     for axes in grid.flat[len(shown) :]:

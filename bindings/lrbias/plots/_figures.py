@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrbias import theory
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.experiments import all_settings
 from lrbias.forecasts import MODES, escapes
 from lrbias.plots import _curvature as regime_plots
@@ -53,7 +53,7 @@ LOWEST = 1e-18  # where the axis ends at the latest
 NEAREST = 1e-8  # of the largest distance is the lower end of the axis at the latest: two starts near 0 are nearer
 TIME = "t = step size · iteration"
 TITLE = 48  # letters of a line above one of two panels
-ENTRIES = {"train": "observed", "hidden": "hidden"}
+ENTRIES = {"train": "observed", "test": "hidden"}
 
 
 def _series(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +284,7 @@ def layer_ranks(run: Run) -> Figure:
         "relative_rank": r"relative ($\sigma_i/\sigma_1$ > threshold)",
     }
     measures = [(name, label) for name, label in known.items() if f"layer/1/{name}" in run]
-    require(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
+    check(bool(measures), "run", run.label, "a run that recorded a rank of its layers")
     columns = min(run.depth, 3)
     rows = -(-run.depth // columns)
     figure, grid = new_figure(rows, columns, height=2.6, sharey=True)
@@ -311,7 +311,7 @@ def layer_ranks(run: Run) -> Figure:
 def alignment(run: Run) -> Figure:
     """|⟨uᵢ, ûᵢ⟩| and |⟨vᵢ, v̂ᵢ⟩| over time as heat maps, and the principal angles of the leading subspaces."""
     _needs(run, "product/alignment_left", "product/angles_left")
-    require(run["product/alignment_left"].shape[1] > 0, "run", run.label, "a run on a target that is not 0")
+    check(run["product/alignment_left"].shape[1] > 0, "run", run.label, "a run on a target that is not 0")
     figure, grid = new_figure(1, 3, height=3.0)
     panels = (
         ("product/alignment_left", r"left: $|\langle u_i, \hat u_i\rangle|$"),
@@ -521,11 +521,11 @@ def trajectory_distance(compared: Any, reference: Run | None = None) -> Figure:
     """
     reference = compared.reference if reference is None else reference
     shown = getattr(reference, "label", reference)
-    require(reference in compared.runs, "reference", shown, "one of the runs that are compared")
+    check(reference in compared.runs, "reference", shown, "one of the runs that are compared")
     known = [run for run in compared.runs if run is compared.reference or run in compared.followed]
     runs = [run for run in known if run is not reference]
     told = compared.followed and reference in known
-    require(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
+    check(bool(told), "compared", reference.label, "runs that recorded product/matrix, the reference too")
     figure, grid = new_figure(height=3.2)
     axes = grid[0, 0]
     names = _literal_names(compared.runs)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.plots._drawing import (
     LINES,
     THEORY,
@@ -141,7 +141,7 @@ def singular_values(run: ModelRun, layers: Any = None) -> Figure:
 @styled
 def norm_ratio(run: ModelRun) -> Figure:
     """‖W‖_F at a record divided by that at the next one, for every matrix: it has to go to 1 for the bound to hold."""
-    require(len(run.steps_of("layers/norm_ratio")) > 1, "run", run.label, "a run with at least two records")
+    check(len(run.steps_of("layers/norm_ratio")) > 1, "run", run.label, "a run with at least two records")
     figure, grid = new_figure(height=2.8)
     axes = grid[0, 0]
     times, ratios = series(run, "layers/norm_ratio")
@@ -158,7 +158,7 @@ def norm_ratio(run: ModelRun) -> Figure:
 @styled
 def bound(run: ModelRun) -> Figure:
     """How many σ_i/‖W‖₂ exceed ε, over ε: measured at the end, every matrix; dashed: m_l B ln(2/ε)/(2μλ)."""
-    require(bool(run.bounds()), "run", run.label, "a run with weight decay whose batch, lr and patches are known")
+    check(bool(run.bounds()), "run", run.label, "a run with weight decay whose batch, lr and patches are known")
     figure, grid = new_figure(height=3.0)
     axes = grid[0, 0]
     epsilons = np.geomspace(1e-4, 1, 60)

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrbias.errors import require, shorten
+from lrbias.errors import check, shorten
 from lrbias.plots._drawing import (
     LINES,
     Drawable,
@@ -89,7 +89,7 @@ def curves(
     rows, columns, colour: the settings that choose the panel's row and column and the colour of a line; by default the
     first, the second and the last that vary. Runs that differ in other settings share a panel and a colour.
     """
-    require(quantity in CURVES, "quantity", quantity, f"one of {', '.join(CURVES)}")
+    check(quantity in CURVES, "quantity", quantity, f"one of {', '.join(CURVES)}")
     axes = _axes(sweep)
     rows, columns, colour = _chosen(axes, rows, columns, colour)
     figure, grid = new_figure(len(axes[rows]), len(axes[columns]), height=1.9, sharex=True, sharey=True)
@@ -134,15 +134,15 @@ def map_over(sweep: Any, value: str = "product/effective_rank", x: str | None = 
     x, y: the settings along the axes, by default the last and the one before it. Numbers are written into the fields;
     an empty field has no value: the run is missing, diverged, or nothing passed.
     """
-    require(value in MAPS, "value", value, f"one of {', '.join(MAPS)}")
+    check(value in MAPS, "value", value, f"one of {', '.join(MAPS)}")
     axes = _axes(sweep)
     names = [name for name in axes if name is not None]
-    require(len(names) > 1, "sweep", shorten(names), "a sweep over at least two settings")
+    check(len(names) > 1, "sweep", shorten(names), "a sweep over at least two settings")
     x = names[-1] if x is None else _known("x", x, names)
     y = next(name for name in reversed(names) if name != x) if y is None else _known("y", y, names)
     others = [name for name in names if name not in (x, y)]
     panels = list(itertools.product(*(axes[name] for name in others)))
-    require(len(panels) <= MOST_PANELS**2, "sweep", len(panels), f"at most {MOST_PANELS**2} panels")
+    check(len(panels) <= MOST_PANELS**2, "sweep", len(panels), f"at most {MOST_PANELS**2} panels")
     columns = min(len(panels), 3)
     figure, grid = new_figure(-(-len(panels) // columns), columns, height=2.3)
     fields = {panel: np.full((len(axes[y]), len(axes[x])), np.nan) for panel in panels}
@@ -202,7 +202,7 @@ def _label(name: str | None, value: Any) -> str:
 
 
 def _known(argument: str, name: str | None, names: Any) -> str | None:
-    require(name in names, argument, name, f"one of the settings that vary ({', '.join(names)})")
+    check(name in names, argument, name, f"one of the settings that vary ({', '.join(names)})")
     return name
 
 

@@ -4,11 +4,11 @@ from ._completion import as_positions as as_positions
 from ._completion import is_number as is_number
 from ._factorization import Factorization as Factorization
 from ._factorization import Problem as Problem
+from ._factorization import from_eigenvalues as from_eigenvalues
+from ._factorization import from_singular_values as from_singular_values
 from ._factorization import gaussian as gaussian
 from ._factorization import load_matrix as load_matrix
 from ._factorization import orthonormal as orthonormal
-from ._factorization import spectrum as spectrum
-from ._factorization import symmetric as symmetric
 from ._factorization import teacher as teacher
 from ._modes import MOST as MOST
 from ._modes import cluster_rows as cluster_rows

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import DataWarning, InvalidInput, require
+from lrbias.errors import DataWarning, InvalidInput, check
 from lrbias.problems._factorization import Problem
 from lrbias.settings import Count, Fraction, Seed, as_array, as_matrix, as_partly_known, as_vector, validate
 from lrcore import objective, random
 from lrcore.objective import Entries, Objective
 
+Reduction = Literal["sum", "mean"]
+
 
 class Completion(Problem):
-    """The loss ½ Σ (W_ij − target_ij)² over the observed entries (i, j), divided by their number when `mean` is True.
+    """The loss ½ Σ (W_ij − target_ij)² over the observed entries (i, j), with reduction="mean" over their number.
 
-    target    a real (outputs, inputs) matrix; entries that are NaN, or masked in a NumPy masked array, are not observed
-              and not known
-    mask      which entries are observed: True or not 0, shape of the target
-    fraction  or the share of the entries, in (0, 1], drawn without replacement with `seed`
-    entries   or their number, drawn in the same way; or their positions, counted from 0: an array or a list of pairs
-              (k, 2), or a tuple (rows, columns) of two arrays, as `np.nonzero` gives them
-    pairs     whether (i, j) is drawn together with (j, i), from a square matrix: `fraction` and `entries` then are a
-              share and a number of the pairs i ≤ j of which both are known, n(n + 1)/2 when all are
-    mean      whether the loss is a mean; a learning rate then does not depend on how many entries there are
-    source    as for `Factorization`
+    target          a real (outputs, inputs) matrix; entries that are NaN, or masked in a NumPy masked array, are not
+                    observed and not known
+    mask            which entries are observed: True or not 0, shape of the target
+    fraction        or the share of the entries, in (0, 1], drawn without replacement with `seed`
+    entries         or their number, drawn in the same way; or their positions, counted from 0: an array or a list of
+                    pairs (k, 2), or a tuple (rows, columns) of two arrays, as `np.nonzero` gives them
+    reduction       "sum", or "mean", with which a learning rate does not depend on how many entries there are
+    source          as for `Factorization`
+    symmetric_mask  whether (i, j) is drawn together with (j, i), from a square matrix: `fraction` and `entries` then
+                    are a share and a number of the pairs i ≤ j of which both are known, n(n + 1)/2 when all are
 
     Give one of mask, fraction and entries; without one, what is known is observed. `connected` says whether the graph
     of observed entries (rows and columns are its nodes) is connected: otherwise nothing determines the entries between
@@ -41,11 +43,13 @@ class Completion(Problem):
     kept = ("mask",)
 
     @classmethod
-    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
+    def restored(
+        cls, target: np.ndarray, observed: dict[str, Any], reduction: str, source: dict[str, Any] | None
+    ) -> Self:
         with warnings.catch_warnings():  # they were given when the run was made
             warnings.simplefilter("ignore", DataWarning)
             known = observed.get("known", np.True_)
-            return cls(np.where(known, target, np.nan), observed["mask"], mean=mean, source=source)
+            return cls(np.where(known, target, np.nan), observed["mask"], reduction=reduction, source=source)
 
     def __init__(
         self,
@@ -54,9 +58,9 @@ class Completion(Problem):
         fraction: float | None = None,
         entries: Any = None,
         seed: int = 0,
-        mean: bool = False,
+        reduction: str = "sum",
         source: dict[str, Any] | None = None,
-        pairs: bool = False,
+        symmetric_mask: bool = False,
     ) -> None:
         target = as_partly_known("target", target)
         known = ~np.isnan(target)
@@ -64,28 +68,28 @@ class Completion(Problem):
         choices = {"mask": mask, "fraction": fraction, "entries": entries}
         given = [name for name, value in choices.items() if value is not None]
         for name in given[1:]:
-            require(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
-        for name, value in {"mean": mean, "pairs": pairs}.items():
-            require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
+            check(False, name, choices[name], f"only one of mask, fraction and entries ({given[0]} is given)")
+        check(isinstance(symmetric_mask, (bool, np.bool_)), "symmetric_mask", symmetric_mask, "True or False")
+        self.reduction = validate(Reduction, "reduction", reduction)
         self.known = known
-        self.mean = bool(mean)
         self._drawn: dict[str, Any] | None = None
-        self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(pairs))
+        self.mask = self._choose(mask, fraction, entries, validate(Seed, "seed", seed), bool(symmetric_mask))
         self.mask.flags.writeable = False
         _warn_of_empty(self.mask)
 
     def _choose(
-        self, mask: ArrayLike | None, fraction: float | None, entries: Any, seed: int, pairs: bool
+        self, mask: ArrayLike | None, fraction: float | None, entries: Any, seed: int, symmetric_mask: bool
     ) -> np.ndarray:
         positions = None if entries is None or is_number(entries) else as_positions(entries)
         drawn = mask is None and positions is None and (fraction is not None or entries is not None)
-        require(drawn or not pairs, "pairs", pairs, "False, unless fraction or a number of entries is to be drawn")
+        accepted = "False, unless fraction or a number of entries is to be drawn"
+        check(drawn or not symmetric_mask, "symmetric_mask", symmetric_mask, accepted)
         if mask is not None:
             return self._as_mask(mask)
         if positions is not None:
             return self._as_mask(_at_positions(positions, self.shape), "entries")
-        require(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
-        return self._draw(fraction, entries, seed, pairs) if drawn else self.known.copy()
+        check(self.known.any(), "target", "<all entries are NaN>", "at least one known entry")
+        return self._draw(fraction, entries, seed, symmetric_mask) if drawn else self.known.copy()
 
     def _draw(self, fraction: float | None, entries: Any, seed: int, pairs: bool) -> np.ndarray:
         """The mask of a share or a number of the known entries, or of pairs of them."""
@@ -93,36 +97,36 @@ class Completion(Problem):
         if fraction is not None:
             share = validate(Fraction, "fraction", fraction)
             count = round(share * candidates.size)
-            require(
-                count > 0, "fraction", fraction, f"at least {1 / candidates.size:.3g}, so that one entry is observed"
-            )
+            check(count > 0, "fraction", fraction, f"at least {1 / candidates.size:.3g}, so that one entry is observed")
         else:
             count = validate(Count, "entries", entries)
             accepted = f"at most {candidates.size}, the known {'pairs' if pairs else 'entries'}"
-            require(count <= candidates.size, "entries", entries, accepted)
-        self._drawn = {"entries": count, "mask_seed": seed} | ({"pairs": True} if pairs else {})
+            check(count <= candidates.size, "entries", entries, accepted)
+        self._drawn = {"entries": count, "mask_seed": seed} | ({"symmetric_mask": True} if pairs else {})
         mask = np.zeros(self.shape, bool)
         mask.flat[candidates[_first_of_permutation(candidates.size, count, seed)]] = True
         return mask | mask.T if pairs else mask
 
     def _upper(self) -> np.ndarray:
         """Where i ≤ j and both (i, j) and (j, i) are known."""
-        require(len(set(self.shape)) == 1, "pairs", True, f"False for a matrix of shape {self.shape}: not square")
+        check(
+            len(set(self.shape)) == 1, "symmetric_mask", True, f"False for a matrix of shape {self.shape}: not square"
+        )
         both = np.triu(self.known & self.known.T)
-        require(both.any(), "pairs", True, "False, since of no pair (i, j), (j, i) both entries are known")
+        check(both.any(), "symmetric_mask", True, "False, since of no pair (i, j), (j, i) both entries are known")
         return both
 
     def _as_mask(self, mask: ArrayLike, argument: str = "mask") -> np.ndarray:
         given = as_array(argument, mask)
         accepted = "True or False, or a number, for each entry"
-        require(given.dtype.kind in "biuf", argument, f"<an array of dtype {given.dtype}>", accepted)
+        check(given.dtype.kind in "biuf", argument, f"<an array of dtype {given.dtype}>", accepted)
         shown = f"<an array of shape {given.shape}>"
-        require(given.shape == self.shape, argument, shown, f"the target's shape {self.shape}")
-        require(not np.isnan(given).any(), argument, f"<{np.isnan(given).sum()} entries are NaN>", accepted)
+        check(given.shape == self.shape, argument, shown, f"the target's shape {self.shape}")
+        check(not np.isnan(given).any(), argument, f"<{np.isnan(given).sum()} entries are NaN>", accepted)
         observed = given != 0
-        require(observed.any(), argument, "<no entry is observed>", "at least one observed entry")
+        check(observed.any(), argument, "<no entry is observed>", "at least one observed entry")
         unknown = int((observed & ~self.known).sum())
-        require(unknown == 0, argument, f"<{unknown} observed entries are NaN>", "observed entries that are known")
+        check(unknown == 0, argument, f"<{unknown} observed entries are NaN>", "observed entries that are known")
         return observed
 
     @functools.cached_property
@@ -152,12 +156,12 @@ class Completion(Problem):
     @property
     def weights(self) -> np.ndarray:
         """Of every entry in the loss; 0 where nothing is observed."""
-        return self.mask / self.count if self.mean else self.mask.astype(np.float64)
+        return self.mask / self.count if self.reduction == "mean" else self.mask.astype(np.float64)
 
     def entries(self, dtype: np.dtype[Any]) -> Entries:
         """The observed entries, for stochastic steps, with the weight that makes the expected step that of the loss."""
         rows, columns = np.nonzero(self.mask)
-        weight = np.dtype(dtype).type((1 if self.mean else self.count) * self.output_scale**2)
+        weight = np.dtype(dtype).type((1 if self.reduction == "mean" else self.count) * self.output_scale**2)
         values = (self.target[rows, columns] / self.output_scale).astype(dtype)
         return Entries(rows, columns, values, weight)
 
@@ -166,7 +170,7 @@ class Completion(Problem):
         hidden = self.known & ~self.mask
         found = {"train": np.sqrt(squares[..., self.mask].mean(axis=-1))}
         if hidden.any():
-            found["hidden"] = np.sqrt(squares[..., hidden].mean(axis=-1))
+            found["test"] = np.sqrt(squares[..., hidden].mean(axis=-1))
         return found
 
     @property
@@ -176,7 +180,7 @@ class Completion(Problem):
 
     def settings(self) -> dict[str, Any]:
         drawn = self._drawn if self._drawn and self.known.all() else {"observed": "observed.npz"}
-        return {**super().settings(), **drawn, "mean": self.mean}
+        return {**super().settings(), **drawn, "reduction": self.reduction}
 
     def facts(self) -> dict[str, Any]:
         """What `summary` says of the data."""
@@ -189,12 +193,13 @@ class Completion(Problem):
 
 
 class Sensing(Problem):
-    """The loss ½ Σ_k (⟨A_k, W⟩ − y_k)² over linear measurements, divided by their number when `mean` is True.
+    """The loss ½ Σ_k (⟨A_k, W⟩ − y_k)² over linear measurements, or with reduction="mean" this over their number.
 
     matrices  (K, outputs, inputs): the A_k
     values    (K,): the y_k
     target    the matrix that was measured, if it is known: what alignment is measured against. None: the matrix of
               least Frobenius norm among those that fit the measurements best
+    reduction "sum" or "mean"
 
     Raises InvalidInput when the lengths differ or something is not a finite number.
     """
@@ -203,34 +208,33 @@ class Sensing(Problem):
     kept = ("matrices", "values")
 
     @classmethod
-    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
+    def restored(
+        cls, target: np.ndarray, observed: dict[str, Any], reduction: str, source: dict[str, Any] | None
+    ) -> Self:
         truth = target if observed["truth_known"] else None
-        return cls(observed["matrices"], observed["values"], truth, mean)
+        return cls(observed["matrices"], observed["values"], truth, reduction)
 
     def __init__(
-        self, matrices: ArrayLike, values: ArrayLike, target: ArrayLike | None = None, mean: bool = False
+        self, matrices: ArrayLike, values: ArrayLike, target: ArrayLike | None = None, reduction: str = "sum"
     ) -> None:
         array = as_array("matrices", matrices)
         accepted = "an array (K, outputs, inputs) of at least one finite matrix"
-        require(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
+        check(array.ndim == 3 and array.size > 0, "matrices", f"<an array of shape {array.shape}>", accepted)
         flat = as_matrix("matrices", array.reshape(len(array), -1))
         self.values = as_vector("values", values)
-        require(
+        check(
             len(self.values) == len(flat),
             "values",
             f"<{len(self.values)} numbers>",
             f"as many as matrices, {len(flat)}",
         )
-        require(isinstance(mean, (bool, np.bool_)), "mean", mean, "True or False")
         self.matrices = flat.reshape(array.shape)
-        self.mean = bool(mean)
+        self.reduction = validate(Reduction, "reduction", reduction)
         self.truth_known = target is not None
         if target is None:
             target = np.linalg.lstsq(flat, self.values, rcond=None)[0].reshape(array.shape[1:])
         super().__init__(target)
-        require(
-            self.shape == array.shape[1:], "target", f"<an array of shape {self.shape}>", f"shape {array.shape[1:]}"
-        )
+        check(self.shape == array.shape[1:], "target", f"<an array of shape {self.shape}>", f"shape {array.shape[1:]}")
 
     @property
     def target_known(self) -> bool:
@@ -238,7 +242,7 @@ class Sensing(Problem):
         return self.truth_known
 
     def objective(self, dtype: np.dtype[Any]) -> Objective:
-        weight = 1 / len(self.values) if self.mean else 1.0
+        weight = 1 / len(self.values) if self.reduction == "mean" else 1.0
         return objective.measured(self.matrices * self.output_scale, self.values, weight, dtype)
 
     @functools.cached_property
@@ -253,14 +257,14 @@ class Sensing(Problem):
     def slope(self, product: np.ndarray) -> np.ndarray:
         flat = self.matrices.reshape(len(self.values), -1)
         slope = (flat.T @ (flat @ product.ravel() - self.values)).reshape(self.shape)
-        return slope / len(self.values) if self.mean else slope
+        return slope / len(self.values) if self.reduction == "mean" else slope
 
     def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
         flat = self.matrices.reshape(len(self.values), -1)
         residuals = product.reshape(*product.shape[:-2], -1) @ flat.T - self.values
         found = {"train": np.sqrt((residuals**2).mean(axis=-1))}
         if self.truth_known:
-            found["hidden"] = np.sqrt(((product - self.target) ** 2).mean(axis=(-2, -1)))
+            found["test"] = np.sqrt(((product - self.target) ** 2).mean(axis=(-2, -1)))
         return found
 
     @property
@@ -268,7 +272,7 @@ class Sensing(Problem):
         return {"matrices": self.matrices, "values": self.values, "truth_known": np.array(self.truth_known)}
 
     def settings(self) -> dict[str, Any]:
-        return {"target": "target.npy", "observed": "observed.npz", "mean": self.mean}
+        return {"target": "target.npy", "observed": "observed.npz", "reduction": self.reduction}
 
     def facts(self) -> dict[str, Any]:
         """What `summary` says of the data."""
@@ -308,19 +312,17 @@ def as_positions(entries: Any) -> np.ndarray:
     if isinstance(entries, list) and all(sides):
         return as_array("entries", entries)  # as a file has them: pairs
     split = isinstance(entries, tuple) and (not any(sides) or len(first) != 2)
-    require(split, "entries", entries, accepted)
-    require(len(first) == len(second), "entries", f"<{len(first)} rows, {len(second)} columns>", accepted)
+    check(split, "entries", entries, accepted)
+    check(len(first) == len(second), "entries", f"<{len(first)} rows, {len(second)} columns>", accepted)
     return np.stack([first, second], axis=1)
 
 
 def _at_positions(positions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     accepted = f"a number, or pairs (row, column) inside a matrix of shape {shape}, each once"
     shown = f"<an array of shape {positions.shape}>"
-    require(
-        positions.ndim == 2 and positions.shape[1] == 2 and positions.dtype.kind in "iu", "entries", shown, accepted
-    )
+    check(positions.ndim == 2 and positions.shape[1] == 2 and positions.dtype.kind in "iu", "entries", shown, accepted)
     inside = ((positions >= 0) & (positions < np.array(shape))).all()
-    require(inside and len(np.unique(positions, axis=0)) == len(positions), "entries", shown, accepted)
+    check(inside and len(np.unique(positions, axis=0)) == len(positions), "entries", shown, accepted)
     mask = np.zeros(shape, bool)
     mask[positions[:, 0], positions[:, 1]] = True
     return mask

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.problems._matrix_files import read_matrix
 from lrbias.problems._modes import MOST, cluster_rows
 from lrbias.settings import Count, Depth, Positive, Scale, Seed, as_matrix, as_vector, check_memory, validate
@@ -18,17 +18,18 @@ from lrcore import objective, random
 from lrcore.layout import as_widths, shapes
 from lrcore.objective import Entries, Objective
 
+Source = dict[str, Any] | None  # how a target was made, as flat keys of an experiment
 SYMMETRIC = 1e-13  # of the largest entry
 
 
 def teacher(
-    shape: tuple[int, int] = (100, 100), rank: int = 10, depth: int = 3, scale: float = 10.0, seed: int = 0
+    shape: tuple[int, int] = (100, 100), rank: int = 10, depth: int = 3, spectral_norm: float = 10.0, seed: int = 0
 ) -> np.ndarray:
     """The product of a deep linear teacher network: an array of `shape` = (outputs, inputs) with the given rank.
 
     The teacher has `depth` Gaussian layers; its first hidden layer has width `rank`, the other hidden layers are as
     wide as the larger side, so the nonzero singular values stay within a factor of a few of each other (one r × r
-    Gaussian factor could make the smallest of them nearly zero). The product is scaled to spectral norm `scale`.
+    Gaussian factor could make the smallest of them nearly zero). The product is scaled to `spectral_norm`.
     The bottleneck and its place are our choice; the protocol asks for a deep teacher of rank r only.
 
     Raises InvalidInput when rank exceeds the smaller side, or when depth is 1 and rank is below it.
@@ -36,10 +37,11 @@ def teacher(
     outputs, inputs = as_shape(shape)
     rank = validate(Count, "rank", rank)
     depth = validate(Depth, "depth", depth)
-    scale, seed = validate(Positive, "scale", scale), validate(Seed, "seed", seed)
+    spectral_norm = validate(Positive, "spectral_norm", spectral_norm)
+    seed = validate(Seed, "seed", seed)
     smaller = min(outputs, inputs)
-    require(rank <= smaller, "rank", rank, f"at most {smaller}, the smaller side of shape {(outputs, inputs)}")
-    require(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
+    check(rank <= smaller, "rank", rank, f"at most {smaller}, the smaller side of shape {(outputs, inputs)}")
+    check(depth > 1 or rank == smaller, "depth", depth, "at least 2 for a teacher whose rank is below full")
     check_memory("shape", (outputs, inputs), max(outputs, inputs) ** 2 if depth > 2 else outputs * inputs)
     hidden = [] if depth == 1 else [rank] + [max(outputs, inputs)] * (depth - 2)
     product: np.ndarray | None = None
@@ -47,22 +49,22 @@ def teacher(
         layer = gaussian((rows, columns), seed, stream=i, domain=random.TEACHER) / np.sqrt(columns)
         product = layer if product is None else layer @ product
     assert product is not None  # a teacher has a layer
-    return product * (scale / np.linalg.norm(product, 2))
+    return product * (spectral_norm / np.linalg.norm(product, 2))
 
 
-def spectrum(shape: tuple[int, int], values: ArrayLike, seed: int = 0) -> np.ndarray:
+def from_singular_values(shape: tuple[int, int], values: ArrayLike, seed: int = 0) -> np.ndarray:
     """A matrix of `shape` with the given singular `values` (the rest are 0) and random singular vectors."""
     outputs, inputs = as_shape(shape)
     seed = validate(Seed, "seed", seed)
     values = as_vector("values", values)
-    require(len(values) <= min(outputs, inputs), "values", values, f"at most {min(outputs, inputs)} singular values")
-    require((values >= 0).all(), "values", values, "singular values that are at least 0")
+    check(len(values) <= min(outputs, inputs), "values", values, f"at most {min(outputs, inputs)} singular values")
+    check((values >= 0).all(), "values", values, "singular values that are at least 0")
     left = orthonormal(outputs, len(values), seed, stream=1, domain=random.ROTATION)
     right = orthonormal(inputs, len(values), seed, stream=2, domain=random.ROTATION)
     return (left * values) @ right.T
 
 
-def symmetric(size: int, eigenvalues: ArrayLike, seed: int = 0) -> np.ndarray:
+def from_eigenvalues(size: int, eigenvalues: ArrayLike, seed: int = 0) -> np.ndarray:
     """A symmetric (size, size) matrix with the given `eigenvalues` (the rest are 0) and random eigenvectors.
 
     It equals its transpose bit for bit.
@@ -70,7 +72,7 @@ def symmetric(size: int, eigenvalues: ArrayLike, seed: int = 0) -> np.ndarray:
     size, seed = validate(Count, "size", size), validate(Seed, "seed", seed)
     eigenvalues = as_vector("eigenvalues", eigenvalues)
     check_memory("size", size, size**2)
-    require(len(eigenvalues) <= size, "eigenvalues", eigenvalues, f"at most {size} eigenvalues")
+    check(len(eigenvalues) <= size, "eigenvalues", eigenvalues, f"at most {size} eigenvalues")
     vectors = orthonormal(size, len(eigenvalues), seed, stream=1, domain=random.ROTATION)
     matrix = (vectors * eigenvalues) @ vectors.T
     return (matrix + matrix.T) / 2
@@ -92,7 +94,7 @@ def orthonormal(rows: int, columns: int, seed: int, stream: int, domain: int) ->
 
 
 def load_matrix(
-    path: str | PathLike[str], scale: float | None = None, crop: tuple[int, int] | None = None
+    path: str | PathLike[str], spectral_norm: float | None = None, crop: tuple[int, int] | None = None
 ) -> np.ndarray:
     """A matrix from a file: `.npy`, a table (`.csv`, `.tsv`, `.txt`) or an image (read as grey).
 
@@ -100,22 +102,22 @@ def load_matrix(
     turned as its EXIF orientation says. Refused: several images in one file, transparency, colours of more than 8 bits,
     and tables with empty cells or rows of different lengths.
 
-    scale: the spectral norm that the matrix is scaled to; None leaves it as it is.
+    spectral_norm: what the matrix is scaled to; None leaves it as it is.
     crop: (rows, columns) to cut from the middle; None keeps all.
     """
     matrix = read_matrix("target", path)
     if crop is not None:
         matrix = _crop(matrix, as_shape(crop, "crop"))
-    if scale is not None:
+    if spectral_norm is not None:
         norm = np.linalg.norm(matrix, 2)
-        require(norm > 0, "target", str(path), "a matrix that is not all zero when it is to be scaled")
-        matrix = matrix * (validate(Positive, "scale", scale) / norm)
+        check(norm > 0, "target", str(path), "a matrix that is not all zero when it is to be scaled")
+        matrix = matrix * (validate(Positive, "spectral_norm", spectral_norm) / norm)
     return matrix
 
 
 def _crop(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     fits = shape[0] <= matrix.shape[0] and shape[1] <= matrix.shape[1]
-    require(fits, "crop", shape, f"at most the shape of the matrix, {matrix.shape}")
+    check(fits, "crop", shape, f"at most the shape of the matrix, {matrix.shape}")
     top, left = ((have - want) // 2 for have, want in zip(matrix.shape, shape, strict=True))
     return matrix[top : top + shape[0], left : left + shape[1]]
 
@@ -132,7 +134,7 @@ def as_shape(shape: Any, argument: str = "shape") -> tuple[int, int]:
     return shape
 
 
-class Spectrum(NamedTuple):
+class SVD(NamedTuple):
     """Singular value decomposition of a target: left (m, k), values (k,), right (n, k); `rank` by rounding level."""
 
     left: np.ndarray
@@ -165,14 +167,16 @@ class Problem:
     errors_over: ClassVar[tuple[str, ...]] = (
         "observed entries",
         "hidden ones",
-    )  # what the errors "train" and "hidden" are over
+    )  # what the errors "train" and "test" are over
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Problem.classes.append(cls)
 
     @classmethod
-    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
+    def restored(
+        cls, target: np.ndarray, observed: dict[str, Any], reduction: str, source: dict[str, Any] | None
+    ) -> Self:
         """The loss that a run has kept: its target, `observed`, and what else its settings say."""
         raise NotImplementedError
 
@@ -187,7 +191,7 @@ class Problem:
         return rows, columns
 
     def scaled(self, output_scale: float) -> Self:
-        """This loss for a network whose output is `output_scale` times the product of its layers (`Network.scale`)."""
+        """This loss for a network whose output is `output_scale` times the product of its layers: see `Network`."""
         if output_scale == self.output_scale:
             return self
         other = copy.copy(self)
@@ -196,10 +200,10 @@ class Problem:
         return other
 
     @functools.cached_property
-    def spectrum(self) -> Spectrum:
+    def svd(self) -> SVD:
         left, values, vt = np.linalg.svd(self.target, full_matrices=False)
         rank = int((values > max(self.shape) * np.finfo(np.float64).eps * values[0]).sum())
-        return Spectrum(left, values, vt.T, rank)
+        return SVD(left, values, vt.T, rank)
 
     @functools.cached_property
     def symmetric(self) -> bool:
@@ -212,7 +216,7 @@ class Problem:
     @functools.cached_property
     def symmetric_loss(self) -> bool:
         """Whether L(Wᵀ) = L(W) exactly, for every W: weights, and the target where they are not 0, equal their
-        transposes bit for bit. A start with W_2 = W_1ᵀ then keeps that, and `Network.symmetric` is accepted."""
+        transposes bit for bit. A start with W_2 = W_1ᵀ then keeps that, and `Network.tied` is accepted."""
         weights = self.weights
         seen = np.where(weights > 0, self.target, 0)
         return np.array_equal(weights, weights.T) and np.array_equal(seen, seen.T)
@@ -220,7 +224,7 @@ class Problem:
     @functools.cached_property
     def eigen(self) -> Eigen:
         """Eigen of the symmetric part (Ŵ + Ŵᵀ)/2 of a square target."""
-        require(len(set(self.shape)) == 1, "target", f"<an array of shape {self.shape}>", "a square matrix")
+        check(len(set(self.shape)) == 1, "target", f"<an array of shape {self.shape}>", "a square matrix")
         values, vectors = np.linalg.eigh((self.target + self.target.T) / 2)
         sizes = np.round(np.abs(values) / max(np.abs(values).max(), np.finfo(float).tiny), 12)  # those of ±λ are equal
         order = np.lexsort((-values, -sizes))
@@ -229,17 +233,17 @@ class Problem:
     @property
     def mode_directions(self) -> tuple[np.ndarray, np.ndarray]:
         """(left, right): directions, as columns, in which the target is learnt: its singular vectors."""
-        return self.spectrum.left, self.spectrum.right
+        return self.svd.left, self.svd.right
 
     @property
     def mode_order(self) -> np.ndarray:
         """What the modes are ordered by, largest first, and equal in for modes that are learnt together."""
-        return self.spectrum.values
+        return self.svd.values
 
     @property
     def mode_values(self) -> np.ndarray:
         """The strengths to which the modes with a value above rounding level tend."""
-        return self.spectrum.values[: self.spectrum.rank]
+        return self.svd.values[: self.svd.rank]
 
     @property
     def target_known(self) -> bool:
@@ -251,7 +255,7 @@ class Problem:
 
         directions, tolerance: `Record.directions` and `Record.degenerate`.
         """
-        count = directions or min(self.spectrum.rank, MOST)
+        count = directions or min(self.svd.rank, MOST)
         return cluster_rows(self.mode_order, min(count, len(self.mode_order)), tolerance)
 
     @property
@@ -297,12 +301,12 @@ class Problem:
         """InvalidInput unless the product of `network` has the shape of the target, and its loss keeps a tied one."""
         ends = (network.widths[-1], network.widths[0])
         accepted = f"widths that start with {self.shape[1]} and end with {self.shape[0]}, the shape of the target"
-        require(ends == self.shape, "widths", network.widths, accepted)
+        check(ends == self.shape, "widths", network.widths, accepted)
         accepted = (
             "a symmetric loss for it: target, mask and measurements that equal their transposes bit for bit, as "
             "(target + target.T) / 2 does"
         )
-        require(not network.tied or self.symmetric_loss, "init", "symmetric", accepted)
+        check(not network.is_tied or self.symmetric_loss, "init", "tied", accepted)
 
 
 class Factorization(Problem):
@@ -317,7 +321,9 @@ class Factorization(Problem):
     plain = True
 
     @classmethod
-    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
+    def restored(
+        cls, target: np.ndarray, observed: dict[str, Any], reduction: str, source: dict[str, Any] | None
+    ) -> Self:
         return cls(target, source)
 
     @property
@@ -332,4 +338,4 @@ class Factorization(Problem):
         return Entries(rows, columns, values, np.dtype(dtype).type(values.size * self.output_scale**2))
 
     def __repr__(self) -> str:
-        return f"Factorization(target of shape {self.shape}, rank {self.spectrum.rank})"
+        return f"Factorization(target of shape {self.shape}, rank {self.svd.rank})"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.settings import as_matrix
 from lrbias.system import as_path
 
@@ -26,12 +26,10 @@ def read_matrix(argument: str, path: Any) -> np.ndarray:
     from 0 (black) to 1 (white), floating-point numbers as they are.
     """
     path = as_path(argument, path)
-    require(path.is_file(), argument, str(path), "the path of a .npy, .csv, .tsv, .txt or image file that exists")
+    check(path.is_file(), argument, str(path), "the path of a .npy, .csv, .tsv, .txt or image file that exists")
     suffix = path.suffix.lower()
     accepted = ".npy, " + ", ".join(TABLES + IMAGES)
-    require(
-        suffix == ".npy" or suffix in TABLES + IMAGES, argument, str(path), f"a file that ends in one of {accepted}"
-    )
+    check(suffix == ".npy" or suffix in TABLES + IMAGES, argument, str(path), f"a file that ends in one of {accepted}")
     read = _read_npy if suffix == ".npy" else _read_table if suffix in TABLES else _read_image
     try:
         matrix = read(path)

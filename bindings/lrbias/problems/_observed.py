@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.problems._factorization import Problem
 from lrbias.problems._matrix_files import read_matrix
 from lrbias.problems._registry import PROBLEMS
 from lrbias.system import Damaged, as_path, read_any_archive
 
 
-def restore(target: np.ndarray, observed: dict[str, Any], mean: bool = False, source: Any = None) -> Problem:
+def restore(target: np.ndarray, observed: dict[str, Any], reduction: str = "sum", source: Any = None) -> Problem:
     """The problem that a run was made with, from its target and what it kept as `Problem.observed`."""
-    return class_of(observed).restored(target, observed, mean, source)
+    return class_of(observed).restored(target, observed, reduction, source)
 
 
 def class_of(observed: dict[str, Any]) -> type[Problem]:
@@ -21,7 +21,7 @@ def class_of(observed: dict[str, Any]) -> type[Problem]:
     PROBLEMS.names  # noqa: B018  asking for the kinds imports all classes
     fitting = [cls for cls in Problem.classes if set(cls.kept) <= set(observed) and bool(cls.kept) == bool(observed)]
     names = [" and ".join(cls.kept) for cls in Problem.classes if cls.kept]
-    require(bool(fitting), "observed", sorted(observed), "the arrays of a loss: " + ", or ".join(names))
+    check(bool(fitting), "observed", sorted(observed), "the arrays of a loss: " + ", or ".join(names))
     return max(fitting, key=lambda cls: len(cls.kept))
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.errors import InvalidInput, require
-from lrbias.problems._completion import Completion, Sensing
+from lrbias.errors import InvalidInput, check
+from lrbias.problems._completion import Completion, Reduction, Sensing
 from lrbias.problems._factorization import Problem
 from lrbias.problems._observed import load_observed, restore
 from lrbias.problems._registry import PROBLEMS, Fitted
@@ -24,7 +24,7 @@ class ObservedEntries(Fitted):
     name: ClassVar[str] = "completion"
     selected_by: ClassVar[tuple[str, ...]] = ("observed", "fraction", "entries")
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("observed", "fraction", "entries"),)
-    excludes: ClassVar[dict[str, tuple[str, ...]]] = {"observed": ("mask_seed", "pairs")}
+    excludes: ClassVar[dict[str, tuple[str, ...]]] = {"observed": ("mask_seed", "symmetric_mask")}
     target: Annotated[Target, OneOf(TARGETS)] = Field(default=Teacher(), description="where the target comes from")
     observed: Annotated[Any, PathOf("observed entries")] = Field(
         default=None,
@@ -36,38 +36,45 @@ class ObservedEntries(Fitted):
         default=None, description="fit only so many entries, drawn at random"
     )
     seed: Annotated[Seed, Word("mask_seed")] = Field(default=0, description="seed of the observed entries")
-    pairs: Switch = Field(
+    symmetric_mask: Switch = Field(
         default=False,
         description="draw entries of a square target in pairs (i, j), (j, i); fraction and entries count pairs",
     )
-    mean: Switch = Field(default=False, description="divide the loss of observed entries by their number")
+    reduction: Reduction = Field(default="sum", description="the loss of observed entries: their sum or their mean")
 
     @model_validator(mode="after")
     def _check_file(self) -> "ObservedEntries":
         if self.observed is not None:
-            require("seed" not in self.model_fields_set, "mask_seed", self.seed, "nothing beside a file of entries")
-            require(not self.pairs, "pairs", self.pairs, "nothing beside a file of entries")
+            check("seed" not in self.model_fields_set, "mask_seed", self.seed, "nothing beside a file of entries")
+            check(not self.symmetric_mask, "symmetric_mask", self.symmetric_mask, "nothing beside a file of entries")
         return self
 
     def make(self, depth: int) -> Problem:
         made = self.target.make(depth)
         if self.observed is not None:
             return self._from_file(made)
-        drawn = {"fraction": self.fraction, "entries": self.entries, "seed": self.seed, "pairs": self.pairs}
-        return Completion(made.matrix, mean=self.mean, source=made.source, **drawn)
+        return Completion(
+            made.matrix,
+            fraction=self.fraction,
+            entries=self.entries,
+            seed=self.seed,
+            reduction=self.reduction,
+            source=made.source,
+            symmetric_mask=self.symmetric_mask,
+        )
 
     def _from_file(self, made: Made) -> Problem:
         found = load_observed(self.observed)
         from_file = isinstance(self.target, TargetFile)
         if "matrices" in found:
             known = found.get("truth_known", from_file)  # a file of a run says so itself
-            return Sensing(found["matrices"], found["values"], made.matrix if known else None, self.mean)
+            return Sensing(found["matrices"], found["values"], made.matrix if known else None, self.reduction)
         if "mask" not in found:
-            require(from_file, "observed", self.observed, "a target file beside what a run keeps of data")
-            require(not self.mean, "mean", self.mean, "a setting of observed entries, not of data")
+            check(from_file, "observed", self.observed, "a target file beside what a run keeps of data")
+            check(self.reduction == "sum", "reduction", self.reduction, "a setting of observed entries, not of data")
             return restore(made.matrix, found)
         target = np.where(found["known"], made.matrix, np.nan) if "known" in found else made.matrix
         try:
-            return Completion(target, found["mask"], mean=self.mean, source=made.source)
+            return Completion(target, found["mask"], reduction=self.reduction, source=made.source)
         except InvalidInput as error:  # here the mask has another name
             raise InvalidInput(str(error).replace("mask =", "observed =", 1)) from None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.problems._factorization import SYMMETRIC, Problem
 from lrbias.problems._matrix_files import read_matrix
 from lrbias.settings import Count, NotNegative, as_matrix, validate
@@ -62,17 +62,19 @@ class Regression(Problem):
     kept = MOMENTS
 
     @classmethod
-    def restored(cls, target: np.ndarray, observed: dict[str, Any], mean: bool, source: dict[str, Any] | None) -> Self:
+    def restored(
+        cls, target: np.ndarray, observed: dict[str, Any], reduction: str, source: dict[str, Any] | None
+    ) -> Self:
         names = [name for name in (*MOMENTS, "whitening") if name in observed]
         return cls.from_moments(target, **{name: observed[name] for name in names})
 
     def __init__(self, inputs: ArrayLike, outputs: ArrayLike, whiten: bool = False, center: bool = False) -> None:
         inputs, outputs = as_matrix("inputs", inputs), as_matrix("outputs", outputs)
         for name, value in {"whiten": whiten, "center": center}.items():
-            require(isinstance(value, (bool, np.bool_)), name, value, "True or False")
+            check(isinstance(value, (bool, np.bool_)), name, value, "True or False")
         samples, size = inputs.shape
         accepted = f"as many rows as inputs, {samples}, one for each sample"
-        require(len(outputs) == samples, "outputs", f"<an array of shape {outputs.shape}>", accepted)
+        check(len(outputs) == samples, "outputs", f"<an array of shape {outputs.shape}>", accepted)
         x = inputs / np.sqrt(samples)
         y = outputs / np.sqrt(samples)
         level = max(x.shape) * np.finfo(np.float64).eps * np.linalg.norm(x)  # of rounding, also that of a mean
@@ -82,7 +84,7 @@ class Regression(Problem):
         left, values, right = np.linalg.svd(x, full_matrices=False)  # Σ itself would square the condition
         rank = int((values > level).sum())
         accepted = "inputs that differ from each other" if center else "inputs that are not all 0"
-        require(rank > 0, "inputs", f"<an array of shape {inputs.shape}>", accepted)
+        check(rank > 0, "inputs", f"<an array of shape {inputs.shape}>", accepted)
         left = left[:, :rank]
         values = values[:rank]
         right = right[:rank]
@@ -212,7 +214,7 @@ def _checked(argument: str, value: ArrayLike, shape: tuple[int, int], symmetric:
     fits = matrix.shape == shape
     if fits and symmetric:
         fits = np.abs(matrix - matrix.T).max() <= SYMMETRIC * np.abs(matrix).max()
-    require(fits, argument, f"<an array of shape {matrix.shape}>", accepted)
+    check(fits, argument, f"<an array of shape {matrix.shape}>", accepted)
     matrix.flags.writeable = False
     return matrix
 

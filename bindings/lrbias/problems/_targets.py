@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from lrbias.errors import require
-from lrbias.problems._factorization import as_shape, load_matrix, spectrum, symmetric, teacher
+from lrbias.errors import check
+from lrbias.problems._factorization import as_shape, from_eigenvalues, from_singular_values, load_matrix, teacher
 from lrbias.settings import Accepts, Count, Depth, Kind, Kinds, PathOf, Positive, Seed, Unset, Word, as_vector
 
 NUMBERS = Accepts("a list of finite numbers")
@@ -55,13 +55,13 @@ class Teacher(Target):
         default=None, description="depth of the teacher"
     )
     seed: Annotated[Seed, Word("teacher_seed")] = Field(default=0, description="seed of the target")
-    scale: Positive = Field(default=10.0, description="spectral norm of the target")
+    spectral_norm: Positive = Field(default=10.0, description="spectral norm of the target")
 
     def make(self, depth: int) -> Made:
         depth = self.depth or max(depth, 2)
-        matrix = teacher(self.shape, self.rank, depth, self.scale, self.seed)
+        matrix = teacher(self.shape, self.rank, depth, self.spectral_norm, self.seed)
         source = {"shape": list(self.shape), "rank": self.rank, "teacher_depth": depth}
-        return Made(matrix, {**source, "teacher_seed": self.seed, "scale": self.scale})
+        return Made(matrix, {**source, "teacher_seed": self.seed, "spectral_norm": self.spectral_norm})
 
 
 @TARGETS.add
@@ -73,20 +73,21 @@ class TargetFile(Target):
     path: Annotated[Any, PathOf("a matrix"), Word("target")] = Field(
         description="fit this matrix: .npy, .csv, .tsv, .txt or an image (read as grey)"
     )
-    scale: Annotated[Positive | None, Unset("as it is in the file")] = Field(
+    spectral_norm: Annotated[Positive | None, Unset("as it is in the file")] = Field(
         default=None, description="spectral norm of the target"
     )
     crop: Crop = Field(default=None, description="rows and columns to cut from the middle of the target file")
 
     def make(self, depth: int) -> Made:
-        source = {"target": self.path, "scale": self.scale, "crop": self.crop and list(self.crop)}
-        matrix = load_matrix(self.path, self.scale, self.crop)
+        crop = self.crop and list(self.crop)
+        source = {"target": self.path, "spectral_norm": self.spectral_norm, "crop": crop}
+        matrix = load_matrix(self.path, self.spectral_norm, self.crop)
         return Made(matrix, {key: value for key, value in source.items() if value is not None})
 
 
 @TARGETS.add
 class SingularValues(Target):
-    """A matrix with given singular values, between random directions: see `lb.spectrum`."""
+    """A matrix with given singular values, between random directions: see `lb.from_singular_values`."""
 
     name: ClassVar[str] = "singular_values"
     selected_by: ClassVar[tuple[str, ...]] = ("values",)
@@ -98,12 +99,12 @@ class SingularValues(Target):
 
     def make(self, depth: int) -> Made:
         source = {"shape": list(self.shape), "values": list(self.values), "teacher_seed": self.seed}
-        return Made(spectrum(self.shape, self.values, self.seed), source)
+        return Made(from_singular_values(self.shape, self.values, self.seed), source)
 
 
 @TARGETS.add
 class Eigenvalues(Target):
-    """A symmetric matrix with given eigenvalues, between random directions: see `lb.symmetric`."""
+    """A symmetric matrix with given eigenvalues, between random directions: see `lb.from_eigenvalues`."""
 
     name: ClassVar[str] = "eigenvalues"
     selected_by: ClassVar[tuple[str, ...]] = ("eigenvalues",)
@@ -115,6 +116,6 @@ class Eigenvalues(Target):
 
     def make(self, depth: int) -> Made:
         rows, columns = self.shape
-        require(rows == columns, "shape", self.shape, "two equal integers, for a matrix with eigenvalues")
+        check(rows == columns, "shape", self.shape, "two equal integers, for a matrix with eigenvalues")
         source = {"shape": [rows, columns], "eigenvalues": list(self.eigenvalues), "teacher_seed": self.seed}
-        return Made(symmetric(rows, self.eigenvalues, self.seed), source)
+        return Made(from_eigenvalues(rows, self.eigenvalues, self.seed), source)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lrbias import plots
 from lrbias.comparison import compare
-from lrbias.errors import FigureError, InvalidInput, require
+from lrbias.errors import FigureError, InvalidInput, check
 from lrbias.plots import caption, our_style, sweep_plots
 from lrbias.runs import ModelRun
 from lrbias.runs import open as open_run
@@ -64,12 +64,12 @@ def report(paths: Sequence[str | PathLike[str]], output: str | PathLike[str], pr
     of these or `output` cannot be written.
     """
     check_switches(progress=progress)
-    require(isinstance(paths, (str, os.PathLike, list, tuple)), "paths", paths, "a path, or a list of them")
+    check(isinstance(paths, (str, os.PathLike, list, tuple)), "paths", paths, "a path, or a list of them")
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    require(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
+    check(len(paths) > 0, "paths", paths, "at least one run, sweep or study")
     output = as_path("output", output)
-    require(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
-    require(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
+    check(output.suffix in (".html", ".htm"), "output", str(output), "a file that ends in .html")
+    check(output.absolute().parent.is_dir(), "output", str(output), "a file in a folder that exists")
     paths = [found for path in paths for found in _expanded(as_path("path", path))]
     parts = [_Part(path, f"part{number}") for number, path in enumerate(paths, start=1)]
     shown = RunsDisplay(progress, sum(part.figures for part in parts), 0)
@@ -106,7 +106,7 @@ class _Part:
             self.others = sorted(entry.parent for entry in self.path.glob("*/config.json"))
         else:
             known = find_batched(self.path) or (self.path / "config.json").is_file()
-            require(known, "path", str(path), "a run directory, a folder of them, a sweep or a study")
+            check(known, "path", str(path), "a run directory, a folder of them, a sweep or a study")
             self.run = open_run(path)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from lrbias.errors import InvalidInput, StoreError, shorten
-from lrbias.settings import Whole, validate
+from lrbias.settings import NonNegativeInt, validate
 from lrbias.storage import LOSSES, RunSource, committed
 
 
@@ -107,7 +107,7 @@ class RunReader:
 
     def _checkpoint_step(self, step: int) -> int:
         """`step`; InvalidInput unless it is one of `checkpoints`."""
-        step = validate(Whole, "step", step)
+        step = validate(NonNegativeInt, "step", step)
         if step not in self.checkpoints:
             raise InvalidInput(
                 f"step = {shorten(step)} is not accepted: expected one of the checkpoints {shorten(self.checkpoints)}."

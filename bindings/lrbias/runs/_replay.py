@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.network import Network
-from lrbias.settings import Whole, validate
+from lrbias.settings import NonNegativeInt, validate
 from lrbias.steppers import Execution, make_stepper, replay
 from lrbias.storage import RunSource
 from lrbias.system import one_blas_thread
@@ -14,8 +14,8 @@ from lrbias.system import one_blas_thread
 
 def network_at(run: Any, source: RunSource, step: int) -> Network:
     """The Network after `step` steps: trained again from the checkpoint before, so with the bits that the run had."""
-    step = validate(Whole, "step", step)
-    require(step <= run.step, "step", step, f"at most {run.step}, the step that the run has reached")
+    step = validate(NonNegativeInt, "step", step)
+    check(step <= run.step, "step", step, f"at most {run.step}, the step that the run has reached")
     at = max(known for known in run.checkpoints if known <= step)
     if at == step:
         return run.checkpoint(step)
@@ -25,4 +25,4 @@ def network_at(run: Any, source: RunSource, step: int) -> Network:
         stepper = make_stepper(run.method, run.problem, run.checkpoint(0 if run.reduced else at), execution)
         stepper.restore(arrays["params"], arrays)
         replay(stepper, at, step)
-    return Network(stepper.params, run.widths, scale=run.problem.output_scale)
+    return Network(stepper.params, run.widths, output_scale=run.problem.output_scale)

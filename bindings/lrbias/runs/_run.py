@@ -135,12 +135,12 @@ class Run(RunReader):
     @functools.cached_property
     def metrics(self) -> dict[str, list[str]]:
         """{metric: the names of what it recorded in this run}; run[metric] is the first of them."""
-        from lrbias.metrics import METRICS, Setup  # which need the kernels, and a plain reader does not
+        from lrbias.metrics import METRICS, RunContext  # which need the kernels, and a plain reader does not
 
         method, record, _ = parts_of(self.path, self._config)
-        setup = Setup(self.problem, self.widths, np.dtype(np.float64), record, method)
+        context = RunContext(self.problem, self.widths, np.dtype(np.float64), record, method)
         chosen = [name for name in record.intervals() if name in METRICS]
-        keys = {name: [key for key, *_ in METRICS[name].quantities(setup)] for name in chosen}
+        keys = {name: [key for key, *_ in METRICS[name].quantities(context)] for name in chosen}
         return {name: [key for key in listed if key in self] for name, listed in keys.items()}
 
     def _stored(self, name: Any) -> Any:
@@ -196,7 +196,7 @@ class Run(RunReader):
         return network_at(self, self._source, step)
 
     def _network_from(self, step: int) -> Network:
-        return Network(self._source.checkpoint(step), self.widths, scale=self.problem.output_scale)
+        return Network(self._source.checkpoint(step), self.widths, output_scale=self.problem.output_scale)
 
     @property
     def phases(self) -> list[Phase]:
@@ -218,11 +218,11 @@ class Run(RunReader):
     @property
     def target_values(self) -> np.ndarray:
         """Singular values of the target."""
-        return self.problem.spectrum.values
+        return self.problem.svd.values
 
     @property
     def target_rank(self) -> int:
-        return self.problem.spectrum.rank
+        return self.problem.svd.rank
 
     def mode_strengths(self) -> tuple[np.ndarray, np.ndarray]:
         """(steps (A,), strengths (A, k)): û_iᵀ W v̂_i at the records, of the followed modes whose target value is not 0
@@ -314,7 +314,7 @@ class Run(RunReader):
         if self._has_rows("product/singular_values"):
             found = self.jumps()
             facts["rank_jumps"] = {"down": found.down, "up": found.up, "rank": found.rank}
-        facts.update({name: float(self[name][-1]) for name in ("train_error", "hidden_error") if self._has_rows(name)})
+        facts.update({name: float(self[name][-1]) for name in ("train_error", "test_error") if self._has_rows(name)})
         if self.method.phases:
             facts["phases"] = [phase.as_dict() for phase in self.phases]
         if "product/effective_rank" in self:
@@ -340,7 +340,7 @@ class Run(RunReader):
             lines.append(f"  loss {facts['first_loss']:.4g} → {facts['last_loss']:.4g} in {self.elapsed:.1f} s")
         if "train_error" in facts:
             over = self.problem.errors_over
-            hidden = f", {facts['hidden_error']:.3g} over the {over[1]}" if "hidden_error" in facts else ""
+            hidden = f", {facts['test_error']:.3g} over the {over[1]}" if "test_error" in facts else ""
             lines.append(f"  root mean square error {facts['train_error']:.3g} over the {over[0]}{hidden}")
         if "escape_steps" in facts:
             lines.append(f"  {self._told_escapes(facts['escape_steps'])}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrbias import theory
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.runs._reader import RunReader
 from lrbias.storage import RunSource
 
@@ -122,7 +122,7 @@ class ModelRun(RunReader):
         """Names of the layers that match a pattern or any of several; None: all."""
         patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else list(layers)
         found = [name for name in self._places if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-        require(bool(found), "layers", layers, f"a pattern that matches one of {shorten(list(self._places), 200)}")
+        check(bool(found), "layers", layers, f"a pattern that matches one of {shorten(list(self._places), 200)}")
         return found
 
     def average(self, metric: str | None = None, layers: Any = None) -> np.ndarray:

@@ -25,6 +25,7 @@ from ._models import Depth as Depth
 from ._models import File as File
 from ._models import Finite as Finite
 from ._models import Fraction as Fraction
+from ._models import NonNegativeInt as NonNegativeInt
 from ._models import NotNegative as NotNegative
 from ._models import Number as Number
 from ._models import Positive as Positive
@@ -34,7 +35,6 @@ from ._models import Settings as Settings
 from ._models import Share as Share
 from ._models import Switch as Switch
 from ._models import Threads as Threads
-from ._models import Whole as Whole
 from ._models import check_formats as check_formats
 from ._models import check_memory as check_memory
 from ._models import check_switches as check_switches

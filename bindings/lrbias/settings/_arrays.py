@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 
 LARGEST = 1e150  # squares of larger numbers overflow
 DEEPEST_LIST = 4  # lists nested deeper than this hold no array of ours: (K, outputs, inputs) is the deepest
@@ -18,7 +18,7 @@ def as_array(argument: str, value: Any) -> np.ndarray:
         return array
     hidden = int(np.ma.count_masked(array))
     accepted = "an array without masked entries; only the target of a Completion may have them, as not observed"
-    require(hidden == 0, argument, f"<{hidden} of {array.size} entries are masked>", accepted)
+    check(hidden == 0, argument, f"<{hidden} of {array.size} entries are masked>", accepted)
     return np.asarray(array.data)
 
 
@@ -42,7 +42,7 @@ def as_maybe_masked(argument: str, value: Any) -> np.ndarray:
 def as_numbers(argument: str, value: Any) -> np.ndarray:
     """`value` as an array of its own dtype; InvalidInput unless its entries are real numbers."""
     array = as_array(argument, value)
-    require(array.dtype.kind in "fiu", argument, f"<an array of dtype {array.dtype}>", "real numbers")
+    check(array.dtype.kind in "fiu", argument, f"<an array of dtype {array.dtype}>", "real numbers")
     return array
 
 
@@ -65,26 +65,26 @@ def as_matrix(argument: str, value: Any, source: str | None = None) -> np.ndarra
     """`value` as a float64 matrix in C order; InvalidInput unless it is 2-D, real, finite and not empty."""
     matrix = as_real(argument, value, source)
     shown = source or f"<an array of shape {matrix.shape}>"
-    require(matrix.ndim == 2, argument, shown, f"a matrix (2 dimensions, not {matrix.ndim})")
-    require(matrix.size > 0, argument, shown, "a matrix with at least one entry")
+    check(matrix.ndim == 2, argument, shown, f"a matrix (2 dimensions, not {matrix.ndim})")
+    check(matrix.size > 0, argument, shown, "a matrix with at least one entry")
     bad = int((~np.isfinite(matrix)).sum())
-    require(bad == 0, argument, shown, f"finite entries only ({bad} are NaN or infinite)")
-    require(np.abs(matrix).max() < LARGEST, argument, shown, "entries below 1e150, so that squares do not overflow")
+    check(bad == 0, argument, shown, f"finite entries only ({bad} are NaN or infinite)")
+    check(np.abs(matrix).max() < LARGEST, argument, shown, "entries below 1e150, so that squares do not overflow")
     return matrix
 
 
 def as_vector(argument: str, value: Any) -> np.ndarray:
     """`value` as a float64 vector; InvalidInput unless it is 1-D, real, finite and not empty."""
     vector = as_real(argument, value)
-    require(vector.ndim == 1 and vector.size > 0, argument, value, "a list of at least one number")
-    require(np.isfinite(vector).all(), argument, value, "finite numbers")
-    require(np.abs(vector).max() < LARGEST, argument, value, "numbers below 1e150, so that squares do not overflow")
+    check(vector.ndim == 1 and vector.size > 0, argument, value, "a list of at least one number")
+    check(np.isfinite(vector).all(), argument, value, "finite numbers")
+    check(np.abs(vector).max() < LARGEST, argument, value, "numbers below 1e150, so that squares do not overflow")
     return vector
 
 
 def _as_float64(argument: str, array: np.ndarray, source: str | None = None) -> np.ndarray:
     shown = source or f"<an array of dtype {array.dtype}>"
-    require(array.dtype.kind in "fiu", argument, shown, "real numbers")
+    check(array.dtype.kind in "fiu", argument, shown, "real numbers")
     with np.errstate(over="ignore"):  # a longdouble becomes infinite, which is refused where it matters
         return np.array(array, dtype=np.float64, order="C")
 
@@ -114,7 +114,7 @@ def _without_tensors(argument: str, value: Any, depth: int) -> Any:
 
 def _of_tensor(torch: Any, argument: str, tensor: Any) -> np.ndarray:
     """The numbers of a tensor wherever they are, whether or not it records gradients; bfloat16 as float32."""
-    require(tensor.device.type != "meta", argument, "<a tensor on the meta device>", "a tensor that holds numbers")
+    check(tensor.device.type != "meta", argument, "<a tensor on the meta device>", "a tensor that holds numbers")
     tensor = tensor.detach()
     if tensor.is_quantized:
         tensor = tensor.dequantize()

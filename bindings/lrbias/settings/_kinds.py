@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.settings._fields import either
 from lrbias.settings._models import Settings, did_you_mean
 
@@ -91,7 +91,7 @@ class Kinds:
         """The kind of this name, or InvalidInput."""
         known = isinstance(name, str) and name in self.all
         near = did_you_mean(name, self.all) if isinstance(name, str) else ""
-        require(known, self.word, name, either(self.names) + near)
+        check(known, self.word, name, either(self.names) + near)
         return self.all[name]
 
     def choose(self, words: Collection[str]) -> type[Kind]:
@@ -106,7 +106,7 @@ class Kinds:
         if isinstance(value, self.base):
             return value
         accepted = f"a {self.base.__name__}, or a table with its kind and settings"
-        require(isinstance(value, dict), self.word, value, accepted)
+        check(isinstance(value, dict), self.word, value, accepted)
         settings = dict(value)
         return self.find(settings.pop("kind", self.default))(**settings)
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.settings._fields import Accepts, PathOf, accepted, accepted_by, default_of, plain_type
 
 COPIES = 3  # at least: layers, gradients and products beside each other
@@ -35,7 +35,7 @@ Finite = Number
 Count = Annotated[Integer, Field(ge=1, lt=2**63), Accepts("an integer of at least 1")]
 Depth = Annotated[Integer, Field(ge=1, le=1000), Accepts("an integer of at least 1, at most 1000")]
 Scale = Annotated[Number, Field(ge=1e-100, le=1e100), Accepts("a number from 1e-100 to 1e100, greater than 0")]
-Whole = Annotated[Integer, Field(ge=0, lt=2**63), Accepts("an integer of at least 0")]
+NonNegativeInt = Annotated[Integer, Field(ge=0, lt=2**63), Accepts("an integer of at least 0")]
 NotNegative = Annotated[Number, Field(ge=0), Accepts("a finite number of at least 0")]
 Fraction = Annotated[Number, Field(gt=0, le=1), Accepts("a number greater than 0 and at most 1")]
 Share = Annotated[Number, Field(gt=0, lt=1), Accepts("a number between 0 and 1")]
@@ -111,7 +111,7 @@ def check_memory(argument: str, value: Any, numbers: int) -> None:
     needed = COPIES * 8 * numbers
     there = _memory()
     accepted = f"sizes that fit into memory ({needed / 1e9:.3g} GB are needed, {there / 1e9:.3g} GB are there)"
-    require(needed <= there, argument, value, accepted)
+    check(needed <= there, argument, value, accepted)
 
 
 def _memory() -> int:
@@ -124,13 +124,13 @@ def _memory() -> int:
 def check_switches(**switches: Any) -> None:
     """InvalidInput unless each of them is True, False or None."""
     for argument, value in switches.items():
-        require(value is None or isinstance(value, (bool, np.bool_)), argument, value, "True, False or None")
+        check(value is None or isinstance(value, (bool, np.bool_)), argument, value, "True, False or None")
 
 
 def check_formats(formats: Sequence[str]) -> Sequence[str]:
     """InvalidInput unless every figure format is one of png, pdf, svg. Here, so that checking imports no matplotlib."""
     for name in formats:
-        require(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
+        check(name in ("png", "pdf", "svg"), "format", name, "png, pdf or svg")
     return formats
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods import GradientFlow, Method
 from lrbias.network import Network
 from lrbias.problems import Problem
@@ -43,7 +43,7 @@ class AdaptiveStepper(Stepper):
         widths = layout.as_widths(self.widths)
         make = device.kernels.adaptive_rk_steps
         pair = PAIRS[flow.scheme]
-        objective = device.constant(problem.objective(dtype))
+        objective = device.device_put(problem.objective(dtype))
         state = self._state
         tableau = pair.astype(dtype)
         ridge = dtype.type(flow.ridge)
@@ -100,5 +100,5 @@ def _(method: GradientFlow, problem: Problem, network: Network, execution: Execu
         return stepper_of.dispatch(Method)(method, problem, network, execution)
     least = ROUNDING * np.finfo(network.dtype).eps
     accepted = f"at least {least:.2g} in {network.dtype}, where smaller errors are those of rounding"
-    require(method.tolerances[0] >= least, "rtol", method.tolerances[0], accepted)
+    check(method.tolerances[0] >= least, "rtol", method.tolerances[0], accepted)
     return AdaptiveStepper(problem, network, method, execution)

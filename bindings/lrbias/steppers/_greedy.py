@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods import GLRL
 from lrbias.network import Network
 from lrbias.problems import Problem, gaussian
@@ -156,7 +156,7 @@ class GreedyStepper(Stepper):
         self.steepest = direction.numbers[0]  # at W = 0, to which all tolerances refer
         what = "<no direction of descent at W = 0>"
         falls = self.steepest > ROUNDING * largest
-        require(falls, "problem", what, "a loss that falls when one direction is added to W = 0")
+        check(falls, "problem", what, "a loss that falls when one direction is added to W = 0")
         self._begin(1)
 
     def _leading(self, product: np.ndarray, start: np.ndarray | None = None) -> Direction:
@@ -182,7 +182,7 @@ class GreedyStepper(Stepper):
         self.inner = stepper_of(self.method.inner, self.problem, network, self.execution)
         looking = self.execution.device.for_one_pass(self.small_widths)
         self._loss_and_gradient = looking.kernels.objective_loss_and_gradient
-        self._goal = looking.constant(self.problem.objective(np.dtype(np.float64)))
+        self._goal = looking.device_put(self.problem.objective(np.dtype(np.float64)))
         self._work = looking.workspace.allocate(self.small_widths)
         self._gradient = np.empty_like(self.small)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods import Linearized
 from lrbias.network import Network
 from lrbias.problems import Problem
@@ -28,7 +28,8 @@ class LinearizedStepper(Stepper):
         self._origin: Arrays = {}
 
     def init(self, network: Network) -> None:
-        self._take({"origin_params": network.params, "origin_widths": network.widths, "origin_scale": network.scale})
+        origin = {"params": network.params, "widths": network.widths, "scale": network.output_scale}
+        self._take({f"origin_{name}": value for name, value in origin.items()})
 
     def _take(self, origin: dict[str, Any]) -> None:
         self._origin = {name: np.asarray(value) for name, value in origin.items()}
@@ -57,5 +58,5 @@ class LinearizedStepper(Stepper):
 
 @stepper_of.register
 def _(method: Linearized, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
-    require(not execution.device.apart, "device", execution.device.name, "cpu for a linearised network")
+    check(not execution.device.is_accelerator, "device", execution.device.name, "cpu for a linearised network")
     return LinearizedStepper(problem, network, method)

@@ -14,7 +14,7 @@ from lrcore.status import DIVERGED
 
 def make_stepper(method: Method, problem: Problem, network: Network, execution: Execution = DEFAULT) -> Stepper:
     """The Stepper of a run from `network`, which stays as it is."""
-    own = Network(layout.aligned_copy(network.params, network.dtype), network.widths, scale=network.scale)
+    own = Network(layout.aligned_copy(network.params, network.dtype), network.widths, output_scale=network.output_scale)
     short = None
     if execution.compress == "auto":
         short = exact_reduction(method, problem, own, execution.device)

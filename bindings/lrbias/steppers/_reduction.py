@@ -137,7 +137,7 @@ class CompressedStepper(ReducedStepper):
         if any(np.abs(q.T @ q - identity).max() > TOLERANCE * len(identity) for q in rotations):
             return None
         whole = identity
-        spectrum = problem.spectrum
+        spectrum = problem.svd
         for q in rotations:
             whole = q @ whole
         directions = np.hstack([spectrum.right[:, : spectrum.rank], whole.T @ spectrum.left[:, : spectrum.rank]])

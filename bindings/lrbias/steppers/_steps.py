@@ -43,12 +43,12 @@ def _(
     widths = layout.as_widths(widths)
     works = device.workspace.thread_workspaces(widths, dtype, 0, threads)
     if method.is_plain_on(problem):
-        target = device.constant(layout.aligned_copy(problem.target, dtype))
+        target = device.device_put(layout.aligned_copy(problem.target, dtype))
         lr = np.dtype(dtype).type(method.lr)
         return together(
             lambda params, losses, _, work: kernels.gd_steps(params, widths, target, lr, losses, work), works
         )
-    goal = device.constant(problem.objective(dtype))
+    goal = device.device_put(problem.objective(dtype))
 
     def steps(params: np.ndarray, losses: np.ndarray, step: int, work: Any) -> int:
         rates, ridges = (f(step, losses.size).astype(dtype) for f in (method.rates, method.ridges))
@@ -80,7 +80,7 @@ def _(
         made = kernels.objective_rk_steps
         numbers = (ridge, dt, a_and_b)
         goal = problem.objective(dtype)
-    goal = device.constant(goal)
+    goal = device.device_put(goal)
     return together(lambda params, losses, _, work: made(params, widths, goal, *numbers, losses, work), works)
 
 
@@ -94,7 +94,7 @@ def _(
     widths = layout.as_widths(widths)
     method.check_batch(entries)
     work = device.workspace.allocate_sgd(widths, entries.rows.size, method.batch, dtype)
-    entries = device.constant(entries)
+    entries = device.device_put(entries)
     seed = np.uint64(method.sampling_seed)
 
     def steps(params: np.ndarray, losses: np.ndarray, step: int = 0) -> int:
@@ -119,7 +119,7 @@ def _(
 ) -> Callable[[np.ndarray], int]:
     made = device.kernels.diagonal_gd_steps
     work = device.workspace.allocate_diagonal(*modes.shape)
-    target, weights = device.constant(target), device.constant(weights)
+    target, weights = device.device_put(target), device.device_put(weights)
     return lambda losses: made(modes, target, weights, method.lr, losses, work)
 
 
@@ -131,8 +131,8 @@ def _(
     tableau = TABLEAUS[method.scheme]
     work = device.workspace.allocate_diagonal(*modes.shape, stages=tableau.stages)
     a_and_b = tableau.astype(modes.dtype)
-    target = device.constant(target)
-    weights = device.constant(weights)
+    target = device.device_put(target)
+    weights = device.device_put(weights)
     return lambda losses: made(modes, target, weights, method.dt, a_and_b, losses, work)
 
 
@@ -153,7 +153,7 @@ def _batch_of_gd(
     made = device.kernels.batch_gd_steps
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype)
-    targets = device.constant(targets)
+    targets = device.device_put(targets)
     lr = _in_lanes([method.lr for method in methods], dtype)
     return lambda params, losses, statuses: made(params, widths, targets, lr, losses, statuses, work)
 
@@ -165,7 +165,7 @@ def _batch_of_flows(
     tableau = TABLEAUS[methods[0].scheme]
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype, tableau.stages)
-    targets = device.constant(targets)
+    targets = device.device_put(targets)
     dt = _in_lanes([method.dt for method in methods], dtype)
     a_and_b = tableau.astype(dtype)
     return lambda params, losses, statuses: made(params, widths, targets, dt, a_and_b, losses, statuses, work)
@@ -194,7 +194,7 @@ def many_steps(
         for name, kind in (("rows", np.int32), ("columns", np.int32), ("values", dtype))
     )
     made = device.kernels.batch_sgd_steps
-    entries = device.constant(Entries(rows, columns, values, every[0].weight))
+    entries = device.device_put(Entries(rows, columns, values, every[0].weight))
     lr, ridge = (_in_lanes([getattr(m, key) for m in methods], dtype) for key in ("lr", "ridge"))
     seeds = layout.to_lanes(np.array([m.sampling_seed for m in methods], np.uint64), lanes)
     work = device.workspace.allocate_batch_sgd(widths, every[0].rows.size, first.batch, dtype)

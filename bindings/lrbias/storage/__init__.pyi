@@ -13,8 +13,10 @@ from ._batch_writer import BatchWriter as BatchWriter
 from ._batch_writer import Entry as Entry
 from ._directory import RunFolder as RunFolder
 from ._documents import Count as Count
+from ._documents import NonNegativeInt as NonNegativeInt
 from ._documents import Text as Text
-from ._documents import Whole as Whole
+from ._earlier import current_axes as current_axes
+from ._earlier import current_settings as current_settings
 from ._format import LOSSES as LOSSES
 from ._format import capacity as capacity
 from ._format import check_new as check_new

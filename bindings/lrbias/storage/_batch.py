@@ -27,13 +27,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import InvalidInput, StoreError
-from lrbias.storage._documents import Count, Name, Quantity, Text, Whole
+from lrbias.storage._documents import Count, Name, NonNegativeInt, Quantity, Text
+from lrbias.storage._earlier import current_quantities, current_settings
 from lrbias.storage._format import LOSSES, progress_document, read_json
 from lrbias.storage._protocol import Arrays
 from lrbias.system import Damaged, as_path, check_seal, expect, pack, parsing, read_bytes, unpack, write_file
 from lrcore import layout
 
-FORMAT = 2  # 1: without an owner
+FORMAT = 3  # 1: without an owner; 1 and 2: with the words of `_earlier`
 ROWS = "rows/"
 WHAT = "batch"
 # settings that may be others when a batch is finished: where it is made, and where its files lie
@@ -61,6 +62,8 @@ def batch_owner(settings: dict[str, dict[str, Any]]) -> str:
 
 def owner_in(document: dict[str, Any], number: str) -> str:
     """Whose batch `number` of the sweep is that sweep.json describes."""
+    if number in document.get("owners", {}):
+        return document["owners"][number]
     return batch_owner({name: document["runs"][name] for name in document["batches"][number]})
 
 
@@ -98,14 +101,14 @@ class _MemberDocument(BaseModel):
     settings: dict[Text, object]
     status: Text
     detail: Text
-    step: Whole
-    layout: Whole
+    step: NonNegativeInt
+    layout: NonNegativeInt
 
 
 class _BatchDocument(BaseModel):
     model_config = ConfigDict(extra="allow")
     format: Count
-    step: Whole
+    step: NonNegativeInt
     steps: Count
     elapsed: float
     widths: list[Count] = Field(min_length=2)
@@ -165,7 +168,17 @@ def _parsed(arrays: Arrays) -> dict[str, Any]:
         _BatchDocument.model_validate(document)
     except (ValueError, RecursionError, ValidationError) as error:
         raise Damaged(f"its document is none: {' '.join(str(error).split())[:200]}") from None
-    return document
+    return document if document["format"] == FORMAT else _current(document)
+
+
+def _current(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a batch of an earlier format, in the words of today."""
+    members = [{**member, "settings": current_settings(member["settings"])} for member in document["members"]]
+    layouts = [
+        {name: quantities[stored] for name, stored in current_quantities(quantities).items()}
+        for quantities in document["layouts"]
+    ]
+    return {**document, "members": members, "layouts": layouts}
 
 
 def find_batched(path: str | PathLike[str]) -> "MemberFolder | None":

@@ -27,18 +27,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from lrbias.errors import StoreError, require, shorten
+from lrbias.errors import StoreError, check, shorten
 from lrbias.storage import _zarr_log as zarr_log
 from lrbias.storage._documents import check_config, check_progress
 from lrbias.storage._format import (
     BESIDE,
     CHECKPOINT,
-    FORMAT,
     LOSSES,
     MOST_JSON,
     MOST_KEPT,
+    READABLE,
     Facts,
     chunk_rows,
+    current_config,
     read_json,
 )
 from lrbias.storage._protocol import Arrays
@@ -62,20 +63,25 @@ class RunFolder:
         """The run at `path`; InvalidInput when there is none."""
         folder = cls(path)
         accepted = "a run directory, as lrbias run and lb.train(store=…) write it"
-        require((folder.path / "config.json").is_file(), "path", str(path), accepted)
+        check((folder.path / "config.json").is_file(), "path", str(path), accepted)
         return folder
 
     def config(self) -> dict[str, Any]:
+        return current_config(self._document())
+
+    def _document(self) -> dict[str, Any]:
+        """config.json as it is."""
         path = self.path / "config.json"
         config = read_json(path)
-        if config.get("format") != FORMAT:
-            raise StoreError(f"{path} has format {shorten(config.get('format'))}; this version reads {FORMAT}.")
+        if config.get("format") not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise StoreError(f"{path} has format {shorten(config.get('format'))}; this version reads {known}.")
         return check_config(path, config)
 
     @property
     def _facts(self) -> Facts:
         if self._known is None:
-            self._known = Facts.of(self.config())
+            self._known = Facts.of(self._document())
         return self._known
 
     def progress(self) -> dict[str, Any]:
@@ -86,11 +92,11 @@ class RunFolder:
         return progress
 
     def data(self) -> tuple[Any, ...]:
-        """What the loss is made of: (target, observed, mean, source), as `lrbias.problems.restore` takes it."""
+        """What the loss is made of: (target, observed, reduction, source), as `lrbias.problems.restore` takes it."""
         config = self.config()
         target = self._parsed("target.npy", parse_array, config)
         observed = self._parsed("observed.npz", unpack, config) if "observed_crc32" in config else {}
-        return target, observed, config["settings"].get("mean", False), config["target_source"]
+        return target, observed, config["settings"].get("reduction", "sum"), config["target_source"]
 
     def _parsed(self, name: str, parse: Callable[[bytes], Any], config: dict[str, Any]) -> Any:
         """What `parse` makes of a file that never changes; StoreError unless the file is what was written."""
@@ -190,14 +196,14 @@ class RunFolder:
         return self._read_tail[1]
 
     def _parse_tail(self, path: Path) -> Tails:
-        quantities = self._facts.quantities
+        quantities = {quantity.name: (name, quantity) for name, quantity in self._facts.quantities.items()}
         tails: Tails = {}
-        most = sum(zarr_log.most_bytes(quantity, chunk_rows(quantity)) for quantity in quantities.values())
+        most = sum(zarr_log.most_bytes(quantity, chunk_rows(quantity)) for _, quantity in quantities.values())
         for key, rows in read_archive(path, self._facts.run, "tail", most).items():
-            number, _, name = key.partition(":")
-            if name not in quantities or not number.isdecimal() or not number.isascii():
+            number, _, stored = key.partition(":")
+            if stored not in quantities or not number.isdecimal() or not number.isascii():
                 raise Damaged(f"{key} is no quantity of this run")
-            quantity = quantities[name]
+            name, quantity = quantities[stored]
             first = int(number)
             expect({key: rows}, key, (None, *quantity.shape), quantity.dtype)
             if first % chunk_rows(quantity) or len(rows) > chunk_rows(quantity):
@@ -253,9 +259,9 @@ class RunFolder:
                 self._parsed(name, len, config)
             except StoreError as error:
                 found.append(str(error))
-        for path, check in self._descriptions():
+        for path, verify in self._descriptions():
             try:
-                check(read_bytes(path, MOST_JSON))
+                verify(read_bytes(path, MOST_JSON))
             except (Damaged, FileNotFoundError) as error:
                 reason = "it is missing" if isinstance(error, OSError) else error
                 found.append(f"{path} is damaged ({reason}); lrbias resume {self.path} writes it anew.")
@@ -265,8 +271,8 @@ class RunFolder:
         """(path, what its bytes have to pass) of each zarr.json."""
         for name in zarr_log.group_names(self._facts.quantities.values()):
             yield self.path / "log.zarr" / name / "zarr.json", zarr_log.check_group
-        for name, quantity in self._facts.quantities.items():
-            yield self.path / "log.zarr" / name / "zarr.json", self._room_of(quantity)
+        for quantity in self._facts.quantities.values():
+            yield self.path / "log.zarr" / quantity.name / "zarr.json", self._room_of(quantity)
 
     def _room_of(self, quantity: Quantity) -> Callable[[bytes], int]:
         """A function of the bytes of a zarr.json: for how many rows the array has room."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.errors import StoreError, shorten
 
-Whole = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Count = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 Crc = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Text = Annotated[str, Field(strict=True)]
@@ -25,7 +25,7 @@ class _Document(BaseModel):
 
 class Quantity(_Document):
     interval: Count
-    shape: list[Whole] = Field(max_length=32)
+    shape: list[NonNegativeInt] = Field(max_length=32)
     dtype: Dtype
 
 
@@ -37,7 +37,7 @@ class _Layer(_Document):
 
 
 class _File(_Document):
-    bytes: Whole
+    bytes: NonNegativeInt
     crc32: Crc
 
 
@@ -68,15 +68,15 @@ class _ModelConfig(_RunConfig):
 
 
 class _Progress(_Document):
-    step: Whole
-    checkpoint: Whole
+    step: NonNegativeInt
+    checkpoint: NonNegativeInt
     status: Text
     detail: Text
-    rows: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,18}$")], Whole]
-    losses: Whole
+    rows: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,18}$")], NonNegativeInt]
+    losses: NonNegativeInt
     tail: bool
     elapsed: float
-    checkpoints: list[Whole] | None = None
+    checkpoints: list[NonNegativeInt] | None = None
 
 
 def check_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:

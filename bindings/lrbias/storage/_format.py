@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrbias.errors import StoreError, require
+from lrbias.errors import StoreError, check
+from lrbias.storage._earlier import current_quantities, current_settings
 from lrbias.storage._quantity import Quantity
 from lrbias.system import Damaged, as_path, not_writable, read_bytes, write_file
 from lrcore import layout
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)  # 2: with the words of `_earlier`
 CHUNK_BYTES = 1 << 18
 LOSSES = "losses"  # the loss of every step: row = step
 BESIDE = ("widths", "step")  # what a checkpoint says beside the arrays of a run
@@ -69,7 +71,10 @@ def committed_rows(interval: int, step: int, status: str) -> int:
 
 
 class Facts(NamedTuple):
-    """What never changes of a run: its name, the quantities, and of a deep linear network the widths."""
+    """What never changes of a run: its name, the quantities, and of a deep linear network the widths.
+
+    quantities  by the names that they have now; each Quantity has the name of its files
+    """
 
     run: str | None
     quantities: dict[str, Quantity]
@@ -77,8 +82,11 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Facts":
-        listed = config["quantities"].items()
-        quantities = {name: Quantity(name, tuple(q["shape"]), q["dtype"], q["interval"]) for name, q in listed}
+        listed = config["quantities"]
+        quantities = {
+            name: Quantity(stored, tuple(listed[stored]["shape"]), listed[stored]["dtype"], listed[stored]["interval"])
+            for name, stored in stored_names(config).items()
+        }
         widths = tuple(config["widths"]) if "widths" in config else None
         return cls(config.get("run"), quantities, widths)
 
@@ -91,6 +99,24 @@ class Facts(NamedTuple):
     def again(self) -> str:
         """How rows that are lost can be made again."""
         return "start the run again to have them" if self.widths is None else "resume with from_checkpoint=0"
+
+
+def stored_names(config: dict[str, Any]) -> dict[str, str]:
+    """{name of a quantity: its name in the files} of a document that was read as it is."""
+    names = config["quantities"]
+    if config.get("format") == FORMAT or config.get("kind") == "model":
+        return {name: name for name in names}
+    return current_quantities(names, config.get("functions", ()))
+
+
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """config.json of a run in the words of today."""
+    if config.get("format") == FORMAT or config.get("kind") == "model":
+        return config
+    quantities = {name: config["quantities"][stored] for name, stored in stored_names(config).items()}
+    found = {**config, "settings": current_settings(config["settings"]), "quantities": quantities}
+    source = config.get("target_source")
+    return {**found, "target_source": current_settings(source) if isinstance(source, dict) else source}
 
 
 def progress_document(
@@ -120,7 +146,7 @@ def shortened(progress: dict[str, Any], step: int) -> dict[str, Any]:
 def check_new(path: str | PathLike[str]) -> Path:
     """A path where a run can be made: InvalidInput when something is there or nothing can be put there."""
     named = str(path) != "" and as_path("store", path).name not in ("", "..")
-    require(named, "store", str(path), "a folder that does not exist yet")
+    check(named, "store", str(path), "a folder that does not exist yet")
     path = as_path("store", path)
     try:
         taken = os.path.lexists(path)
@@ -128,7 +154,7 @@ def check_new(path: str | PathLike[str]) -> Path:
         above = next(folder for folder in path.absolute().parents if folder.exists())
     except OSError as error:
         raise not_writable(path, error) from None
-    require(not taken, "store", str(path), "a path that does not exist yet (or use resume)")
+    check(not taken, "store", str(path), "a path that does not exist yet (or use resume)")
     writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
-    require(writable, "store", str(path), f"a folder that can be written ({above} is none)")
+    check(writable, "store", str(path), f"a folder that can be written ({above} is none)")
     return path

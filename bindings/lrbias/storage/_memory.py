@@ -31,8 +31,8 @@ class MemoryStorage:
         return self._config
 
     def data(self) -> tuple[Any, ...]:
-        """(target, observed, mean, source), as `lrbias.problems.restore` takes it."""
-        return *self._data, self._config["settings"].get("mean", False), self._config["target_source"]
+        """(target, observed, reduction, source), as `lrbias.problems.restore` takes it."""
+        return *self._data, self._config["settings"].get("reduction", "sum"), self._config["target_source"]
 
     def extend(self, config: dict[str, Any]) -> None:
         """Record that the run now goes further."""

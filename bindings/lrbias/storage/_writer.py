@@ -126,6 +126,7 @@ class RunWriter(RunFolder):
     def open_log(self, quantities: Sequence[Quantity], steps: int) -> None:
         """Make ready for rows up to `steps`: arrays grow when a resumed run goes further than planned, and what
         describes them is written anew where it is damaged."""
+        quantities = [self._facts.quantities[quantity.name] for quantity in quantities]
         for name in zarr_log.group_names(quantities):
             path = self.path / "log.zarr" / name / "zarr.json"
             if _accepted(path, zarr_log.check_group) is None:
@@ -137,7 +138,8 @@ class RunWriter(RunFolder):
 
     def mend_log(self) -> None:
         """Write anew what describes the arrays, where that is damaged."""
-        self.open_log(list(self._facts.quantities.values()), self.progress()["step"])
+        named = [replace(quantity, name=name) for name, quantity in self._facts.quantities.items()]
+        self.open_log(named, self.progress()["step"])
 
     def _make_room(self, quantity: Quantity, rows: int) -> None:
         if self._room[quantity.name] < rows:
@@ -164,14 +166,16 @@ class RunWriter(RunFolder):
         end = (index + 1) * len(block)
         if not block.size:
             return
-        if end > self._room[name]:  # readers go by progress.json, so an array may be longer than what it holds
-            self._make_room(quantity, max(end, 2 * self._room[name]))
-        self._put(zarr_log.chunk_key(quantity, index), zarr_log.pack_chunk(block, self._facts.run, name, index))
+        stored = quantity.name
+        if end > self._room[stored]:  # readers go by progress.json, so an array may be longer than what it holds
+            self._make_room(quantity, max(end, 2 * self._room[stored]))
+        self._put(zarr_log.chunk_key(quantity, index), zarr_log.pack_chunk(block, self._facts.run, stored, index))
 
     def write_tail(self, tails: dict[str, tuple[int, np.ndarray]]) -> None:
         """Replace the tail by {name: (first row, rows)}; readers find in it what no whole chunk holds yet."""
         self._require_own()
-        arrays = {f"{first}:{name}": rows for name, (first, rows) in tails.items()}
+        stored = {name: quantity.name for name, quantity in self._facts.quantities.items()}
+        arrays = {f"{first}:{stored[name]}": rows for name, (first, rows) in tails.items()}
         write_file(self.path / "tail.npz", pack(arrays, self._facts.run, "tail"))
 
     def write_checkpoint(self, step: int, arrays: Arrays, widths: Sequence[int]) -> None:
@@ -214,7 +218,9 @@ class RunWriter(RunFolder):
 
     def extend(self, config: dict[str, Any]) -> None:
         """Record that the run now goes further."""
-        write_json(self.path / "config.json", config)
+        stored = {name: quantity.name for name, quantity in self._facts.quantities.items()}
+        quantities = {stored[name]: listed for name, listed in config["quantities"].items()}
+        write_json(self.path / "config.json", {**config, "quantities": quantities})
 
     def close(self) -> None:
         if self._owner.here:
@@ -251,10 +257,10 @@ def check_quantities(path: Path | None, config: dict[str, Any], quantities: Sequ
         )
 
 
-def _accepted(path: Path, check: Callable[[bytes], Any]) -> Any:
-    """What `check` returns for the bytes of a file, True for nothing; None where it refuses them or there are none."""
+def _accepted(path: Path, verify: Callable[[bytes], Any]) -> Any:
+    """What `verify` returns for the bytes of a file, True for nothing; None where it refuses them or there are none."""
     try:
-        found = check(read_bytes(path, MOST_JSON))
+        found = verify(read_bytes(path, MOST_JSON))
     except (Damaged, FileNotFoundError):
         return None
     return True if found is None else found

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.settings import Accepts, Count, Number, Positive, Settings
 from lrbias.storage import read_json
 from lrbias.studies._findings import Findings
@@ -101,7 +101,7 @@ class Study:
     def read(cls, folder: Path) -> Findings:
         """The findings in the folder of a study that is complete."""
         made = f"a folder that `lrbias reproduce {cls.name}` completed"
-        require(cls.is_in(folder), "store", str(folder), made)
+        check(cls.is_in(folder), "store", str(folder), made)
         return cls(folder, progress=False, **dict(cls.recorded(folder))).make()
 
     @classmethod
@@ -110,17 +110,17 @@ class Study:
         accepted = "a new folder, or one of this study"
         known = read_json(folder / DOCUMENT)
         ours = isinstance(known, dict) and known.pop("study", cls.name) == cls.name
-        require(ours, "store", str(folder), accepted)
+        check(ours, "store", str(folder), accepted)
         try:
             return cls.Parameters(**known)
         except InvalidInput as error:
-            require(False, "store", str(folder), f"{accepted} ({DOCUMENT}: {str(error).rstrip('.')})")
+            check(False, "store", str(folder), f"{accepted} ({DOCUMENT}: {str(error).rstrip('.')})")
 
     def _refuse(self, known):
         """`known`: the parameters of the folder, which are not those of this study."""
         pairs = [(key, value) for key, value in known if value != getattr(self.parameters, key)]
         there = ", ".join(f"{key} = {value}" for key, value in pairs)
-        require(False, "store", str(self.store), f"a new folder, or this study with {there}")
+        check(False, "store", str(self.store), f"a new folder, or this study with {there}")
 
     def _accepted(self, given):
         """The Parameters; InvalidInput for one that the study does not have."""
@@ -128,5 +128,5 @@ class Study:
         for argument, value in given.items():
             fixed = "a study whose runs are fixed" if argument in OF_RUNS else "this study"
             others = f", which has the parameters {', '.join(fields)}" if fields else ""
-            require(argument in fields or value is None, argument, value, f"nothing for {fixed}{others}")
+            check(argument in fields or value is None, argument, value, f"nothing for {fixed}{others}")
         return self.Parameters(**{key: value for key, value in given.items() if value is not None})

@@ -3,7 +3,7 @@
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 from lrbias.studies._base import Study
 
 GROUP = "lrbias.studies"
@@ -17,7 +17,7 @@ def study_names() -> list[str]:
 def find_study(name: str) -> type[Study]:
     """The study of a name."""
     names = study_names()
-    require(isinstance(name, str) and name in names, "name", name, " or ".join(names))
+    check(isinstance(name, str) and name in names, "name", name, " or ".join(names))
     entry = next(iter(entry_points(group=GROUP, name=name)))
     try:
         found = entry.load()

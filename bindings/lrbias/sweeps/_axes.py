@@ -6,7 +6,7 @@ import re
 import zlib
 from pathlib import Path
 
-from lrbias.errors import InvalidInput, require, shorten
+from lrbias.errors import InvalidInput, check, shorten
 from lrbias.experiments import Experiment, known_words, path_words
 from lrbias.problems import as_positions, is_number
 from lrbias.settings import did_you_mean
@@ -26,23 +26,23 @@ def expand(base, over):
     Raises InvalidInput for an axis without values, an unknown key, `device`, a key that is fixed or varied twice,
     a row of the wrong length, two equal runs, and for any run whose settings are not accepted.
     """
-    require(isinstance(base, dict), "base", base, "a dictionary: keys of an experiment and their values")
-    require(isinstance(over, dict) and len(over) > 0, "over", over, "at least one axis: {key: list of values}")
+    check(isinstance(base, dict), "base", base, "a dictionary: keys of an experiment and their values")
+    check(isinstance(over, dict) and len(over) > 0, "over", over, "at least one axis: {key: list of values}")
     axes = [_axis(key, values) for key, values in over.items()]
     keys = [key for names, _ in axes for key in names]
     for key in keys:
         near = did_you_mean(key, known_words())
-        require(key in known_words(), "over", key, f"keys of an experiment ({', '.join(known_words())}){near}")
-        require(key != "device", "over", key, "keys that tell runs apart; all of a sweep are made on one device")
-        require(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
-        require(keys.count(key) == 1, "over", key, "every key in one axis only")
+        check(key in known_words(), "over", key, f"keys of an experiment ({', '.join(known_words())}){near}")
+        check(key != "device", "over", key, "keys that tell runs apart; all of a sweep are made on one device")
+        check(key not in base, "over", key, "keys that the base leaves out; this one is fixed there")
+        check(keys.count(key) == 1, "over", key, "every key in one axis only")
     labels = _labels_of_paths(keys, axes)
     runs = {}
     for chosen in itertools.product(*(rows for _, rows in axes)):
         varied = dict(zip(keys, itertools.chain(*chosen), strict=True))
         settings = {**base, **varied}
         name = run_name({key: labels[key][value] if key in labels else value for key, value in varied.items()})
-        require(name not in runs, "over", shorten(varied), "runs that differ; two of them are the same")
+        check(name not in runs, "over", shorten(varied), "runs that differ; two of them are the same")
         try:
             Experiment.from_words(settings)
         except InvalidInput as error:
@@ -58,13 +58,13 @@ def varied_keys(over):
 
 def plain_settings(settings):
     """Settings as JSON gives them back, which mean the same from every folder: paths whole, positions as pairs."""
-    require(isinstance(settings, dict), "base", settings, "a dictionary: keys of an experiment and their values")
+    check(isinstance(settings, dict), "base", settings, "a dictionary: keys of an experiment and their values")
     return {key: _plain(key, value) for key, value in settings.items()}
 
 
 def plain_axes(over):
     """{key: values} of a sweep in the same form."""
-    require(isinstance(over, dict), "over", over, "at least one axis: {key: list of values}")
+    check(isinstance(over, dict), "over", over, "at least one axis: {key: list of values}")
     axes = {}
     for key, values in over.items():
         names, rows = _axis(key, values)
@@ -116,16 +116,16 @@ def _shown(value):
 
 def _axis(key, values):
     """(keys, rows): one value of every key per row."""
-    require(isinstance(key, str), "over", key, "names of settings")
+    check(isinstance(key, str), "over", key, "names of settings")
     values = values.tolist() if hasattr(values, "tolist") else values
     values = list(values) if isinstance(values, (tuple, range)) else values
-    require(isinstance(values, list), f"over.{key}", values, "a list of values")
-    require(len(values) > 0, f"over.{key}", values, "at least one value")
+    check(isinstance(values, list), f"over.{key}", values, "a list of values")
+    check(len(values) > 0, f"over.{key}", values, "at least one value")
     names = [name.strip() for name in key.split(",")]
     if len(names) == 1:
         return names, [(value,) for value in values]
     values = [listed(row) if hasattr(row, "tolist") else row for row in values]
     for row in values:
         fits = isinstance(row, (list, tuple)) and len(row) == len(names)
-        require(fits, f"over.{key}", row, f"{len(names)} values in each row")
+        check(fits, f"over.{key}", row, f"{len(names)} values in each row")
     return names, [tuple(row) for row in values]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lrbias.experiments import describe
-from lrbias.metrics import Observation, Plan, Setup
+from lrbias.metrics import MetricSchedule, NetworkState, RunContext
 from lrbias.storage import GOES_ON, LOSSES, columns_of, losses_quantity
 from lrbias.training import Recorder, listed_quantities
 from lrcore import status
@@ -27,10 +27,10 @@ class BatchMember:
         self.checkpoint_every = arguments["checkpoint_every"]
         parts = self.problem, network, self.method, self.record
         self.settings = describe(*parts, **{key: arguments[key] for key in OTHERS})
-        setup = Setup(self.problem, self.widths, self.params.dtype, self.record, self.method)
-        self.observation = Observation(setup)
-        self.plan = Plan(setup)
-        self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.plan.quantities])
+        context = RunContext(self.problem, self.widths, self.params.dtype, self.record, self.method)
+        self.network_state = NetworkState(context)
+        self.schedule = MetricSchedule(context)
+        self.quantities = listed_quantities([losses_quantity(self.params.dtype), *self.schedule.quantities])
 
     @property
     def bytes(self):
@@ -46,11 +46,11 @@ class BatchMember:
         def write(name, row, value):
             rows[name][row] = np.ravel(value)
 
-        self.plan.measure(self.observation, params, step, write)
+        self.schedule.measure(self.network_state, params, step, write)
 
     def loss(self, params):
         with np.errstate(all="ignore"):
-            return self.observation.at(params).loss
+            return self.network_state.at(params).loss
 
 
 class BatchRecorder(Recorder):

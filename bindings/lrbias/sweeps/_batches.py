@@ -15,7 +15,7 @@ from lrbias.experiments import Experiment
 from lrbias.forecasts import seconds_of
 from lrbias.network import Drawn
 from lrbias.steppers import BatchStepper
-from lrbias.storage import BatchWriter, Entry, batch_owner
+from lrbias.storage import BatchWriter, Entry
 from lrbias.sweeps._batch_recorder import BatchMember, BatchRecorder
 from lrbias.system import display, lock, one_blas_thread
 from lrbias.training import EverySeconds, Loop, Span, Subject, made_with
@@ -45,10 +45,10 @@ class Limits(NamedTuple):
 def limits(device, workers):
     """On the CPU eight runs fill a vector; up to 16 neurons a layer they were measured to be faster than one by one.
 
-    A device apart has a block of threads for each run, and is given so many that all of it is busy, wider ones, too.
+    An accelerator has a block of threads for each run, and is given so many that all of it is busy, wider ones, too.
     The bytes leave a hundred runs of 100 neurons that record often. A batch for each worker is enough there.
     """
-    return Limits(128, 4096, 2 << 30, workers) if device.apart else Limits(16, 64, 64 << 20, 8)
+    return Limits(128, 4096, 2 << 30, workers) if device.is_accelerator else Limits(16, 64, 64 << 20, 8)
 
 
 def plan_batches(runs, device=CPU, workers=1):
@@ -79,10 +79,10 @@ def _kind(whole, most):
         return None
     if start.name in SHORTENED and run.compress == "auto":
         return None
-    if not (method.plain and method.fixed) or record.remembers or record.looks_back:
+    if not (method.plain and method.fixed) or record.stateful or record.needs_initial:
         return None
     widths = start.layer_widths(shape)
-    if max(widths) > most.widest or start.output_scale * start.scale(widths) != 1:
+    if max(widths) > most.widest or start.output_scale * start.output_scale_of(widths) != 1:
         return None
     own = {key: value for key, value in method.settings().items() if key not in ("lr", "dt")}
     return repr((widths, start.dtype, own, record.settings(), whole.steps, run.checkpoint_every))
@@ -99,14 +99,13 @@ def _size(whole, count, most):
     return int(min(even, most.most, fitting // FEWEST * FEWEST))
 
 
-def make_batch(job):
-    """Train the runs of a batch, or finish them. job: (path of its file, {name: settings}).
+def make_batch(path, settings, owner):
+    """Train the runs {name: settings} of the batch at `path`, or finish them. owner: whose batch it is.
 
     Returns {name: (status, detail)}, in a worker. Raises Interrupted when the worker is told to end: what was recorded
     is saved then.
     """
-    path = Path(job[0])
-    settings = job[1]
+    path = Path(path)
     results = {}
     members = []
     for name, keys in settings.items():
@@ -120,7 +119,7 @@ def make_batch(job):
         held = lock(path.with_suffix(".lock"), path)
         try:
             with one_blas_thread():
-                ended = _train(path, members, batch_owner(settings))
+                ended = _train(path, members, owner)
         finally:
             held.release()
     except Exception as error:
@@ -157,12 +156,12 @@ def batched_cost(whole, device=CPU, runs=FEWEST):
     On the CPU one block is timed, since the others only follow it.
     """
     member = BatchMember("", whole)
-    members = [member] * (min(runs, TIMED) if device.apart else FEWEST)
+    members = [member] * (min(runs, TIMED) if device.is_accelerator else FEWEST)
     stepper = _stepper(members, device)
     losses = np.empty((len(members), 10), member.params.dtype).T
     per_step = seconds_of(lambda: stepper.step(losses, 0)) / len(losses) / len(members)
     seconds = whole.steps * per_step
-    for interval in member.plan.intervals:
+    for interval in member.schedule.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
         listed = member.quantities.items()
         rows = {name: np.empty((interval // q["interval"] + 1, *q["shape"])) for name, q in listed}

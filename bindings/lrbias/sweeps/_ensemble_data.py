@@ -13,13 +13,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrbias.analysis import rate_interval, share_interval
-from lrbias.errors import StoreError, require, shorten
+from lrbias.errors import StoreError, check, shorten
 from lrbias.network import Network
-from lrbias.storage import Count, Text, Whole, read_json
+from lrbias.storage import Count, NonNegativeInt, Text, current_settings, read_json
 from lrbias.system import OVERHEAD, Damaged, as_path, check_seal, expect, pack, read_bytes, seal_of, unpack, write_file
 from lrcore import layout
 
-FORMAT = 1
+FORMAT = 2  # 1: with the words of an earlier version
+TEST_ERROR = "hidden_error"  # as the files call it
 FINGERPRINT = "fingerprint"  # of the ensemble that a group belongs to, among the arrays of one without a seal
 GROUP_FILE = re.compile(r"\d{5,}\.npz")
 
@@ -36,7 +37,7 @@ class _Document(BaseModel):
     dtype: Text = Field(pattern="^float(32|64)$")
     lr: list[float]
     ridge: list[float]
-    sampling_seed: list[Whole | int]
+    sampling_seed: list[NonNegativeInt | int]
     data: Text
     fingerprint: Text
     sealed: bool = False
@@ -73,7 +74,7 @@ def _check_group(found, document):
     widths = document["widths"]
     records = document["steps"] // document["every"] + 1
     runs = len(expect(found, "ended", (None,), "i8"))
-    for name in ("ranks", "absorbing", "train_error", "hidden_error"):
+    for name in ("ranks", "absorbing", "train_error", TEST_ERROR):
         kind = found[name].dtype if name in found else np.dtype("f8")
         expect(found, name, (runs, records), kind)
         if kind.kind not in "if":
@@ -104,7 +105,11 @@ def read_ensemble_json(path):
         raise StoreError(
             f"{path / 'ensemble.json'} is not what lrbias writes ({where}: {first['msg']}); restore it from a copy."
         ) from None
-    return document
+    if document["format"] not in (1, FORMAT):
+        raise StoreError(
+            f"{path / 'ensemble.json'} has format {document['format']}; this version reads 1 and {FORMAT}."
+        )
+    return {**document, "shared": current_settings(document.get("shared", {}))}
 
 
 def data_problem(path, document):
@@ -130,7 +135,7 @@ def data_problem(path, document):
 def open_ensemble(path: str | PathLike[str]) -> Ensemble:
     """The Ensemble in a folder; InvalidInput when there is none, StoreError unless all of its groups are there."""
     path = as_path("path", path)
-    require((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
+    check((path / "ensemble.json").is_file(), "path", str(path), "the folder of an ensemble")
     document = read_ensemble_json(path)
     problem = data_problem(path, document)
     if problem:
@@ -149,7 +154,7 @@ class Ensemble:
     steps (T,)                        of the records
     ranks (R, T)                      of the product, with hysteresis
     absorbing (R, T)                  the smallest r with the network in B_r, −1 for none
-    train_error, hidden_error (R, T)  root mean squares over observed and hidden entries
+    train_error, test_error (R, T)  root mean squares over observed and hidden entries
     diverged (R,)                     whether a run's loss became infinite or NaN
     ended (R,)                        the last step; where a run diverged, that of the first record with such a loss
     values (R, k)                     singular values of the product at the end; zeros where a run diverged
@@ -166,7 +171,7 @@ class Ensemble:
         self.ranks = joined["ranks"]
         self.absorbing = joined["absorbing"]
         self.train_error = joined["train_error"]
-        self.hidden_error = joined["hidden_error"]
+        self.test_error = joined[TEST_ERROR]
         self.diverged = joined["diverged"]
         self.ended = joined["ended"]
         self.values = joined["values"]

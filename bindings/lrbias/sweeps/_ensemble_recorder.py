@@ -6,6 +6,7 @@ import numpy as np
 
 from lrbias.events import FLOOR, first_rank, next_rank
 from lrbias.metrics import NONE
+from lrbias.sweeps._ensemble_data import TEST_ERROR
 from lrbias.training import Recorder
 from lrcore import layout
 
@@ -13,21 +14,21 @@ from lrcore import layout
 class EnsembleRecorder(Recorder):
     """Ranks, errors and sets of runs that are trained together.
 
-    plan  what an ensemble trains, with lists of problems; part: the places of these runs in them
+    task  what an ensemble trains, with lists of problems; part: the places of these runs in them
     """
 
-    def __init__(self, plan, part, stepper):
-        self._plan = plan
+    def __init__(self, task, part, stepper):
+        self._task = task
         self._stepper = stepper
-        self.intervals = self.marks = [plan.every]
-        self._problems = [plan.problems[i] for i in part]
+        self.intervals = self.marks = [task.every]
+        self._problems = [task.problems[i] for i in part]
         self._shared = all(problem is self._problems[0] for problem in self._problems)
-        self._floor = FLOOR * np.array([[problem.spectrum.values[0]] for problem in self._problems])
+        self._floor = FLOOR * np.array([[problem.svd.values[0]] for problem in self._problems])
         runs = len(part)
-        rows = plan.steps // plan.every + 1
+        rows = task.steps // task.every + 1
         self._ranks, self._absorbing = (np.zeros((runs, rows), np.int16) for _ in range(2))
-        self._errors = {name: np.full((runs, rows), np.nan, np.float32) for name in ("train", "hidden")}
-        self._ended = np.full(runs, plan.steps)
+        self._errors = {name: np.full((runs, rows), np.nan, np.float32) for name in ("train", "test")}
+        self._ended = np.full(runs, task.steps)
         self._active = np.ones(runs, bool)
 
     def note(self, step, losses):
@@ -37,7 +38,7 @@ class EnsembleRecorder(Recorder):
 
     def record(self, step):
         """Ranks, errors and sets at this step; what has diverged keeps its rank and is in no set."""
-        row = step // self._plan.every
+        row = step // self._task.every
         active = self._active
         layers = _layers(np.where(active[:, None], self._stepper.params, 0), self._stepper.widths)
         with np.errstate(all="ignore"):  # on its way to divergence a product may not be finite
@@ -48,15 +49,15 @@ class EnsembleRecorder(Recorder):
             errors = self._errors_of(product)
         self._values = _singular_values(product)
         self._ranks[:, row] = self._rank(row)
-        inside = self._plan.sets.rank([_singular_values(layer) for layer in layers], balancedness)
+        inside = self._task.sets.rank([_singular_values(layer) for layer in layers], balancedness)
         self._absorbing[:, row] = np.where(active, inside, NONE)
         for name, found in errors.items():
             self._errors[name][:, row] = np.where(active, found, np.nan)
 
     def _rank(self, row):
         """(runs,): with the hysteresis of `lb.jumps`."""
-        lower = self._plan.lower
-        upper = self._plan.upper
+        lower = self._task.lower
+        upper = self._task.upper
         if row == 0:
             return first_rank(self._values, lower, self._floor)
         before = self._ranks[:, row - 1]
@@ -75,7 +76,7 @@ class EnsembleRecorder(Recorder):
             "ranks": self._ranks,
             "absorbing": self._absorbing,
             "train_error": self._errors["train"],
-            "hidden_error": self._errors["hidden"],
+            TEST_ERROR: self._errors["test"],
             "diverged": ~self._active,
             "ended": self._ended,
             "values": self._values,

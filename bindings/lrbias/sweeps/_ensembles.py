@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lrbias.devices import resolve
-from lrbias.errors import Interrupted, InvalidInput, StoreError, require
+from lrbias.errors import Interrupted, InvalidInput, StoreError, check
 from lrbias.events import LOWER, UPPER, check_thresholds
 from lrbias.methods import SGD
 from lrbias.metrics import AbsorbingSets
@@ -49,7 +49,7 @@ from lrbias.system import (
 from lrbias.training import Loop, Never, Span, Subject, made_with
 
 GROUP = 64  # runs that are kept together, and trained together on the CPU, eight to a vector
-SIDE_BY_SIDE = 64  # groups that are trained together on a device apart
+SIDE_BY_SIDE = 64  # groups that are trained together on an accelerator
 WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 
@@ -91,14 +91,14 @@ def ensemble(
     a folder that is damaged or in use.
     """
     check_switches(progress=progress)
-    whole = _Plan(problem, network, method, runs)
+    whole = _EnsembleTask(problem, network, method, runs)
     place = resolve(device)
     whole.steps = validate(Count, "steps", steps)
     whole.every = validate(Count, "every", every)
-    require(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
+    check(whole.steps % whole.every == 0, "every", every, f"a divisor of steps = {steps}")
     lower, upper = check_thresholds(lower, upper)
     sets = AbsorbingSets() if sets is None else sets
-    require(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
+    check(isinstance(sets, AbsorbingSets), "sets", sets, "an AbsorbingSets")
     whole.sets = sets
     whole.lower = lower
     whole.upper = upper
@@ -114,7 +114,7 @@ def ensemble(
     return Ensemble(whole.document(), groups, folder)
 
 
-class _Plan:
+class _EnsembleTask:
     """What is trained: a problem, a start and a method for each run."""
 
     steps: int
@@ -128,7 +128,7 @@ class _Plan:
         lists = {name: len(value) for name, value in given if isinstance(value, (list, tuple))}
         count = validate(Count, "runs", next(iter(lists.values())) if runs is None and lists else runs)
         for name, length in lists.items():
-            require(length == count, name, f"<a list of {length}>", f"a list of {count}, one for each run")
+            check(length == count, name, f"<a list of {length}>", f"a list of {count}, one for each run")
         single = not isinstance(method, (list, tuple))
         problems, networks, methods = (_listed(value, count) for value in (problem, network, method))
         _require_kinds(problems, networks, methods)
@@ -177,7 +177,7 @@ class _Plan:
         return {
             "targets": np.stack([problem.target for problem in problems]),
             "masks": np.stack([problem.mask for problem in problems]),
-            "mean": np.array(problems[0].mean),
+            "mean": np.array(problems[0].reduction == "mean"),
             "problem_of": problem_of,
             "starts": np.stack([network.params for network in networks]),
             "start_of": start_of,
@@ -202,27 +202,27 @@ def _require_kinds(problems, networks, methods):
         ("method", methods, SGD),
     ):
         for value in values:
-            require(isinstance(value, kind), argument, value, f"{'an' if kind is SGD else 'a'} {kind.__name__}")
+            check(isinstance(value, kind), argument, value, f"{'an' if kind is SGD else 'a'} {kind.__name__}")
     first = problems[0]
     start = networks[0]
     own = methods[0]
     for problem in problems:
-        same = (problem.shape, problem.count, problem.mean) == (first.shape, first.count, first.mean)
-        require(same, "problem", problem, f"problems like the first, {first!r}")
-        require(problem.known.all(), "problem", problem, "targets whose hidden entries are known")
+        same = (problem.shape, problem.count, problem.reduction) == (first.shape, first.count, first.reduction)
+        check(same, "problem", problem, f"problems like the first, {first!r}")
+        check(problem.known.all(), "problem", problem, "targets whose hidden entries are known")
     widest = max(start.widths)
-    require(widest <= WIDEST, "widths", start.widths, f"layers of at most {WIDEST} neurons; train wider ones alone")
+    check(widest <= WIDEST, "widths", start.widths, f"layers of at most {WIDEST} neurons; train wider ones alone")
     for network in networks:
         same = (network.widths, network.dtype) == (start.widths, start.dtype)
-        require(same, "network", network, f"networks like the first, {start!r}")
-        require(network.scale == 1, "network", network, "networks whose output is the product of their layers")
+        check(same, "network", network, f"networks like the first, {start!r}")
+        check(network.output_scale == 1, "network", network, "networks whose output is the product of their layers")
         first.check(network)
         network.check_method(own)
     varied = {"lr", "ridge", "sampling_seed"}
     for method in methods:
         same = method.model_dump(exclude=varied) == own.model_dump(exclude=varied)
-        require(same, "method", method, "methods that differ in lr, ridge and sampling_seed only")
-    require(own.batch <= first.count, "batch", own.batch, f"at most {first.count}, the number of observed entries")
+        check(same, "method", method, "methods that differ in lr, ridge and sampling_seed only")
+    check(own.batch <= first.count, "batch", own.batch, f"at most {first.count}, the number of observed entries")
 
 
 def _folder(path, whole, device):
@@ -231,7 +231,7 @@ def _folder(path, whole, device):
     if (path / "ensemble.json").is_file():
         known = read_ensemble_json(path)
         for key in document:
-            if known.get(key) != document[key] and key != "fingerprint":
+            if known.get(key) != document[key] and key not in ("format", "fingerprint"):
                 raise InvalidInput(
                     f"store = {str(path)!r} is not accepted: it holds another ensemble, whose {key} is different."
                 )
@@ -251,7 +251,7 @@ def _make(whole, folder, threads, progress, device):
     parts = [range(first, min(first + GROUP, len(whole))) for first in range(0, len(whole), GROUP)]
     paths = [folder / "groups" / f"{number:05d}.npz" if folder else None for number in range(len(parts))]
     known = read_ensemble_json(folder) if folder else {}
-    own = whole.document()["fingerprint"]
+    own = known.get("fingerprint", whole.document()["fingerprint"])
     groups = {n: _read_group(path, known, parts[n]) for n, path in enumerate(paths) if path and path.is_file()}
     if folder and data_problem(folder, known):
         write_group(folder / "data.npz", whole.data(), own)
@@ -285,8 +285,8 @@ def _make(whole, folder, threads, progress, device):
 
 
 def _side_by_side(waiting, threads, device):
-    """The groups that are trained together: one at a time; on a device apart many, with some for every thread."""
-    several = max(1, min(SIDE_BY_SIDE, -(-len(waiting) // threads))) if device.apart else 1
+    """The groups that are trained together: one at a time; on an accelerator many, with some for every thread."""
+    several = max(1, min(SIDE_BY_SIDE, -(-len(waiting) // threads))) if device.is_accelerator else 1
     return [waiting[first : first + several] for first in range(0, len(waiting), several)]
 
 

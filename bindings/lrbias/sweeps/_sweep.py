@@ -17,16 +17,16 @@ import uuid
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrbias.devices import CPU, elsewhere, resolve
-from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, require, shorten
+from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, check, shorten
 from lrbias.experiments import Experiment, path_words
 from lrbias.settings import Count, check_switches, validate
-from lrbias.storage import batch_path, check_new, read_json, write_json
+from lrbias.storage import batch_path, check_new, owner_in, write_json
 from lrbias.sweeps._axes import expand, plain_axes, plain_settings
 from lrbias.sweeps._batches import make_batch, plan_batches
-from lrbias.sweeps._table import ENDED, FORMAT, Sweep
+from lrbias.sweeps._table import ENDED, FORMAT, Sweep, read_sweep_json
 from lrbias.sweeps._workers import dask_executor, is_client, is_executor, run_all
 from lrbias.system import RunsDisplay, as_path, cores, drafted, remove_stale, terminable, usual_errors
 from lrbias.training import made_with, train
@@ -73,9 +73,9 @@ def sweep(
     check_switches(progress=progress)
     base, over, runs = _expanded(base, over, device)
     accepted = "one of concurrent.futures, a Dask Client, or None"
-    require(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
+    check(executor is None or is_executor(executor) or is_client(executor), "executor", executor, accepted)
     others = [name for name, given in (("executor", executor), ("workers", workers)) if given is not None]
-    require(scheduler is None or not others, "scheduler", scheduler, f"either it or {' and '.join(others)}")
+    check(scheduler is None or not others, "scheduler", scheduler, f"either it or {' and '.join(others)}")
     find = resolve if executor is None and scheduler is None else elsewhere
     place = find(base.get("device", CPU.name))
     shard = _check_shard(shard)
@@ -97,14 +97,14 @@ def _expanded(base, over, device):
 
 
 def _check_workers(workers, device):
-    return (1 if device.apart else cores()) if workers is None else validate(Count, "workers", workers)
+    return (1 if device.is_accelerator else cores()) if workers is None else validate(Count, "workers", workers)
 
 
 def _check_shard(shard):
     if shard is None:
         return 0, 1
     fits = isinstance(shard, (list, tuple)) and len(shard) == 2 and all(isinstance(number, int) for number in shard)
-    require(fits and 0 <= shard[0] < shard[1], "shard", shard, "two integers (i, n) with 0 ≤ i < n")
+    check(fits and 0 <= shard[0] < shard[1], "shard", shard, "two integers (i, n) with 0 ≤ i < n")
     return shard
 
 
@@ -118,7 +118,7 @@ def _folder(path, base, over, runs, device, workers):
         "batches": plan_batches(runs, device, workers),
     }
     if (path / "sweep.json").is_file():
-        known = read_json(path / "sweep.json")
+        known = read_sweep_json(path)
         _same_sweep(path, known, document)
         return path
     _check_plain(document)
@@ -169,19 +169,19 @@ def _same_sweep(path, known, wanted):
 
 def _make(folder, shard, device, workers, executor, progress):
     """Make or finish the runs of a shard; returns the Sweep with what failed."""
-    document = read_json(folder / "sweep.json")
+    document = read_sweep_json(folder)
     units = _units(document)[shard[0] :: shard[1]]
     jobs = _jobs(Sweep(folder, document), document, units, device)
-    waiting = sum(len(job[2]) for job in jobs)
+    waiting = sum(len(job.settings) for job in jobs)
     total = sum(len(names) for _, names in units)
     failures = {}
     shown = RunsDisplay(progress, total, total - waiting)
-    results = run_all(make_job, jobs, workers, executor, one_core=not device.apart)
+    results = run_all(make_job, jobs, workers, executor, one_core=not device.is_accelerator)
     try:
         with terminable():
-            for (_, _, settings), result, error in results:
+            for job, result, error in results:
                 lost = ("failed", f"{type(error).__name__}: {error}")
-                for name, (status, detail) in (result or dict.fromkeys(settings, lost)).items():
+                for name, (status, detail) in (result or dict.fromkeys(job.settings, lost)).items():
                     if status == "failed":
                         failures[name] = detail
                     shown.update(name, status)
@@ -199,6 +199,19 @@ def _make(folder, shard, device, workers, executor, progress):
     return made
 
 
+class Job(NamedTuple):
+    """What a worker makes at a time: a run, or a batch of them.
+
+    owner     of a batch: whose it is; None for a run
+    path      of the batch's file, or of the run directory
+    settings  {name of a run: its settings}
+    """
+
+    owner: str | None
+    path: str
+    settings: dict[str, dict[str, Any]]
+
+
 def _units(document):
     """[(number of a batch or None, names)] of what is made at a time, in the order of the runs."""
     batches = document.get("batches", {})
@@ -213,18 +226,18 @@ def _units(document):
 
 
 def _jobs(made, document, units, device):
-    """(is a batch, path, {name: settings}) of what is to be made. Paths are absolute: a worker may live elsewhere."""
+    """A Job for each part of what is to be made. Paths are absolute: a worker may live elsewhere."""
     statuses = made.statuses()
     folder = made.path.absolute()
     jobs = []
-    place = {"device": device.name, **({"threads": 1} if device.apart else {})}
+    place = {"device": device.name, **({"threads": 1} if device.is_accelerator else {})}
     for number, names in units:
         waiting = [name for name in names if statuses[name] not in ENDED]
         settings = {name: {**_absolute(document["runs"][name]), **place} for name in names}
         if number is not None and (not batch_path(folder, number).is_file() or "running" in map(statuses.get, names)):
-            jobs.append((True, str(batch_path(folder, number)), settings))
+            jobs.append(Job(owner_in(document, number), str(batch_path(folder, number)), settings))
         else:  # a run that a batch could not make is tried alone
-            jobs += [(False, str(folder / "runs" / name), {name: settings[name]}) for name in waiting]
+            jobs += [Job(None, str(folder / "runs" / name), {name: settings[name]}) for name in waiting]
     return jobs
 
 
@@ -233,12 +246,11 @@ def _absolute(settings):
 
 
 def make_job(job):
-    """Make what a job says: {name: (status, detail)}. In a worker."""
-    batch, path, settings = job
-    if batch:
-        return make_batch((path, settings))
-    ((name, keys),) = settings.items()
-    return {name: make_run((path, keys))}
+    """Make what a Job says: {name: (status, detail)}. In a worker."""
+    if job.owner is not None:
+        return make_batch(job.path, job.settings, job.owner)
+    ((name, keys),) = job.settings.items()
+    return {name: make_run((job.path, keys))}
 
 
 def make_run(job):

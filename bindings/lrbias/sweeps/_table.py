@@ -11,21 +11,21 @@ from typing import Any, cast
 
 import numpy as np
 
-from lrbias.errors import InvalidInput, StoreError, require, shorten
+from lrbias.errors import InvalidInput, StoreError, check, shorten
 from lrbias.problems import restore
 from lrbias.runs import Run
 from lrbias.runs import open as open_run
-from lrbias.storage import batch_path, member_at, owner_in, read_json
+from lrbias.storage import batch_path, current_axes, current_settings, member_at, owner_in, read_json
 from lrbias.sweeps._axes import varied_keys
 from lrbias.system import as_path, write_file
 
-FORMAT = 1
+FORMAT = 2  # 1: with the words of an earlier version
 FINAL = (  # last rows in the table
     "product/effective_rank",
     "product/stable_rank",
     "product/numerical_rank",
     "train_error",
-    "hidden_error",
+    "test_error",
 )
 NUMBERS = ("step", "t", "elapsed_s", "first_loss", "last_loss", *FINAL, "escaped", "plateaus")
 LISTS = ("escape_steps", "plateau_levels", "plateau_lengths")
@@ -37,11 +37,19 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what the cells begin with that a s
 def open_sweep(path: str | PathLike[str]) -> Sweep:
     """The Sweep at `path`, as far as it is."""
     path = as_path("path", path)
-    require((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
+    check((path / "sweep.json").is_file(), "path", str(path), "a sweep directory, as lrbias sweep writes it")
+    return Sweep(path, read_sweep_json(path))
+
+
+def read_sweep_json(path: Path) -> dict[str, Any]:
+    """What sweep.json in the folder `path` says, in the words of today; StoreError unless it describes a sweep.
+
+    The batches of an earlier format say whose they are in the words that it had: "owners" are those, {number: owner}.
+    """
     document = read_json(path / "sweep.json")
-    if document.get("format") != FORMAT:
+    if document.get("format") not in (1, FORMAT):
         raise StoreError(
-            f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads {FORMAT}."
+            f"{path}/sweep.json has format {shorten(document.get('format'))}; this version reads 1 and {FORMAT}."
         )
     batches = document.get("batches", {})
     runs: Any = document.get("runs")
@@ -50,7 +58,17 @@ def open_sweep(path: str | PathLike[str]) -> Sweep:
     whole = whole and all(isinstance(names, list) and set(names) <= set(runs) for names in batches.values())
     if not whole or not isinstance(document.get("made_with"), dict):
         raise StoreError(f"{path}/sweep.json is not what lrbias writes; restore it from a copy.")
-    return Sweep(path, document)
+    return document if document["format"] == FORMAT else _current(document)
+
+
+def _current(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **document,
+        "base": current_settings(document["base"]),
+        "over": current_axes(document["over"]),
+        "runs": {name: current_settings(settings) for name, settings in document["runs"].items()},
+        "owners": {number: owner_in(document, number) for number in document.get("batches", {})},
+    }
 
 
 class Sweep:
@@ -90,7 +108,7 @@ class Sweep:
 
     def settings(self, name: str) -> dict[str, Any]:
         known = isinstance(name, str) and name in self._document["runs"]
-        require(known, "name", name, f"a run of this sweep ({shorten(self.names)})")
+        check(known, "name", name, f"a run of this sweep ({shorten(self.names)})")
         return self._document["runs"][name]
 
     def __getitem__(self, name: str) -> Run:
@@ -227,8 +245,8 @@ class Sweep:
 def check_table(path):
     """A path that `Sweep.write` can write; InvalidInput otherwise."""
     path = as_path("table", path)
-    require(path.suffix in TABLES, "table", str(path), "a file that ends in .csv or .parquet")
-    require(path.absolute().parent.is_dir(), "table", str(path), "a file in a folder that exists")
+    check(path.suffix in TABLES, "table", str(path), "a file that ends in .csv or .parquet")
+    check(path.absolute().parent.is_dir(), "table", str(path), "a file in a folder that exists")
     if path.suffix == ".parquet":
         _arrow()
     return path

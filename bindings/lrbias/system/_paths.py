@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lrbias.errors import InvalidInput, require
+from lrbias.errors import InvalidInput, check
 
 
 def as_path(argument: str, value: Any) -> Path:
     """`value` as a Path with `~` expanded. InvalidInput unless it is one, and one that can be looked up."""
     accepted = "a path"
-    require(isinstance(value, (str, os.PathLike)), argument, value, accepted)
+    check(isinstance(value, (str, os.PathLike)), argument, value, accepted)
     try:
         path = Path(value).expanduser()
     except (TypeError, RuntimeError) as error:  # a path of bytes; a user without a home

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lrbias.errors import require
+from lrbias.errors import check
 
 MOMENTS = ("on_start", "on_record", "on_commit", "on_end")
 
@@ -21,14 +21,14 @@ class Callbacks:
 
     def __init__(self, given: Any = ()) -> None:
         accepted = f"a list of functions of (step, row), or of objects with some of {', '.join(MOMENTS)}"
-        require(isinstance(given, (list, tuple)), "callbacks", given, accepted)
+        check(isinstance(given, (list, tuple)), "callbacks", given, accepted)
         self.given = bool(given)
         self.interrupted = False
         self.signals: list[int] = []
         self._called: dict[str, list[Callable[..., Any]]] = {moment: [] for moment in MOMENTS}
         for callback in given:
             known = [moment for moment in MOMENTS if callable(getattr(callback, moment, None))]
-            require(bool(known) or callable(callback), "callbacks", callback, accepted)
+            check(bool(known) or callable(callback), "callbacks", callback, accepted)
             for moment in known:
                 self._called[moment].append(getattr(callback, moment))
             if not known:

@@ -57,32 +57,36 @@ class _Snapshot:
 
 
 class Logger:
-    """Measures what is due, in the calling thread or beside it.
+    """Measures what is due, in the calling thread or asynchronously.
 
-    A thread of its own works through the snapshots, and when too many wait the calling thread takes some off it: so
-    both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
-    written in the order of the steps, whoever measured them. Functions of the user's are always called in the thread
-    that trains. here, beside: an Observation for the calling thread, and one for the other or None, to have no other.
-    most: how many snapshots may wait. ordered: a record enters the next one, so the other thread makes them all.
-    tell: a function (step, known, rows) that is called for every record with something known, once it is written, in
-    the order of the steps and in the calling thread.
+    The logging thread works through the snapshots, and when too many wait the calling thread measures some of them, so
+    that both cores are busy whichever is slower, training or measuring. The kernels release the interpreter. Rows are
+    written in the order of the steps, whoever measured them. The user's functions are always called in the thread that
+    trains.
+
+    own_state     a NetworkState for the calling thread
+    thread_state  one for the logging thread; None: without that thread
+    most          how many snapshots may wait
+    ordered       a record needs the one before it, so the logging thread makes all of them
+    tell          a function (step, known, rows), called for every record with something known, once it is written, in
+                  the order of the steps and in the calling thread
     """
 
     def __init__(
         self,
-        plan: Any,
-        here: Any,
-        beside: Any,
+        schedule: Any,
+        own_state: Any,
+        thread_state: Any,
         write: Callable[[str, int, Any], None],
         most: int = SNAPSHOTS,
         ordered: bool = False,
         tell: Callable[[int, dict[str, Any], list[Row]], None] | None = None,
     ) -> None:
-        self._plan = plan
+        self._schedule = schedule
         self._write = write
         self._tell = tell
         self._untold: deque[_Snapshot] = deque()  # written, in order
-        self._observation = here
+        self._own_state = own_state
         self._most = min(most, SNAPSHOTS)
         self._ordered = ordered
         self._waiting: deque[_Snapshot] = deque()  # not written yet, in order
@@ -91,8 +95,8 @@ class Logger:
         self._failure: MeasureError | StoreError | None = None
         self._thread: threading.Thread | None = None
         self._owner = Owner()
-        if beside is not None:
-            self._thread = threading.Thread(target=self._work, args=(beside,), daemon=True)
+        if thread_state is not None:
+            self._thread = threading.Thread(target=self._work, args=(thread_state,), daemon=True)
             self._thread.start()
 
     def measure(self, params: np.ndarray, step: int, state: Arrays, known: dict[str, Any] | None = None) -> None:
@@ -101,11 +105,11 @@ class Logger:
         known: {name: value} of what else is told of this record. Raises MeasureError or StoreError, also for earlier
         steps.
         """
-        if known is None and not self._plan.due(step):
+        if known is None and not self._schedule.due(step):
             return
         if self._thread is None:
             self._waiting.append(_Snapshot(params, state, step, known))
-            self._take(self._waiting[0], self._observation)
+            self._take(self._waiting[0], self._own_state)
         else:
             copies = {name: array.copy() for name, array in state.items()}
             snapshot = _Snapshot(params.copy(), copies, step, known)
@@ -139,15 +143,15 @@ class Logger:
         while self._next() is not None:
             pass
 
-    def _work(self, observation: Any) -> None:
+    def _work(self, network_state: Any) -> None:
         while (snapshot := self._ready.get()) is not None:
-            self._take(snapshot, observation)
+            self._take(snapshot, network_state)
 
     def _help(self, enough: int) -> None:
         """Measure one snapshot here; where there is none to take, wait until at most `enough` are not written."""
         snapshot = None if self._ordered else self._next()
         if snapshot is not None:
-            self._take(snapshot, self._observation)
+            self._take(snapshot, self._own_state)
             return
         with self._written:
             self._written.wait_for(lambda: len(self._waiting) <= enough or self._failure is not None)
@@ -159,13 +163,18 @@ class Logger:
         except queue.Empty:
             return None
 
-    def _take(self, snapshot: _Snapshot, observation: Any) -> None:
+    def _take(self, snapshot: _Snapshot, network_state: Any) -> None:
         try:
-            self._plan.measure(observation, snapshot.params, snapshot.step, lambda *row: snapshot.rows.append(row))
+            self._schedule.measure(
+                network_state,
+                snapshot.params,
+                snapshot.step,
+                lambda *row: snapshot.rows.append(row),
+            )
         except Exception as error:  # raised again, with its step, in the thread that trains
             snapshot.error = error
         if self._ordered:  # by the time that somebody asks, later records may have been made
-            snapshot.kept = self._plan.memory.state(snapshot.step)
+            snapshot.kept = self._schedule.memory.state(snapshot.step)
         snapshot.done = True
         with self._written:
             self._write_what_is_done()

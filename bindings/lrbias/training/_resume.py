@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lrbias.devices import CPU, resolve
-from lrbias.errors import InvalidInput, StoreError, require
+from lrbias.errors import InvalidInput, StoreError, check
 from lrbias.network import Network
 from lrbias.problems import Problem
 from lrbias.runs import MODEL, Run, check_settings, is_model, parts_of, problem_of, resumer
-from lrbias.settings import Count, Threads, Whole, check_switches, validate
+from lrbias.settings import Count, NonNegativeInt, Threads, check_switches, validate
 from lrbias.steppers import Execution, Stepper, make_stepper
 from lrbias.storage import RunFolder, RunWriter, refuse_writing
 from lrbias.system import announce_compilation, one_blas_thread, usual_errors
@@ -55,7 +55,7 @@ def resume(
         others = {"metrics": metrics, "from_checkpoint": from_checkpoint, "threads": threads, "device": device}
         others.update(callbacks=callbacks or None, when=when)
         for name, value in others.items():
-            require(value is None, name, value, "nothing for a run of a model")
+            check(value is None, name, value, "nothing for a run of a model")
         return resumer(MODEL)(path, steps, progress=progress)
     called = Callbacks(callbacks)
     announce_compilation(progress)
@@ -84,16 +84,16 @@ def resume(
 def _planned(steps: int | None, config: dict[str, Any], known: dict[str, Any]) -> int:
     """How many steps the run is to have in all."""
     steps = config["settings"]["steps"] if steps is None else validate(Count, "steps", steps)
-    require(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
+    check(steps >= known["step"], "steps", steps, f"at least {known['step']}, the step that the run has reached")
     return steps
 
 
 def _start(writer: RunWriter, known: dict[str, Any], from_checkpoint: int | None) -> int:
     """The step whose checkpoint to go on from."""
     if from_checkpoint is not None:
-        start = validate(Whole, "from_checkpoint", from_checkpoint)
+        start = validate(NonNegativeInt, "from_checkpoint", from_checkpoint)
         reached = [step for step in writer.checkpoint_steps() if step <= known["step"]]
-        require(start in reached, "from_checkpoint", start, f"one of {reached}")
+        check(start in reached, "from_checkpoint", start, f"one of {reached}")
         return start
     if known["status"] == "diverged":
         raise InvalidInput(

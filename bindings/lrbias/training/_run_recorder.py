@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lrbias.events import PlateauWatch
-from lrbias.metrics import Observation, Plan, Setup, has_another_core
+from lrbias.metrics import MetricSchedule, NetworkState, RunContext, logs_asynchronously
 from lrbias.steppers import Stepper
 from lrbias.storage import LOSSES, Arrays, Log, RunStorage, as_recorded, check_quantities, losses_quantity
 from lrbias.training._callbacks import as_row
@@ -42,15 +42,15 @@ class RunRecorder(Recorder):
         threads = task.execution.threads
         device = task.execution.device
         dtype = stepper.params.dtype
-        self.setup = Setup(task.problem, stepper.widths, dtype, task.record, task.method, device, start)
-        self.observation = Observation(self.setup)
-        self.plan = Plan(self.setup)
-        beside = has_another_core(threads, task.record, device) and task.stop.when is None
-        self._beside = Observation(self.setup) if beside else None
-        self.plan.probe(self.observation.at(stepper.params), known)
+        self.context = RunContext(task.problem, stepper.widths, dtype, task.record, task.method, device, start)
+        self.network_state = NetworkState(self.context)
+        self.schedule = MetricSchedule(self.context)
+        asynchronous = logs_asynchronously(threads, task.record, device) and task.stop.when is None
+        self._thread_state = NetworkState(self.context) if asynchronous else None
+        self.schedule.probe(self.network_state.at(stepper.params), known)
         self._own = stepper.quantities(task.record.every)
-        self.quantities = as_recorded([losses_quantity(dtype), *self.plan.quantities, *self._own], known)
-        self.intervals = sorted({*self.plan.intervals, *(quantity.interval for quantity in self._own)})
+        self.quantities = as_recorded([losses_quantity(dtype), *self.schedule.quantities, *self._own], known)
+        self.intervals = sorted({*self.schedule.intervals, *(quantity.interval for quantity in self._own)})
         self._tell = tell
         self.marks = sorted({*self.intervals, task.record.every}) if tell else self.intervals
         self._dtypes = {quantity.name: quantity.dtype for quantity in self.quantities}
@@ -75,7 +75,12 @@ class RunRecorder(Recorder):
         self._log = Log(self.quantities, storage)
         self._storage = storage
         self._logger = Logger(
-            self.plan, self.observation, self._beside, self._write, ordered=self.plan.ordered, tell=self._tell_of
+            self.schedule,
+            self.network_state,
+            self._thread_state,
+            self._write,
+            ordered=self.schedule.ordered,
+            tell=self._tell_of,
         )
         self._log.restore(step, storage.progress())
         if self.watch and step:
@@ -139,12 +144,12 @@ class RunRecorder(Recorder):
         """The loss of the layers as they are: under a stochastic method that of the entries which it would draw."""
         with np.errstate(all="ignore"):
             if not self._task.method.stochastic:
-                return self.observation.at(self._stepper.params, step).loss
+                return self.network_state.at(self._stepper.params, step).loss
             return self._stepper.drawn_loss(step)
 
     def gradient_norm(self, step: int) -> float:
         """Of the gradient of the layers as they are."""
-        return self.observation.at(self._stepper.params, step).gradient_norm
+        return self.network_state.at(self._stepper.params, step).gradient_norm
 
     def hand_on(self, ending: str) -> None:
         if ending == "running":
@@ -153,8 +158,8 @@ class RunRecorder(Recorder):
             self._log.flush()
 
     def state(self, step: int) -> Arrays:
-        kept = {KEPT + name: array for name, array in self.plan.memory.state(step).items()}
-        scale = self.setup.problem.output_scale
+        kept = {KEPT + name: array for name, array in self.schedule.memory.state(step).items()}
+        scale = self.context.problem.output_scale
         scaled = (
             {} if scale == 1 else {"scale": np.array(scale, np.float64)}
         )  # for who starts a network from this checkpoint
@@ -164,12 +169,12 @@ class RunRecorder(Recorder):
         """Take what `state` gave out of the arrays of a checkpoint, and go on from it."""
         kept = {name.removeprefix(KEPT): arrays.pop(name) for name in list(arrays) if name.startswith(KEPT)}
         arrays.pop("scale", None)  # which the problem has
-        self.plan.memory.restore(kept)
+        self.schedule.memory.restore(kept)
 
     def failed(self, error: MeasureError) -> None:
         self.close()
         if error.kept is not None:
-            self.plan.memory.restore(error.kept)
+            self.schedule.memory.restore(error.kept)
 
     def close(self) -> None:
         if self._logger:

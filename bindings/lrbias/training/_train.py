@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, NamedTuple, TypeVar
 
 from lrbias.devices import resolve
-from lrbias.errors import ForecastWarning, require
+from lrbias.errors import ForecastWarning, check
 from lrbias.experiments import Stop, describe, to_toml
 from lrbias.forecasts import first_warnings
 from lrbias.methods import Method
@@ -95,9 +95,9 @@ def _warn(sentences: Iterable[str]) -> None:
 
 
 def _check_kinds(problem: Any, method: Any) -> None:
-    require(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
+    check(isinstance(problem, Problem), "problem", problem, "a Factorization, Completion, Sensing or Regression")
     accepted = "a method: GD, GradientFlow, SGD, GLRL, Linearized"
-    require(isinstance(method, Method), "method", method, accepted)
+    check(isinstance(method, Method), "method", method, accepted)
 
 
 def _checked(**asked: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class _Start(NamedTuple):
 
 def _default(value: Any, kind: type[K], argument: str) -> K:
     value = kind() if value is None else value
-    require(isinstance(value, kind), argument, value, f"a {kind.__name__}")
+    check(isinstance(value, kind), argument, value, f"a {kind.__name__}")
     return value
 
 
@@ -128,7 +128,7 @@ def _fitting(task: Task, network: Network) -> Task:
     network.check_method(task.method)
     task.method.check_record(task.record)
     task.stop.check_method(task.method)
-    return task._replace(problem=task.problem.scaled(network.scale))
+    return task._replace(problem=task.problem.scaled(network.output_scale))
 
 
 def _begin(task: Task, start: _Start, asked: dict[str, Any], store: str | PathLike[str] | None, watch: Watch) -> Run:

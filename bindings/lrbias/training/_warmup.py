@@ -1,6 +1,6 @@
 """Compiling the kernels of a run before they are needed, as in the image of a container or on a login node."""
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.methods import GD, SGD, GradientFlow, Linearized, Method
 from lrbias.problems import Problem
 
@@ -22,9 +22,9 @@ def warm_up(methods: tuple[str, ...] = tuple(METHODS), dtypes: tuple[str, ...] =
     from lrcore.cpu import compilation
 
     for name in methods:
-        require(name in METHODS, "methods", name, f"some of {', '.join(METHODS)}")
+        check(name in METHODS, "methods", name, f"some of {', '.join(METHODS)}")
     for name in dtypes:
-        require(name in DTYPES, "dtypes", name, f"some of {', '.join(DTYPES)}")
+        check(name in DTYPES, "dtypes", name, f"some of {', '.join(DTYPES)}")
     before = len(compilation.compiled())
     for dtype in dtypes:
         for name in methods:
@@ -37,7 +37,7 @@ def _train(method: Method, dtype: str) -> None:
     """A run of a whole target, where the method takes one, and of some of its entries."""
     import lrbias as lb
 
-    target = lb.teacher(shape=(4, 3), rank=2, depth=3, scale=1.0, seed=0)
+    target = lb.teacher(shape=(4, 3), rank=2, depth=3, spectral_norm=1.0, seed=0)
     network = lb.Network.gaussian(widths=(3, 4, 4, 4), gamma=1.0, seed=1, dtype=dtype)
     record = lb.Record(every=1)
     whole: list[Problem] = [] if method.stochastic else [lb.Factorization(target)]

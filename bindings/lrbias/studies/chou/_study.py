@@ -74,5 +74,5 @@ class Chou(Study):
 
 def _start(kind, depth):
     if kind == "identical":
-        return Network.identical(4, depth, ALPHA)
+        return Network.scaled_identity(4, depth, ALPHA)
     return Network.perturbed(4, depth, ALPHA, BETA)

@@ -24,7 +24,7 @@ def traced(run):
 
 def limit(run):
     """The learning rate up to which recovery is proven for the run's start."""
-    norm = run.problem.spectrum.values[0]
+    norm = run.problem.svd.values[0]
     perturbed = run.settings["init"] == "perturbed"
     return (theory.perturbed_limit if perturbed else theory.identical_limit)(norm, run.depth, ALPHA)
 

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.settings import Accepts, Count
 from lrbias.studies import Parameters
 from lrbias.studies.galanti._scales import Scale, paper, small
@@ -34,15 +34,15 @@ Steps = Annotated[Count | None, Accepts("an integer of at least 1")]
 class GalantiParameters(Parameters):
     seeds: Count = Field(3, description="of each setting")
     steps: Steps = Field(None, description="of ResNet-18, to which those of the others are in proportion")
-    scale: Sizes = Field("small", description="small, or paper for the paper's sizes (days on a cluster)")
+    preset: Sizes = Field("small", description="small, or paper for the paper's sizes (days on a cluster)")
     folder: Folder | None = Field(None, description="where CIFAR-10 is, for the paper's sizes")
 
     @model_validator(mode="after")
     def _check(self):
-        fits = self.folder is None or self.scale == "paper"
-        require(fits, "folder", str(self.folder), "nothing, but for the paper's scale")
+        fits = self.folder is None or self.preset == "paper"
+        check(fits, "folder", str(self.folder), "nothing, but for the paper's scale")
         by_steps = self.steps is None or "steps" in self._usual().networks["resnet"]
-        require(by_steps, "steps", self.steps, "nothing for a scale whose runs go by epochs")
+        check(by_steps, "steps", self.steps, "nothing for a scale whose runs go by epochs")
         return self
 
     def size(self):
@@ -51,6 +51,6 @@ class GalantiParameters(Parameters):
         return usual if self.steps is None else usual.stretched(self.steps)
 
     def _usual(self):
-        if self.scale == "small":
+        if self.preset == "small":
             return small()
-        return paper(self.folder) if self.scale == "paper" else self.scale
+        return paper(self.folder) if self.preset == "paper" else self.preset

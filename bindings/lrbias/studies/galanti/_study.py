@@ -32,7 +32,7 @@ class Galanti(Study):
     Parameters = GalantiParameters
 
     @functools.cached_property
-    def scale(self):
+    def preset(self):
         return self.parameters.size()
 
     def check(self):
@@ -44,13 +44,13 @@ class Galanti(Study):
             raise InvalidInput(f"the study galanti needs {', '.join(missing)}: pip install 'lrbias[vision]'.")
         from lrbias.nn import load
 
-        for name, folder in {(each["data"], each.get("folder")) for each in self.scale.networks.values()}:
+        for name, folder in {(each["data"], each.get("folder")) for each in self.preset.networks.values()}:
             load(name, FEW, FEW, folder=folder)
 
     def forecast(self):
         """From the times that were measured on one core."""
         runs = self.runs()
-        seconds = sum(seconds_of(self.scale, name.split(",")[0], own) + SECONDS for name, own in runs.items())
+        seconds = sum(seconds_of(self.preset, name.split(",")[0], own) + SECONDS for name, own in runs.items())
         return {"runs": len(runs), "seconds": seconds / (self.workers or cores()), "bytes": len(runs) * BYTES}
 
     def make(self):
@@ -60,17 +60,17 @@ class Galanti(Study):
     def runs(self):
         """{name: settings of Training} of every run, those of the axes first."""
         found = {}
-        for axis in (*self.scale.axes, *self.scale.controls, *self.scale.others):
+        for axis in (*self.preset.axes, *self.preset.controls, *self.preset.others):
             for cell, seed in itertools.product(axis.cells(), range(axis.seeds or self.parameters.seeds)):
                 found.update(self._named(axis.network, cell, seed))
-        found.update(self._named("wide", self.scale.wide, 0))
-        for each in self.scale.maps:
+        found.update(self._named("wide", self.preset.wide, 0))
+        for each in self.preset.maps:
             for cell in each.cells():
                 found.update(self._named(each.network, cell, 0))
         return found
 
     def _named(self, network, cell, seed):
-        settings = {**self.scale.networks[network], **cell, "seed": seed}
+        settings = {**self.preset.networks[network], **cell, "seed": seed}
         if settings.get("steps"):
             settings["every"] = max(settings["steps"] // RECORDS, 1)
         return {run_name(network, cell, seed): settings}
@@ -81,7 +81,7 @@ class Galanti(Study):
         missing = [(str(self.path(name)), settings) for name, settings in runs.items() if not self._ended(name)]
         shown = RunsDisplay(self.progress, len(runs), len(runs) - len(missing))
         # the longest first, so that no core waits for the other at the end
-        missing.sort(key=lambda job: -seconds_of(self.scale, Path(job[0]).name.split(",")[0], job[1]))
+        missing.sort(key=lambda job: -seconds_of(self.preset, Path(job[0]).name.split(",")[0], job[1]))
         for (path, _), status, error in run_all(train_one, missing, self.workers or cores()):
             if error is not None:
                 raise error
@@ -108,7 +108,7 @@ class Galanti(Study):
         """{network: rows of gradient ranks} of the first run of each network, at its end: made once."""
         path = self.store / "gradients.json"
         if not path.is_file():
-            firsts = {axis.network: axis for axis in reversed((*self.scale.axes, *self.scale.others))}
+            firsts = {axis.network: axis for axis in reversed((*self.preset.axes, *self.preset.others))}
             names = {network: run_name(network, axis.cells()[-1], 0) for network, axis in firsts.items()}
             write_json(path, {network: gradient_rows(open_run(self.path(name))) for network, name in names.items()})
         return read_json(path)

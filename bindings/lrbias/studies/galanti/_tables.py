@@ -29,13 +29,13 @@ class RankFindings(Findings):
 
     def __init__(self, study):
         super().__init__(study)
-        self.scale = study.scale
+        self.preset = study.preset
         self.axes, self.controls, self.others = (
             [(axis, study.table(axis)) for axis in axes]
-            for axes in (self.scale.axes, self.scale.controls, self.scale.others)
+            for axes in (self.preset.axes, self.preset.controls, self.preset.others)
         )
-        self.maps = [(each, [study.opened(each.network, cell) for cell in each.cells()]) for each in self.scale.maps]
-        self.wide = study.opened("wide", self.scale.wide)
+        self.maps = [(each, [study.opened(each.network, cell) for cell in each.cells()]) for each in self.preset.maps]
+        self.wide = study.opened("wide", self.preset.wide)
         self.gradients = study.gradients()
 
     def axis_rows(self):
@@ -173,7 +173,7 @@ class RankFindings(Findings):
             about = [row["network"], WORDS[row["varied"]], _others(row), _values(row, stable=True)]
             rows.append([*about, rho, sign, said, *stable])
         sizes = ", ".join(
-            f"{network} {_length(self.scale.networks[network])}"
+            f"{network} {_length(self.preset.networks[network])}"
             for network in dict.fromkeys(axis.network for axis, _ in self.axes)
         )
         text = (
@@ -216,7 +216,7 @@ class RankFindings(Findings):
             ]
             for r in self.kind_rows()
         ]
-        width = self.scale.networks["mixed"].get("width", 256)
+        width = self.preset.networks["mixed"].get("width", 256)
         text = (
             f"The mixed residual network (Figure 16): average ranks within its blocks, all of them at most {width}, "
             "the shorter side. The bound for a convolution is m_l times larger."

@@ -2,31 +2,33 @@
 
 import warnings
 
-from lrbias.analysis import nuclear_norm
+from lrbias.analysis import nuclear_norm_completion
 from lrbias.errors import DataWarning
 from lrbias.experiments import Stop
 from lrbias.methods import GLRL, GradientFlow
 from lrbias.metrics import Record
 from lrbias.network import Network
-from lrbias.problems import Completion, spectrum
+from lrbias.problems import Completion, from_singular_values
 from lrbias.studies.glrl._parameters import COMPLETIONS, HIDDEN_VALUES, NUCLEAR, SIZE
 from lrbias.training import train
 
 FITTED = 1e-9  # the loss at which a flow ends
 
 
-def hidden_errors(fraction, instance, steps, note):
+def test_errors(fraction, instance, steps, note):
     """{name: error over the hidden entries} of one instance; runs that are cut off count with what they have."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        given = Completion(spectrum((SIZE, SIZE), HIDDEN_VALUES, instance), fraction=fraction, seed=instance)
+        given = Completion(
+            from_singular_values((SIZE, SIZE), HIDDEN_VALUES, instance), fraction=fraction, seed=instance
+        )
     products = {}
     for name, depth, alpha in COMPLETIONS:
         products[name] = _completed(given, depth, alpha, steps)
         note(f"{name}, {100 * fraction:.0f} %", "finished")
-    products[NUCLEAR] = nuclear_norm(given.target, given.mask)
+    products[NUCLEAR] = nuclear_norm_completion(given.target, given.mask)
     note(NUCLEAR, "finished")
-    return {name: float(given.errors(product)["hidden"]) for name, product in products.items()}
+    return {name: float(given.errors(product)["test"]) for name, product in products.items()}
 
 
 def _completed(given, depth, alpha, steps):

@@ -9,7 +9,7 @@ from lrbias.analysis import trajectory_distance
 from lrbias.methods import GLRL, GradientFlow
 from lrbias.metrics import Record
 from lrbias.network import Network
-from lrbias.problems import Completion, symmetric
+from lrbias.problems import Completion, from_eigenvalues
 from lrbias.studies.glrl._parameters import RTOL, SEED, SIZE
 from lrbias.training import train
 
@@ -24,7 +24,7 @@ PATH = Record(every=1, metrics=("product",))
 
 def problem():
     """A symmetric matrix of which 70 % of the pairs (i, j), (j, i) are seen."""
-    return Completion(symmetric(SIZE, EIGENVALUES, SEED), fraction=SHARE, seed=SEED, pairs=True)
+    return Completion(from_eigenvalues(SIZE, EIGENVALUES, SEED), fraction=SHARE, seed=SEED, symmetric_mask=True)
 
 
 def compare_paths(parameters, depth, note):
@@ -52,9 +52,9 @@ def compare_paths(parameters, depth, note):
 def _starts(parameters, depth):
     """(kind, α, network) of every flow."""
     for alpha in parameters.scales[depth]:
-        yield IDENTITY, alpha, Network.identical(SIZE, depth, alpha)
+        yield IDENTITY, alpha, Network.scaled_identity(SIZE, depth, alpha)
     for alpha in parameters.random_scales if depth == 2 else ():
-        yield GAUSSIAN, alpha, Network.symmetric((SIZE, SIZE, SIZE), alpha, seed=SEED)
+        yield GAUSSIAN, alpha, Network.tied((SIZE, SIZE, SIZE), alpha, seed=SEED)
 
 
 def _greedy(parameters, depth):

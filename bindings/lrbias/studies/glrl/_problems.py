@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from lrbias.errors import DataWarning
-from lrbias.problems import Completion, symmetric
+from lrbias.problems import Completion, from_eigenvalues
 from lrbias.studies.glrl._parameters import GRAPHS, SEED, SIZE
 
 BLOCK = SIZE // 2
@@ -26,7 +26,7 @@ def counterexample(large):
 
 def graph(name):
     """A rank-1 matrix of which two diagonal blocks are seen, or these and one pair between them, or as many others."""
-    target = symmetric(SIZE, (float(SIZE),), SEED)
+    target = from_eigenvalues(SIZE, (float(SIZE),), SEED)
     first = np.arange(SIZE) < BLOCK
     mask = first[:, None] == first
     if name == GRAPHS[1]:
@@ -40,4 +40,4 @@ def graph(name):
 
 def _drawn(target, pairs):
     for seed in itertools.count():
-        yield Completion(target, entries=pairs, seed=seed, pairs=True)
+        yield Completion(target, entries=pairs, seed=seed, symmetric_mask=True)

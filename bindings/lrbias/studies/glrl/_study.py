@@ -6,11 +6,11 @@ from lrbias.analysis import check_installed
 from lrbias.methods import GLRL, GradientFlow
 from lrbias.metrics import Record
 from lrbias.network import Network
-from lrbias.problems import Factorization, symmetric
+from lrbias.problems import Factorization, from_eigenvalues
 from lrbias.storage import read_json, write_json
 from lrbias.studies import Study, made
 from lrbias.studies.glrl import _parameters as parameters
-from lrbias.studies.glrl._completions import hidden_errors
+from lrbias.studies.glrl._completions import test_errors
 from lrbias.studies.glrl._parameters import (
     COMPLETIONS,
     DEPTHS,
@@ -76,7 +76,7 @@ class Greedy(Study):
         """Greedy learning of a whole matrix."""
         method = GLRL(epsilon=1e-6, depth=depth, tied=tied, inner=_flow(0.1), tolerance=1e-10, check_every=20)
         name = f"factorization/depth={depth}{',tied' if tied else ''}"
-        given = Factorization(symmetric(SIZE, self.parameters.spectrum, SEED))
+        given = Factorization(from_eigenvalues(SIZE, self.parameters.spectrum, SEED))
         return self._made(name, given, None, method, metrics=("singular_values", "effective_rank"))
 
     def counterexample(self, large):
@@ -88,7 +88,7 @@ class Greedy(Study):
         greedy = self._made(f"{folder}/greedy", given, None, method, metrics=metrics)
         flows = {}
         for alpha in self.parameters.large_scales:
-            network = Network.symmetric((4, 4, 4), alpha, seed=1)
+            network = Network.tied((4, 4, 4), alpha, seed=1)
             name = f"{folder}/flow,alpha={alpha:g}"
             flows[alpha] = self._made(name, given, network, _flow(1.0), steps=FLOW_STEPS, metrics=metrics)
         return greedy, flows
@@ -99,7 +99,7 @@ class Greedy(Study):
         given = graph(name)
         method = GLRL(epsilon=1e-10, tied=True, inner=_flow(0.1), tolerance=1e-9, check_every=50)
         greedy = self._made(f"{folder}/greedy", given, None, method)
-        network = Network.symmetric((SIZE, SIZE, SIZE), 1e-4, seed=SEED)
+        network = Network.tied((SIZE, SIZE, SIZE), 1e-4, seed=SEED)
         return greedy, self._made(f"{folder}/flow", given, network, _flow(1.0), steps=FLOW_STEPS)
 
     def completions(self):
@@ -107,15 +107,15 @@ class Greedy(Study):
         path = self.store / "completions.json"
         if not path.is_file():
             found = {f"{fraction:g}": self._completions_at(fraction) for fraction in self.parameters.fractions}
-            write_json(path, {"hidden_errors": found})
-        found = read_json(path)["hidden_errors"]
+            write_json(path, {"test_errors": found})
+        found = read_json(path)["test_errors"]
         return {float(key): {name: np.array(errors) for name, errors in row.items()} for key, row in found.items()}
 
     def _completions_at(self, fraction):
         names = [*(name for name, _, _ in COMPLETIONS), NUCLEAR]
         steps = self.parameters.completion_steps
         instances = range(self.parameters.instances)
-        each = [hidden_errors(fraction, instance, steps, self.shown.update) for instance in instances]
+        each = [test_errors(fraction, instance, steps, self.shown.update) for instance in instances]
         return {name: [errors[name] for errors in each] for name in names}
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lrbias.analysis import nuclear_norm
+from lrbias.analysis import nuclear_norm_completion
 from lrbias.studies import Findings
 from lrbias.studies.glrl._parameters import COMPLETIONS, DEPTHS, GRAPHS, HIDDEN_VALUES, LARGE, NUCLEAR
 from lrbias.studies.glrl._paths import EIGENVALUES, GAUSSIAN, IDENTITY, measured_power, predicted_power
@@ -68,7 +68,7 @@ class GreedyFindings(Findings):
         """A dictionary for each R: where greedy learning, flows from starts α, and the nuclear norm end."""
         rows = []
         for large, (greedy, flows) in self.counterexamples.items():
-            least = nuclear_norm(greedy.target, greedy.problem.mask)
+            least = nuclear_norm_completion(greedy.target, greedy.problem.mask)
             rows.append(
                 {
                     "R": large,
@@ -132,7 +132,7 @@ class GreedyFindings(Findings):
                 product = run.network.product()
                 values = np.linalg.svd(product, compute_uv=False)
                 facts[f"{label}_rank"] = int((values > RANK_LEVEL * values[0]).sum())
-                facts[f"{label}_error"] = float(run.problem.errors(product)["hidden"])
+                facts[f"{label}_error"] = float(run.problem.errors(product)["test"])
             rows.append(facts)
         return rows
 

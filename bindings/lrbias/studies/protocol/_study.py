@@ -1,6 +1,6 @@
 """The study of the protocol's four claims, registered as `protocol`."""
 
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.studies import Study
 from lrbias.studies.protocol import _parameters as parameters
 from lrbias.studies.protocol._evidence import Evidence
@@ -43,7 +43,7 @@ class Protocol(Study):
     @classmethod
     def read(cls, folder):
         """The Evidence of the runs, as far as they are made."""
-        require(cls.is_in(folder), "store", str(folder), "a folder that `lrbias reproduce protocol` made")
+        check(cls.is_in(folder), "store", str(folder), "a folder that `lrbias reproduce protocol` made")
         paths = [folder / name for name in sorted(NAMES)]
         sweeps = {path.name: open_sweep(path) for path in paths if (path / "sweep.json").is_file()}
         runs = []

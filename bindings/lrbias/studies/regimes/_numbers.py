@@ -163,7 +163,7 @@ def _gap(run, linear):
 
 
 def _moved(run):
-    return _last(run["movement"]) / float(np.linalg.norm(run.checkpoint(0).params))
+    return _last(run["distance_from_init"]) / float(np.linalg.norm(run.checkpoint(0).params))
 
 
 def _drift(run):

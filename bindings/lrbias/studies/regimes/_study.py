@@ -3,12 +3,12 @@
 import numpy as np
 
 from lrbias import theory
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.experiments import Stop
 from lrbias.methods import GD, GradientFlow, Linearized
 from lrbias.metrics import Hessian, Record
 from lrbias.network import Network
-from lrbias.problems import Factorization, Regression, spectrum, teacher
+from lrbias.problems import Factorization, Regression, from_singular_values, teacher
 from lrbias.runs import open as open_run
 from lrbias.studies import Study, made
 from lrbias.studies.regimes import _parameters as parameters
@@ -65,7 +65,7 @@ class Regimes(Study):
 
     def _refuse(self, known):
         accepted = f"{known.seeds}, the number that the folder was made with"
-        require(known.seeds == self.parameters.seeds, "seeds", self.parameters.seeds, accepted)
+        check(known.seeds == self.parameters.seeds, "seeds", self.parameters.seeds, accepted)
         super()._refuse(known)
 
     def _made(self, name, problem, network, method, steps, record, **others):
@@ -88,7 +88,7 @@ class Regimes(Study):
 
     def _beside_linear(self, name, network):
         own = self.parameters
-        problem = Factorization(spectrum((own.side, own.side), LAZY_VALUES, seed=0))
+        problem = Factorization(from_singular_values((own.side, own.side), LAZY_VALUES, seed=0))
         fitted = Stop(loss=FITTED * 0.5 * float(np.sum(problem.target**2)))
         if (self.store / name / "config.json").is_file():  # what was found out for it stands there
             known = open_run(self.store / name).settings
@@ -96,7 +96,7 @@ class Regimes(Study):
         else:
             lr = LAZY_SHARE * _limit(problem, network)
             every, steps = _paced(problem, network, lr, fitted)
-        record = Record(every=every, metrics=("product", "ntk", "movement"))
+        record = Record(every=every, metrics=("product", "ntk", "distance_from_init"))
         run = self._made(name, problem, network, GD(lr=lr), steps, record, stop=fitted)
         record = Record(every=every, metrics=("product",))
         steps = max(run.step, 1)
@@ -106,7 +106,7 @@ class Regimes(Study):
     def edge(self):
         """(flow, {share: run of GD}) from one start that is not balanced."""
         own = self.parameters
-        problem = Factorization(spectrum((EDGE_SIZE, EDGE_SIZE), EDGE_VALUES, seed=0))
+        problem = Factorization(from_singular_values((EDGE_SIZE, EDGE_SIZE), EDGE_VALUES, seed=0))
         network = edge_start()
         record = Record(every=20, metrics={"sharpness": 20, "balancedness": 20})
         flow = self._made("edge/flow", problem, network, GradientFlow(dt=0.1, scheme="dopri5"), 2000, record)
@@ -122,11 +122,11 @@ class Regimes(Study):
     def saddles(self, depth):
         """A flow that goes from saddle to saddle."""
         own = self.parameters
-        problem = Factorization(spectrum((own.saddle_size, own.saddle_size), own.saddle_values, seed=0))
+        problem = Factorization(from_singular_values((own.saddle_size, own.saddle_size), own.saddle_values, seed=0))
         std, steps = own.saddle_starts[depth]
         network = Network.gaussian((own.saddle_size,) * (depth + 1), std=std, seed=1)
         method = GradientFlow(dt=SADDLE_DT, scheme="dopri5", rtol=1e-8)
-        metrics = ("gradient_norm", "singular_values", "effective_rank", "sharpness", "negative_curvature")
+        metrics = ("gradient_norm", "singular_values", "effective_rank", "sharpness", "hessian_min_eigenvalues")
         record = Record(every=4, metrics=metrics, leading=1)
         return self._made(f"saddles/depth={depth}", problem, network, method, steps, record)
 
@@ -146,7 +146,7 @@ class Regimes(Study):
     def drift(self):
         """({learning rate: GD}, {dt: RK4}) up to one time, from one start."""
         own = self.parameters
-        problem = Factorization(spectrum((own.drift_size, own.drift_size), EDGE_VALUES, seed=0))
+        problem = Factorization(from_singular_values((own.drift_size, own.drift_size), EDGE_VALUES, seed=0))
         network = Network.gaussian((own.drift_size,) * (DEPTH + 1), gamma=DRIFT_GAMMA, seed=1)
         found = {}
         for name, method in (("gd", lambda h: GD(lr=h)), ("rk4", lambda h: GradientFlow(dt=h))):
@@ -170,9 +170,9 @@ class Regimes(Study):
 
 def _limit(problem, network):
     """The largest stable learning rate at the start, or at a balanced minimum where that is less."""
-    goal = problem.scaled(network.scale).objective(np.float64)
+    goal = problem.scaled(network.output_scale).objective(np.float64)
     top = float(Hessian(network.params, network.widths, goal).end(1, tolerance=1e-4).values[0])
-    least = theory.sharpness(problem.spectrum.values[0] / network.scale, network.depth) * network.scale**2
+    least = theory.sharpness(problem.svd.values[0] / network.output_scale, network.depth) * network.output_scale**2
     return 2 / max(top, least)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from lrbias.metrics import AbsorbingSets
-from lrbias.problems import Completion, gaussian, spectrum
+from lrbias.problems import Completion, from_singular_values, gaussian
 from lrbias.settings import Accepts, Count
 from lrbias.studies import Counts, Parameters, Positives
 from lrcore import random
@@ -89,11 +89,11 @@ class WangJacotParameters(Parameters):
 
 def truth(instance):
     """The rank-1 matrix of an instance: mean square 1, random directions."""
-    return spectrum((SIZE, SIZE), [float(SIZE)], seed=instance)
+    return from_singular_values((SIZE, SIZE), [float(SIZE)], seed=instance)
 
 
 def problem(instance, noise=NOISE):
     """Observed entries with noise, hidden ones without."""
     mask = Completion(truth(instance), entries=ENTRIES, seed=instance).mask
     added = noise * gaussian((SIZE, SIZE), instance, stream=3, domain=random.OBSERVED)
-    return Completion(np.where(mask, truth(instance) + added, truth(instance)), mask=mask, mean=True)
+    return Completion(np.where(mask, truth(instance) + added, truth(instance)), mask=mask, reduction="mean")

@@ -132,7 +132,7 @@ def schedules(findings):
     """Errors over the hidden entries: a dot for each instance, a bar at the median."""
     figure, grid = new_figure(1, 2, height=2.9, sharey=True)
     for panel, noise in zip(grid[0], findings.schedules, strict=True):
-        hidden = findings.hidden_errors(noise)
+        hidden = findings.test_errors(noise)
         for place, (name, errors) in enumerate(reversed(hidden.items())):
             own = name.startswith("SGD")
             panel.plot(errors, np.full(len(errors), place), "o", color="black" if own else "0.55", markersize=3)
@@ -153,7 +153,7 @@ def errors_over_time(findings):
     for (name, each), colour, line in zip(made.items(), dark_to_light(len(made)), LINES, strict=False):
         steps = each.steps * THOUSAND
         grid[0, 0].plot(steps, each.ranks.mean(axis=0), color=colour, linestyle=line, label=name)
-        grid[0, 1].plot(steps, np.nanmedian(each.hidden_error, axis=0), color=colour, linestyle=line, label=name)
+        grid[0, 1].plot(steps, np.nanmedian(each.test_error, axis=0), color=colour, linestyle=line, label=name)
     grid[0, 1].axhline(np.median(findings.baselines[noise]["GD, best ridge"]), **THEORY)
     grid[0, 0].set(ylabel="mean rank", xlabel=STEPS, ylim=(0, None))
     grid[0, 1].set(ylabel="median hidden error", xlabel=STEPS, yscale="log")

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 
-from lrbias.analysis import check_installed, least_squares_nuclear, nuclear_norm
-from lrbias.errors import require
+from lrbias.analysis import check_installed, least_squares_nuclear, nuclear_norm_completion
+from lrbias.errors import check
 from lrbias.experiments import Stop
 from lrbias.forecasts import seconds_of
-from lrbias.methods import GD, SGD, Anneal, Periodic
+from lrbias.methods import GD, SGD, ExponentialDecay, SquareWave
 from lrbias.metrics import Record
 from lrbias.network import Network
 from lrbias.settings import Threads, validate
@@ -95,7 +95,7 @@ class WangJacot(Study):
             super()._refuse(known)
         there = {"steps": known.steps, "seeds": known.seeds}
         accepted = f"a study of {own.steps} steps and {own.seeds} seeds, this one has {there}"
-        require(False, "store", str(self.store), accepted)
+        check(False, "store", str(self.store), accepted)
 
     def _steps(self, share=1.0):
         """A share of the steps, a multiple of the record interval."""
@@ -243,8 +243,8 @@ class WangJacot(Study):
             factor, *times = given
             times = [max(round(time * self.parameters.steps / MILLION), k + 1) for k, time in enumerate(times)]
             if len(times) == 1:
-                return Periodic(factor=factor, period=times[0])
-            return Anneal(factor=factor, start=times[0], stop=max(times[1], times[0] + 1))
+                return SquareWave(factor=factor, period=times[0])
+            return ExponentialDecay(factor=factor, start=times[0], stop=max(times[1], times[0] + 1))
 
         schedules = {"lr_schedule": schedule(of_lr), "ridge_schedule": schedule(of_ridge)}
         return SGD(lr=lr, ridge=ridge, sampling_seed=seed, **schedules)
@@ -263,9 +263,9 @@ class WangJacot(Study):
         weights = self.parameters.weights
 
         def hidden(matrix):
-            return float(given.errors(matrix)["hidden"])
+            return float(given.errors(matrix)["test"])
 
-        exact = hidden(nuclear_norm(given.target, given.mask))
+        exact = hidden(nuclear_norm_completion(given.target, given.mask))
         soft = min(hidden(least_squares_nuclear(given.target, given.mask, weight)) for weight in weights)
         descents = [self.minimum(instance, noise, 3, ridge) for ridge in (SMALL_RIDGE, *weights[1::2])]
         errors = [hidden(run.network.product()) for run in descents]

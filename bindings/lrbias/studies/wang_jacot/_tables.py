@@ -74,9 +74,9 @@ class JumpFindings(Findings):
                 rows.append({"lr": lr, "ridge": ridge, **counts, **jumps, "gd_rank": ranks[ridge]})
         return rows
 
-    def hidden_errors(self, noise):
+    def test_errors(self, noise):
         """{method: (instances,)}: errors over the hidden entries at the end, of SGD the medians over seeds."""
-        of_sgd = {name: self._by_instance(made.hidden_error) for name, made in self.schedules[noise].items()}
+        of_sgd = {name: self._by_instance(made.test_error) for name, made in self.schedules[noise].items()}
         return {**of_sgd, **self.baselines[noise]}
 
     def _by_instance(self, values):
@@ -85,12 +85,12 @@ class JumpFindings(Findings):
 
     def schedule_table(self, noise):
         """A dictionary for each way: median errors, share of runs at the true rank, instances where it is best."""
-        hidden = self.hidden_errors(noise)
+        hidden = self.test_errors(noise)
         best = np.min(list(hidden.values()), axis=0)
         rows = []
         for name, errors in hidden.items():
             made = self.schedules[noise].get(name)
-            row = {"method": name, "hidden_error": float(np.median(errors)), "best": int((errors == best).sum())}
+            row = {"method": name, "test_error": float(np.median(errors)), "best": int((errors == best).sum())}
             row["train_error"] = None if made is None else float(np.nanmedian(made.train_error[:, -1]))
             row["at_true_rank"] = None if made is None else float((made.ranks[:, -1] == TRUE_RANK).mean())
             row["wins_over_gd"] = int((errors < hidden["GD, best ridge"]).sum())
@@ -201,7 +201,7 @@ class JumpFindings(Findings):
             share = "—" if row["at_true_rank"] is None else f"{100 * row['at_true_rank']:.0f} %"
             train = "—" if row["train_error"] is None else f"{row['train_error']:.3g}"
             wins = [row["best"], row["wins_over_gd"], row["wins_over_nuclear"]]
-            rows.append([row["method"], f"{row['hidden_error']:.3g}", train, share, *wins])
+            rows.append([row["method"], f"{row['test_error']:.3g}", train, share, *wins])
         text = (
             f"From where gradient descent with λ = {SMALL_RIDGE:g} was stopped after "
             f"{own.early_steps} steps. Medians over {own.instances} instances (of SGD over seeds first) of root mean "

@@ -6,32 +6,32 @@ from typing import Any
 import numpy as np
 
 from lrbias.devices import CPU, Device
-from lrbias.errors import require
+from lrbias.errors import check
 from lrbias.metrics._functions import fitting, user_value
 from lrbias.metrics._memory import Memory
 from lrbias.metrics._record import Record
 from lrbias.metrics._registry import METRICS, Metric
-from lrbias.metrics._state import Observation, Setup
+from lrbias.metrics._state import NetworkState, RunContext
 from lrbias.storage import Quantity
 from lrbias.system import cores
 
 Entry = tuple[Metric, int, list[Quantity]]  # interval in steps
 
 
-def has_another_core(threads: int, record: Record, device: Device = CPU) -> bool:
+def logs_asynchronously(threads: int, record: Record, device: Device = CPU) -> bool:
     """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
 
-    A device apart leaves even the core free from which it was called.
+    An accelerator leaves even the core free from which it was called.
     """
-    return (device.apart or cores() > threads) and not record.functions()
+    return (device.is_accelerator or cores() > threads) and not record.functions()
 
 
-class Plan:
+class MetricSchedule:
     """Which metrics are due at a step, and the quantities they write."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.entries = [self._entry(name, interval) for name, interval in setup.record.intervals().items()]
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.entries = [self._entry(name, interval) for name, interval in context.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
         self.memory = Memory()
         self._needs: dict[tuple[str, ...], dict[Any, int]] = {}
@@ -39,25 +39,25 @@ class Plan:
     @property
     def ordered(self) -> bool:
         """Whether a record enters the next one, so that they have to be made one after the other."""
-        return any(chosen.remembers for chosen, _, _ in self.entries)
+        return any(chosen.stateful for chosen, _, _ in self.entries)
 
     def _entry(self, name: str, interval: int) -> Entry:
-        functions = self.setup.record.functions()
+        functions = self.context.record.functions()
         chosen = _from_function(name, functions[name]) if name in functions else METRICS[name]
-        floats = self.setup.dtype.str.lstrip("<=")
+        floats = self.context.dtype.str.lstrip("<=")
         kinds = {"float": floats, "int": "i4"}
-        rows = [] if name in functions else chosen.quantities(self.setup)
+        rows = [] if name in functions else chosen.quantities(self.context)
         return chosen, interval, [Quantity(label, tuple(shape), kinds[kind], interval) for label, shape, kind in rows]
 
-    def probe(self, observation: Observation, known: dict[str, Any] | None = None) -> None:
+    def probe(self, state: NetworkState, known: dict[str, Any] | None = None) -> None:
         """Complete the quantities of the user's functions by calling each once, before the first step.
 
         known: of a run that is resumed {name: {shape, dtype, …}}, which the values are to keep to.
         """
         for chosen, interval, quantities in self.entries:
-            if quantities or chosen.name not in self.setup.record.functions():
+            if quantities or chosen.name not in self.context.record.functions():
                 continue
-            value = user_value(chosen.name, chosen.measure(observation)[0], "at the start")
+            value = user_value(chosen.name, chosen.measure(state)[0], "at the start")
             shape = value.shape
             dtype = value.dtype.str.lstrip("<=|")
             if known is not None:
@@ -72,7 +72,7 @@ class Plan:
         others = ["loss", "losses", *(quantity.name for quantity in self.quantities)]
         others.remove(name)
         clashes = [other for other in others if f"{other}/".startswith(f"{name}/") or name.startswith(f"{other}/")]
-        require(not clashes, "metrics", name, f"a name apart from those of {', '.join(clashes[:3])}")
+        check(not clashes, "metrics", name, f"a name apart from those of {', '.join(clashes[:3])}")
 
     @property
     def quantities(self) -> list[Quantity]:
@@ -83,20 +83,20 @@ class Plan:
         return [entry for entry in self.entries if step % entry[1] == 0]
 
     def measure(
-        self, observation: Observation, params: np.ndarray, step: int, write: Callable[[str, int, Any], None]
+        self, state: NetworkState, params: np.ndarray, step: int, write: Callable[[str, int, Any], None]
     ) -> None:
         """Call write(quantity name, row, value) for everything that is due at `step`."""
         due = self.due(step)
         names = tuple(entry[0].name for entry in due)
         if names not in self._needs:
-            self._needs[names] = self._merge(entry[0].needs(self.setup) for entry in due)
+            self._needs[names] = self._merge(entry[0].needs(self.context) for entry in due)
         if due:
             self.memory.turn_to(step)
-        observation.at(params, step, self._needs[names], self.memory)
+        state.at(params, step, self._needs[names], self.memory)
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
             for chosen, interval, quantities in due:
-                own = chosen.name in self.setup.record.functions()
-                for quantity, value in zip(quantities, chosen.measure(observation), strict=True):
+                own = chosen.name in self.context.record.functions()
+                for quantity, value in zip(quantities, chosen.measure(state), strict=True):
                     value = fitting(quantity, value, f"at step {step}") if own else value
                     write(quantity.name, step // interval, value)
 
@@ -111,4 +111,4 @@ class Plan:
 
 
 def _from_function(name: str, function: Callable[[Any], Any]) -> Metric:
-    return Metric(name, lambda setup: [], lambda observation: [function(observation.network)], lambda setup: {})
+    return Metric(name, lambda context: [], lambda state: [function(state.network)], lambda context: {})
