@@ -54,10 +54,15 @@ class DataWarning(UserWarning):
     """The data leave something open: a row or a column without any observed entry, a graph that is not connected."""
 
 
+def refused(argument: str, value: Any, accepted: str) -> InvalidInput:
+    """To be raised: "argument = value is not accepted: expected …"."""
+    return InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted}.")
+
+
 def check(condition: Any, argument: str, value: Any, accepted: str) -> None:
-    """Raise InvalidInput unless `condition`: "argument = value is not accepted: expected …"."""
+    """Raise InvalidInput, as `refused` words it, unless `condition`."""
     if not condition:
-        raise InvalidInput(f"{argument} = {shorten(value)} is not accepted: expected {accepted}.")
+        raise refused(argument, value, accepted)
 
 
 def shorten(value: Any, limit: int = 60) -> str:

@@ -2,11 +2,11 @@
 
 import functools
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lrbias.errors import InvalidInput, check
+from lrbias.errors import InvalidInput, check, refused
 from lrbias.settings import Accepts, Count, Number, Positive, Settings
 from lrbias.storage import read_json
 from lrbias.studies._findings import Findings
@@ -32,6 +32,7 @@ class Study:
     summary   one line for `lrbias reproduce --help`
     title     the heading of its findings
     about     what was matched and what is a choice of its own
+    earlier   {a parameter's name in folders of earlier versions: its name}
 
     store     the folder, by default reproduced/NAME
     workers   processes or threads, by default one for each core
@@ -44,6 +45,7 @@ class Study:
     title: ClassVar[str]
     about: ClassVar[str]
     Parameters: ClassVar[type[Parameters]] = Parameters
+    earlier: ClassVar[dict[str, str]] = {}
 
     def __init__(self, store=None, workers=None, progress=None, **parameters):
         self.store = Path("reproduced") / self.name if store is None else as_path("store", store)
@@ -54,7 +56,7 @@ class Study:
     def check(self) -> None:
         """InvalidInput where something is missing without which the study cannot be finished."""
 
-    def forecast(self) -> dict:
+    def forecast(self) -> dict[str, Any]:
         """{runs, seconds, bytes} of the whole study."""
         raise NotImplementedError
 
@@ -105,16 +107,17 @@ class Study:
         return cls(folder, progress=False, **dict(cls.recorded(folder))).make()
 
     @classmethod
-    def recorded(cls, folder: Path) -> Parameters:
+    def recorded(cls, folder: Path) -> Settings:
         """The parameters that a folder was made with; InvalidInput when it is none of this study."""
         accepted = "a new folder, or one of this study"
         known = read_json(folder / DOCUMENT)
         ours = isinstance(known, dict) and known.pop("study", cls.name) == cls.name
         check(ours, "store", str(folder), accepted)
+        current = {cls.earlier.get(name, name): value for name, value in known.items()}
         try:
-            return cls.Parameters(**known)
+            return cls.Parameters(**current)
         except InvalidInput as error:
-            check(False, "store", str(folder), f"{accepted} ({DOCUMENT}: {str(error).rstrip('.')})")
+            raise refused("store", str(folder), f"{accepted} ({DOCUMENT}: {str(error).rstrip('.')})") from None
 
     def _refuse(self, known):
         """`known`: the parameters of the folder, which are not those of this study."""

@@ -3,7 +3,7 @@
 from os import PathLike
 from typing import Any
 
-from lrbias.errors import check
+from lrbias.errors import refused
 from lrbias.settings import check_switches
 from lrbias.studies._findings import Findings
 from lrbias.studies._registry import find_study, study_in
@@ -39,5 +39,6 @@ def read_evidence(store: str | PathLike[str]) -> Findings:
     """The findings in a folder that `reproduce` made. Those of the protocol can be read as far as its runs are made."""
     store = as_path("store", store)
     study = study_in(store)
-    check(study is not None, "store", str(store), "the folder of a study that `lrbias reproduce` made")
+    if study is None:
+        raise refused("store", str(store), "the folder of a study that `lrbias reproduce` made")
     return study.read(store)

@@ -106,7 +106,7 @@ def small():
     )
     grid = {"batch": (4, 16, 64), "lr": (0.1, 0.4, 0.8), "weight_decay": (1.25e-3, 5e-3, 1e-2)}
     pairs = (("lr", "weight_decay"), ("batch", "weight_decay"), ("batch", "lr"))
-    maps = tuple(Map("resnet", pair, tuple(grid[key] for key in pair), _without(resnet, *pair)) for pair in pairs)
+    maps = tuple(Map("resnet", (a, b), (grid[a], grid[b]), _without(resnet, a, b)) for a, b in pairs)
     wide = {"batch": 4, "lr": 0.4, "weight_decay": 8e-3}
     seconds = {
         "resnet": (6.5e-3, 4e-4),
@@ -160,7 +160,7 @@ def paper(folder=None):
     grid = {"batch": batches, "lr": rates, "weight_decay": decays[1:]}
     center = {"batch": 16, "lr": 0.1, "weight_decay": 5e-4}
     pairs = (("lr", "weight_decay"), ("batch", "weight_decay"), ("batch", "lr"))
-    maps = tuple(Map("resnet", pair, tuple(grid[key] for key in pair), _without(center, *pair)) for pair in pairs)
+    maps = tuple(Map("resnet", (a, b), (grid[a], grid[b]), _without(center, a, b)) for a, b in pairs)
     return Scale(networks, axes, controls, others, maps, {"batch": 6, "lr": 0.1, "weight_decay": 8e-3})
 
 

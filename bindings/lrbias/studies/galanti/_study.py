@@ -4,6 +4,7 @@ import functools
 import itertools
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from lrbias.errors import InvalidInput
 from lrbias.runs import open as open_run
@@ -28,6 +29,7 @@ class Galanti(Study):
     name = "galanti"
     summary = "Ranks of real networks under SGD with weight decay (Galanti et al.); about an hour."
     title = "Ranks of real networks under SGD with weight decay"
+    earlier: ClassVar[dict[str, str]] = {"scale": "preset"}
     about = parameters.__doc__.split("\n\n", 1)[1].strip()
     Parameters = GalantiParameters
 

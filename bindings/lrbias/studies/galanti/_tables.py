@@ -164,8 +164,8 @@ class RankFindings(Findings):
 
     def _axis_text(self):
         ends = "average rank at the end: value → mean ± deviation (stable rank; training accuracy)"
-        heads = ("network", "varied", "the others", ends, "Spearman's ρ [95 %]", "expected", "verdict")
-        heads += ("ρ of the stable rank", "verdict")
+        ranked = ("network", "varied", "the others", ends, "Spearman's ρ [95 %]", "expected", "verdict")
+        heads = (*ranked, "ρ of the stable rank", "verdict")
         rows = []
         for row in self.axis_rows():
             rho, said, *stable = [cell for name in METRICS for cell in _correlation_cells(row, name)]
@@ -186,8 +186,8 @@ class RankFindings(Findings):
         return "Smaller batches, larger learning rates, more weight decay: lower ranks", text, heads, rows
 
     def _control_text(self):
-        heads = ("network", "varied", "average rank at the end (stable rank; training accuracy)")
-        heads += ("spread", "with λ > 0", "verdict", "spread of the stable rank", "with λ > 0", "verdict")
+        compared = ("spread", "with λ > 0", "verdict", "spread of the stable rank", "with λ > 0", "verdict")
+        heads = ("network", "varied", "average rank at the end (stable rank; training accuracy)", *compared)
         rows = []
         for row in self.control_rows():
             cells = [cell for name in METRICS for cell in _compared_cells(row[name])]
@@ -259,8 +259,8 @@ class RankFindings(Findings):
             "largest share",
             "batch: rank ≤ m_l B",
             "largest share",
+            "below the shorter side (sample, batch)",
         )
-        heads += ("below the shorter side (sample, batch)",)
         rows = []
         for network, found in self.gradients.items():
             cells = [network, len(found)]

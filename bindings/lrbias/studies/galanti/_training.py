@@ -1,6 +1,7 @@
 """What needs PyTorch: training a run, ranks of gradients at its end."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def gradient_rows(run):
     rows = []
     for found in gradient_ranks(model, cross_entropy, inputs, labels):
         one, batch = found.bounds
-        own = {"name": found.name, "patches": int(found.patches), "size": int(min(found.shape))}
+        own: dict[str, Any] = {"name": found.name, "patches": int(found.patches), "size": int(min(found.shape))}
         ranks = {"sample": int(np.max(found.sample)), "batch": int(found.batch)}
         rows.append({**own, **ranks, "sample_bound": int(one), "batch_bound": int(batch)})
     return rows

@@ -1,6 +1,7 @@
 """Errors over hidden entries, of greedy learning, flows and the least nuclear norm."""
 
 import warnings
+from typing import Any
 
 from lrbias.analysis import nuclear_norm_completion
 from lrbias.errors import DataWarning
@@ -32,12 +33,12 @@ def test_errors(fraction, instance, steps, note):
 
 
 def _completed(given, depth, alpha, steps):
-    nothing = {"record": Record(every=steps, metrics=()), "forecast": False, "progress": False}
+    nothing: dict[str, Any] = {"record": Record(every=steps, metrics=()), "forecast": False, "progress": False}
     if alpha is None:
         inner = GradientFlow(dt=0.1, scheme="dopri5", rtol=1e-8)
-        others = {"tolerance": 1e-6, "cutoff": 1e-4, "check_every": 50}
-        method = GLRL(epsilon=1e-8 if depth == 2 else 1e-5, depth=depth, inner=inner, **others)
-        return train(given, None, method, steps, **nothing).network.product()
+        others: dict[str, Any] = {"tolerance": 1e-6, "cutoff": 1e-4, "check_every": 50}
+        greedy = GLRL(epsilon=1e-8 if depth == 2 else 1e-5, depth=depth, inner=inner, **others)
+        return train(given, None, greedy, steps, **nothing).network.product()
     network = Network.orthogonal((SIZE,) * (depth + 1), alpha, seed=0)
     method = GradientFlow(dt=1.0, scheme="dopri5", rtol=1e-6)
     others = {"stop": Stop(loss=FITTED), "compress": "off", **nothing}

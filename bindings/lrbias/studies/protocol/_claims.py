@@ -7,6 +7,7 @@ a run diverged, a setting is not judged.
 
 import itertools
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -58,9 +59,15 @@ class Setting:
     method: str
     step_size: float
     depth: int | None
-    values: list
+    values: list[float]
     verdict: str
-    detail: dict = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, place, claim, statistic, values, verdict, detail=None):
+        """The Setting at `place`, (part, target, method, step size, depth)."""
+        part, target, method, step_size, depth = place
+        return cls(claim, statistic, part, target, method, step_size, depth, values, verdict, detail or {})
 
     @property
     def value(self):
@@ -135,7 +142,7 @@ def _first_below(losses, level):
 
 def judge(runs):
     """[Setting] for the runs: a list of (part, target, Run), GD and flows, any number of starts."""
-    groups = {}
+    groups: dict[Any, list[Any]] = {}
     for part, target, run in runs:
         if run.status != "diverged":
             key = part, target, run.settings["method"], run.step_size, run.depth
@@ -150,13 +157,13 @@ def _known(values):
 def _plateaus(groups):
     for place, members in groups.items():
         shares = _known(plateau_share(run) for run in members)
-        yield Setting("plateaus", "share of levels", *place, shares, _verdict(shares, 1.0, 0.5))
+        yield Setting.at(place, "plateaus", "share of levels", shares, _verdict(shares, 1.0, 0.5))
 
 
 def _orders(groups):
     for place, members in groups.items():
         orders = _known(order_of_learning(run) for run in members)
-        yield Setting("order", "τ_b of value and time", *place, orders, _verdict(orders, 0.9, 0.5))
+        yield Setting.at(place, "order", "τ_b of value and time", orders, _verdict(orders, 0.9, 0.5))
 
 
 def _smoother(groups):
@@ -170,7 +177,7 @@ def _smoother(groups):
         for i, name in enumerate(("ln(loss)", "effective rank")):
             values = _known(pair[i] for pair in ratios)
             statistic = f"curvature of {name}, GD / flow"
-            yield Setting("smoothness", statistic, *place, values, _verdict(values, 1 + SAME, 1 - SAME))
+            yield Setting.at(place, "smoothness", statistic, values, _verdict(values, 1 + SAME, 1 - SAME))
 
 
 def _start(run):
@@ -202,7 +209,7 @@ def _record(run, level):
 
 def _deeper(groups):
     """For every target, method and step size, with at least three depths: at the same loss, and at the same time."""
-    families = {}
+    families: dict[Any, dict[int, list[Any]]] = {}
     for (*place, depth), members in groups.items():
         families.setdefault(tuple(place), {})[depth] = members
     for place, by_depth in families.items():
@@ -219,7 +226,7 @@ def _deeper(groups):
             statistic = f"τ_b of depth and {name}, same {'t' if level is None else 'loss'}"
             detail = {"loss_level": level, "ranks": {str(d): float(np.mean(v)) for d, v in known.items()}}
             values = _known([found])
-            yield Setting("depth", statistic, *place, None, values, _verdict(values, 0.9, 0.5), detail)
+            yield Setting.at((*place, None), "depth", statistic, values, _verdict(values, 0.9, 0.5), detail)
 
 
 RANKS = {"number of σ_i > 0.01 σ_1": count_above, "effective rank": _effective_rank}

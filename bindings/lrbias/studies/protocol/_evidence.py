@@ -27,13 +27,13 @@ class Evidence(Findings):
         """A dictionary for each statistic and part of the study: medians over the settings of each depth, verdicts."""
         rows = []
         for (claim, statistic, part), members in groupby(sorted(self.settings, key=_place), key=_named):
-            members = list(members)
-            depths = sorted({s.depth for s in members if s.depth})
-            medians = {depth: _median(s for s in members if s.depth == depth) for depth in depths}
-            counts = count_verdicts(members)
-            median = _median(members)
+            own = list(members)
+            depths = sorted({s.depth for s in own if s.depth})
+            medians = {depth: _median(s for s in own if s.depth == depth) for depth in depths}
+            counts = count_verdicts(own)
+            median = _median(own)
             named = {"claim": claim, "statistic": statistic, "part": part}
-            rows.append({**named, "median": median, "by_depth": medians, **counts, "verdict": overall(members)})
+            rows.append({**named, "median": median, "by_depth": medians, **counts, "verdict": overall(own)})
         return rows
 
     def tables(self):

@@ -39,7 +39,7 @@ class ProtocolParameters(Parameters):
     depths: Counts = Field((2, 3, 4, 5), description="of the students")
     step_sizes: Positives = Field((1e-4, 1e-3, 1e-2), description="of GD and of the flow")
     gamma: Finite = Field(1.1, description="starts have the standard deviation w^-gamma, w the width")
-    scale: Positive = Field(10.0, description="the spectral norm of the teachers' targets")
+    spectral_norm: Positive = Field(10.0, description="the spectral norm of the teachers' targets")
 
     def sweeps(self):
         """{name: (base, over)} of the sweeps that make up the study."""
@@ -58,7 +58,7 @@ class ProtocolParameters(Parameters):
             "checkpoint_every": max(self.steps // 5, 1),
             "method": method,
         }
-        teacher = {**common, "scale": self.scale, "teacher_depth": 3}
+        teacher = {**common, "spectral_norm": self.spectral_norm, "teacher_depth": 3}
         depths = list(self.depths)
         if part == "square":
             base = {**teacher, "shape": list(self.shape)}

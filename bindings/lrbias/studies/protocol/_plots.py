@@ -1,6 +1,8 @@
 """Figures of the evidence for the protocol's claims: what was measured, with theory and targets drawn over it."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +33,19 @@ def available(runs, settings):
     runs: (part, target, Run); settings: what `claims.judge` made of them.
     """
     made = [run for run in runs if run[2].status != "diverged"]
-    figures = {plateaus: (made,), order: (made,), smoothness: (made, settings), depth: (settings,)}
-    return [(draw.__name__, functools.partial(draw, *given), caption(draw)) for draw, given in figures.items()]
+    figures: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (plateaus, (made,)),
+        (order, (made,)),
+        (smoothness, (made, settings)),
+        (depth, (settings,)),
+    ]
+    return [(draw.__name__, functools.partial(draw, *given), caption(draw)) for draw, given in figures]
 
 
 def _finest(runs):
     """Runs of WHOLE_PARTS, for each target, depth, method and start the one with the finest records: with the smallest
     step size of those at which as much is learnt as at any."""
-    best = {}
+    best: dict[Any, Any] = {}
     for part, target, run in runs:
         if part in WHOLE_PARTS:
             key = target, run.depth, run.settings["method"], run.settings["seed"]
@@ -93,7 +100,7 @@ def order(runs):
     depths = sorted({run.depth for _, run in chosen})
     figure, grid = new_figure(1, len(depths), height=2.4)
     shades = dark_to_light(len(targets))
-    known = {depth: [] for depth in depths}
+    known: dict[int, list[Any]] = {depth: [] for depth in depths}
     for target, run in chosen:
         panel = grid[0, depths.index(run.depth)]
         k = targets.index(target)

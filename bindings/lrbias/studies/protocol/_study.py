@@ -1,5 +1,7 @@
 """The study of the protocol's four claims, registered as `protocol`."""
 
+from typing import ClassVar
+
 from lrbias.errors import check
 from lrbias.studies import Study
 from lrbias.studies.protocol import _parameters as parameters
@@ -16,6 +18,7 @@ class Protocol(Study):
     name = "protocol"
     summary = "Does GD prefer low rank? Ranks, depths, step sizes, GD and flow, several starts; more than an hour."
     title = "The protocol's four claims"
+    earlier: ClassVar[dict[str, str]] = {"scale": "spectral_norm"}
     about = parameters.__doc__.split("\n\n", 1)[1].strip()
     Parameters = ProtocolParameters
 
@@ -47,7 +50,7 @@ class Protocol(Study):
         paths = [folder / name for name in sorted(NAMES)]
         sweeps = {path.name: open_sweep(path) for path in paths if (path / "sweep.json").is_file()}
         runs = []
-        counts = {}
+        counts: dict[str, int] = {}
         for name, made in sweeps.items():
             ended = [run for run, status in made.statuses().items() if status in ENDED]
             runs += [(name.rsplit("-", 1)[0], target_label(made.settings(run)), made[run]) for run in ended]

@@ -1,5 +1,7 @@
 """The study of regimes of training, registered as `regimes`."""
 
+from typing import Any
+
 import numpy as np
 
 from lrbias import theory
@@ -148,7 +150,7 @@ class Regimes(Study):
         own = self.parameters
         problem = Factorization(from_singular_values((own.drift_size, own.drift_size), EDGE_VALUES, seed=0))
         network = Network.gaussian((own.drift_size,) * (DEPTH + 1), gamma=DRIFT_GAMMA, seed=1)
-        found = {}
+        found: dict[str, dict[float, Any]] = {}
         for name, method in (("gd", lambda h: GD(lr=h)), ("rk4", lambda h: GradientFlow(dt=h))):
             found[name] = {}
             for h in own.drift_rates:
@@ -160,7 +162,8 @@ class Regimes(Study):
     def bias(self, whiten):
         """A run on data whose inputs have different variances, whitened or not."""
         own = self.parameters
-        problem = Regression(*bias_data(), whiten=whiten)
+        inputs, outputs = bias_data()
+        problem = Regression(inputs, outputs, whiten=whiten)
         modes = problem.modes()
         network = Network.from_layers(aligned_layers(modes, len(STRENGTHS), BIAS_START))
         record = Record(every=5, metrics=("mode_strengths", "effective_rank", "singular_values"))

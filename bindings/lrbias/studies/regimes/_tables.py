@@ -184,7 +184,8 @@ class RegimeFindings(RegimeNumbers):
         ranks = "; ".join(f"{', '.join(str(s.rank) for s in f)} at depth {d}" for d, f in self.saddles.items())
         size = own.saddle_size
         rank = len(own.saddle_values)
-        fits = all(s.index == (rank - s.rank) * (size - s.rank) for s in self.saddles.get(2, ()))
+        expected: dict[int | None, int] = {k: (rank - k) * (size - k) for k in range(rank + 1)}
+        fits = all(s.index == expected.get(s.rank) for s in self.saddles.get(2, ()))
         return (
             f"Ranks of the points where the gradient was small: {ranks}. At depth 2 a saddle of rank k should have "
             f"(r − k)(h − k) directions down, h the hidden width: {'all of them do' if fits else 'not all of them do'}."

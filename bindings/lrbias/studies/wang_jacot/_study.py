@@ -137,9 +137,10 @@ class WangJacot(Study):
         name = f"instance={instance},noise={noise:g},depth={depth},hidden={hidden},ridge={ridge:.3g}"
         return self.descend(name, problem(instance, noise), start, ridge)
 
-    def _ensemble(self, name, *given, share=1.0, **others):
+    def _ensemble(self, name, problem, network, method, share=1.0, **others):
         settings = {"sets": SETS, "threads": self._threads(), "progress": self.progress, **others}
-        return ensemble(*given, self._steps(share), every=self._every, store=self.store / "sgd" / name, **settings)
+        settings |= {"every": self._every, "store": self.store / "sgd" / name}
+        return ensemble(problem, network, method, self._steps(share), **settings)
 
     def one_way(self):
         """[(name, the run before, its Ensemble)]: do ranks fall, rise, and are the sets B_r left?"""

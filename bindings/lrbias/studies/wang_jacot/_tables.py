@@ -131,16 +131,16 @@ class JumpFindings(Findings):
             yield self._schedule_text(noise)
 
     def _one_way_text(self):
-        heads = ("start", "N", "η", "λ", "rank at start", "least curvature", "runs × steps", "down", "up")
-        heads += ("ranks at the end", "entered B_1", "exits from B_1", "diverged")
+        start = ("start", "N", "η", "λ", "rank at start", "least curvature", "runs × steps", "down", "up")
+        heads = (*start, "ranks at the end", "entered B_1", "exits from B_1", "diverged")
         rows = []
         for row in self.one_way_table():
             curvature = "not at an end" if row["least_curvature"] is None else f"{row['least_curvature']:.0e}"
             ends = ", ".join(f"{number} × {rank}" for rank, number in row["final_ranks"].items())
             size = f"{row['runs']} × {row['steps']}"
-            start = [row["name"], row["depth"], f"{row['lr']:g}", f"{row['ridge']:g}", row["start_rank"], curvature]
+            cells = [row["name"], row["depth"], f"{row['lr']:g}", f"{row['ridge']:g}", row["start_rank"], curvature]
             jumps = [_rate(row["down"]), _rate(row["up"]), ends, row["entered"]["runs"], _rate(row["exits"])]
-            rows.append([*start, size, *jumps, row["diverged"]])
+            rows.append([*cells, size, *jumps, row["diverged"]])
         text = (
             "Counts of lost and gained directions (of runs that did not diverge) and of exits, with rates a million "
             "steps and exact 95 % intervals. "
