@@ -136,7 +136,9 @@ def matmul_ptr(form, shape, a, b, c, end, ptrs):
 
 # A symbol has integers and a number as arguments, so what belongs together comes one by one.
 @standalone(8)
-def _matmul(form, m, n, count, a, b, c, mode, factor, target, columns, panel, sums, thread_id, num_threads):
+def _matmul(  # noqa: PLR0913
+    form, m, n, count, a, b, c, mode, factor, target, columns, panel, sums, thread_id, num_threads
+):
     """`matmul_ptr` without waiting for the other threads: this thread's panels."""
     size = itemsize(factor)
     panel_width = TILE_VECTORS * (VECTOR_BITS // (8 * size))

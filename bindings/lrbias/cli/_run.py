@@ -47,7 +47,6 @@ def run(
     quiet
         Show neither forecast nor progress.
     """
-    from lrbias.experiments import Experiment, read_toml
     from lrbias.forecasts import forecast
     from lrbias.settings import check_formats
     from lrbias.storage import check_new
@@ -55,10 +54,7 @@ def run(
     from lrbias.training import train
 
     formats = check_formats(format or ("png", "pdf"))
-    experiment = Experiment.from_words(_merge(read_toml(file) if file else {}, _given(words)))
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda sentence, *_: print(f"warning: {sentence}", file=sys.stderr)
-        arguments = experiment.arguments()
+    arguments = _arguments(file, words)
     if store is None:
         store = Path("runs") / time.strftime(f"{arguments['method'].name}-%Y%m%d-%H%M%S")
     check_new(store)
@@ -75,6 +71,16 @@ def run(
 
 
 FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkpoint_every", "compress", "device")
+
+
+def _arguments(file, flags):
+    """What `lb.train` is called with; warnings about the data are lines on stderr."""
+    from lrbias.experiments import Experiment, read_toml
+
+    experiment = Experiment.from_words(_merge(read_toml(file) if file else {}, _given(flags)))
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda sentence, *_: print(f"warning: {sentence}", file=sys.stderr)
+        return experiment.arguments()
 
 
 def _given(flags):

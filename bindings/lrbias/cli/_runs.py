@@ -12,7 +12,7 @@ from lrbias.cli._console import (
 from lrbias.cli._ending import finish
 
 
-def resume(
+def resume(  # noqa: PLR0913  its flags
     path: Place,
     /,
     *,

@@ -17,7 +17,7 @@ from lrbias.cli._console import (
 )
 
 
-def sweep(
+def sweep(  # noqa: PLR0913  its flags
     file: File,
     /,
     *,
@@ -57,10 +57,8 @@ def sweep(
     quiet
         Show neither forecast nor progress.
     """
-    from lrbias.errors import RunsFailed
     from lrbias.experiments import read_toml
     from lrbias.sweeps import check_table, forecast_sweep
-    from lrbias.sweeps import sweep as make_sweep
 
     if table:
         check_table(table)
@@ -72,17 +70,28 @@ def sweep(
         show_forecast(forecast_sweep(base, over, workers, here), json, only=dry_run)
     if dry_run:
         return 0
-    folder = store or Path("sweeps") / file.stem
-    try:
-        made = make_sweep(
-            base, over, folder, workers, scheduler=scheduler, shard=part, progress=not quiet, device=device
-        )
-    except RunsFailed as error:  # the table says why, run by run
-        made = error.sweep
+    options = {"workers": workers, "scheduler": scheduler, "shard": part, "progress": not quiet, "device": device}
+    made = _made(base, over, store or Path("sweeps") / file.stem, options)
     rows = made.table()
     if table:
         made.write(table, rows)
     show({"path": str(made.path), "runs": rows}, str(made), json)
+    return _complain_of_failed(rows)
+
+
+def _made(base, over, folder, options):
+    """The Sweep, also where no run of it could be made: its table says why, run by run."""
+    from lrbias.errors import RunsFailed
+    from lrbias.sweeps import sweep as make_sweep
+
+    try:
+        return make_sweep(base, over, folder, **options)
+    except RunsFailed as error:
+        return error.sweep
+
+
+def _complain_of_failed(rows):
+    """The exit code: 0 unless a run failed."""
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         complain(f"{row['run']}: {row['detail']}")

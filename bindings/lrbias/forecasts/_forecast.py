@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lrbias import theory
-from lrbias.devices import CPU, Device, resolve
+from lrbias.devices import resolve
 from lrbias.errors import check
 from lrbias.forecasts._escapes import HORIZON, Escape, escapes
 from lrbias.forecasts._stability import Limits, limits
@@ -28,6 +28,7 @@ from lrcore import status
 
 MODES = 20
 TIMING_SECONDS = 0.1
+AUTOMATIC = Execution(compress="auto")
 COMMIT_SECONDS = 0.01
 TIMED_GRADIENTS = 64  # of a timed call, where a step takes as many as its error asks for
 LEAST_PART = 1e-9  # of a step, for its time to be a number
@@ -127,9 +128,10 @@ def forecast(
     spectrum = problem.svd
     known = method.is_plain_on(problem)
     modes = min(spectrum.rank, MODES) if known else 0
+    execution = Execution(device=place, compress=compress)
     with one_blas_thread(), place.fitting():
         found = escapes(problem, network, method.step_size, steps, modes)
-        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, compress, place)
+        seconds, size = cost(problem, given, method, steps, record, checkpoint_every, execution)
         stable = limits(problem, given, method)
     return Forecast(
         steps=steps,
@@ -232,20 +234,20 @@ def cost(
     steps: int,
     record: Record,
     checkpoint_every: int,
-    compress: str = "auto",
-    device: Device = CPU,
+    execution: Execution = AUTOMATIC,
     alone: bool = False,
 ) -> tuple[float, int]:
     """(seconds, bytes): timed steps and records, extrapolated; sizes from shapes. alone: on one core."""
     network, given = method.start(problem, network), network
     problem = problem.scaled(network.output_scale)
+    device = execution.device
     context = RunContext(problem, network.widths, network.dtype, record, method, device, network.params.copy)
     network_state = NetworkState(context)
     schedule = MetricSchedule(context)
     params = network.params.copy()
     schedule.probe(network_state.at(params))
     call = min([CALL, checkpoint_every, *schedule.intervals]) if device.is_accelerator else 1
-    per_step = _seconds_per_step(problem, network, given, method, compress, device, call)
+    per_step = _seconds_per_step(problem, network, given, method, execution, call)
     training = steps * per_step
     measuring = 0.0
     for interval in schedule.intervals:
@@ -269,13 +271,13 @@ def _measure(schedule: Any, network_state: NetworkState, params: np.ndarray, ste
 
 
 def _seconds_per_step(
-    problem: Problem, network: Network, given: Network | None, method: Method, compress: str, device: Device, call: int
+    problem: Problem, network: Network, given: Network | None, method: Method, execution: Execution, call: int
 ) -> float:
     """Timed in calls of `call` steps, as between two records: a call costs an accelerator more than a step does.
 
     network: what `method` makes of the `given` one.
     """
-    stepper = make_stepper(method, problem, network, Execution(device=device, compress=compress))
+    stepper = make_stepper(method, problem, network, execution)
     if stepper.reduced:
         several = np.empty(CALL)
         return seconds_of(lambda: stepper.step(several, 0)) / several.size

@@ -53,7 +53,7 @@ class RankTracker:
     folder cannot be written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what is tracked, and where it is kept
         self,
         model: Any,
         every: int = 1,

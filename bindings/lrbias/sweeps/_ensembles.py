@@ -54,7 +54,7 @@ WIDEST = 64  # layers up to here; wider ones are better off as runs of their own
 
 
 @usual_errors
-def ensemble(
+def ensemble(  # noqa: PLR0913  as `train`, and what is counted in the runs
     problem: Completion | Sequence[Completion],
     network: Network | Sequence[Network],
     method: SGD | Sequence[SGD],

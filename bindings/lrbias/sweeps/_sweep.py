@@ -23,6 +23,7 @@ from lrbias.devices import CPU, elsewhere, resolve
 from lrbias.errors import Interrupted, InvalidInput, RunsFailed, StoreError, check, shorten
 from lrbias.experiments import Experiment, path_words
 from lrbias.settings import Count, check_switches, validate
+from lrbias.steppers import Execution
 from lrbias.storage import batch_path, check_new, owner_in, write_json
 from lrbias.sweeps._axes import expand, plain_axes, plain_settings
 from lrbias.sweeps._batches import make_batch, plan_batches
@@ -36,7 +37,7 @@ RIVALS = 3  # drafts of one process that others may take for what a killed one l
 
 
 @usual_errors
-def sweep(
+def sweep(  # noqa: PLR0913  what is made, and by whom
     base: dict[str, Any],
     over: dict[str, Any],
     store: str | PathLike[str],
@@ -293,8 +294,8 @@ def forecast_sweep(
         if kind not in known:
             whole = Experiment.from_words(settings)
             arguments = whole.arguments()
-            del arguments["stop"], arguments["threads"]
-            arguments["device"] = place
+            del arguments["stop"], arguments["threads"], arguments["device"]
+            arguments["execution"] = Execution(device=place, compress=arguments.pop("compress"))
             with place.fitting():
                 one = name not in batched
                 known[kind] = cost(**arguments, alone=True) if one else batched_cost(whole, place, batched[name])

@@ -26,7 +26,7 @@ from lrbias.training._task import Task
 
 
 @usual_errors
-def resume(
+def resume(  # noqa: PLR0913  what of `train` can be another when a run goes on
     path: str | PathLike[str],
     steps: int | None = None,
     metrics: Any = None,

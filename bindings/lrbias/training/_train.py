@@ -27,7 +27,7 @@ from lrbias.training._task import Task
 
 
 @usual_errors
-def train(
+def train(  # noqa: PLR0913  the parts of an experiment, and how it is run
     problem: Problem,
     network: Network | None,
     method: Method,
