@@ -234,7 +234,7 @@ CLI = {
         "entries = 3",
         "only one of observed, fraction, entries",
     ),
-    "observed and mask seed": ("run --observed good.csv --mask-seed 3", "mask_seed = 3", "beside a file"),
+    "observed and mask seed": ("run --observed good.csv --mask-seed 3", "mask_seed = 3", "those of a file"),
     "measurements unequal": ("run --observed unequal.npz", "values = <2 numbers>", "as many as matrices, 3"),
     "measurements for sgd": (
         "run --observed measured.npz --method sgd",

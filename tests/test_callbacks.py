@@ -318,7 +318,7 @@ def test_a_function_that_fails_ends_the_run_with_everything_saved(tmp_path):
 
 def test_a_run_without_a_function_takes_none(tmp_path):
     lb.train(**arguments(), store=tmp_path / "run")
-    with pytest.raises(lb.InvalidInput, match=r"when = .* expected nothing: the run has none"):
+    with pytest.raises(lb.InvalidInput, match=r"when = .* cannot be set: no function ends this run"):
         lb.resume(tmp_path / "run", steps=130, when=low)
 
 

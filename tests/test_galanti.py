@@ -190,7 +190,7 @@ def test_a_rank_that_is_not_a_number_is_no_correlation_of_zero():
     ("arguments", "message"),
     [
         ({"preset": "huge"}, "preset = 'huge' is not accepted: expected small or paper"),
-        ({"folder": "cifar"}, "folder = 'cifar' is not accepted: expected nothing, but for the paper's scale"),
+        ({"folder": "cifar"}, "folder = 'cifar' cannot be set: only preset = 'paper' reads one"),
         ({"seeds": 0}, "seeds = 0 is not accepted"),
         ({"preset": "paper"}, "folder = None is not accepted"),
         ({"preset": "paper", "folder": "nowhere"}, "folder = 'nowhere' is not accepted"),
@@ -201,5 +201,5 @@ def test_bad_input_is_one_sentence(work, arguments, message):
     with pytest.raises(lb.InvalidInput, match=message):
         lb.reproduce("galanti", "study", **arguments)
     assert not list(work.iterdir())
-    with pytest.raises(lb.InvalidInput, match="preset = 'small' is not accepted: expected nothing for this study"):
+    with pytest.raises(lb.InvalidInput, match="preset = 'small' cannot be set: chou has no such parameter"):
         lb.reproduce("chou", "study", preset="small")

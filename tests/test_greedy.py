@@ -323,7 +323,7 @@ REFUSED = {
     "gradient": (
         lambda: train(SYMMETRIC, lb.GLRL(), stop=lb.Stop(gradient=1e-3)),
         "stop_gradient = 0.001",
-        "nothing for",
+        "cannot be set: the phases of",
     ),
 }
 

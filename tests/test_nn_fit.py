@@ -211,4 +211,4 @@ def test_the_command_continues_a_run(work, capsys):
     assert (work / "run/figures/overview.png").is_file()
     code, _, error = call(capsys, "resume run --steps 30 --threads 2 --quiet")
     assert code == 2
-    assert "threads = 2 is not accepted: expected nothing for a run of a model." in error
+    assert "threads = 2 cannot be set: it is a run of a model." in error

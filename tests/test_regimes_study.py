@@ -103,7 +103,7 @@ def test_it_is_written_read_again_and_shown(findings, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(findings, capsys, tmp_path):
-    with pytest.raises(lb.InvalidInput, match="steps = 100 is not accepted: expected nothing for a study"):
+    with pytest.raises(lb.InvalidInput, match="steps = 100 cannot be set: regimes has a fixed set of runs"):
         lb.reproduce("regimes", tmp_path / "study", steps=100)
     with pytest.raises(lb.InvalidInput, match="seeds = 2 is not accepted: expected 1, the number that the folder was"):
         lb.reproduce("regimes", findings.store, progress=False, **{**SMALL, "seeds": 2})

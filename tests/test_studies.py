@@ -149,11 +149,8 @@ def test_a_study_of_another_package_is_like_ours(capsys, toy):
     [
         ({"runs": 3}, "store = 'study' is not accepted: expected a new folder, or this study with runs = 2."),
         ({"runs": 0}, "runs = 0 is not accepted: expected an integer of at least 1."),
-        ({"seeds": 1}, "seeds = 1 is not accepted: expected nothing for a study whose runs are fixed"),
-        (
-            {"colour": "red"},
-            "colour = 'red' is not accepted: expected nothing for this study, which has the parameters",
-        ),
+        ({"seeds": 1}, "seeds = 1 cannot be set: counting has a fixed set of runs"),
+        ({"colour": "red"}, "colour = 'red' cannot be set: counting has no such parameter; its parameters are"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

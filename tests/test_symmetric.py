@@ -362,12 +362,12 @@ COMMANDS = {
     "a teacher": ("--depth 2", "init = 'symmetric'", "(target + target.T) / 2"),
     "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'symmetric'", "mask"),
     "sgd": ("--target h.npy --depth 2 --method sgd", "method = 'sgd'", "gd or flow"),
-    "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "of network gaussian, not of symmetric"),
+    "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "of network gaussian, not of tied"),
     "pairs of nothing": ("--target h.npy --depth 2 --symmetric-mask", "symmetric_mask = True", "of problem completion"),
     "pairs of a file": (
         "--target h.npy --depth 2 --observed h.npy --symmetric-mask",
         "symmetric_mask = True",
-        "beside a file",
+        "those of a file",
     ),
 }
 

@@ -65,6 +65,12 @@ def check(condition: Any, argument: str, value: Any, accepted: str) -> None:
         raise refused(argument, value, accepted)
 
 
+def check_settable(condition: Any, argument: str, value: Any, reason: str) -> None:
+    """Raise InvalidInput unless `condition`: "argument = value cannot be set: reason"."""
+    if not condition:
+        raise InvalidInput(f"{argument} = {shorten(value)} cannot be set: {reason}.")
+
+
 def shorten(value: Any, limit: int = 60) -> str:
     """A value as it is shown in a sentence."""
     text = value if isinstance(value, str) and value.startswith("<") else PATH.sub(r"\1", repr(value))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from lrbias.errors import check
+from lrbias.errors import check, check_settable
 from lrbias.methods import Method
 from lrbias.metrics import Record
 from lrbias.settings import Accepts, Count, Positive, Settings, Word, word_of
@@ -47,18 +47,18 @@ class Stop(Settings):
 
     def check_method(self, method: Method) -> None:
         """InvalidInput when a loss is to be reached that `method` does not see, or a gradient that it starts with."""
-        accepted = f"nothing for {method.label}, whose losses are those of single entries"
-        check(self.loss is None or not method.stochastic, "stop_loss", self.loss, accepted)
-        accepted = f"nothing for {method.label}, whose phases begin and end where the gradient vanishes"
-        check(self.gradient is None or not method.phases, "stop_gradient", self.gradient, accepted)
+        reason = f"the losses of {method.label} are those of single entries"
+        check_settable(self.loss is None or not method.stochastic, "stop_loss", self.loss, reason)
+        reason = f"the phases of {method.label} begin and end where the gradient vanishes"
+        check_settable(self.gradient is None or not method.phases, "stop_gradient", self.gradient, reason)
 
     def with_function(self, when: Callable[..., Any] | None, needed: bool) -> "Stop":
         """This Stop with the function of the user's given again; InvalidInput where it is missing, or not known.
 
         needed: whether the run had one.
         """
-        accepted = "the function that ends this run, as Stop(when=…) had it" if needed else "nothing: the run has none"
-        check((when is not None) == needed, "when", when, accepted)
+        check_settable(when is None or needed, "when", when, "no function ends this run")
+        check(when is not None or not needed, "when", when, "the function that ends this run, as Stop(when=…) had it")
         return self.model_copy(update={"when": Stop(when=when).when}) if needed else self
 
     def settings(self) -> dict[str, Any]:

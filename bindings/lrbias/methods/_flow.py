@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lrbias.errors import check
+from lrbias.errors import check_settable
 from lrbias.methods._base import METHODS, STEP_SIZE, Method
 from lrbias.settings import Accepts, NotNegative, Positive, Unset
 from lrcore.tableau import PAIRS, TABLEAUS
@@ -54,8 +54,8 @@ class GradientFlow(Method):
     def _check_tolerances(self) -> Self:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
-            accepted = f"nothing for {self.scheme}, whose steps are all dt long"
-            check(value is None or not self.fixed, name, value, accepted)
+            reason = f"the steps of {self.scheme} are all dt long"
+            check_settable(value is None or not self.fixed, name, value, reason)
         return self
 
     @property

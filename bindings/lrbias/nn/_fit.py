@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lrbias.errors import StoreError, check, shorten
+from lrbias.errors import StoreError, check, check_settable, shorten
 from lrbias.nn._datasets import Images, load
 from lrbias.nn._fit_recorder import SCALARS, FitRecorder, first_row
 from lrbias.nn._matrices import patches, weight_matrices
@@ -172,8 +172,9 @@ def resume(
 def _check_given(config, **given):
     """InvalidInput unless the same is given as `fit` was."""
     for name, value in given.items():
-        accepted = "what lb.nn.fit was given" if name in config["given"] else "nothing, as lb.nn.fit was given"
-        check((value is not None) == (name in config["given"]), name, type(value).__name__, accepted)
+        given_before = name in config["given"]
+        check_settable(value is None or given_before, name, type(value).__name__, "lb.nn.fit was not given it")
+        check(value is not None or not given_before, name, value, "what lb.nn.fit was given")
 
 
 def _continue(writer, config, training, images, model, progress):

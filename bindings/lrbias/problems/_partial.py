@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from lrbias.errors import InvalidInput, check
+from lrbias.errors import InvalidInput, check, check_settable
 from lrbias.problems._completion import Completion, Reduction, Sensing
 from lrbias.problems._factorization import Problem
 from lrbias.problems._observed import load_observed, restore
@@ -45,8 +45,9 @@ class ObservedEntries(Fitted):
     @model_validator(mode="after")
     def _check_file(self) -> "ObservedEntries":
         if self.observed is not None:
-            check("seed" not in self.model_fields_set, "mask_seed", self.seed, "nothing beside a file of entries")
-            check(not self.symmetric_mask, "symmetric_mask", self.symmetric_mask, "nothing beside a file of entries")
+            reason = "the entries are those of a file"
+            check_settable("seed" not in self.model_fields_set, "mask_seed", self.seed, reason)
+            check_settable(not self.symmetric_mask, "symmetric_mask", self.symmetric_mask, reason)
         return self
 
     def make(self, depth: int) -> Problem:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lrbias.errors import InvalidInput, check, refused
+from lrbias.errors import InvalidInput, check, check_settable, refused
 from lrbias.settings import Accepts, Count, Number, Positive, Settings
 from lrbias.storage import read_json
 from lrbias.studies._findings import Findings
@@ -129,7 +129,8 @@ class Study:
         """The Parameters; InvalidInput for one that the study does not have."""
         fields = self.Parameters.model_fields
         for argument, value in given.items():
-            fixed = "a study whose runs are fixed" if argument in OF_RUNS else "this study"
-            others = f", which has the parameters {', '.join(fields)}" if fields else ""
-            check(argument in fields or value is None, argument, value, f"nothing for {fixed}{others}")
+            reason = "has a fixed set of runs" if argument in OF_RUNS else "has no such parameter"
+            others = f"; its parameters are {', '.join(fields)}" if fields else ""
+            known = argument in fields or value is None
+            check_settable(known, argument, value, f"{self.name} {reason}{others}")
         return self.Parameters(**{key: value for key, value in given.items() if value is not None})

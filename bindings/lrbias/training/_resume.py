@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrbias.devices import CPU, resolve
-from lrbias.errors import InvalidInput, StoreError, check
+from lrbias.errors import InvalidInput, StoreError, check, check_settable
 from lrbias.network import Network
 from lrbias.problems import Problem
 from lrbias.runs import MODEL, Run, check_settings, is_model, parts_of, problem_of, resumer
@@ -55,7 +55,7 @@ def resume(  # noqa: PLR0913  what of `train` can be another when a run goes on
         others = {"metrics": metrics, "from_checkpoint": from_checkpoint, "threads": threads, "device": device}
         others.update(callbacks=callbacks or None, when=when)
         for name, value in others.items():
-            check(value is None, name, value, "nothing for a run of a model")
+            check_settable(value is None, name, value, "it is a run of a model")
         return resumer(MODEL)(path, steps, progress=progress)
     called = Callbacks(callbacks)
     announce_compilation(progress)

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lrbias.errors import check
+from lrbias.errors import check_settable
 from lrbias.settings import Accepts, Count
 from lrbias.studies import Parameters
 from lrbias.studies.galanti._scales import Scale, paper, small
@@ -40,9 +40,9 @@ class GalantiParameters(Parameters):
     @model_validator(mode="after")
     def _check(self):
         fits = self.folder is None or self.preset == "paper"
-        check(fits, "folder", str(self.folder), "nothing, but for the paper's scale")
+        check_settable(fits, "folder", str(self.folder), "only preset = 'paper' reads one")
         by_steps = self.steps is None or "steps" in self._usual().networks["resnet"]
-        check(by_steps, "steps", self.steps, "nothing for a scale whose runs go by epochs")
+        check_settable(by_steps, "steps", self.steps, "the runs of this preset go by epochs")
         return self
 
     def size(self):
