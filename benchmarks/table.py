@@ -148,7 +148,7 @@ def short_forms():
             lb.Network.orthogonal((n,) * (depth + 1), 0.1, seed=2),
         ),
     }
-    yield from head(f"GD step, n = {n}, N = {depth}", "µs", "whole layers ÷ short form")
+    yield from head(f"GD step, n = {n}, N = {depth}", "µs", "whole layers ÷ exact reduction")
     for name, (target, network) in cases.items():
         problem = lb.Factorization(target)
         method = lb.GD(lr=1e-4)

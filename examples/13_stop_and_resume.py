@@ -1,6 +1,6 @@
 """A run that ends on its third plateau is the best approximation of rank 3, found without any decomposition.
 
-It is made in two pieces here: stored, taken up again, it ends with the bits of a run that was never interrupted.
+It is made in two pieces here: stored, resumed, it ends with the bits of a run that was never interrupted.
 """
 
 import tempfile
@@ -31,5 +31,5 @@ with tempfile.TemporaryDirectory() as folder:
 
     figure = lb.plots.effective_rank(run)
     figure.axes[0].axvline(piece.step, color="black", linewidth=0.8)
-    figure.axes[0].text(piece.step, 0.1, " taken up again")
+    figure.axes[0].text(piece.step, 0.1, " resumed")
     figure.savefig("13_stop_and_resume.png")

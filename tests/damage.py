@@ -52,7 +52,7 @@ def everything(run):
 
 
 def numbers(run):
-    """What has to be the same however often and when a run was taken up: not how long it took."""
+    """What has to be the same however often and when a run was resumed: not how long it took."""
     found = {name: run[name] for name in run.names}
     found["last"] = run._source.checkpoint_arrays(run.checkpoints[-1]) if run.checkpoints else {}
     return bits_of({**found, "step": run.step, "status": run.status})
@@ -99,7 +99,7 @@ class Unfinished(Finished):
 
 
 class Tied(Finished):
-    """A run in a short form whose metrics remember: checkpoints hold more than layers."""
+    """A run in an exact reduction whose metrics remember: checkpoints hold more than layers."""
 
     def arguments(self, seed=0):
         record = lb.Record(every=5, metrics=("singular_values", "sharpness", "updates"))

@@ -197,7 +197,7 @@ def test_balancedness_is_conserved_to_the_tolerance(core, rtol):
 
 @cases("widths", [(7, 3, 5), (50, 20, 80, 30)], [(2, 3)])
 def test_neither_grid_nor_calls_nor_a_new_workspace_change_bits(core, widths):
-    """The whole in one call; the same in calls of different lengths; half the time step; saved and taken up again."""
+    """The whole in one call; the same in calls of different lengths; half the time step; saved and resumed."""
     params, widths, target, _ = make(widths)
     goal = goals(target)["entries"]
     pair = DOPRI5.astype(float)

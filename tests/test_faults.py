@@ -14,7 +14,7 @@ SMALL["metrics"] = ["singular_values"]
 
 
 def run(folder):
-    """A run that is made, or taken up, below a folder that need not be there."""
+    """A run that is made, or resumed, below a folder that need not be there."""
     path = folder / "above/run"
     if path.exists():
         return [fingerprint(lb.resume(path, steps=60))]

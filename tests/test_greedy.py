@@ -211,7 +211,7 @@ def test_a_loss_is_stopped_at_exactly():
     assert np.array_equal(run.losses[:-1], whole.losses[: run.step])
 
 
-@pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "short form"])
+@pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "exact reduction"])
 def test_the_last_loss_of_a_run_that_diverged_is_that_of_its_last_step(greedy):
     """Within a call of several steps: the layers are made from what was trained in their place."""
     problem = lb.Factorization(lb.from_eigenvalues(5, [3.0, 1.0]))

@@ -14,7 +14,7 @@ import lrbias as lb
 
 torch.set_num_threads(1)
 
-LIGHTNING_SAYS = (  # advice about speed, and about a loader that cannot be taken up within an epoch: ours need not be
+LIGHTNING_SAYS = (  # advice about speed, and about a loader that cannot be resumed within an epoch: ours need not be
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -259,7 +259,7 @@ def transformers():
 
 
 def gpt(transformers):
-    """A language model with dropout: what is taken up must find its random numbers again."""
+    """A language model with dropout: what is resumed must find its random numbers again."""
     torch.manual_seed(4)
     sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": VOCABULARY, "n_positions": LENGTH}
     config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, attn_pdrop=0.2, resid_pdrop=0.2)

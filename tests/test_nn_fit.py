@@ -1,4 +1,4 @@
-"""Training networks: a step is that of the loss with λ‖W‖², and a run taken up again has the same bits."""
+"""Training networks: a step is that of the loss with λ‖W‖², and a run that is resumed is bitwise equal."""
 
 import os
 import signal

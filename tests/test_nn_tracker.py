@@ -176,7 +176,7 @@ def test_a_tracker_goes_on_in_its_folder_and_can_go_back(tmp_path):
         train(model, 8, tracker)
     states = tracker.state_dict()
     with lb.nn.RankTracker(network(7), every=2, store=tmp_path / "run", resume=True) as tracker:
-        train(network(7), 4, tracker)  # goes astray, and is taken up again where it was
+        train(network(7), 4, tracker)  # goes astray, and is resumed again where it was
     with lb.nn.RankTracker(model, every=2, store=tmp_path / "run", resume=True) as tracker:
         assert tracker.steps == 12
         tracker.load_state_dict(states)

@@ -77,7 +77,7 @@ def test_chains_that_diverge_say_so(core):
 
 
 def _both(problem, network, method, steps, **options):
-    """The run in its short form and that of whole layers."""
+    """The run in its exact reduction and that of whole layers."""
     record = lb.Record(every=100, metrics=("singular_values", "gradient_norm"))
     arguments = {"record": record, "forecast": False, **options}
     short = lb.train(problem, network, method, steps, **arguments)

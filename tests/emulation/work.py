@@ -15,7 +15,7 @@ from runs import fingerprint, settings
 
 
 def trained(folder):
-    """A run that is stored, and taken up twice."""
+    """A run that is stored, and resumed twice."""
     lb.train(**settings(100), store=folder / "above/run", progress=False)
     lb.resume(folder / "above/run", steps=150, progress=False)
     run = lb.resume(folder / "above/run", steps=200, progress=False)

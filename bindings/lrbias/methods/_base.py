@@ -69,7 +69,7 @@ class Method(Kind):
 
     @property
     def fixed(self) -> bool:
-        """Whether every step is the same map of the layers: short forms and kernels for many runs need that."""
+        """Whether every step is the same map of the layers: exact reductions and kernels for many runs need that."""
         return True
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 class Memory:
     """Arrays by name that a metric read at this record (`before`) and leaves for the next (`keep`).
 
-    The record at the step where a run is taken up is made twice, before and after. So what was known before a record
+    The record at the step where a run is resumed is made twice, before and after. So what was known before a record
     stays until the next one begins: a checkpoint at the same step holds that.
     """
 

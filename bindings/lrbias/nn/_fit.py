@@ -1,4 +1,4 @@
-"""Training a network by SGD with weight decay, its ranks recorded, to be taken up again with the same bits.
+"""Training a network by SGD with weight decay, its ranks recorded, which can be resumed bitwise.
 
 Everything that a step draws is known from the seed and the number of the step, or from what a checkpoint holds: the
 order of an epoch from (seed, epoch), crops, flips and dropout from the state of PyTorch's generator.

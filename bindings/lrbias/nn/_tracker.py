@@ -167,7 +167,7 @@ class RankTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint of one's own: the number of steps and what is noted. Commits the rows so far, so that a
-        process that is killed afterwards can be taken up there."""
+        process that is killed afterwards can be resumed there."""
         if self._open:
             self.commit()
         return {"steps": self.steps, "noted": dict(self._noted)}

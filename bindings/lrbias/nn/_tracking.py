@@ -127,7 +127,7 @@ class WeightPlan:
 
 
 class Tracking:
-    """The rows of one run: `record` at a step, and `commit` where a trainer can be taken up again.
+    """The rows of one run: `record` at a step, and `commit` where a trainer can be resumed.
 
     matrices: of `weight_matrices`; tracked: a Tracked; scalars: names of what is noted beside them; probe: a Probe that
     is asked for the ranks of gradients, or None. look_up: a function that lists the matrices as the model has them at a

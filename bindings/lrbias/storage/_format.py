@@ -138,7 +138,7 @@ def progress_document(
 
 
 def shortened(progress: dict[str, Any], step: int) -> dict[str, Any]:
-    """The progress of a run that is taken up at an earlier step."""
+    """The progress of a run that is resumed at an earlier step."""
     rows = {interval: committed_rows(int(interval), step, progress["status"]) for interval in progress["rows"]}
     return {**progress, "step": step, "rows": rows, "losses": step + 1}
 

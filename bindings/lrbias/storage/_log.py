@@ -122,7 +122,7 @@ class Log:
     def restore(self, step: int, progress: dict[str, Any] | None = None) -> None:
         """Continue at `step`: rows of earlier steps are kept, those of `step` itself are to be written again.
 
-        progress: of the run that is taken up; what counts by it goes on counting, also after `step`.
+        progress: of the run that is resumed; what counts by it goes on counting, also after `step`.
         """
         for name, column in self.columns.items():
             interval = column.quantity.interval

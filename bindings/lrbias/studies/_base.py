@@ -65,7 +65,7 @@ class Study:
         raise NotImplementedError
 
     def run(self) -> Findings:
-        """The whole study: begun, or taken up where it was stopped."""
+        """The whole study: begun, or resumed where it was stopped."""
         self.check()
         with goes_on_in(self.store):
             self.begin()
