@@ -169,13 +169,13 @@ def test_a_graph_in_parts_is_a_warning_of_the_forecast():
     assert expected.escape_steps == []
 
 
-@pytest.mark.parametrize("mean", [False, True])
-def test_weights_and_entries_say_the_same_loss(mean, rng):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_weights_and_entries_say_the_same_loss(reduction, rng):
     """½ Σ weights (W − Ŵ)², and the mean of weight · ½ (W_rc − Ŵ_rc)² over single entries."""
-    problem = lb.Completion(TARGET, entries=17, mean=mean)
+    problem = lb.Completion(TARGET, entries=17, reduction=reduction)
     product = rng.normal(size=SHAPE)
     squares = (product - TARGET)[problem.mask] ** 2
-    expected = 0.5 * (squares.mean() if mean else squares.sum())
+    expected = 0.5 * (squares.mean() if reduction == "mean" else squares.sum())
     assert 0.5 * np.sum(problem.weights * (product - TARGET) ** 2) == pytest.approx(expected, rel=1e-14)
     entries = problem.entries(np.float64)
     residuals = product[entries.rows, entries.columns] - entries.values
@@ -231,12 +231,12 @@ def _units(mask):
     return matrices
 
 
-@pytest.mark.parametrize("mean", [False, True])
-def test_measuring_single_entries_is_completion(mean):
-    problem = lb.Completion(TARGET, entries=20, mean=mean)
-    measured = lb.Sensing(_units(problem.mask), TARGET[problem.mask], target=TARGET, mean=mean)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_measuring_single_entries_is_completion(reduction):
+    problem = lb.Completion(TARGET, entries=20, reduction=reduction)
+    measured = lb.Sensing(_units(problem.mask), TARGET[problem.mask], target=TARGET, reduction=reduction)
     record = lb.Record(every=20, metrics=("gradient_norm", "gradient_singular_values", "singular_values"))
-    method = lb.GD(lr=0.4 if mean else 0.02, ridge=0.01)
+    method = lb.GD(lr=0.4 if reduction == "mean" else 0.02, ridge=0.01)
     runs = [lb.train(**settings(problem=each, method=method, record=record)) for each in (problem, measured)]
     assert np.allclose(runs[0].losses, runs[1].losses, rtol=1e-12, atol=1e-14)
     assert runs[0].names == runs[1].names
@@ -268,7 +268,7 @@ def _loss_of(matrices, values, product):
     return 0.5 * np.sum((np.einsum("kij,ij->k", matrices, product) - values) ** 2)
 
 
-def test_a_known_truth_gives_a_hidden_error(rng):
+def test_a_known_truth_gives_a_test_error(rng):
     matrices, values = _measurements()
     problem = lb.Sensing(matrices, values, target=TARGET)
     product = rng.normal(size=SHAPE)
@@ -343,7 +343,7 @@ def test_a_run_directory_has_the_whole_problem(kind, tmp_path):
     run = lb.train(**settings(60, problem=problem, method=lb.GD(lr=0.02, ridge=0.01)), store=tmp_path / "run")
     opened = lb.open(tmp_path / "run").problem
     assert type(opened) is type(problem)
-    assert opened.mean == problem.mean
+    assert opened.reduction == problem.reduction
     assert opened.errors(TARGET) == problem.errors(TARGET)
     assert {name: array.tolist() for name, array in opened.observed.items()} == {
         name: array.tolist() for name, array in problem.observed.items()
@@ -366,7 +366,7 @@ def test_runs_say_what_their_errors_are_over():
 @pytest.mark.parametrize("kind", STORED)
 def test_a_problem_is_restored_from_what_it_keeps(kind):
     problem = STORED[kind]
-    again = restore(problem.target, problem.observed, problem.mean)
+    again = restore(problem.target, problem.observed, problem.reduction)
     assert repr(again) == repr(problem)
     assert again.errors(TARGET) == problem.errors(TARGET)
 
@@ -385,7 +385,7 @@ def test_an_experiment_draws_the_entries_of_its_seed():
     whole = Experiment.from_words({"shape": [6, 5], "rank": 2, "depth": 2}).make_problem()
     assert np.array_equal(problem.mask, lb.Completion(whole.target, entries=20, seed=3).mask)
     assert np.array_equal(Experiment.from_words({**keys, "fraction": 2 / 3}).make_problem().mask, problem.mask)
-    assert problem.mean
+    assert problem.reduction == "mean"
 
 
 def test_masks_are_read_from_files(tmp_path):

@@ -32,7 +32,7 @@ def test_the_least_norm_of_the_counterexample_is_four_times_its_large_entry(larg
     target[1, 2] = large
     target += target.T
     mask = target != 0
-    found = convex.nuclear_norm(target, mask)
+    found = convex.nuclear_norm_completion(target, mask)
     assert np.abs(found - target)[mask].max() <= 1e-4 * large
     assert _norm(found) == pytest.approx(4 * large, rel=1e-4)
 
@@ -49,7 +49,7 @@ def test_a_matrix_of_rank_one_is_recovered(seed):
     rng = np.random.default_rng(seed)
     left, right = rng.choice([-1, 1], (2, 10)) * rng.uniform(0.5, 1.5, (2, 10))
     target, (_, mask) = np.outer(left, right), _completion(rng, 10, 10, rank=1, observed=70)
-    found = convex.nuclear_norm(target, mask)
+    found = convex.nuclear_norm_completion(target, mask)
     assert np.abs(found - target).max() <= 1e-3
     assert np.abs(found - target)[mask].max() <= 1e-4
 
@@ -58,14 +58,16 @@ def test_a_matrix_of_rank_one_is_recovered(seed):
 def test_the_tolerance_is_relative_to_the_entries(rng, factor):
     target, mask = _completion(rng, 6, 9, rank=1, observed=40)
     assert np.allclose(
-        convex.nuclear_norm(target * factor, mask) / factor, convex.nuclear_norm(target, mask), rtol=1e-6
+        convex.nuclear_norm_completion(target * factor, mask) / factor,
+        convex.nuclear_norm_completion(target, mask),
+        rtol=1e-6,
     )
 
 
 @pytest.mark.parametrize(("rows", "columns", "observed"), [(8, 8, 32), (5, 9, 20), (9, 5, 20), (1, 6, 3)])
 def test_no_feasible_matrix_nearby_has_a_smaller_norm(rng, rows, columns, observed):
     target, mask = _completion(rng, rows, columns, rank=min(3, rows), observed=observed)
-    found = convex.nuclear_norm(target, mask)
+    found = convex.nuclear_norm_completion(target, mask)
     least = _norm(found)
     assert least <= _norm(target) * (1 + 1e-4)
     assert least <= _norm(np.where(mask, target, 0)) * (1 + 1e-4)
@@ -95,20 +97,20 @@ def test_least_squares_of_all_entries_shrink_the_singular_values(rng):
 
 def test_least_squares_lie_between_the_least_norm_and_zero(rng):
     target, mask = _completion(rng, 8, 8, rank=1, observed=45)
-    least = convex.nuclear_norm(target, mask)
+    least = convex.nuclear_norm_completion(target, mask)
     assert np.allclose(convex.least_squares_nuclear(target, mask, 1e-8), least, atol=1e-4)
     edge = np.linalg.norm(np.where(mask, target, 0), 2) / mask.sum()
     assert _norm(convex.least_squares_nuclear(target, mask, 0.99 * edge)) > 1e-3
     assert not convex.least_squares_nuclear(target, mask, 1.01 * edge).any()
     assert not convex.least_squares_nuclear(target, mask, 1e308).any()
-    assert not convex.nuclear_norm(0 * target, mask).any()
+    assert not convex.nuclear_norm_completion(0 * target, mask).any()
 
 
 def test_unobserved_entries_of_the_target_do_not_matter(rng):
     target, mask = _completion(rng, 5, 5, rank=2, observed=15)
-    found = convex.nuclear_norm(target, mask)
-    assert np.array_equal(convex.nuclear_norm(np.where(mask, target, 7), mask), found)
-    assert np.array_equal(convex.nuclear_norm(target.tolist(), mask.tolist()), found)
+    found = convex.nuclear_norm_completion(target, mask)
+    assert np.array_equal(convex.nuclear_norm_completion(np.where(mask, target, 7), mask), found)
+    assert np.array_equal(convex.nuclear_norm_completion(target.tolist(), mask.tolist()), found)
 
 
 EYE = np.eye(3)
@@ -130,7 +132,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("arguments", "words"), [(a, words) for a, *words in REFUSED.values()], ids=list(REFUSED))
 def test_refused(arguments, words):
-    solve = convex.least_squares_nuclear if "weight" in arguments else convex.nuclear_norm
+    solve = convex.least_squares_nuclear if "weight" in arguments else convex.nuclear_norm_completion
     with pytest.raises(InvalidInput) as caught:
         solve(**{"target": EYE, "mask": SOME, **arguments})
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -139,15 +141,15 @@ def test_refused(arguments, words):
 @pytest.mark.parametrize("package", ["cvxpy", "scs"])
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InvalidInput, match=r"^nuclear_norm needs cvxpy and SCS: pip install 'lrbias\[convex\]'\.$"):
-        convex.nuclear_norm(EYE, SOME)
+    with pytest.raises(InvalidInput, match=r"^nuclear_norm_\w+ needs cvxpy and SCS: pip install 'lrbias\[convex\]'\.$"):
+        convex.nuclear_norm_completion(EYE, SOME)
 
 
 def test_too_few_iterations_are_reported_with_the_status(monkeypatch, rng):
     monkeypatch.setattr(convex, "ITERATIONS", 3)
     target, mask = _completion(rng, 6, 6, rank=1, observed=20)
     with pytest.raises(InvalidInput, match="status optimal_inaccurate"):
-        convex.nuclear_norm(target, mask)
+        convex.nuclear_norm_completion(target, mask)
 
 
 def test_a_breakdown_of_the_solver_is_reported_with_the_status(monkeypatch):
@@ -156,4 +158,4 @@ def test_a_breakdown_of_the_solver_is_reported_with_the_status(monkeypatch):
 
     monkeypatch.setattr(cvxpy.Problem, "solve", solve)
     with pytest.raises(InvalidInput, match="status solver_error"):
-        convex.nuclear_norm(EYE, SOME)
+        convex.nuclear_norm_completion(EYE, SOME)

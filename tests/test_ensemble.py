@@ -16,6 +16,7 @@ import lrbias as lb
 from lrbias.analysis._intervals import rate_interval, share_interval
 from lrbias.steppers import EnsembleStepper
 from lrbias.sweeps import _ensembles as ensembles
+from lrbias.sweeps._ensemble_data import TEST_ERROR
 from lrbias.system._files import lock
 
 ARRAYS = ("ranks", "absorbing", "train_error", "test_error", "diverged", "ended", "values", "lr", "ridge")
@@ -134,7 +135,7 @@ def test_lists_go_on_in_the_next_group():
     _check(lb.ensemble(**settings), settings, [63, 64, 65])
 
 
-def test_without_hidden_entries_there_is_no_hidden_error():
+def test_without_hidden_entries_there_is_no_test_error():
     made = lb.ensemble(**_settings(problem=_problem(fraction=1.0)))
     assert np.isnan(made.test_error).all()
     assert np.isfinite(made.train_error).all()
@@ -374,7 +375,7 @@ def _by_hand():
             "ranks": np.array([[4, 4, 1, 1, 2], [2, 1, 1, 1, 1]], np.int16),
             "absorbing": np.array([[2, 1, 1, -1, 1], [1, 0, 1, -1, -1]], np.int16),
             "train_error": np.array([[1, 1, 1, 1, 1], [1, 2, 3, nan, nan]], np.float32),
-            "test_error": np.ones((2, 5), np.float32),
+            TEST_ERROR: np.ones((2, 5), np.float32),
             "diverged": np.array([False, True]),
             "ended": np.array([40, 30]),
             "values": np.ones((2, 4)),
@@ -384,7 +385,7 @@ def _by_hand():
             "ranks": np.full((1, 5), 3, np.int16),
             "absorbing": np.array([[3, 3, 2, 3, 3]], np.int16),
             "train_error": np.ones((1, 5), np.float32),
-            "test_error": np.ones((1, 5), np.float32),
+            TEST_ERROR: np.ones((1, 5), np.float32),
             "diverged": np.array([False]),
             "ended": np.array([40]),
             "values": np.ones((1, 4)),

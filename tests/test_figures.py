@@ -95,7 +95,7 @@ def test_figures_of_a_completion_show_errors_and_no_theory_about_whole_targets(c
     assert {"overview", "errors"} <= {name for name, _, _ in plots.available(completion)}
     drawn = {line.get_label(): line.get_ydata() for line in _lines(plots.overview(completion))}
     assert np.allclose(drawn["observed"], completion["train_error"])
-    assert np.allclose(drawn["test"], completion["test_error"])
+    assert np.allclose(drawn["hidden"], completion["test_error"])
     assert not any("forecast" in label for label in drawn)
     (line,) = _lines(plots.loss(completion))
     assert np.allclose(line.get_ydata(), completion.losses[:2000].reshape(-1, 10).mean(axis=1))

@@ -147,7 +147,7 @@ def test_steps_stretch_all_runs_alike():
     assert expected["runs"] == 132
     assert Galanti(workers=1).forecast()["seconds"] == 2 * expected["seconds"]
     assert Galanti(preset="paper").forecast()["seconds"] == float("inf")
-    with pytest.raises(lb.InvalidInput, match="whose runs go by epochs"):
+    with pytest.raises(lb.InvalidInput, match="runs of this preset go by epochs"):
         Galanti(preset="paper", steps=400)
 
 

@@ -183,7 +183,7 @@ def test_a_linearised_run_is_kept_and_taken_up(tmp_path):
 
 def test_the_command_line_has_the_same_words(capsys, tmp_path):
     words = "run --shape 6 5 --rank 2 --depth 2 --parametrization ntk --output-scale 2 --steps 20 --quiet --no-figures"
-    assert call(capsys, f"{words} --lr 0.1 -o {tmp_path / 'full'} --metrics ntk movement --json")[0] == 0
+    assert call(capsys, f"{words} --lr 0.1 -o {tmp_path / 'full'} --metrics ntk distance_from_init --json")[0] == 0
     code, out, _ = call(capsys, f"{words} --method linearized --lr 0.1 -o {tmp_path / 'linear'} --json")
     assert code == 0
     assert json.loads(out)["method"] == "linearised, lr = 0.1"

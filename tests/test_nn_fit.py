@@ -198,7 +198,7 @@ def test_intervals_of_checkpoints_and_steps_are_counts(work, every):
 def test_own_models_and_images_are_given_again(tmp_path):
     settings = Training(batch=4, epochs=1)
     fit(settings, model=own(), images=images(), store=tmp_path / "run")
-    with pytest.raises(lb.InvalidInput, match=r"model = 'NoneType' is not accepted: expected what lb.nn.fit was given"):
+    with pytest.raises(lb.InvalidInput, match=r"model = None is not accepted: expected what lb.nn.fit was given"):
         lb.resume(tmp_path / "run", steps=9)
     assert lb.nn.resume(tmp_path / "run", steps=9, model=own(), images=images()).step == 9
 

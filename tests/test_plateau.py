@@ -102,7 +102,7 @@ def test_stopping_on_a_plateau_gives_the_best_approximation_of_its_rank(wanted):
     run = lb.train(**arguments)
     assert (run.status, run.step % 160) == ("stopped", 0)
     assert run.detail == f"the effective rank has reached its plateau {wanted}"
-    left, values, right = arguments["problem"].spectrum[:3]
+    left, values, right = arguments["problem"].svd[:3]
     best = (left[:, :wanted] * values[:wanted]) @ right[:, :wanted].T
     assert np.linalg.norm(run.network.product() - best) < 0.02 * values[0]
     assert len(run.plateaus()) == wanted

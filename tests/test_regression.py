@@ -332,7 +332,7 @@ def test_a_symmetric_loss_is_white_and_has_a_symmetric_target(rng):
     for covariance, bent in ((np.diag([3.0, 3, 3, 2]), target), (3 * np.eye(4), target + np.triu(np.ones((4, 4))))):
         other = lb.Regression.from_moments(bent, covariance, bent @ covariance, 0.1, 9)
         assert not other.symmetric_loss
-        with pytest.raises(lb.InvalidInput, match="init = 'symmetric'"):
+        with pytest.raises(lb.InvalidInput, match="init = 'tied'"):
             lb.train(other, lb.Network.tied((4, 4, 4), alpha=0.5), lb.GD(lr=0.05), 5)
 
 
@@ -439,7 +439,7 @@ CLI = {
     "center": ("--center", "center = True", "of problem regression"),
     "sgd": ("--inputs X.npy --outputs Y.csv --method sgd", "problem = Regression", "for SGD"),
     "moments without target": ("--observed moments.npz", "observed = 'moments.npz'", "a target file"),
-    "moments and mean": ("--observed moments.npz --target Y.csv --reduction mean", "mean = True", "not of data"),
+    "moments and mean": ("--observed moments.npz --target Y.csv --reduction mean", "reduction = 'mean'", "not of data"),
     "some moments": ("--observed some.npz", "observed = 'some.npz'", "the moments of a regression"),
 }
 

@@ -59,16 +59,16 @@ def _drawn(method, steps):
     return every
 
 
-@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @each_method
-def test_losses_and_steps_are_those_of_the_drawn_entries(kind, mean):
+def test_losses_and_steps_are_those_of_the_drawn_entries(kind, reduction):
     """By hand: residuals of the drawn entries, their gradient, the decay by the ridge. The last loss makes no step."""
-    problem = lb.Completion(TARGET, PROBLEM.mask, mean=mean)
+    problem = lb.Completion(TARGET, PROBLEM.mask, reduction=reduction)
     method = METHODS[kind]
-    if not mean:  # the sum has 20 times the gradient
+    if reduction == "sum":  # the sum has 20 times the gradient
         method = method.model_copy(update={"lr": method.lr / COUNT, "ridge": method.ridge * COUNT})
     steps = 60
-    weight = 1 if mean else COUNT
+    weight = 1 if reduction == "mean" else COUNT
     run = lb.train(**arguments(steps, problem=problem, method=method))
     positions, (first, second) = np.argwhere(problem.mask), settings()["network"].copy().layers
     for step, drawn in enumerate(_drawn(method, steps + 1)):
@@ -156,7 +156,7 @@ def test_an_opened_run_has_the_problem_that_was_fitted(tmp_path):
     assert isinstance(run.problem, lb.Completion)
     assert np.array_equal(run.problem.mask, PROBLEM.mask)
     assert np.array_equal(run.target, TARGET)
-    assert run.problem.mean is True
+    assert run.problem.reduction == "mean"
     assert run.label == METHODS["schedules"].caption == "SGD, lr = 0.3, batch 2, ridge = 0.01"
 
 
@@ -277,7 +277,7 @@ def test_a_ridge_that_is_too_large_takes_the_rank_down():
 
 def test_a_loss_to_stop_at_is_refused(tmp_path):
     """What SGD sees are losses of single entries."""
-    with pytest.raises(lb.InvalidInput, match=r"stop_loss = 0.1 .* losses are those of single entries"):
+    with pytest.raises(lb.InvalidInput, match=r"stop_loss = 0.1 .* cannot be set: the losses of SGD are those of single entries"):
         lb.train(**arguments(stop=lb.Stop(loss=0.1)), store=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(lb.InvalidInput, match="stop_loss"):

@@ -177,9 +177,9 @@ def test_a_start_is_what_it_says():
 def test_tied_networks_know_that_they_are():
     network = lb.Network.tied((4, 3, 4), 0.1)
     assert network.is_tied
-    assert network.copy().tied
-    assert not lb.Network.gaussian((4, 3, 4)).tied
-    assert not lb.Network.from_layers(network.layers).tied
+    assert network.copy().is_tied
+    assert not lb.Network.gaussian((4, 3, 4)).is_tied
+    assert not lb.Network.from_layers(network.layers).is_tied
     expected = {"init": "tied", "widths": [4, 3, 4], "alpha": 0.1, "seed": 0, "dtype": "float64"}
     assert network.settings() == expected
 
@@ -218,11 +218,11 @@ REFUSED = {
     "dtype": (lambda: lb.Network.tied((6, 4, 6), 0.1, dtype="half"), "dtype = 'half'", "float64 or float32"),
     "target": (
         lambda: lb.Factorization(_one_sided(TARGET)).check(TIED),
-        "init = 'symmetric'",
+        "init = 'tied'",
         "(target + target.T) / 2",
     ),
-    "mask": (lambda: lb.Completion(TARGET, np.tri(6)).check(TIED), "init = 'symmetric'", "mask"),
-    "measurements": (lambda: lb.Sensing([np.tri(6)], [1]).check(TIED), "init = 'symmetric'", "measurements"),
+    "mask": (lambda: lb.Completion(TARGET, np.tri(6)).check(TIED), "init = 'tied'", "mask"),
+    "measurements": (lambda: lb.Sensing([np.tri(6)], [1]).check(TIED), "init = 'tied'", "measurements"),
     "shape": (lambda: lb.Factorization(np.eye(5)).check(TIED), "widths = (6, 4, 6)", "end with 5"),
     "SGD": (lambda: TIED.check_method(lb.SGD(lr=0.1)), "method = 'sgd'", "gd or flow"),
     "pairs of rectangles": (
@@ -283,7 +283,7 @@ def test_other_networks_take_any_loss_and_method():
 
 def test_training_asks_for_a_symmetric_loss(tmp_path):
     problem = lb.Factorization(_one_sided(TARGET))
-    with pytest.raises(lb.InvalidInput, match="init = 'symmetric'"):
+    with pytest.raises(lb.InvalidInput, match="init = 'tied'"):
         lb.train(problem, TIED, lb.GD(lr=0.1), 5, store=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -335,7 +335,7 @@ def test_a_run_is_made_again_from_its_experiment_file(tmp_path):
     run = lb.train(**arguments, store=tmp_path / "run")
     assert {**run.settings, "symmetric_mask": True, "entries": 14, "mask_seed": 9, "init": "tied"} == run.settings
     again = Experiment.from_words(read_toml(tmp_path / "run/experiment.toml")).arguments()
-    assert again["network"].tied
+    assert again["network"].is_tied
     assert fingerprint(lb.train(**again, forecast=False)) == fingerprint(run)
     lb.train(**{**arguments, "steps": 120}, store=tmp_path / "half")
     assert fingerprint(lb.resume(tmp_path / "half", steps=200)) == fingerprint(run)
@@ -359,8 +359,8 @@ def test_the_command_line_has_symmetric_starts(work, capsys):
 
 COMMANDS = {
     "depth": ("--target h.npy", "widths = (6, 6, 6, 6)", "depth 2"),
-    "a teacher": ("--depth 2", "init = 'symmetric'", "(target + target.T) / 2"),
-    "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'symmetric'", "mask"),
+    "a teacher": ("--depth 2", "init = 'tied'", "(target + target.T) / 2"),
+    "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'tied'", "mask"),
     "sgd": ("--target h.npy --depth 2 --method sgd", "method = 'sgd'", "gd or flow"),
     "gamma": ("--target h.npy --depth 2 --gamma 1", "gamma = 1.0", "of network gaussian, not of tied"),
     "pairs of nothing": ("--target h.npy --depth 2 --symmetric-mask", "symmetric_mask = True", "of problem completion"),
@@ -389,7 +389,7 @@ def test_a_batch_of_a_sweep_does_not_take_what_is_not_symmetric():
     runs = {str(seed): {**keys, "seed": seed} for seed in range(8)}
     assert plan_batches({name: {**keys, "init": "balanced"} for name, keys in runs.items()})
     assert plan_batches(runs) == {}
-    with pytest.raises(lb.InvalidInput, match="init = 'symmetric'"):
+    with pytest.raises(lb.InvalidInput, match="init = 'tied'"):
         Experiment.from_words(runs["0"]).arguments()
 
 

@@ -28,6 +28,7 @@ from lrbias.settings import (
     word_of,
     written_fields,
 )
+from lrbias.storage import current_setting
 
 SECTIONS: dict[str, Kinds | type[Settings]] = {
     "problem": PROBLEMS,
@@ -168,6 +169,9 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
 def check_known(word: str, value: Any) -> None:
     """InvalidInput unless there is such a word."""
     known = known_words()
+    current, _ = current_setting(word, value)
+    if word not in known and current in known:
+        raise InvalidInput(f"{word} = {shorten(value)} is not accepted: it is called {current} now.")
     if word not in known:
         near = did_you_mean(word, known) if isinstance(word, str) else ""
         raise InvalidInput(f"{word} = {shorten(value)} is not accepted{near}: expected one of {', '.join(known)}.")

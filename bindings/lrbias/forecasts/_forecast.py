@@ -18,7 +18,7 @@ from lrbias.forecasts._escapes import HORIZON, Escape, escapes
 from lrbias.forecasts._stability import Limits, limits
 from lrbias.methods import Method
 from lrbias.metrics import MetricSchedule, NetworkState, Record, RunContext, logs_asynchronously
-from lrbias.network import Network
+from lrbias.network import Network, Perturbed, ScaledIdentity
 from lrbias.problems import Problem
 from lrbias.settings import Compress, Count, validate
 from lrbias.steppers import Execution, Stepper, make_stepper
@@ -207,7 +207,7 @@ def _warnings_of_escapes(steps: int, found: list[Escape]) -> list[str]:
 def _warnings_of_theorems(problem: Problem, network: Network, method: Method) -> list[str]:
     """What keeps the theorems of Chou et al. from holding, for the starts that they are about."""
     start = network.settings()
-    if not method.euler or start.get("init") not in ("identical", "perturbed"):
+    if not method.euler or start.get("init") not in (ScaledIdentity.name, Perturbed.name):
         return []
     alpha = start["alpha"]
     depth = network.depth
@@ -215,7 +215,7 @@ def _warnings_of_theorems(problem: Problem, network: Network, method: Method) ->
     found = []
     if not problem.symmetric:
         found.append("the target is not symmetric, so the theorems about this start do not apply")
-    perturbed = start["init"] == "perturbed"
+    perturbed = start["init"] == Perturbed.name
     limit = (theory.perturbed_limit if perturbed else theory.identical_limit)(norm, depth, alpha)
     if method.step_size >= limit:
         found.append(

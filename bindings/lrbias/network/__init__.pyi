@@ -1,3 +1,5 @@
+from ._identity import Perturbed as Perturbed
+from ._identity import ScaledIdentity as ScaledIdentity
 from ._initialization import INITIALIZATIONS as INITIALIZATIONS
 from ._initialization import Drawn as Drawn
 from ._initialization import Initialization as Initialization

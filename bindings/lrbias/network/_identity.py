@@ -11,6 +11,7 @@ from lrbias.settings import Positive
 
 
 class _Identities(Drawn):
+    reducible: ClassVar[bool] = True
     alpha: Positive = Field(default=0.1, description="multiple α of the identity")
 
     def first(self) -> float:

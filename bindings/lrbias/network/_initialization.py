@@ -57,6 +57,7 @@ Widths = Annotated[
 class Drawn(Initialization):
     """An initialization that makes its layers; a subclass says how, by `layers`."""
 
+    reducible: ClassVar[bool] = False  # whether there can be an exact reduction from such a start
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (("widths", "depth"),)
     widths: Widths = Field(default=None, description="layer widths n_0 … n_N; n_0 columns and n_N rows of the target")
     depth: Depth = Field(default=3, description="number of layers, all as wide as the target's larger side")

@@ -18,6 +18,7 @@ class Orthogonal(Drawn):
     """
 
     name: ClassVar[str] = "orthogonal"
+    reducible: ClassVar[bool] = True
     alpha: Positive = Field(default=0.1, description="singular value α of every layer")
     seed: Seed = Field(default=1, description="seed of the layers")
 

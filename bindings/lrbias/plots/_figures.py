@@ -163,7 +163,7 @@ def errors(run: Run) -> Figure:
 
 def _draw_errors(run: Run, axes: Axes) -> None:
     _needs(run, "train_error")
-    for name, colour, line in (("train", "black", "-"), ("hidden", "0.5", "--")):
+    for name, colour, line in (("train", "black", "-"), ("test", "0.5", "--")):
         if f"{name}_error" in run:
             steps, values = _series(run, f"{name}_error")
             axes.semilogy(steps, positive(values), color=colour, linestyle=line, label=ENTRIES[name])

@@ -195,11 +195,11 @@ class Completion(Problem):
 class Sensing(Problem):
     """The loss ½ Σ_k (⟨A_k, W⟩ − y_k)² over linear measurements, or with reduction="mean" this over their number.
 
-    matrices  (K, outputs, inputs): the A_k
-    values    (K,): the y_k
-    target    the matrix that was measured, if it is known: what alignment is measured against. None: the matrix of
-              least Frobenius norm among those that fit the measurements best
-    reduction "sum" or "mean"
+    matrices   (K, outputs, inputs): the A_k
+    values     (K,): the y_k
+    target     the matrix that was measured, if it is known: what alignment is measured against. None: the matrix of
+               least Frobenius norm among those that fit the measurements best
+    reduction  "sum" or "mean"
 
     Raises InvalidInput when the lengths differ or something is not a finite number.
     """

@@ -285,7 +285,7 @@ class Problem:
         return self.weights * (product - self.target)
 
     def errors(self, product: np.ndarray) -> dict[str, np.ndarray]:
-        """{"train": …, "hidden": …}: root mean squares of W − Ŵ over what is observed, and what is not but known."""
+        """{"train": …, "test": …}: root mean squares of W − Ŵ over what is observed, and what is not but known."""
         return {}
 
     def settings(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from lrbias.sweeps._batch_recorder import BatchMember, BatchRecorder
 from lrbias.system import display, lock, one_blas_thread
 from lrbias.training import EverySeconds, Loop, Span, Subject, made_with
 
-SHORTENED = ("identical", "perturbed", "orthogonal")  # starts that have an exact reduction
 FEWEST = 8  # runs in a batch: the lanes of a vector
 SAVE_SECONDS = 15.0
 SAVE_SHARE = 0.1  # of the time, at most, that a batch is saved in
@@ -77,7 +76,7 @@ def _kind(whole, most):
     shape = whole.problem.whole_shape
     if shape is None or not isinstance(start, Drawn) or whole.stop.settings() or run.threads > 1:
         return None
-    if start.name in SHORTENED and run.compress == "auto":
+    if start.reducible and run.compress == "auto":
         return None
     if not (method.plain and method.fixed) or record.stateful or record.needs_initial:
         return None

@@ -160,10 +160,9 @@ class RunRecorder(Recorder):
     def state(self, step: int) -> Arrays:
         kept = {KEPT + name: array for name, array in self.schedule.memory.state(step).items()}
         scale = self.context.problem.output_scale
-        scaled = (
-            {} if scale == 1 else {"scale": np.array(scale, np.float64)}
-        )  # for who starts a network from this checkpoint
-        return {**scaled, **kept}
+        if scale != 1:  # for who starts a network from this checkpoint
+            kept["scale"] = np.array(scale, np.float64)
+        return kept
 
     def restore(self, arrays: Arrays) -> None:
         """Take what `state` gave out of the arrays of a checkpoint, and go on from it."""
