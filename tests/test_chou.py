@@ -134,6 +134,6 @@ def test_the_study_is_written_down(recovery, capsys):
 
 def test_settings_of_another_study_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(lb.InvalidInput, match="seeds = 2 is not accepted"):
+    with pytest.raises(lb.InvalidInput, match="seeds = 2 cannot be set: chou has a fixed set of runs"):
         lb.reproduce("chou", seeds=2)
     assert list(tmp_path.iterdir()) == []

@@ -135,7 +135,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
 
 
 def test_what_cannot_be_finished_is_not_begun(tmp_path, monkeypatch):
-    with pytest.raises(InvalidInput, match="steps = 10 is not accepted"):
+    with pytest.raises(InvalidInput, match="steps = 10 cannot be set: glrl has a fixed set of runs"):
         lb.reproduce("glrl", tmp_path / "study", steps=10)
     monkeypatch.setitem(sys.modules, "scs", None)
     with pytest.raises(InvalidInput, match="the study glrl needs cvxpy and SCS"):
