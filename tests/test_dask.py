@@ -52,6 +52,7 @@ def _cluster(folder):
             process.wait()
 
 
+@pytest.mark.evidence
 def test_a_cluster_that_loses_a_worker_gives_the_same_sweep(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         expected = lb.sweep(BASE, OVER, tmp_path / "here", executor=executor, progress=False)

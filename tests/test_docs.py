@@ -50,7 +50,7 @@ def test_the_readme_example_of_greedy_learning_runs(tmp_path):
 
 
 def test_the_readme_example_of_a_tracked_model_runs(tmp_path):
-    code = _blocks("README.md", "python")[3]
+    code = _blocks("README.md", "python")[3].replace('"figures")', '"figures", ("png",))')
     _run("\n".join([code, "assert run.step == 100 and len(run['average/relative_rank']) == 11"]), tmp_path)
     assert (tmp_path / "figures/overview.png").exists()
 

@@ -33,7 +33,10 @@ def _work(folder, emulated, tracker, workers):
     return json.loads(answer.stdout), sorted(entry.name for entry in folder.iterdir())
 
 
-@pytest.mark.parametrize(("emulated", "tracker", "workers"), [("macos,unsynced", "no", 2), ("windows", "yes", 0)])
+@pytest.mark.parametrize(
+    ("emulated", "tracker", "workers"),
+    [pytest.param("macos,unsynced", "no", 2, marks=pytest.mark.evidence), ("windows", "yes", 0)],
+)
 def test_everything_works_on_other_systems(emulated, tracker, workers, tmp_path):
     """A run is trained and resumed, a model tracked, a sweep and an ensemble made twice: with the bits of this one."""
     found, left = _work(tmp_path / "there", emulated, tracker, workers)

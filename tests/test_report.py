@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import lrbias as lb
@@ -103,6 +104,18 @@ def test_a_sweep_on_one_page(made, tmp_path):
     assert ["gamma", "1"] in [row for rows in page.tables for row in rows]
 
 
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Figures are made, and a small picture stands for each: drawing takes most of the time, and
+    `test_a_sweep_on_one_page` does it."""
+
+    def save_stand_in(figure, file, **options):
+        Image.linear_gradient("L").resize((16, 16)).save(file, format="png")
+
+    monkeypatch.setattr(Figure, "savefig", save_stand_in)
+
+
+@pytest.mark.usefixtures("stand_ins")
 def test_runs_of_one_target_are_compared(tmp_path):
     runs = []
     for name, method in (("a", lb.GD(lr=0.02)), ("b", lb.GD(lr=0.01)), ("c", lb.GradientFlow(dt=0.02))):
@@ -122,6 +135,7 @@ def test_runs_of_one_target_are_compared(tmp_path):
     assert "expected runs that all have the same target" in page.text
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
     """A greedy run lists its phases, and beside others it has a distance from the path of the reference alone."""
     record = lb.Record(metrics=("singular_values", "effective_rank", "product"))
@@ -154,6 +168,7 @@ def test_phases_and_distances_of_paths_are_on_the_page(tmp_path):
     assert phases[1][5:] == ["—", "—", "—"]
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_a_study_on_one_page(tmp_path):
     sizes = {"parts": ("square",), "shape": (20, 18), "ranks": (2,), "depths": (2, 3, 4), "step_sizes": (0.02,)}
     numbers = {"steps": 200, "seeds": 1, "gamma": 1.0, "spectral_norm": 3.0}
@@ -164,6 +179,7 @@ def test_a_study_on_one_page(tmp_path):
     assert rows == [["τ_b of value and time", "square", *rows[0][2:-1], evidence.table()[1]["verdict"]]]
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_a_folder_of_runs_on_one_page(tmp_path):
     for name in ("b", "a"):
         lb.train(**settings(store=tmp_path / "runs" / name, steps=60))
@@ -172,6 +188,7 @@ def test_a_folder_of_runs_on_one_page(tmp_path):
     assert len(page.images) == 2 * len(lb.plots.available(lb.open(tmp_path / "runs/a")))
 
 
+@pytest.mark.usefixtures("stand_ins")
 def test_a_folder_of_sweeps_and_equal_names_on_one_page(made, tmp_path):
     """Two sweeps, and two runs that are called alike: every link leads to its own place."""
     for name in ("a", "b"):

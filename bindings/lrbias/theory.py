@@ -12,10 +12,9 @@ import math
 from typing import Annotated, Any
 
 import numpy as np
+import scipy  # which imports its parts when they are used
 from numpy.typing import ArrayLike
 from pydantic import Field
-from scipy.integrate import quad, solve_ivp
-from scipy.optimize import brentq
 
 from lrbias.errors import check
 from lrbias.settings import Accepts, Count, Depth, Finite, NotNegative, Number, Positive, Share, as_real, validate
@@ -43,7 +42,7 @@ def shrunken(value: float, depth: int, ridge: float) -> float:
     turn = value * power / (1 + power)  # where the left side is largest
     if (value - turn) * turn**power <= 2 * ridge:
         return 0.0
-    return brentq(lambda u: (value - u) * u**power - 2 * ridge, turn, value, xtol=1e-14 * value)
+    return scipy.optimize.brentq(lambda u: (value - u) * u**power - 2 * ridge, turn, value, xtol=1e-14 * value)
 
 
 def learning_rate_limit(top_value: ArrayLike, depth: int) -> Any:
@@ -77,7 +76,7 @@ def mode(t: Any, value: float, initial: float, depth: int, variance: float = 1.0
         return depth * np.maximum(u, 0) ** power * (value - variance * u)
 
     end = max(t[-1], np.finfo(float).tiny)
-    found = solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14)
+    found = scipy.integrate.solve_ivp(slope, (0.0, end), [initial], t_eval=t, method="LSODA", rtol=1e-10, atol=1e-14)
     check(found.success, "value", value, "a mode that can be integrated to these times")
     return found.y[0]
 
@@ -95,7 +94,7 @@ def escape_time(value: float, initial: float, depth: int, fraction: float = 0.5,
     def slowness(x: float) -> float:
         return math.exp(-power * x) / (depth * (value - variance * math.exp(x)))
 
-    found, _ = quad(slowness, math.log(initial), math.log(goal))
+    found, _ = scipy.integrate.quad(slowness, math.log(initial), math.log(goal))
     return found
 
 
@@ -142,7 +141,7 @@ def _decay(lr: float, weight_decay: float) -> float:
 def perturbed_constant(depth: int) -> float:
     """The largest real solution c of 1 = (c − 1) c^{N−1}, between 1 and 2."""
     depth = validate(Depth, "depth", depth)
-    return 2.0 if depth == 1 else brentq(lambda c: (c - 1) * c ** (depth - 1) - 1, 1.0, 2.0, xtol=1e-15)
+    return 2.0 if depth == 1 else scipy.optimize.brentq(lambda c: (c - 1) * c ** (depth - 1) - 1, 1.0, 2.0, xtol=1e-15)
 
 
 def identical_limit(norm: float, depth: int, alpha: float) -> float:
@@ -249,7 +248,9 @@ def recovery_branch(eigenvalue: float, depth: int, alpha: float, epsilon: float)
 
 def _time_up(eigenvalue: float, end: float, start: float, depth: int) -> float:
     """T^+: how long the flow takes from `start` to `end`, both on the same side of λ^{1/N}."""
-    found, _ = quad(lambda x: 1 / (x ** (depth - 1) * (eigenvalue - x**depth)), start, end, epsrel=1e-10, limit=200)
+    found, _ = scipy.integrate.quad(
+        lambda x: 1 / (x ** (depth - 1) * (eigenvalue - x**depth)), start, end, epsrel=1e-10, limit=200
+    )
     return found
 
 

@@ -17,7 +17,7 @@ import math
 from collections import Counter
 
 import numpy as np
-import scipy.linalg
+import scipy  # which imports its parts when they are used
 
 from lrcore.cpu.bidiagonal import bidiagonalize
 from lrcore.cpu.inertia import proven_values

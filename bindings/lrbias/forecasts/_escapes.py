@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.integrate import solve_ivp
+import scipy  # which imports its parts when they are used
 
 from lrbias.network import Network
 from lrbias.problems import Problem, cluster_rows
@@ -145,7 +145,9 @@ def _follow(layers: Any, value: float, horizon: float, rtol: float) -> float | E
     event.direction = 1
     size = max(np.abs(start).max(), value ** (1 / len(layers)) if not start.any() else 0.0)
     try:
-        solution = solve_ivp(chain.slope, (0.0, horizon), start, events=event, rtol=rtol, atol=1e-9 * size)
+        solution = scipy.integrate.solve_ivp(
+            chain.slope, (0.0, horizon), start, events=event, rtol=rtol, atol=1e-9 * size
+        )
     except _Lost:
         return Escape(None, "unknown")
     if solution.t_events[0].size:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigvalsh_tridiagonal
+import scipy  # which imports its parts when they are used
 
 from lrbias import theory
 from lrbias.methods import Method
@@ -153,7 +153,7 @@ def _largest_eigenvalue(apply: Callable[[np.ndarray], np.ndarray], size: int, mo
             return np.nan
         last = (count - 1, count - 1)
         earlier = found
-        found = float(eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=last)[0])
+        found = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=last)[0])
         settled = count >= LEAST and abs(found - earlier) <= SETTLED * abs(found)
         if settled or norm <= 1e-13 * np.abs(diagonal).max():
             break

@@ -169,6 +169,7 @@ def save_figure(figure: Figure, folder: str | PathLike[str], name: str, formats:
         data = io.BytesIO()
         with our_style():
             figure.savefig(data, format=suffix)
+        figure.set_layout_engine("none")  # it is laid out now: for another format that need not be found again
         paths.append(folder / f"{name}.{suffix}")
         write_file(paths[-1], data.getvalue())
     return paths

@@ -17,6 +17,7 @@ from ._fields import word_of as word_of
 from ._kinds import Kind as Kind
 from ._kinds import Kinds as Kinds
 from ._kinds import OneOf as OneOf
+from ._kinds import import_all as import_all
 from ._kinds import kinds_of as kinds_of
 from ._kinds import load_entry_point as load_entry_point
 from ._models import Compress as Compress

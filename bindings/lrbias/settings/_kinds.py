@@ -42,6 +42,12 @@ class Kind(Settings):
     excludes: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
+def import_all(package: str) -> None:
+    """Import all modules of a package, so that what they register is known."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+
+
 class Kinds:
     """What one of an experiment's parts can be.
 
@@ -73,8 +79,7 @@ class Kinds:
     def all(self) -> dict[str, type[Kind]]:
         """{name: class}, with those of other packages: the default first, then by name."""
         if self.home is not None:
-            for module in pkgutil.iter_modules(importlib.import_module(self.home).__path__, f"{self.home}."):
-                importlib.import_module(module.name)
+            import_all(self.home)
         if self.group is not None:
             for point in entry_points(group=self.group):
                 self.add(load_entry_point(point, self.base))

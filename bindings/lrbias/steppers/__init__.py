@@ -1,5 +1,6 @@
 """What makes the steps of a method on given arrays, and knows what a checkpoint needs."""
 
+from lrbias.settings import import_all
 from lrbias.steppers._adaptive import AdaptiveStepper
 from lrbias.steppers._batch import BatchStepper
 from lrbias.steppers._chunks import Chunks, WholeChunks
@@ -33,3 +34,5 @@ __all__ = [
     "stepper_of",
     "steps_of",
 ]
+
+import_all(__name__)  # a module of this room that no other imports registers its steppers, too
