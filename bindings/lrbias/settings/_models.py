@@ -60,6 +60,7 @@ class Settings(BaseModel):
         cls.__signature__ = inspect.Signature([_parameter(name, field) for name, field in cls.model_fields.items()])
 
     def __init__(self, *args: Any, **values: Any) -> None:
+        """Raises InvalidInput, in one sentence, for a value that is not accepted and for a setting there is not."""
         if args:
             raise InvalidInput(f"{type(self).__name__} takes its settings by name: {_names(type(self))}.")
         try:
