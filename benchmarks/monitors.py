@@ -36,7 +36,7 @@ of the kernel: what is not asked for costs nothing."""
 
 
 def start(size):
-    target = lb.teacher((size, size), rank=min(10, size // 2), depth=3, scale=10.0, seed=0)
+    target = lb.teacher((size, size), rank=min(10, size // 2), depth=3, spectral_norm=10.0, seed=0)
     return lb.Factorization(target), lb.Network.gaussian((size,) * 4, gamma=1.1, seed=1)
 
 
@@ -53,9 +53,9 @@ def costs(size, lr, steps):
     """(seconds of a step, {metric: (seconds of a record, products of a record or None)})."""
     problem, network = start(size)
     params, advance = stepping(problem, network, lr)
-    plans = {}
+    measured = {}
     for name in METRICS:
-        setup = RunContext(
+        context = RunContext(
             problem,
             network.widths,
             network.dtype,
@@ -63,19 +63,19 @@ def costs(size, lr, steps):
             lb.GD(lr=lr),
             start=network.params.copy,
         )
-        plans[name] = NetworkState(setup), MetricSchedule(setup)
+        measured[name] = NetworkState(context), MetricSchedule(context)
     found = {name: [] for name in METRICS}
     made = []
     stride = steps // RECORDS
     for step in range(0, steps, stride):
-        for observation, plan in plans.values():
-            plan.measure(observation, params, step, lambda *row: None)  # the record before
+        for state, schedule in measured.values():
+            schedule.measure(state, params, step, lambda *row: None)  # the record before
         made.append(seconds(lambda: advance(EVERY)) / EVERY)
-        for name, (observation, plan) in plans.items():
+        for name, (state, schedule) in measured.items():
             rows = {}
             begun = time.perf_counter()
-            plan.measure(
-                observation, params, step + EVERY, lambda label, _, value, rows=rows: rows.update({label: value})
+            schedule.measure(
+                state, params, step + EVERY, lambda label, _, value, rows=rows: rows.update({label: value})
             )
             elapsed = time.perf_counter() - begun
             products = [value for label, value in rows.items() if label.endswith("products")]

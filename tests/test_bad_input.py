@@ -158,6 +158,14 @@ CLI = {
     "toml shape": ("run shape.toml", "shape = 5", "two integers"),
     "toml nan": ("run nan.toml", "method = nan", "gd, flow"),
     "toml outside": ("run outside.toml", "lr = 0.1", "write lr = … below [method]"),
+    "init of greedy": ("run --method glrl --init gaussian", "init = 'gaussian'", "glrl makes its network itself"),
+    "inner of another method": ("run --method glrl --inner flow --lr 0.1", "lr = 0.1", "of inner gd, not of flow"),
+    "flag of before": ("run --scale 3", "--scale is not accepted", "called --spectral-norm now"),
+    "a key of a schedule twice": (
+        "run --lr-schedule linear_decay:factor=1,factor=1,stop=3",
+        "lr_schedule =",
+        "key once",
+    ),
     "toml section": ("run section.toml", "[metod]", "did you mean method?"),
     "toml near": ("run near.toml", "gama = 1.5", "did you mean gamma?"),
     "toml kind": ("run kind.toml", "method = 'flo'", "did you mean flow?"),
@@ -190,7 +198,7 @@ CLI = {
     "stop loss of sgd": ("run --method sgd --stop-loss 0.1", "stop_loss = 0.1", "those of single entries"),
     "schedule kind": (
         "run --lr-schedule cosine:factor=0.1",
-        "lr_schedule = {'kind': 'cosine'",
+        "lr_schedule = 'cosine:factor=0.1'",
         "square_wave",
     ),
     "schedule text": (

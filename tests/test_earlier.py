@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias.experiments import Experiment, read_toml
+from lrbias.settings import RENAMED_SETTINGS
 from lrbias.storage import _earlier as earlier
 
 METRICS = ["singular_values", "effective_rank", "errors", "distance_from_init", "hessian_min_eigenvalues"]
@@ -54,7 +56,7 @@ def test_a_run_says_its_settings_in_the_words_of_today(folder):
     assert run.settings["ridge_schedule"] == {"kind": "piecewise_constant", "factor": 0.5, "milestones": [10]}
     assert run.settings["metrics"] == METRICS
     assert run.metrics["distance_from_init"] == [f"{above}distance_from_init" for above in ("", "layer/1/", "layer/2/")]
-    assert not set(run.settings) & set(earlier.SETTINGS)
+    assert not set(run.settings) & set(RENAMED_SETTINGS)
 
 
 def test_its_rows_are_those_of_the_same_run_today(folder):
@@ -154,3 +156,32 @@ def test_a_function_of_the_users_keeps_its_name():
         "movement": "movement",
         "layer/1/distance_from_init": "layer/1/movement",
     }
+    assert earlier.current_quantities(["movement", "distance_from_init"], ["distance_from_init"]) == {
+        "movement": "movement",
+        "distance_from_init": "distance_from_init",
+    }
+
+
+def test_an_experiment_file_of_an_earlier_run_repeats_it(folder, tmp_path):
+    words = read_toml(folder / "run" / "experiment.toml")
+    again = lb.train(**Experiment.from_words(words).arguments(), progress=False, forecast=False)
+    assert np.array_equal(again.losses, lb.open(folder / "run").losses)
+    (tmp_path / "experiment.toml").write_text((folder / "run" / "experiment.toml").read_text())
+    with pytest.raises(lb.InvalidInput, match="outside of a section"):  # beside no run it is a file like any other
+        read_toml(tmp_path / "experiment.toml")
+
+
+REFUSED = {
+    "setting": ({"scale": 2.0}, "scale = 2.0 is not accepted (it is called spectral_norm now)"),
+    "init": ({"init": "identical"}, "it is called scaled_identity now"),
+    "metric": ({"metrics": ["movement"]}, "it is called distance_from_init now"),
+    "schedule": ({"lr_schedule": "anneal:factor=0.1,stop=9"}, "it is called exponential_decay now"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_earlier_word_is_refused_with_the_one_of_today(case):
+    words, sentence = REFUSED[case]
+    with pytest.raises(lb.InvalidInput) as refused:
+        Experiment.from_words(words)
+    assert sentence in str(refused.value)

@@ -1,4 +1,4 @@
-"""Curvature, tangent kernel, updates and movement along a run: what they are, and the same bits when it is resumed."""
+"""Curvature, tangent kernel, updates and distances along a run: what they are, and the same bits when it is resumed."""
 
 import threading
 

@@ -358,7 +358,7 @@ def test_the_command_line_has_symmetric_starts(work, capsys):
 
 
 COMMANDS = {
-    "depth": ("--target h.npy", "widths = (6, 6, 6, 6)", "depth 2"),
+    "depth": ("--target h.npy --depth 3", "widths = (6, 6, 6, 6)", "depth 2"),
     "a teacher": ("--depth 2", "init = 'tied'", "(target + target.T) / 2"),
     "single entries": ("--target h.npy --depth 2 --entries 14", "init = 'tied'", "mask"),
     "sgd": ("--target h.npy --depth 2 --method sgd", "method = 'sgd'", "gd or flow"),

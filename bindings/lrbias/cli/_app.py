@@ -68,7 +68,7 @@ def _command(arguments):
         return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         ours = _expected(error.__cause__) is not None  # a converter of ours, wrapped by the parser
-        complain(" ".join(str(error.__cause__ if ours else error).split()))
+        complain(_renamed(words) or " ".join(str(error.__cause__ if ours else error).split()))
         return EXIT_INPUT
     except KeyboardInterrupt as error:
         complain(str(error) or "interrupted")
@@ -79,6 +79,15 @@ def _command(arguments):
             raise
         complain(str(error))
         return code
+
+
+def _renamed(words):
+    """A sentence about the first flag of `lrbias run` that has another name now; None where there is none."""
+    from lrbias.settings import RENAMED_SETTINGS
+
+    flags = {f"--{before}": f"--{now.replace('_', '-')}" for before, now in RENAMED_SETTINGS.items()}
+    found = [word for word in words if word in flags] if list(words[:1]) == ["run"] else []
+    return f"{found[0]} is not accepted: it is called {flags[found[0]]} now." if found else None
 
 
 def _expected(error):

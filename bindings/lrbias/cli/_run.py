@@ -75,9 +75,12 @@ FORECAST_ARGUMENTS = ("problem", "network", "method", "steps", "record", "checkp
 
 def _arguments(file, flags):
     """What `lb.train` is called with; warnings about the data are lines on stderr."""
+    from lrbias.errors import check
     from lrbias.experiments import Experiment, read_toml
 
-    experiment = Experiment.from_words(_merge(read_toml(file) if file else {}, _given(flags)))
+    words = read_toml(file) if file else {}
+    check("sweep" not in words, "file", str(file), "an experiment; one with a section [sweep] is for `lrbias sweep`")
+    experiment = Experiment.from_words(_merge(words, _given(flags)))
     with warnings.catch_warnings():
         warnings.showwarning = lambda sentence, *_: print(f"warning: {sentence}", file=sys.stderr)
         return experiment.arguments()

@@ -6,7 +6,8 @@ from typing import Any
 
 from lrbias.errors import InvalidInput, check, shorten
 from lrbias.experiments._words import SECTIONS, all_settings, choices, known_words, path_words, sort
-from lrbias.settings import Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
+from lrbias.settings import RENAMED, Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
+from lrbias.storage import current_settings, is_earlier
 from lrbias.system import as_path
 
 SWEEP = "sweep"
@@ -23,7 +24,8 @@ def read_toml(path: Any) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # not readable, not UTF-8, no TOML, an integer of thousands of digits
         reason = shorten(f"<{error}", 200)[1:]
         raise InvalidInput(f"file = {str(path)!r} is not accepted: expected a readable TOML file ({reason}).") from None
-    words = _words_of_tables(tables)
+    earlier = path.name == "experiment.toml" and is_earlier(path.parent)
+    words = current_settings(tables) if earlier else _words_of_tables(tables)
     over = words.get(SWEEP)
     if isinstance(over, dict):
         words[SWEEP] = {key: _beside_in_axis(path.parent, key, values) for key, values in over.items()}
@@ -46,9 +48,10 @@ def _words_of_tables(tables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_section(section: str, table: Any) -> None:
-    if section in known_words() and not isinstance(table, dict):
+    word = RENAMED.get(section, section)
+    if word in known_words() and not isinstance(table, dict):
         raise InvalidInput(
-            f"{section} = {shorten(table)} is not accepted: it stands outside of a section; write {_line_of(section)}."
+            f"{section} = {shorten(table)} is not accepted: it stands outside of a section; write {_line_of(word)}."
         )
     near = did_you_mean(section, [*SECTIONS, SWEEP])
     accepted = f"one of the sections {', '.join(SECTIONS)}, {SWEEP}{near}"

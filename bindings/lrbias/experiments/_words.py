@@ -28,7 +28,6 @@ from lrbias.settings import (
     word_of,
     written_fields,
 )
-from lrbias.storage import current_setting
 
 SECTIONS: dict[str, Kinds | type[Settings]] = {
     "problem": PROBLEMS,
@@ -169,9 +168,6 @@ def sort(words: dict[str, Any]) -> dict[str, Part]:
 def check_known(word: str, value: Any) -> None:
     """InvalidInput unless there is such a word."""
     known = known_words()
-    current, _ = current_setting(word, value)
-    if word not in known and current in known:
-        raise InvalidInput(f"{word} = {shorten(value)} is not accepted: it is called {current} now.")
     if word not in known:
         near = did_you_mean(word, known) if isinstance(word, str) else ""
         raise InvalidInput(f"{word} = {shorten(value)} is not accepted{near}: expected one of {', '.join(known)}.")
@@ -212,26 +208,41 @@ def _take_model(model: type[Settings], left: dict[str, Any], kinds: Kinds | None
 def _misplaced(word: str, value: Any, parts: dict[str, Part]) -> str:
     """Why a word that exists is not accepted here: it belongs to other kinds than those that are chosen."""
     refused = f"{word} = {shorten(value)} is not accepted"
-    table, owners = _owners(word)
-    if table[0] not in parts:
-        return f"{refused}: {_kind_name(parts['method'].model)} makes its {table[0]} itself."
-    part = parts[table[0]]
-    for name in table[1:]:
-        part = part.values.get(name, part)
+    tables = _owners(word)
+    section = next(iter(tables))[0]
+    if section not in parts:
+        return f"{refused}: {_kind_name(parts['method'].model)} makes its {section} itself."
+    chosen_parts = [*_chosen_parts(tables, parts[section])] or [(next(iter(tables)), parts[section])]
+    table, part = max(chosen_parts, key=lambda found: len(found[0]))
+    owners = tables[table]
     known = ", ".join(own_words(part.model))
     having = f", which has {known}" if known else ""
     return f"{refused}: it is a setting of {table[-1]} {either(owners)}, not of {_kind_name(part.model)}{having}."
 
 
-def _owners(word: str) -> tuple[tuple[str, ...], list[str]]:
-    """(table, names of kinds) of those models that have a setting, or the choice of a kind, of this word."""
+def _chosen_parts(tables: Iterable[tuple[str, ...]], part: Part) -> Iterator[tuple[tuple[str, ...], Part]]:
+    """(table, Part) of those of these tables that the chosen kinds have, below the Part of their section."""
+    for table in tables:
+        found: Any = part
+        for name in table[1:]:
+            found = found.values.get(name) if isinstance(found, Part) else None
+        if isinstance(found, Part):
+            yield table, found
+
+
+def _owners(word: str) -> dict[tuple[str, ...], list[str]]:
+    """{table: names of kinds} of those models that have a setting, or the choice of a kind, of this word."""
     if word in choices():
         kinds, table = choices()[word]
         part = SECTIONS[table[0]]
         models = part if isinstance(part, Kinds) else ()
-        return table[:-1], [kind.name for kind in models if kinds in map(kinds_of, written_fields(kind).values())]
-    having = [setting for setting in all_settings() if setting.word == word]
-    return having[0].table, list(dict.fromkeys(setting.kind for setting in having if setting.kind))
+        having = [kind.name for kind in models if kinds in map(kinds_of, written_fields(kind).values())]
+        return {table[:-1] or table: having}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for setting in all_settings():
+        if setting.word == word:
+            found.setdefault(setting.table, []).extend([setting.kind] if setting.kind else [])
+    return {table: list(dict.fromkeys(names)) for table, names in found.items()}
 
 
 def own_words(model: type[Settings]) -> list[str]:

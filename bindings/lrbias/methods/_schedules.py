@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from lrbias.errors import InvalidInput, check
-from lrbias.settings import Accepts, Count, Fraction, NonNegativeInt, Settings, Share, validate
+from lrbias.settings import Accepts, Count, Fraction, NonNegativeInt, Settings, Share, did_you_mean, validate
 
 
 def _increasing(milestones: Any) -> tuple[int, ...]:
@@ -114,11 +114,13 @@ def as_schedule(argument: str, value: Any) -> Any:
     """
     if value is None or isinstance(value, tuple(SCHEDULES.values())):
         return value
+    given = value
     if isinstance(value, str):
         value = _from_text(argument, value)
     known = f"a schedule of kind {', '.join(SCHEDULES)}, as in exponential_decay:factor=0.1,start=0,stop=1000"
     kind: Any = value.get("kind") if isinstance(value, dict) else None
-    check(isinstance(kind, str) and kind in SCHEDULES, argument, value, known)
+    near = did_you_mean(kind, SCHEDULES) if isinstance(kind, str) else ""
+    check(isinstance(kind, str) and kind in SCHEDULES, argument, given, known + near)
     settings = {key: setting for key, setting in value.items() if key != "kind"}
     try:
         return SCHEDULES[kind](**settings)
@@ -138,7 +140,7 @@ def _from_text(argument: str, text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"kind": kind}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
-        check(bool(equals), argument, text, "KIND:key=value,key=value")
+        check(bool(equals) and key not in settings, argument, text, "KIND:key=value,key=value, each key once")
         settings[key] = _from_word(value) if key != "milestones" else [_from_word(word) for word in value.split("+")]
     return settings
 

@@ -1,6 +1,6 @@
 """What is measured of a network while it is trained, and when.
 
-A metric is a row of `METRICS`. To add one: write a function of an `NetworkState` that returns its values in the order
+A metric is a row of `METRICS`. To add one: write a function of a `NetworkState` that returns its values in the order
 of its quantities, and register it with `@metric`.
 """
 

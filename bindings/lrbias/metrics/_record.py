@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from lrbias.errors import InvalidInput, check, shorten
 from lrbias.metrics._absorbing import AbsorbingSets
 from lrbias.metrics._registry import METRICS
-from lrbias.settings import Accepts, Count, Positive, Settings, Share, Unset, validate
+from lrbias.settings import Accepts, Count, Positive, Settings, Share, Unset, did_you_mean, validate
 
 ALL = "all"
 NAME = re.compile(r"[A-Za-z][\w-]*(/[A-Za-z][\w-]*)*", re.ASCII)
@@ -34,7 +34,8 @@ def _check_metrics(metrics: Any) -> Any:
             check(isinstance(name, str) and bool(NAME.fullmatch(name)), "metrics", name, "a name like abc or a/b_c")
             check(name not in METRICS, "metrics", name, "a new name for a function")
             continue
-        check(name in METRICS, "metrics", name, known)
+        near = did_you_mean(name, METRICS) if isinstance(name, str) else ""
+        check(name in METRICS, "metrics", name, known + near)
         if value is not None:
             validate(Count, f"metrics.{name}", value)
     return dict(metrics) if isinstance(metrics, dict) else tuple(metrics)

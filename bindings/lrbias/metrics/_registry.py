@@ -13,7 +13,7 @@ from lrbias.settings import load_entry_point
 Described = tuple[str, tuple[int, ...], str]  # name, shape of a row, "float" or "int"
 Quantities = Callable[[Any], list[Described]]  # of a RunContext
 Needs = Callable[[Any], dict[Any, int]]  # of a RunContext
-Measure = Callable[[Any], Any]  # of an NetworkState
+Measure = Callable[[Any], Any]  # of a NetworkState
 
 
 @dataclass(frozen=True)

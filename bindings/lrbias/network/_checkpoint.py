@@ -55,4 +55,4 @@ def check_start(start: Start) -> None:
     size = layout.size(widths)
     check(params.size == size, "params", f"<{params.size} numbers>", f"{size}, for widths {widths}")
     check(np.isfinite(params).all(), "params", f"<{size} numbers>", "finite numbers")
-    validate(Scale, "scale", start.output_scale)
+    validate(Scale, "output_scale", start.output_scale)

@@ -16,7 +16,7 @@ from lrbias.network._gaussian import Gaussian
 from lrbias.network._identity import Perturbed, ScaledIdentity
 from lrbias.network._initialization import Drawn, Initialization, Start
 from lrbias.network._orthogonal import Orthogonal
-from lrbias.network._symmetric import Tied
+from lrbias.network._tied import Tied
 from lrbias.settings import Count, Depth, Scale, as_array, as_matrix, check_memory, validate
 from lrcore import layout
 
@@ -201,7 +201,7 @@ class Network:
 
     def check_method(self, method: Any) -> None:
         """InvalidInput when `method` would break the tie of a tied network: it draws single entries."""
-        accepted = "gd or flow for a symmetric start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
+        accepted = "gd or flow for a tied start: the step of an entry (r, c) without (c, r) breaks W_2 = W_1ᵀ"
         check(not (self.is_tied and method.stochastic), "method", method.name, accepted)
 
     def copy(self) -> Network:

@@ -42,3 +42,8 @@ from ._models import check_switches as check_switches
 from ._models import did_you_mean as did_you_mean
 from ._models import validate as validate
 from ._models import written_fields as written_fields
+from ._renamed import RENAMED as RENAMED
+from ._renamed import RENAMED_INITIALIZATIONS as RENAMED_INITIALIZATIONS
+from ._renamed import RENAMED_METRICS as RENAMED_METRICS
+from ._renamed import RENAMED_SCHEDULES as RENAMED_SCHEDULES
+from ._renamed import RENAMED_SETTINGS as RENAMED_SETTINGS

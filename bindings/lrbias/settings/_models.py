@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from lrbias.errors import InvalidInput, check, shorten
 from lrbias.settings._fields import Accepts, PathOf, accepted, accepted_by, default_of, plain_type
+from lrbias.settings._renamed import RENAMED
 
 COPIES = 3  # at least: layers, gradients and products beside each other
 
@@ -87,6 +88,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The part of a sentence that names the known word which is spelled most like an unknown one; "" for none."""
+    now = RENAMED.get(word)
+    if now is not None and now in known:
+        return f" (it is called {now} now)"
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -12,6 +12,7 @@ from ._batch_writer import GOES_ON as GOES_ON
 from ._batch_writer import BatchWriter as BatchWriter
 from ._batch_writer import Entry as Entry
 from ._directory import RunFolder as RunFolder
+from ._directory import is_earlier as is_earlier
 from ._documents import Count as Count
 from ._documents import NonNegativeInt as NonNegativeInt
 from ._documents import Text as Text

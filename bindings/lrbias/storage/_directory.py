@@ -50,6 +50,12 @@ Tails = dict[str, tuple[int, np.ndarray]]  # (first row, rows) of each quantity
 Stamp = tuple[int, int, int]  # inode, time and size of a file
 
 
+def is_earlier(path: str | PathLike[str]) -> bool:
+    """Whether a folder holds a run of an earlier format: the words of its experiment.toml are those of `_earlier`."""
+    config = as_path("path", path) / "config.json"
+    return config.is_file() and read_json(config).get("format") in READABLE[:-1]
+
+
 class RunFolder:
     """Reading a run directory. Every call sees what is committed now; only what never changes is kept."""
 

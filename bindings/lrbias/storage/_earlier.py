@@ -6,22 +6,20 @@ Nothing on disk is rewritten, so a run of an earlier format keeps the names of i
 from collections.abc import Iterable
 from typing import Any
 
-SETTINGS = {"scale": "spectral_norm", "pairs": "symmetric_mask", "mean": "reduction"}
-INITIALIZATIONS = {"identical": "scaled_identity", "symmetric": "tied"}
-METRICS = {"negative_curvature": "hessian_min_eigenvalues", "movement": "distance_from_init"}
+from lrbias.settings import RENAMED_INITIALIZATIONS, RENAMED_METRICS, RENAMED_SCHEDULES, RENAMED_SETTINGS
+
 QUANTITIES = {"hidden_error": "test_error", "movement": "distance_from_init"}  # the last part of a name
-SCHEDULES = {"steps": "piecewise_constant", "anneal": "exponential_decay", "periodic": "square_wave"}
 LINEAR = "linear_decay"  # of "anneal" with this shape
 
 
 def current_setting(word: str, value: Any) -> tuple[str, Any]:
     """A word of an experiment and its value, as they are now; those of today stay as they are."""
-    return SETTINGS.get(word, word), _current_value(word, value)
+    return RENAMED_SETTINGS.get(word, word), _current_value(word, value)
 
 
 def _current_value(word: str, value: Any) -> Any:
     if word == "init" and isinstance(value, str):
-        return INITIALIZATIONS.get(value, value)
+        return RENAMED_INITIALIZATIONS.get(value, value)
     if word == "mean" and isinstance(value, bool):
         return "mean" if value else "sum"
     if word == "metrics":
@@ -33,9 +31,9 @@ def _current_value(word: str, value: Any) -> Any:
 
 def _current_metrics(value: Any) -> Any:
     if isinstance(value, dict):
-        return {METRICS.get(name, name): interval for name, interval in value.items()}
+        return {RENAMED_METRICS.get(name, name): interval for name, interval in value.items()}
     if isinstance(value, (list, tuple)):
-        return [METRICS.get(name, name) for name in value]
+        return [RENAMED_METRICS.get(name, name) for name in value]
     return value
 
 
@@ -47,10 +45,10 @@ def _current_schedule(value: Any) -> Any:
         given = dict(part.partition("=")[::2] for part in parts)
         current = _current_schedule({"kind": kind, **given})
         return f"{current.pop('kind')}{colon}" + ",".join(f"{key}={text}" for key, text in current.items())
-    if not isinstance(value, dict) or value.get("kind") not in SCHEDULES:
+    if not isinstance(value, dict) or value.get("kind") not in RENAMED_SCHEDULES:
         return value
     current = {"milestones" if key == "at" else key: setting for key, setting in value.items() if key != "shape"}
-    return {**current, "kind": LINEAR if value.get("shape") == "linear" else SCHEDULES[value["kind"]]}
+    return {**current, "kind": LINEAR if value.get("shape") == "linear" else RENAMED_SCHEDULES[value["kind"]]}
 
 
 def current_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def current_axes(over: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for key, values in over.items():
         words = key.split(",")
-        named = ",".join(SETTINGS.get(word, word) for word in words)
+        named = ",".join(RENAMED_SETTINGS.get(word, word) for word in words)
         if len(words) == 1:
             found[named] = [_current_value(key, value) for value in values]
         else:
@@ -78,6 +76,9 @@ def current_quantity(name: str) -> str:
 
 
 def current_quantities(names: Iterable[str], functions: Iterable[str] = ()) -> dict[str, str]:
-    """{name now: name in the files}; the user's own metrics, `functions`, have the names that they were given."""
+    """{name now: name in the files}; the user's own metrics, `functions`, have the names that they were given.
+
+    Where one of them has the new name of a built-in one, that keeps its old name.
+    """
     own = set(functions)
-    return {name if name in own else current_quantity(name): name for name in names}
+    return {name if own & {name, current_quantity(name)} else current_quantity(name): name for name in names}

@@ -144,7 +144,7 @@ class RegimeNumbers(Findings):
 
 
 def _medians(pairs):
-    """Of (full run, linearised run): kernel distance at the end, largest distance of the products, movement."""
+    """Of (full run, linearised run): distances of kernels at the end, of products at most, from the start."""
     rows = [(_last(run["ntk/distance"]), _gap(run, linear), _moved(run), run.step) for run, linear in pairs]
     return dict(zip(("distance", "gap", "moved", "steps"), np.median(rows, axis=0).tolist(), strict=True))
 
