@@ -18,6 +18,7 @@ lists them, so that a batch of another sweep, or one under another number, is no
 import functools
 import hashlib
 import json
+import math
 import os
 from os import PathLike
 from pathlib import Path
@@ -48,7 +49,7 @@ def columns_of(quantities: dict[str, Any]) -> tuple[dict[str, slice], dict[int, 
     for name, quantity in quantities.items():
         if name != LOSSES:
             first = widths.get(quantity["interval"], 0)
-            last = first + int(np.prod(quantity["shape"], dtype=np.int64))
+            last = first + math.prod(quantity["shape"])
             columns[name] = slice(first, last)
             widths[quantity["interval"]] = last
     return columns, widths
@@ -156,6 +157,10 @@ class Batch:
         if len(self.index) != runs or max(places) >= len(document["layouts"]) or document["step"] > steps:
             raise Damaged("its document contradicts itself")
 
+    @functools.cached_property
+    def columns(self) -> list[dict[str, slice]]:
+        return [columns_of(listed)[0] for listed in self.document["layouts"]]
+
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
 
@@ -209,6 +214,10 @@ class Members(Protocol):
 
     index: dict[str, int]
     intervals: list[int]
+
+    @property
+    def columns(self) -> list[dict[str, slice]]:
+        """{quantity: its columns} of each layout of rows."""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -274,7 +283,7 @@ class Member:
         if name == LOSSES:
             return self._batch[LOSSES][self._place]
         quantities = self._quantities
-        columns = columns_of(quantities)[0][name]
+        columns = self._batch.columns[self._member["layout"]][name]
         return self._batch[f"{ROWS}{quantities[name]['interval']}"][self._place, :, columns]
 
     def checkpoint_steps(self) -> list[int]:

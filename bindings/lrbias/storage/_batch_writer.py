@@ -1,5 +1,6 @@
 """A batch in progress: what its runs have recorded so far, in memory, and the file that is replaced by all of it."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,10 @@ class BatchWriter:
             "layouts": self._layouts,
             "members": listed,
         }
+
+    @functools.cached_property
+    def columns(self) -> list[dict[str, slice]]:
+        return [columns_of(listed)[0] for listed in self._layouts]
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name == "checkpoint_steps":
