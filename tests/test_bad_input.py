@@ -160,6 +160,7 @@ CLI = {
     "toml outside": ("run outside.toml", "lr = 0.1", "write lr = … below [method]"),
     "init of greedy": ("run --method glrl --init gaussian", "init = 'gaussian'", "glrl makes its network itself"),
     "inner of another method": ("run --method glrl --inner flow --lr 0.1", "lr = 0.1", "of inner gd, not of flow"),
+    "flag of before, joined": ("run --scale=3", "--scale is not accepted", "called --spectral-norm now"),
     "flag of before": ("run --scale 3", "--scale is not accepted", "called --spectral-norm now"),
     "a key of a schedule twice": (
         "run --lr-schedule linear_decay:factor=1,factor=1,stop=3",

@@ -185,3 +185,18 @@ def test_an_earlier_word_is_refused_with_the_one_of_today(case):
     with pytest.raises(lb.InvalidInput) as refused:
         Experiment.from_words(words)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("steps = 5", "steps = … below [run]"),  # also the name that a schedule had
+        ("scale = 2.0", "spectral_norm = … below [problem.target]"),
+        ("mean = true", "reduction = … below [problem]"),
+    ],
+)
+def test_a_line_outside_of_a_section_is_told_where_it_belongs_now(line, place, tmp_path):
+    (tmp_path / "a.toml").write_text(line)
+    with pytest.raises(lb.InvalidInput) as refused:
+        read_toml(tmp_path / "a.toml")
+    assert str(refused.value).endswith(f"it stands outside of a section; write {place}.")

@@ -403,3 +403,9 @@ def test_a_sweep_has_symmetric_starts(tmp_path):
         network = lb.Network.tied((6, 6, 6), alpha, seed=1)
         alone = lb.train(problem, network, lb.GD(lr=0.02), 50, **QUIET)
         assert np.array_equal(made[f"alpha={alpha}"].losses, alone.losses)
+
+
+def test_a_tied_start_has_depth_two_unless_told_otherwise(tmp_path):
+    np.save(tmp_path / "h.npy", TARGET)
+    arguments = Experiment.from_words({"init": "tied", "target": str(tmp_path / "h.npy")}).arguments()
+    assert (arguments["network"].widths, arguments["network"].is_tied) == ((6, 6, 6), True)

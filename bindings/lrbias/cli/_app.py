@@ -86,7 +86,8 @@ def _renamed(words):
     from lrbias.settings import RENAMED_SETTINGS
 
     flags = {f"--{before}": f"--{now.replace('_', '-')}" for before, now in RENAMED_SETTINGS.items()}
-    found = [word for word in words if word in flags] if list(words[:1]) == ["run"] else []
+    given = [word.partition("=")[0] for word in words]
+    found = [flag for flag in given if flag in flags] if given[:1] == ["run"] else []
     return f"{found[0]} is not accepted: it is called {flags[found[0]]} now." if found else None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lrbias.errors import InvalidInput, check, shorten
 from lrbias.experiments._words import SECTIONS, all_settings, choices, known_words, path_words, sort
-from lrbias.settings import RENAMED, Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
+from lrbias.settings import RENAMED_SETTINGS, Kinds, Settings, did_you_mean, kinds_of, word_of, written_fields
 from lrbias.storage import current_settings, is_earlier
 from lrbias.system import as_path
 
@@ -48,7 +48,7 @@ def _words_of_tables(tables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_section(section: str, table: Any) -> None:
-    word = RENAMED.get(section, section)
+    word = RENAMED_SETTINGS.get(section, section)
     if word in known_words() and not isinstance(table, dict):
         raise InvalidInput(
             f"{section} = {shorten(table)} is not accepted: it stands outside of a section; write {_line_of(word)}."

@@ -17,7 +17,6 @@ from ._documents import Count as Count
 from ._documents import NonNegativeInt as NonNegativeInt
 from ._documents import Text as Text
 from ._earlier import current_axes as current_axes
-from ._earlier import current_setting as current_setting
 from ._earlier import current_settings as current_settings
 from ._format import LOSSES as LOSSES
 from ._format import capacity as capacity
