@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test cuda-check examples bench bench-check bench-gpu evidence data clean
+.PHONY: demo test types cuda-check examples bench bench-check bench-gpu evidence data clean
 
 ## demo: the protocol (n = 100, rank 10, depth 3, 50 000 steps, every metric every 10), figures in runs/demo/figures
 demo: .venv/base
@@ -17,9 +17,16 @@ demo: .venv/base
 test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 kernels-float64 types kernels-float32
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+types: .venv/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# side by side, before the processes of the tests would each compile the same
+kernels-%: .venv/base
+	$(BIN)/lrbias warmup --dtypes $*
 
 ## cuda-check: every kernel for GPUs compiled and assembled for three generations of them; needs no GPU
 cuda-check: .venv/cuda-check

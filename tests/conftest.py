@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as below nohup; what the tests start would ignore it, too
+        signal.signal(number, usual)
 
 if importlib.util.find_spec("numba_cuda"):  # the simulator, unless a GPU is asked for
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")

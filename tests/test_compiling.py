@@ -77,17 +77,17 @@ def test_speed_is_that_of_training(monkeypatch):
     assert "20 s left" in sys.stderr.getvalue()
 
 
-def test_warmup_leaves_nothing_to_compile(capsys):
-    arguments = ["warmup", "--methods", "gd", "--json"]
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_warmup_leaves_nothing_to_compile(dtype, capsys):
+    arguments = ["warmup", "--dtypes", dtype, "--json"]
     for _ in range(2):
         with pytest.raises(SystemExit, match="0"):
             cli.main(arguments)
     last = capsys.readouterr().out.splitlines()[-1]
     assert json.loads(last) == {"kernels": [], "seconds": 0}
     before = len(compilation.compiled())
-    lb.train(
-        lb.Factorization(np.diag([2.0, 1.0, 0.5])), lb.Network.gaussian((3, 4, 3)), lb.GD(lr=0.01), 3, forecast=False
-    )
+    network = lb.Network.gaussian((3, 4, 3), dtype=dtype)
+    lb.train(lb.Factorization(np.diag([2.0, 1.0, 0.5])), network, lb.GD(lr=0.01), 3, forecast=False)
     assert len(compilation.compiled()) == before
 
 

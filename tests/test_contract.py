@@ -64,17 +64,22 @@ def _sources():
     return [(file.relative_to(ROOT).as_posix(), ast.parse(file.read_text())) for file in files]
 
 
+@functools.cache
+def _imports():
+    """{path: names of what it imports, wherever the import stands}."""
+    return {path: {name for node in ast.walk(tree) for name in _imported(node)} for path, tree in _sources()}
+
+
+def _imported(node):
+    if isinstance(node, ast.ImportFrom):
+        return [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
 def _importing(package):
-    """The files with an import of a package or of something in it, wherever it stands."""
-    found = set()
-    for path, tree in _sources():
-        for node in ast.walk(tree):
-            names = [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{'.' * node.level}{node.module or ''}.{name}" for name in names]
-            if any(name == package or name.startswith(f"{package}.") for name in names):
-                found.add(path)
-    return found
+    """The files with an import of a package or of something in it."""
+    inside = f"{package}."
+    return {path for path, names in _imports().items() if any(f"{name}.".startswith(inside) for name in names)}
 
 
 def test_cuda_is_imported_where_kernels_are_decorated_or_simulated():

@@ -71,6 +71,7 @@ def pyright():
     return command
 
 
+@pytest.mark.evidence  # mypy says the same of them
 def test_the_scripts_of_the_readme_pass_pyright(scripts, pyright):
     (scripts / "pyrightconfig.json").write_text(f'{{"extraPaths": ["{ROOT / "bindings"}"]}}')
     said = _refused(scripts, *pyright, "--pythonpath", sys.executable, "--project", ".")

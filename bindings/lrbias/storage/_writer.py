@@ -196,7 +196,8 @@ class RunWriter(RunFolder):
         self._require_own()
         known = self.progress()
         if step >= known["step"]:
-            kept = {*known.get("checkpoints", self.checkpoint_steps()), *self._written} - self._superseded
+            before = known["checkpoints"] if "checkpoints" in known else self.checkpoint_steps()
+            kept = {*before, *self._written} - self._superseded
             document = progress_document(step, checkpoint, status, detail, intervals, elapsed)
             self._write_progress(document, sorted(kept))
             for superseded in self._superseded:

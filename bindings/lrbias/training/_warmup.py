@@ -7,7 +7,7 @@ from lrbias.problems import Problem
 STEPS = 2
 METHODS: dict[str, list[Method]] = {
     "gd": [GD(lr=1e-3)],
-    "flow": [GradientFlow(dt=1e-3), GradientFlow(dt=1e-3, scheme="dopri5")],
+    "flow": [GradientFlow(dt=1e-3), GradientFlow(dt=1e-3, scheme="dopri5", rtol=1e-4)],
     "sgd": [SGD(lr=1e-3)],
     "linearized": [Linearized(lr=1e-3)],
 }
