@@ -8,11 +8,13 @@ import os
 import numpy as np
 
 import lrbias as lb
+from lrbias.steppers import _specialized as specialized
 from lrbias.steppers import steps_of
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
 DEPTH, LR = 3, 1e-5
+specialized.COMPILE_SECONDS = specialized.LOAD_SECONDS = 0.0  # what is measured are steps of a long run
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
@@ -31,6 +33,16 @@ def ours(n, steps, method=None, dtype=np.float64, depth=DEPTH, threads=1):
     losses = np.empty(steps, dtype)
     advance = steps_of(method or lb.GD(lr=LR), lb.Factorization(target), widths, dtype, threads)
     return lambda: advance(params, losses)
+
+
+def ours_general(n, steps):
+    """By the kernel for all widths, whatever they are."""
+    layers, target = problem(n)
+    params, widths = layout.flatten(layers)
+    params = layout.aligned_copy(params, params.dtype)
+    losses = np.empty(steps)
+    work = workspace.allocate(widths)
+    return lambda: cpu.gd_steps(params, widths, target, LR, losses, work)
 
 
 def ours_rk4(n, steps):

@@ -61,7 +61,7 @@ def versus(sides):
 def gd_steps():
     sides = installed(STEPS)
     yield from head(f"GD step, N = {peers.DEPTH}, float64", "µs", "% of FMA peak", *versus(sides))
-    for n in sized((4, 8, 10, 16, 32, 64, 100, 128, 256, 1000), (4, 33)):
+    for n in sized((4, 6, 8, 10, 12, 16, 20, 32, 33, 64, 65, 100, 128, 256, 1000), (4, 33)):
         steps = steps_for(n)
         actions = {"lrbias": peers.ours(n, steps), **{name: make(n, steps) for name, make in sides.items()}}
         middle, ratio = medians(actions)
@@ -86,6 +86,10 @@ def within():
         steps = steps_for(n)
         _, ratio = medians({"gd": peers.ours(n, steps), "rk4": peers.ours_rk4(n, steps)})
         yield row(f"RK4 step ÷ GD step, n = {n}", f"{ratio['rk4']:.2f}")
+    for n in sized((4, 6, 8, 10, 12), (4,)):
+        steps = steps_for(n)
+        _, ratio = medians({"own": peers.ours(n, steps), "general": peers.ours_general(n, steps)})
+        yield row(f"kernel for all widths ÷ kernel for these widths, n = {n}", f"{ratio['general']:.2f}")
     _, ratio = medians({"float32": peers.ours(100, 20, dtype=np.float32), "float64": peers.ours(100, 20)})
     yield row("float64 ÷ float32, n = 100", f"{ratio['float64']:.2f}")
 

@@ -4,6 +4,8 @@
 `W_1` comes first in the vector, each layer in C order.
 """
 
+import math
+
 import numpy as np
 
 LANE_BYTES = 64  # of the innermost index of a batch: one cache line, the longest vector register there is
@@ -83,7 +85,7 @@ def aligned_copy(array, dtype):
 
 def aligned(shape, dtype):
     """An empty array that starts at a multiple of LANE_BYTES: its vectors do not cross cache lines."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
     memory = np.empty(size + LANE_BYTES, np.uint8)
     start = -memory.ctypes.data % LANE_BYTES
     return memory[start : start + size].view(dtype).reshape(shape)

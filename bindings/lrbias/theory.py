@@ -103,6 +103,11 @@ def representation_cost(values: ArrayLike, depth: int) -> float:
     values = as_real("values", values)
     depth = validate(Depth, "depth", depth)
     check(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
+    return cost_of_values(values, depth)
+
+
+def cost_of_values(values: np.ndarray, depth: int) -> float:
+    """`representation_cost` of values that are known to be singular values: it is recorded very often."""
     return depth * float((values ** (2 / depth)).sum())
 
 

@@ -38,6 +38,11 @@ class KernelCache:
     def cache_path(self):
         return self._cache.cache_path
 
+    @property
+    def has_files(self):
+        """Whether anything is kept of this function."""
+        return folder() is not None and Path(self._cache._cache_file._index_path).is_file()
+
     def load_overload(self, signature, target_context):
         return self._cache.load_overload(signature, target_context)
 
@@ -78,6 +83,10 @@ class _FunctionCache(caching.FunctionCache):
     def __init__(self, function):
         super().__init__(function)
         self._cache_file = _CheckedFile(self._cache_path, self._impl.filename_base, source_digest())
+
+    def _index_key(self, sig, codegen):
+        """The folder tells apart sources, the file names of functions: what is left are types and the machine."""
+        return sig, codegen.magic_tuple()
 
 
 class _CheckedFile(caching.IndexDataCacheFile):

@@ -44,6 +44,18 @@ def kernel(function):
     return dispatcher
 
 
+def named_kernel(function, name):
+    """A kernel from a function that was made for some constants, which `name` tells from its siblings in the cache."""
+    function.__name__ = name
+    function.__qualname__ = name
+    return kernel(function)
+
+
+def is_kept(kernel):
+    """Whether some earlier process has compiled a kernel for this machine's cache."""
+    return kernel._cache.has_files
+
+
 def part(function):
     """Compile a function that only kernels call, as a part of each of them. It is not cached: they are.
 

@@ -1,5 +1,6 @@
 """When kernels are compiled, and how long that takes. What is loaded from the cache is not compiled."""
 
+import collections
 import threading
 import time
 from typing import NamedTuple
@@ -20,6 +21,7 @@ class _Watch(event.Listener):
 
     def __init__(self):
         self.compiled = []
+        self.seconds = collections.Counter()  # of each thread
         self.callbacks = []
         self._depth = 0
         self._began = 0.0
@@ -36,7 +38,9 @@ class _Watch(event.Listener):
         self._depth -= 1
         if self._depth == 0 and _is_ours(happening):
             name = happening.data["dispatcher"].__name__
-            self.compiled.append(Compiled(name, time.perf_counter() - self._began, threading.get_ident()))
+            thread = threading.get_ident()
+            self.compiled.append(Compiled(name, time.perf_counter() - self._began, thread))
+            self.seconds[thread] += self.compiled[-1].seconds
 
 
 def _is_ours(happening):
@@ -54,8 +58,7 @@ def compiled():
 
 def seconds():
     """How long the thread that asks has spent compiling so far."""
-    own = threading.get_ident()
-    return sum(each.seconds for each in _WATCH.compiled if each.thread == own)
+    return _WATCH.seconds[threading.get_ident()]
 
 
 def call_before(callback):

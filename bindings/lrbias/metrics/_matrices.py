@@ -163,7 +163,7 @@ def _cost_quantities(context: RunContext) -> list[Described]:
 def _representation_cost(state: NetworkState) -> list[Any]:
     """N Σ σ_i^(2/N), the least Σ ‖W_i‖² of all networks with this product; and Σ ‖W_i‖² of this one."""
     scale = state.context.problem.output_scale
-    cost = theory.representation_cost(state.values(PRODUCT) / scale, state.context.depth)
+    cost = theory.cost_of_values(state.values(PRODUCT) / scale, state.context.depth)
     return [cost, np.sum(state.params**2)]
 
 

@@ -39,7 +39,7 @@ def settle_clusters(
     found: np.ndarray, products: np.ndarray, left: np.ndarray, right: np.ndarray, clusters: np.ndarray
 ) -> None:
     """Put the strengths of whole clusters in place of û_iᵀ W v̂_i in `found` (…, k); arguments as for `strengths`."""
-    for first, last in np.unique(clusters, axis=0):
+    for first, last in set(map(tuple, clusters.tolist())):
         if last - first == 1:
             continue
         block = left[:, first:last].T.astype(np.float64) @ products @ right[:, first:last]

@@ -14,6 +14,7 @@ import numpy as np
 from lrbias.devices import CPU, Device
 from lrbias.methods import GD, SGD, GradientFlow, Method
 from lrbias.problems import Problem
+from lrbias.steppers._specialized import chain_kernel
 from lrbias.system import together
 from lrcore import layout
 from lrcore.objective import BatchRates, Entries, Sampling
@@ -45,9 +46,8 @@ def _(
     if method.is_plain_on(problem):
         target = device.device_put(layout.aligned_copy(problem.target, dtype))
         lr = np.dtype(dtype).type(method.lr)
-        return together(
-            lambda params, losses, _, work: kernels.gd_steps(params, widths, target, lr, losses, work), works
-        )
+        plain = chain_kernel("gd_steps", device, widths, dtype, threads)
+        return together(lambda params, losses, _, work: plain(params, widths, target, lr, losses, work), works)
     goal = device.device_put(problem.objective(dtype))
 
     def steps(params: np.ndarray, losses: np.ndarray, step: int, work: Any) -> int:
@@ -73,7 +73,7 @@ def _(
     a_and_b = tableau.astype(dtype)
     works = device.workspace.thread_workspaces(widths, dtype, tableau.stages, threads)
     if method.is_plain_on(problem):
-        made = kernels.rk_steps
+        made = chain_kernel("rk_steps", device, widths, dtype, threads)
         numbers: tuple[Any, ...] = (dt, a_and_b)
         goal = layout.aligned_copy(problem.target, dtype)
     else:

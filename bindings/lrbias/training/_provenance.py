@@ -1,5 +1,6 @@
 """What a run was made with."""
 
+import functools
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +14,12 @@ PORTABLE = "portable for losses and parameters from the same start; machine for 
 
 def made_with(promise: str = PORTABLE, device: Device = CPU) -> dict[str, Any]:
     """Versions, commit, machine, device and the promise level of a run."""
+    return {**_this_process(), **device.describe, "promise": promise}
+
+
+@functools.cache
+def _this_process() -> dict[str, Any]:
+    """What stays while the process lives. To read it again for each run would take longer than a short run."""
     from lrbias import __version__
 
     names = ("numba", "llvmlite", "numpy", "scipy", "zarr")
@@ -23,8 +30,6 @@ def made_with(promise: str = PORTABLE, device: Device = CPU) -> dict[str, Any]:
         **{name: version(name) for name in names},
         "system": platform.platform(),
         "cpu": _cpu_name(),
-        **device.describe,
-        "promise": promise,
     }
 
 

@@ -1,0 +1,159 @@
+"""Kernels made for one network: the widths are constants, and a step is straight-line code (`_unrolled`).
+
+`gd_steps` and `rk_steps` here return kernels with the parameters and the bits of those of `lrcore.cpu`, for networks so
+small that loops and switches take longer than their arithmetic. Each takes one to four seconds to compile, once for
+its widths and dtype: it is kept like every other kernel.
+
+Inside a call layers and target lie in `work.panel`, with their rows padded to whole vectors.
+"""
+
+import functools
+
+import numpy as np
+
+from lrcore.cpu._target import is_kept, named_kernel, part
+from lrcore.cpu._unrolled import LINE, Chain, descend, gradient_intrinsic, stage
+from lrcore.cpu._vector import data_ptr, load, store
+from lrcore.cpu.gemm import panel_size
+from lrcore.status import DIVERGED, OK
+
+__all__ = ["fits", "gd_steps", "is_kept", "rk_steps"]
+
+MOST_COLUMNS = 12  # beyond, the tiles of the general kernels are as fast
+MOST_LAYERS = 8
+MOST_INSTRUCTIONS = 2600  # fused multiply-adds of a step: more take too long to compile
+
+
+def fits(widths, dtype):
+    """Whether networks of these widths gain by kernels of their own."""
+    shape = tuple(int(n) for n in widths)
+    if not 2 <= len(shape) - 1 <= MOST_LAYERS or max(shape) > MOST_COLUMNS:
+        return False
+    chain = _chain(shape, dtype)
+    room = 3 * chain.params_size + chain.target.size + LINE + chain.scratch_size
+    return chain.instructions <= MOST_INSTRUCTIONS and room <= panel_size(np.dtype(dtype))
+
+
+@functools.cache
+def gd_steps(shape, dtype):
+    """`cpu.gd_steps` for networks whose widths are `shape` (a tuple), one dtype and one thread."""
+    chain = _chain(shape, dtype)
+    gradient = gradient_intrinsic(shape, descend)
+    places = tuple((rows.stride, rows.size) for rows in chain.layers)
+    target_stride = chain.target.stride
+    params_size = chain.params_size
+    target_size = chain.target.size
+
+    def steps(params, widths, target, lr, losses, work):
+        size = params.itemsize
+        point = data_ptr(work.panel)
+        wanted = point + params_size * size
+        scratch = wanted + target_size * size
+        _pad_layers(data_ptr(params), widths, places, point, lr, size)
+        _pad(data_ptr(target), target.shape, target_stride, wanted, lr, size)
+        loss = data_ptr(losses)
+        status = OK
+        for _ in range(losses.size):
+            if gradient(point, wanted, scratch, loss, 0, (-lr,)) == 0:
+                status = DIVERGED
+                break
+            loss += size
+        _unpad_layers(point, widths, places, data_ptr(params), lr, size)
+        return status
+
+    return named_kernel(steps, _name("gd_steps", shape, dtype))
+
+
+@functools.cache
+def rk_steps(shape, dtype):
+    """`cpu.rk_steps` for networks of these widths, one dtype, one thread, and a tableau of which each stage starts from
+    the slope of the one before it alone."""
+    chain = _chain(shape, dtype)
+    gradient = gradient_intrinsic(shape, stage)
+    places = tuple((rows.stride, rows.size) for rows in chain.layers)
+    target_stride = chain.target.stride
+    params_size = chain.params_size
+    target_size = chain.target.size
+
+    def steps(params, widths, target, dt, tableau, losses, work):
+        a, b = tableau
+        size = params.itemsize
+        start = data_ptr(work.panel)
+        middle = start + params_size * size
+        total = middle + params_size * size
+        wanted = total + params_size * size
+        unused = wanted + target_size * size
+        scratch = unused + LINE * size
+        _pad_layers(data_ptr(params), widths, places, start, dt, size)
+        _pad(data_ptr(target), target.shape, target_stride, wanted, dt, size)
+        first = data_ptr(losses)
+        status = OK
+        for k in range(losses.size):
+            for s in range(b.size):
+                last = s + 1 == b.size
+                weight = dt - dt if last else dt * a[s + 1, s]
+                source = start if s == 0 else total
+                ending = (dt * b[s], weight, source, start if last else total, start, middle)
+                loss = first + k * size if s == 0 else unused
+                if gradient(start if s == 0 else middle, wanted, scratch, loss, s, ending) == 0 and s == 0:
+                    status = DIVERGED
+                    break
+            if status == DIVERGED:
+                break
+        _unpad_layers(start, widths, places, data_ptr(params), dt, size)
+        return status
+
+    return named_kernel(steps, _name("rk_steps", shape, dtype))
+
+
+def _chain(shape, dtype):
+    return Chain(shape, 8 * np.dtype(dtype).itemsize)
+
+
+def _name(kernel, shape, dtype):
+    return "_".join([kernel, np.dtype(dtype).name, *map(str, shape)])
+
+
+@part
+def _pad(source, shape, stride, padded, like, size):
+    """A matrix from contiguous rows to padded ones; the padding is 0. Addresses; size: bytes of a number."""
+    rows, columns = shape
+    for _ in range(rows):
+        for j in range(stride):
+            store(load(source + j * size, like) if j < columns else like - like, padded + j * size)
+        source += columns * size
+        padded += stride * size
+
+
+@part
+def _unpad(padded, shape, stride, out, like, size):
+    """The inverse of `_pad`."""
+    rows, columns = shape
+    for _ in range(rows):
+        for j in range(columns):
+            store(load(padded + j * size, like), out + j * size)
+        out += columns * size
+        padded += stride * size
+
+
+# The widths are read from their array: the optimiser would turn loops over constants into more code than a step has.
+
+
+@part
+def _pad_layers(source, widths, places, padded, like, size):
+    for i in range(widths.size - 1):
+        shape = (widths[i + 1], widths[i])
+        stride, room = places[i]
+        _pad(source, shape, stride, padded, like, size)
+        source += shape[0] * shape[1] * size
+        padded += room * size
+
+
+@part
+def _unpad_layers(padded, widths, places, out, like, size):
+    for i in range(widths.size - 1):
+        shape = (widths[i + 1], widths[i])
+        stride, room = places[i]
+        _unpad(padded, shape, stride, out, like, size)
+        out += shape[0] * shape[1] * size
+        padded += room * size
