@@ -4,6 +4,7 @@
 `W_1` comes first in the vector, each layer in C order.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -32,7 +33,7 @@ def size(widths):
 
 def offsets(widths):
     """Where each layer starts in the flat vector, and where the last one ends: N + 1 integers."""
-    return [0, *np.cumsum([rows * columns for rows, columns in shapes(widths)]).tolist()]
+    return [0, *itertools.accumulate(rows * columns for rows, columns in shapes(widths))]
 
 
 def layers(params, widths):

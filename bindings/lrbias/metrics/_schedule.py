@@ -1,7 +1,7 @@
 """Which metrics of a run are due at a step, and where their values go."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,16 @@ from lrbias.storage import Quantity
 from lrbias.system import cores
 
 Entry = tuple[Metric, int, list[Quantity]]  # interval in steps
+
+
+class Due(NamedTuple):
+    """What is measured at a step: vectors that are needed of each matrix, and the measures.
+
+    measures: (function of the state, interval, quantities, whether it is the user's own)
+    """
+
+    needs: dict[Any, int]
+    measures: list[tuple[Callable[[Any], Any], int, list[Quantity], bool]]
 
 
 def logs_asynchronously(threads: int, record: Record, device: Device = CPU) -> bool:
@@ -34,7 +44,7 @@ class MetricSchedule:
         self.entries = [self._entry(name, interval) for name, interval in context.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
         self.memory = Memory()
-        self._needs: dict[tuple[str, ...], dict[Any, int]] = {}
+        self._plans: dict[tuple[bool, ...], Due] = {}
 
     @property
     def ordered(self) -> bool:
@@ -86,19 +96,29 @@ class MetricSchedule:
         self, state: NetworkState, params: np.ndarray, step: int, write: Callable[[str, int, Any], None]
     ) -> None:
         """Call write(quantity name, row, value) for everything that is due at `step`."""
-        due = self.due(step)
-        names = tuple(entry[0].name for entry in due)
-        if names not in self._needs:
-            self._needs[names] = self._merge(entry[0].needs(self.context) for entry in due)
-        if due:
+        due = self._plan(step)
+        if due.measures:
             self.memory.turn_to(step)
-        state.at(params, step, self._needs[names], self.memory)
+        state.at(params, step, due.needs, self.memory)
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
-            for chosen, interval, quantities in due:
-                own = chosen.name in self.context.record.functions()
-                for quantity, value in zip(quantities, chosen.measure(state), strict=True):
-                    value = fitting(quantity, value, f"at step {step}") if own else value
-                    write(quantity.name, step // interval, value)
+            for measure, interval, quantities, own in due.measures:
+                row = step // interval
+                for quantity, value in zip(quantities, measure(state), strict=True):
+                    write(quantity.name, row, fitting(quantity, value, f"at step {step}") if own else value)
+
+    def _plan(self, step: int) -> Due:
+        """What is due at `step`, of which there are few kinds."""
+        which = tuple(step % interval == 0 for interval in self.intervals)
+        if which not in self._plans:
+            entries = self.due(step)
+            functions = self.context.record.functions()
+            needs = self._merge(entry[0].needs(self.context) for entry in entries)
+            measures = [
+                (chosen.measure, interval, quantities, chosen.name in functions)
+                for chosen, interval, quantities in entries
+            ]
+            self._plans[which] = Due(needs, measures)
+        return self._plans[which]
 
     @staticmethod
     def _merge(needs: Iterable[dict[Any, int]]) -> dict[Any, int]:

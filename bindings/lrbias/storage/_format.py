@@ -1,6 +1,7 @@
 """What the files of a run directory have in common: names, limits, blocks of rows, documents with a checksum."""
 
 import json
+import math
 import os
 import re
 import zlib
@@ -54,7 +55,7 @@ def _crc(document: dict[str, Any]) -> int:
 
 def chunk_rows(quantity: Quantity) -> int:
     """Rows of one chunk: at most 256 KiB, a power of two."""
-    row_bytes = np.dtype(quantity.dtype).itemsize * int(np.prod(quantity.shape, dtype=np.int64))
+    row_bytes = np.dtype(quantity.dtype).itemsize * math.prod(quantity.shape)
     return min(MOST_CHUNK_ROWS, 1 << max(0, int(CHUNK_BYTES // max(row_bytes, 1)).bit_length() - 1))
 
 

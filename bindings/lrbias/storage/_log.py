@@ -33,15 +33,21 @@ class Column:
         self._storage = storage
         self.rows = chunk_rows(quantity)
         self.index = 0
-        self.block = self._blank()
+        self.block = self._empty()
         self.last = None
         self._filled = 0
         self._dirty = False
         self._count = 0
 
-    def _blank(self) -> np.ndarray:
-        dtype = np.dtype(self.quantity.dtype)
-        return np.full((self.rows, *self.quantity.shape), np.nan if dtype.kind == "f" else 0, dtype)
+    def _empty(self) -> np.ndarray:
+        """A block of which nothing counts. What it holds is written when it is needed: most runs fill a part of it."""
+        return np.empty((self.rows, *self.quantity.shape), self.quantity.dtype)
+
+    def _clear(self, first: int, last: int) -> np.ndarray:
+        """Rows of the block that hold nothing yet, as the files say it."""
+        rows = self.block[first:last]
+        rows[...] = np.nan if rows.dtype.kind == "f" else 0
+        return rows
 
     def restore(self, row: int, count: int) -> None:
         """Continue at `row`; `count` rows count already, and those after `row` do until they are written again."""
@@ -56,7 +62,8 @@ class Column:
         """Go to the block of `row`; read back what it has before that row, and what counts after it."""
         self.index, kept = divmod(row, self.rows)
         first = self.index * self.rows
-        self.block = self._blank()
+        if self._filled:  # somebody may have been given the rows
+            self.block = self._empty()
         if kept:
             self.block[:kept] = self._storage.read(self.quantity.name, first, row)
         later = min(self._count - first, self.rows)
@@ -75,6 +82,8 @@ class Column:
             first = row - self.index * self.rows
         self.block[first] = self.last = value
         if first >= self._filled:
+            if first > self._filled:
+                self._clear(self._filled, first)
             self._filled = first + 1
         self._dirty = True
 
@@ -82,10 +91,12 @@ class Column:
         """Up to `count` rows from `row` on, to be written in place: as many as the block still holds."""
         self._turn_to(row)
         first = row - self.index * self.rows
-        view = self.block[first : first + count]
-        self._filled = max(self._filled, first + len(view))
+        last = min(first + count, self.rows)
+        if last > self._filled:
+            self._clear(self._filled, last)
+            self._filled = last
         self._dirty = True
-        return view
+        return self.block[first:last]
 
     def _turn_to(self, row: int) -> None:
         """Go to the block of `row`: the next one, or one before, which was handed on and has the rows before it."""
@@ -97,6 +108,7 @@ class Column:
     def flush(self) -> None:
         """Hand on the whole block, full or not."""
         if self._dirty:
+            self._clear(self._filled, self.rows)
             self._storage.write_block(self.quantity.name, self.index, self.block)
             self._dirty = False
 

@@ -1,7 +1,9 @@
 """How many threads a run uses."""
 
 import contextlib
+import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,10 +59,8 @@ class _OneBlasThread:
         self._lock = threading.Lock()
 
     def enter(self) -> None:
-        from threadpoolctl import threadpool_limits
-
         with self._lock:
-            self._limits.append(threadpool_limits(limits=1, user_api="blas"))
+            self._limits.append(_libraries(len(sys.modules)).limit(limits=1, user_api="blas"))
             self._inside += 1
 
     def leave(self) -> None:
@@ -68,6 +68,14 @@ class _OneBlasThread:
             self._inside -= 1
             while self._limits and not self._inside:  # the last one first: what it found was limited by those before
                 self._limits.pop().restore_original_limits()
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> Any:
+    """The libraries of this process. To look for them takes milliseconds; there are others when modules were added."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 _one_blas_thread = _OneBlasThread()
