@@ -9,7 +9,7 @@ import numpy as np
 
 import lrbias as lb
 from lrbias.steppers import _specialized as specialized
-from lrbias.steppers import steps_of
+from lrbias.steppers import batch_steps, steps_of
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
@@ -165,12 +165,10 @@ def ours_batched(n, steps, runs):
     lanes = layout.lanes(np.float64)
     batch = layout.to_lanes(np.tile(params, (runs, 1)), lanes)
     targets = layout.to_lanes(np.tile(target.ravel(), (runs, 1)), lanes)
-    blocks = len(batch)
-    lr = np.full((blocks, lanes), LR)
-    losses = np.empty((blocks, steps, lanes))
-    statuses = np.empty((blocks, lanes), np.int64)
-    work = workspace.allocate_batch(widths)
-    return lambda: cpu.batch_gd_steps(batch, widths, targets, lr, losses, statuses, work)
+    losses = np.empty((len(batch), steps, lanes))
+    statuses = np.empty((len(batch), lanes), np.int64)
+    advance = batch_steps([lb.GD(lr=LR)] * runs, targets, widths, np.dtype(np.float64))
+    return lambda: advance(batch, losses, statuses)
 
 
 def torch_batched(n, steps, runs):

@@ -50,7 +50,18 @@ FOLDERS = ("lrcore", "bindings", "benchmarks", "tests", "examples")
 CUDA = {"lrcore/cuda/_target.py", "lrcore/cuda/_simulator.py"}
 NUMBA = CUDA | {
     f"lrcore/cpu/{name}.py"
-    for name in ("_cache", "_lanes", "_runs", "_strips", "_target", "_tile", "_unrolled", "_vector", "compilation")
+    for name in (
+        "_cache",
+        "_lanes",
+        "_runs",
+        "_strips",
+        "_target",
+        "_tile",
+        "_unrolled",
+        "_unrolled_runs",
+        "_vector",
+        "compilation",
+    )
 }
 MEASURED = {"benchmarks/peak.py", "benchmarks/sgd.py"}
 EMULATED = {"tests/test_batch.py"}

@@ -84,6 +84,35 @@ def test_divergence_is_that_of_the_general_kernel(shape, dtype, scheme, scale):
     _same(expected, _steps(made, shape, params, target, scheme))
 
 
+def _batch(kernel, shape, params, target, scheme, runs=21):
+    """(statuses, parameters, losses) of many runs, every third of which starts so far out that it diverges."""
+    dtype = params.dtype
+    lanes = layout.lanes(dtype)
+    factors = np.where(np.arange(runs) % 3 == 2, 60, np.linspace(0.5, 1.5, runs)).astype(dtype)
+    batch = layout.to_lanes(factors[:, None] * params, lanes)
+    targets = layout.to_lanes(np.tile(target.ravel(), (runs, 1)), lanes)
+    rates = layout.to_lanes(np.linspace(0.01, 0.03, runs).astype(dtype), lanes)
+    losses = np.full((len(batch), STEPS, lanes), -1, dtype)
+    statuses = np.zeros((len(batch), lanes), np.int64)
+    tableau = TABLEAUS[scheme].astype(dtype) if scheme else None
+    work = workspace.allocate_batch(shape, dtype, tableau[1].size if tableau else 0)
+    numbers = (rates, tableau) if tableau else (rates,)
+    kernel(batch, layout.as_widths(shape), targets, *numbers, losses, statuses, work)
+    return statuses, batch, losses
+
+
+@pytest.mark.parametrize(("shape", "dtype", "scheme"), SHAPES[:3])
+def test_bits_of_batches_are_those_of_the_general_kernel(shape, dtype, scheme):
+    name = "batch_rk_steps" if scheme else "batch_gd_steps"
+    params, target = _network(shape, dtype)
+    expected = _batch(getattr(cpu, name), shape, params, target, scheme)
+    assert set(expected[0].ravel().tolist()) == {OK, DIVERGED}
+    for whole, made in zip(
+        expected, _batch(getattr(specialized, name)(shape, dtype), shape, params, target, scheme), strict=True
+    ):
+        np.testing.assert_array_equal(made, whole)
+
+
 def test_only_small_networks_have_kernels_of_their_own():
     assert specialized.fits((4, 4, 4, 4), np.float64)
     assert specialized.fits((12, 3, 1), np.float32)
@@ -91,6 +120,9 @@ def test_only_small_networks_have_kernels_of_their_own():
     assert not specialized.fits((4, 13, 4), np.float64)
     assert not specialized.fits((2,) * 10, np.float64), "a name would grow with the depth"
     assert not specialized.fits((12,) * 8, np.float64), "too many instructions"
+    assert specialized.fits_batch((4, 4, 4, 4))
+    assert not specialized.fits_batch((8, 8, 8, 8))
+    assert not specialized.fits_batch((4, 4))
 
 
 def _chosen(shape, device=CPU, threads=1):
@@ -105,6 +137,8 @@ def test_wide_networks_threads_and_other_devices_keep_the_general_kernel():
     assert _chosen((4, 4, 4, 4), threads=2) is cpu.gd_steps
     assert _chosen((4, 4, 4, 4), device=Other()) is cpu.gd_steps
     assert _chosen((4, 4, 4, 4)) is _chosen((4, 4, 4, 4)), "runs of one shape earn it together"
+    batch = ("batch_gd_steps", CPU, (8, 8, 8, 8), np.dtype(np.float64))
+    assert choosing.batch_kernel(*batch) is cpu.batch_gd_steps
 
 
 def _two(seconds, monkeypatch):
@@ -162,6 +196,13 @@ def test_bits_of_random_shapes():
         general, made = _pair(shape, dtype, scheme)
         params, target = _network(shape, dtype, 0.3)
         _same(_steps(general, shape, params, target, scheme), _steps(made, shape, params, target, scheme))
+        if specialized.fits_batch(shape):
+            general, made = (
+                getattr(side, "batch_rk_steps" if scheme else "batch_gd_steps") for side in (cpu, specialized)
+            )
+            every = [_batch(kernel, shape, params, target, scheme) for kernel in (general, made(shape, dtype))]
+            for whole, own in zip(*every, strict=True):
+                np.testing.assert_array_equal(own, whole)
         made_for += 1
     print(f"{made_for} shapes: the same bits")
 

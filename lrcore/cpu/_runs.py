@@ -5,7 +5,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from lrcore.cpu._lanes import emit_fma, emit_load, emit_store, emit_where, lanes_vector
-from lrcore.cpu._vector import I64, VECTOR_BITS
+from lrcore.cpu._vector import I64, VECTOR_BITS, emit_opaque
 from lrcore.layout import LANE_BYTES
 
 # A tile has RUNS_TILE² of them as sums: 16 of the 32 long registers, with 8 loads for 16 FMAs, or 8 of 16 shorter ones.
@@ -130,7 +130,7 @@ class _RunsTile:
         factor = self._load(self.first)
 
         def step(s, ptr):
-            old = self._load(ptr)
+            old = self._load(emit_opaque(self.builder, ptr))  # see `opaque`
             return emit_where(self.builder, self.second, emit_fma(self.builder, factor, s, old), old)
 
         self._write(sums, step)

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS, emit_masked
+from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS, emit_masked, emit_opaque
 
 # Rows and vectors of a tile: rows·vectors accumulators, the vectors of B and one of A must fit the registers, and
 # there must be at least 8 accumulators (two FMA units, four cycles each) with few loads for each FMA.
@@ -164,7 +164,7 @@ class _Tile:
         size = I64(self.vectors.bytes)
         self.a_step = builder.mul(self.a_k, size)
         self.b_step = builder.mul(self.b_row, size)
-        self.a_rows = [self._opaque(builder.mul(builder.mul(self.a_row, I64(i)), size)) for i in range(5)]
+        self.a_rows = [emit_opaque(builder, builder.mul(builder.mul(self.a_row, I64(i)), size)) for i in range(5)]
         variant = builder.add(builder.mul(self.rows, I64(TILE_VECTORS + 1)), vectors)
         done = builder.append_basic_block("tile.done")
         switch = builder.switch(variant, done)
@@ -183,12 +183,6 @@ class _Tile:
         for offset in offsets:
             total = self.builder.add(total, self.builder.mul(offset, I64(self.vectors.bytes)))
         return self.builder.inttoptr(total, self.vectors.element.as_pointer())
-
-    def _opaque(self, value):
-        """The same number, of which the optimiser knows nothing: else it would turn row strides into chains of
-        additions, which take the place of FMAs in the processor."""
-        same = ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0")
-        return self.builder.call(same, [value])
 
     def _row(self, bases, i):
         """Row i of A, as one of two pointers plus one of four offsets: what a load can add by itself."""
@@ -284,8 +278,8 @@ class _Tile:
             a = self.vectors.splat(builder.load(self._row((a_low, a_high), i)))
             new += [self.vectors.fma(a, b[j], sums[i * count + j]) for j in range(count)]
         return [
-            self._opaque(builder.add(a_low, self.a_step)),
-            self._opaque(builder.add(a_high, self.a_step)),
+            emit_opaque(builder, builder.add(a_low, self.a_step)),
+            emit_opaque(builder, builder.add(a_high, self.a_step)),
             builder.add(b_at, self.b_step),
             *new,
         ]

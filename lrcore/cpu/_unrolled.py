@@ -9,6 +9,9 @@ lanes run across columns, and the loss is summed in the same order.
 
 Matrices lie in memory with their rows padded to whole vectors (`Rows`), so that no load or store needs a mask. What the
 padding holds meets nothing but padding.
+
+Numbers are read one by one, and spread over a vector by the load itself, from where vectors were written. An optimiser
+that sees this takes them out of the registers instead, which costs more: so they are read from an opaque address.
 """
 
 import itertools
@@ -19,7 +22,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from lrcore.cpu._lanes import emit_fma
-from lrcore.cpu._vector import I32, I64, VECTOR_BITS
+from lrcore.cpu._vector import I32, I64, VECTOR_BITS, emit_opaque
 
 MOST_SUMS = 24 if VECTOR_BITS == 512 else 12  # of 32 and of 16 registers
 LINE = 16  # numbers of the smaller kind in a cache line
@@ -88,16 +91,6 @@ class Chain:
 
 def _running(sizes):
     return [sum(sizes[:i]) for i in range(len(sizes))]
-
-
-def _opaque(builder, pointer):
-    """The same pointer, of which the optimiser knows nothing.
-
-    Numbers are read one by one, and spread over a vector by the load itself, from where vectors were written. An
-    optimiser that sees this takes them out of the registers instead, which costs more.
-    """
-    same = ir.InlineAsm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0")
-    return builder.call(same, [pointer])
 
 
 def gradient_intrinsic(widths, ending):
@@ -176,7 +169,7 @@ class _Kept:
 
     def again(self):
         """The same matrix, whose rows are loaded once more: there are fewer registers than rows."""
-        return _Kept(self._step, _opaque(self._step.builder, self.numbers), self.rows)
+        return _Kept(self._step, emit_opaque(self._step.builder, self.numbers), self.rows)
 
     def held(self):
         return _Held(self)
@@ -210,7 +203,7 @@ class _Step:
     def emit(self, ending):
         """Whether the loss is finite, 1 or 0."""
         builder = self.builder
-        numbers = _opaque(builder, self.point)
+        numbers = emit_opaque(builder, self.point)
         prefix = self._prefix(numbers)
         residual, sums = self._residual(numbers, prefix[-1])
         finite = self._store_loss(sums)
@@ -316,7 +309,7 @@ class _Step:
             for r, row in enumerate(block, start=first):
                 for j, value in enumerate(row):
                     self.store(value, self.scratch, start + r * rows.stride + j * rows.lanes)
-        return self._matrix(self.builder.gep(_opaque(self.builder, self.scratch), [I64(start)]), rows)
+        return self._matrix(self.builder.gep(emit_opaque(self.builder, self.scratch), [I64(start)]), rows)
 
     def _matrix(self, pointer, rows):
         kept = _Kept(self, pointer, rows)

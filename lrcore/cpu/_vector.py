@@ -82,6 +82,29 @@ def itemsize(typingctx, like):
     return types.intp(like), lambda context, builder, signature, arguments: I64(like.bitwidth // 8)
 
 
+def emit_opaque(builder, value):
+    """The same address or number, of which the optimiser knows nothing.
+
+    Of row strides, for one, it would make chains of additions, which take the place of FMAs in the processor.
+    """
+    same = ir.InlineAsm(ir.FunctionType(value.type, [value.type]), "", "=r,0")
+    return builder.call(same, [value])
+
+
+@intrinsic
+def opaque(typingctx, ptr):
+    """The same address, of which the optimiser knows nothing.
+
+    An old value that is loaded from the address where it or a new one is stored, lane by lane, becomes a store under a
+    mask, which takes many cycles on some processors. Loaded from an opaque address it becomes a blend.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        return emit_opaque(builder, arguments[0])
+
+    return types.intp(types.intp), codegen
+
+
 @intrinsic
 def load_int(typingctx, ptr):
     """The int64 at an address."""

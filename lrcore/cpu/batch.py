@@ -23,14 +23,16 @@ from lrcore.cpu._lanes import (
     add_lanes,
     fma_lanes,
     load_lanes,
+    multiply_lanes,
+    splat_lanes,
     store_lanes,
     subtract_lanes,
     where_lanes,
     zero_lanes,
 )
 from lrcore.cpu._runs import RUNS_ADD, RUNS_NEGATE, RUNS_RESIDUAL, RUNS_STORE, RUNS_TILE, tile_runs
-from lrcore.cpu._target import kernel
-from lrcore.cpu._vector import data_ptr
+from lrcore.cpu._target import kernel, part
+from lrcore.cpu._vector import data_ptr, opaque
 from lrcore.layout import LANE_BYTES
 from lrcore.status import DIVERGED, OK
 
@@ -41,7 +43,7 @@ NEGATE = (np.int64(RUNS_NEGATE), np.int64(0), np.int64(0))
 RESIDUAL, ADD = np.int64(RUNS_RESIDUAL), np.int64(RUNS_ADD)
 
 
-class _Pointers(NamedTuple):
+class Pointers(NamedTuple):
     """Where the buffers of a workspace are, and some sizes in bytes.
 
     Arrays would do, but Numba counts the references to each at every call: for 4 × 4 layers that took as long as the
@@ -61,9 +63,9 @@ class _Pointers(NamedTuple):
     params_size: int
 
 
-@kernel
-def _pointers(work, parameters):
-    return _Pointers(
+@part
+def batch_pointers(work, parameters):
+    return Pointers(
         data_ptr(work.prefix),
         work.prefix.shape[0] * UNIT,
         data_ptr(work.residual),
@@ -82,18 +84,18 @@ def _pointers(work, parameters):
 def batch_gd_steps(params, widths, targets, lr, losses, statuses, work):
     """`gd_steps` of every run, with a learning rate each. `params`, `losses` and `statuses` are written."""
     dtype = params.dtype
-    ptrs = _pointers(work, params.shape[1])
+    ptrs = batch_pointers(work, params.shape[1])
     factor = work.factors[0]
     for block in range(params.shape[0]):
         params_ptr = data_ptr(params[block])
         target_ptr = data_ptr(targets[block])
         status = statuses[block]
-        active = _start(status)
+        active = start_runs(status)
         for lane in range(factor.size):
             factor[lane] = -lr[block, lane]
         for k in range(losses.shape[1]):
             _forward(dtype, params_ptr, widths, target_ptr, ptrs)
-            active = _record(work.loss, losses[block, k], status, active)
+            active = record_losses(work.loss, losses[block, k], status, active)
             if active == 0:
                 break
             _backward(dtype, params_ptr, widths, params_ptr, (ADD, ptrs.factors, active), ptrs)
@@ -104,47 +106,47 @@ def batch_rk_steps(params, widths, targets, dt, tableau, losses, statuses, work)
     """`rk_steps` of every run, with a time step each. Needs a workspace with as many stages as b has."""
     a, b = tableau
     dtype = params.dtype
-    ptrs = _pointers(work, params.shape[1])
+    ptrs = batch_pointers(work, params.shape[1])
     for block in range(params.shape[0]):
         params_ptr = data_ptr(params[block])
         target_ptr = data_ptr(targets[block])
         status = statuses[block]
-        active = _start(status)
-        _scale(dt[block], a, b, work.factors)
+        active = start_runs(status)
+        scale_factors(dt[block], a, b, work.factors)
         for k in range(losses.shape[1]):
             _forward(dtype, params_ptr, widths, target_ptr, ptrs)
-            active = _record(work.loss, losses[block, k], status, active)
+            active = record_losses(work.loss, losses[block, k], status, active)
             if active == 0:
                 break
             _backward(dtype, params_ptr, widths, ptrs.stages, NEGATE, ptrs)
             for s in range(1, b.size):
-                point = _stage_point(dtype, params_ptr, s, a, active, ptrs)
+                point = runs_stage_point(dtype, params_ptr, s, a, active, ptrs)
                 _forward(dtype, point, widths, target_ptr, ptrs)
                 _backward(dtype, point, widths, ptrs.stages + s * ptrs.params_size, NEGATE, ptrs)
-            _add_stages(dtype, params_ptr, b.size, active, ptrs)
+            runs_add_stages(dtype, params_ptr, b.size, active, ptrs)
 
 
-@kernel
-def _start(status):
+@part
+def start_runs(status):
     """All runs of a block go on."""
     status[:] = OK
     return np.int64((1 << status.size) - 1)
 
 
-@kernel
-def _record(sums, losses, status, active):
-    """The losses of the runs that go on, from their sums of squares. Returns which of them still go on."""
-    for lane in range(sums.size):
+@part
+def record_losses(found, losses, status, active):
+    """Write the losses that were found, of the runs that go on. Returns which of them still go on."""
+    for lane in range(found.size):
         if active >> lane & 1:
-            losses[lane] = sums[lane] * sums.dtype.type(0.5)
+            losses[lane] = found[lane]
             if not np.isfinite(losses[lane]):
                 status[lane] = DIVERGED
                 active -= 1 << lane
     return active
 
 
-@kernel
-def _scale(dt, a, b, factors):
+@part
+def scale_factors(dt, a, b, factors):
     """Of every run dt·a_sj at s·(number of stages) + j, then dt·b_s."""
     stages = b.size
     for lane in range(dt.size):
@@ -154,8 +156,8 @@ def _scale(dt, a, b, factors):
             factors[stages * stages + s, lane] = dt[lane] * b[s]
 
 
-@kernel
-def _stage_point(dtype, params, s, a, active, ptrs):
+@part
+def runs_stage_point(dtype, params, s, a, active, ptrs):
     """Where stage s is evaluated: params + Σ dt·a_sj · stage_j, or params itself when there is nothing to add."""
     point = params
     for j in range(s):
@@ -167,12 +169,13 @@ def _stage_point(dtype, params, s, a, active, ptrs):
     return point
 
 
-@kernel
-def _add_stages(dtype, params, stages, active, ptrs):
+@part
+def runs_add_stages(dtype, params, stages, active, ptrs):
     """params += dt·b_s · stage_s, s ascending, in one pass: the stages of a block are larger than the nearest cache."""
     factors = ptrs.factors + stages * stages * UNIT
+    before = opaque(params)
     for at in range(0, ptrs.params_size, UNIT):
-        old = load_lanes(dtype, params + at)
+        old = load_lanes(dtype, before + at)
         new = old
         for s in range(stages):
             stage = load_lanes(dtype, ptrs.stages + s * ptrs.params_size + at)
@@ -184,14 +187,15 @@ def _add_stages(dtype, params, stages, active, ptrs):
 def _add_scaled(dtype, factor, x, base, out, size, active):
     """out = base + factor · x, and base for the runs that have ended; `out` may be `base`."""
     scale = load_lanes(dtype, factor)
+    before = opaque(base)
     for at in range(0, size, UNIT):
-        old = load_lanes(dtype, base + at)
+        old = load_lanes(dtype, before + at)
         store_lanes(where_lanes(active, fma_lanes(scale, load_lanes(dtype, x + at), old), old), out + at)
 
 
 @kernel
 def _forward(dtype, params, widths, target, ptrs):
-    """Prefix products and residual, as `chain.forward`; the sums of squares go to `ptrs.loss`."""
+    """Prefix products and residual, as `chain.forward`; the losses go to `ptrs.loss`."""
     depth = widths.size - 1
     inputs = widths[0]
     for j in range(inputs):
@@ -213,7 +217,7 @@ def _forward(dtype, params, widths, target, ptrs):
     total = load_lanes(dtype, ptrs.columns)
     for j in range(1, inputs):
         total = add_lanes(total, load_lanes(dtype, ptrs.columns + j * UNIT))
-    store_lanes(total, ptrs.loss)
+    store_lanes(multiply_lanes(splat_lanes(dtype.type(0.5)), total), ptrs.loss)
 
 
 @kernel

@@ -11,17 +11,30 @@ import functools
 
 import numpy as np
 
+from lrcore import layout
+from lrcore.cpu._lanes import load_lanes, store_lanes
 from lrcore.cpu._target import is_kept, named_kernel, part
 from lrcore.cpu._unrolled import LINE, Chain, descend, gradient_intrinsic, stage
-from lrcore.cpu._vector import data_ptr, load, store
+from lrcore.cpu._unrolled_runs import (
+    PART_BYTES,
+    PARTS,
+    descend_intrinsic,
+    forward_intrinsic,
+    instructions,
+    slopes_intrinsic,
+)
+from lrcore.cpu._vector import VECTOR_BITS, data_ptr, load, store
+from lrcore.cpu.batch import batch_pointers, record_losses, runs_add_stages, runs_stage_point, scale_factors, start_runs
 from lrcore.cpu.gemm import panel_size
+from lrcore.layout import LANE_BYTES
 from lrcore.status import DIVERGED, OK
 
-__all__ = ["fits", "gd_steps", "is_kept", "rk_steps"]
+__all__ = ["batch_gd_steps", "batch_rk_steps", "fits", "fits_batch", "gd_steps", "is_kept", "rk_steps"]
 
 MOST_COLUMNS = 12  # beyond, the tiles of the general kernels are as fast
 MOST_LAYERS = 8
 MOST_INSTRUCTIONS = 2600  # fused multiply-adds of a step: more take too long to compile
+MOST_INSTRUCTIONS_OF_RUNS = 1300 if VECTOR_BITS == 512 else 800  # likewise of batches: measured up to where it pays
 
 
 def fits(widths, dtype):
@@ -104,6 +117,111 @@ def rk_steps(shape, dtype):
         return status
 
     return named_kernel(steps, _name("rk_steps", shape, dtype))
+
+
+def fits_batch(widths):
+    """Whether batches of networks of these widths gain by kernels of their own."""
+    shape = tuple(int(n) for n in widths)
+    return 2 <= len(shape) - 1 <= MOST_LAYERS and instructions(shape) <= MOST_INSTRUCTIONS_OF_RUNS
+
+
+@functools.cache
+def batch_gd_steps(shape, dtype):
+    """`cpu.batch_gd_steps` for networks whose widths are `shape`, and one dtype."""
+    forward = forward_intrinsic(shape)
+    descend = descend_intrinsic(shape)
+    everyone = (1 << layout.lanes(dtype)) - 1  # a bit for each run of a block
+    runs = layout.lanes(dtype) // PARTS
+
+    def steps(params, widths, targets, lr, losses, statuses, work):
+        number = params.dtype
+        ptrs = batch_pointers(work, params.shape[1])
+        own = (ptrs.prefix, ptrs.residual, ptrs.back, ptrs.back_size)
+        factor = work.factors[0]
+        for block in range(params.shape[0]):
+            params_ptr = data_ptr(params[block])
+            target_ptr = data_ptr(targets[block])
+            status = statuses[block]
+            active = start_runs(status)
+            for lane in range(factor.size):
+                factor[lane] = -lr[block, lane]
+            for k in range(losses.shape[1]):
+                finite = 0
+                for which in range(PARTS):
+                    at = which * PART_BYTES
+                    found = forward(number, params_ptr + at, target_ptr + at, _part(own, at), ptrs.loss + at)
+                    finite |= found << which * runs
+                if finite & active == everyone:
+                    _note(number, ptrs.loss, losses, block, k)
+                else:
+                    active = record_losses(work.loss, losses[block, k], status, active)
+                    if active == 0:
+                        break
+                for which in range(PARTS):
+                    at = which * PART_BYTES
+                    descend(number, params_ptr + at, _part(own, at), ptrs.factors + at, active >> which * runs)
+
+    return named_kernel(steps, _name("batch_gd_steps", shape, dtype))
+
+
+@functools.cache
+def batch_rk_steps(shape, dtype):
+    """`cpu.batch_rk_steps` for networks whose widths are `shape`, and one dtype."""
+    forward = forward_intrinsic(shape)
+    slopes = slopes_intrinsic(shape)
+    everyone = (1 << layout.lanes(dtype)) - 1  # a bit for each run of a block
+    runs = layout.lanes(dtype) // PARTS
+
+    def steps(params, widths, targets, dt, tableau, losses, statuses, work):
+        a, b = tableau
+        number = params.dtype
+        ptrs = batch_pointers(work, params.shape[1])
+        own = (ptrs.prefix, ptrs.residual, ptrs.back, ptrs.back_size)
+        for block in range(params.shape[0]):
+            params_ptr = data_ptr(params[block])
+            target_ptr = data_ptr(targets[block])
+            status = statuses[block]
+            active = start_runs(status)
+            scale_factors(dt[block], a, b, work.factors)
+            for k in range(losses.shape[1]):
+                for s in range(b.size):
+                    point = params_ptr
+                    if s > 0:
+                        point = runs_stage_point(number, params_ptr, s, a, active, ptrs)
+                    finite = 0
+                    for which in range(PARTS):
+                        at = which * PART_BYTES
+                        found = forward(number, point + at, target_ptr + at, _part(own, at), ptrs.loss + at)
+                        finite |= found << which * runs
+                    if s == 0:
+                        if finite & active == everyone:
+                            _note(number, ptrs.loss, losses, block, k)
+                        else:
+                            active = record_losses(work.loss, losses[block, k], status, active)
+                            if active == 0:
+                                break
+                    for which in range(PARTS):
+                        at = which * PART_BYTES
+                        slopes(number, point + at, _part(own, at), ptrs.stages + s * ptrs.params_size + at)
+                if active == 0:
+                    break
+                runs_add_stages(number, params_ptr, b.size, active, ptrs)
+
+    return named_kernel(steps, _name("batch_rk_steps", shape, dtype))
+
+
+@part
+def _note(number, found, losses, block, k):
+    """The losses of one step of a block, all of whose runs go on."""
+    at = (block * losses.shape[1] + k) * LANE_BYTES
+    store_lanes(load_lanes(number, found), data_ptr(losses) + at)
+
+
+@part
+def _part(ptrs, at):
+    """The buffers of one part of a block."""
+    prefix, residual, back, turn = ptrs
+    return prefix + at, residual + at, back + at, turn
 
 
 def _chain(shape, dtype):

@@ -158,7 +158,7 @@ class BatchWorkspace(NamedTuple):
     """Scratch for one block of a batch. Every buffer has the lanes (runs) as its last index, left out here.
 
     prefix, residual, back, columns, point, stages: as in `Workspace`
-    loss      ()                 sums of squares
+    loss      ()                 losses of one step
     factors   1, or s·s + s      the factor of the gradient, or the time step times the tableau
     """
 

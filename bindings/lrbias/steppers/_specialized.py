@@ -26,8 +26,19 @@ def chain_kernel(
         return getattr(device.kernels, name)
     from lrcore.cpu import specialized
 
-    if not specialized.fits(widths, dtype):
+    return _kernel(name, widths, dtype) if specialized.fits(widths, dtype) else getattr(device.kernels, name)
+
+
+def batch_kernel(name: str, device: Device, widths: Sequence[int], dtype: np.dtype[Any]) -> Callable[..., None]:
+    """Likewise `batch_gd_steps` or `batch_rk_steps`."""
+    if device.is_accelerator:
         return getattr(device.kernels, name)
+    from lrcore.cpu import specialized
+
+    return _kernel(name, widths, dtype) if specialized.fits_batch(widths) else getattr(device.kernels, name)
+
+
+def _kernel(name: str, widths: Sequence[int], dtype: np.dtype[Any]) -> "_Two":
     return _two(name, tuple(int(n) for n in widths), np.dtype(dtype))
 
 
@@ -43,14 +54,14 @@ def _two(name: str, widths: tuple[int, ...], dtype: np.dtype[Any]) -> "_Two":
 class _Two:
     """A kernel of two forms: the general one, and one made for some widths."""
 
-    def __init__(self, general: Callable[..., int], made: Callable[..., int]) -> None:
+    def __init__(self, general: Callable[..., Any], made: Callable[..., Any]) -> None:
         from lrcore.cpu import specialized
 
         self._general = general
         self._made = made
         self._left = LOAD_SECONDS if specialized.is_kept(made) else COMPILE_SECONDS
 
-    def __call__(self, *arguments: Any) -> int:
+    def __call__(self, *arguments: Any) -> Any:
         if self._left <= 0:
             return self._made(*arguments)
         compiled = compile_seconds()

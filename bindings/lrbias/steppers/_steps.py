@@ -14,7 +14,7 @@ import numpy as np
 from lrbias.devices import CPU, Device
 from lrbias.methods import GD, SGD, GradientFlow, Method
 from lrbias.problems import Problem
-from lrbias.steppers._specialized import chain_kernel
+from lrbias.steppers._specialized import batch_kernel, chain_kernel
 from lrbias.system import together
 from lrcore import layout
 from lrcore.objective import BatchRates, Entries, Sampling
@@ -150,7 +150,7 @@ def batch_steps(
 def _batch_of_gd(
     methods: Sequence[Any], targets: np.ndarray, widths: Sequence[int], dtype: np.dtype[Any], device: Device
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
-    made = device.kernels.batch_gd_steps
+    made = batch_kernel("batch_gd_steps", device, widths, dtype)
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype)
     targets = device.device_put(targets)
@@ -161,7 +161,7 @@ def _batch_of_gd(
 def _batch_of_flows(
     methods: Sequence[Any], targets: np.ndarray, widths: Sequence[int], dtype: np.dtype[Any], device: Device
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
-    made = device.kernels.batch_rk_steps
+    made = batch_kernel("batch_rk_steps", device, widths, dtype)
     tableau = TABLEAUS[methods[0].scheme]
     widths = layout.as_widths(widths)
     work = device.workspace.allocate_batch(widths, dtype, tableau.stages)
