@@ -28,13 +28,13 @@ def _network(shape, dtype, scale=0.4):
     return params, rng.normal(size=(shape[-1], shape[0])).astype(dtype)
 
 
-def _steps(kernel, shape, params, target, scheme, cuts=(STEPS,)):
-    """(status of the last call, parameters, losses) after calls of so many steps."""
+def _steps(kernel, shape, params, target, scheme, cuts=(STEPS,), size=0.02):
+    """(status of the last call, parameters, losses) after calls of so many steps of a size."""
     dtype = params.dtype
     params = layout.aligned_copy(params, dtype)
     tableau = TABLEAUS[scheme].astype(dtype) if scheme else None
     work = workspace.allocate(layout.as_widths(shape), dtype, tableau[1].size if tableau else 0)
-    numbers = (dtype.type(0.02), tableau) if tableau else (dtype.type(0.02),)
+    numbers = (dtype.type(size), tableau) if tableau else (dtype.type(size),)
     found = []
     for length in cuts:
         losses = np.full(length, -1, dtype)
@@ -82,6 +82,15 @@ def test_divergence_is_that_of_the_general_kernel(shape, dtype, scheme, scale):
     expected = _steps(general, shape, params, target, scheme)
     assert expected[0] == DIVERGED
     _same(expected, _steps(made, shape, params, target, scheme))
+
+
+@pytest.mark.parametrize("size", [0, -0.02, 1e30, np.nan])
+def test_any_step_size_makes_the_same_bits(size):
+    shape = (3, 5, 7)
+    params, target = _network(shape, np.float32)
+    for scheme in ("", "euler", "heun"):
+        general, made = _pair(shape, np.float32, scheme)
+        _same(*(_steps(kernel, shape, params, target, scheme, (1, 2), size) for kernel in (general, made)))
 
 
 def _batch(kernel, shape, params, target, scheme, runs=21):

@@ -58,12 +58,13 @@ def gd_steps(shape, dtype):
     target_size = chain.target.size
 
     def steps(params, widths, target, lr, losses, work):
+        one = params.dtype.type(1)
         size = params.itemsize
         point = data_ptr(work.panel)
         wanted = point + params_size * size
         scratch = wanted + target_size * size
-        _pad_layers(data_ptr(params), widths, places, point, lr, size)
-        _pad(data_ptr(target), target.shape, target_stride, wanted, lr, size)
+        _pad_layers(data_ptr(params), widths, places, point, one, size)
+        _pad(data_ptr(target), target.shape, target_stride, wanted, one, size)
         loss = data_ptr(losses)
         status = OK
         for _ in range(losses.size):
@@ -71,7 +72,7 @@ def gd_steps(shape, dtype):
                 status = DIVERGED
                 break
             loss += size
-        _unpad_layers(point, widths, places, data_ptr(params), lr, size)
+        _unpad_layers(point, widths, places, data_ptr(params), one, size)
         return status
 
     return named_kernel(steps, _name("gd_steps", shape, dtype))
@@ -90,6 +91,7 @@ def rk_steps(shape, dtype):
 
     def steps(params, widths, target, dt, tableau, losses, work):
         a, b = tableau
+        one = params.dtype.type(1)  # a step size may be infinite, and its difference NaN
         size = params.itemsize
         start = data_ptr(work.panel)
         middle = start + params_size * size
@@ -97,14 +99,14 @@ def rk_steps(shape, dtype):
         wanted = total + params_size * size
         unused = wanted + target_size * size
         scratch = unused + LINE * size
-        _pad_layers(data_ptr(params), widths, places, start, dt, size)
-        _pad(data_ptr(target), target.shape, target_stride, wanted, dt, size)
+        _pad_layers(data_ptr(params), widths, places, start, one, size)
+        _pad(data_ptr(target), target.shape, target_stride, wanted, one, size)
         first = data_ptr(losses)
         status = OK
         for k in range(losses.size):
             for s in range(b.size):
                 last = s + 1 == b.size
-                weight = dt - dt if last else dt * a[s + 1, s]
+                weight = one - one if last else dt * a[s + 1, s]
                 source = start if s == 0 else total
                 ending = (dt * b[s], weight, source, start if last else total, start, middle)
                 loss = first + k * size if s == 0 else unused
@@ -113,7 +115,7 @@ def rk_steps(shape, dtype):
                     break
             if status == DIVERGED:
                 break
-        _unpad_layers(start, widths, places, data_ptr(params), dt, size)
+        _unpad_layers(start, widths, places, data_ptr(params), one, size)
         return status
 
     return named_kernel(steps, _name("rk_steps", shape, dtype))
