@@ -122,6 +122,13 @@ def test_bits_of_batches_are_those_of_the_general_kernel(shape, dtype, scheme):
         np.testing.assert_array_equal(made, whole)
 
 
+@pytest.mark.parametrize("name", TABLEAUS)
+def test_every_tableau_is_one_that_they_take(name):
+    """Each stage starts from the slope of the one before it alone, which `rk_steps` relies on."""
+    a = TABLEAUS[name].a
+    np.testing.assert_array_equal(a, np.diag(np.diag(a, -1), -1))
+
+
 def test_only_small_networks_have_kernels_of_their_own():
     assert specialized.fits((4, 4, 4, 4), np.float64)
     assert specialized.fits((12, 3, 1), np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias.errors import StoreError
 from lrbias.problems import restore
 from lrbias.runs import Run
 from lrbias.storage import (
@@ -271,3 +272,26 @@ def test_a_run_is_the_same_wherever_it_is_read(tmp_path, monkeypatch):
         assert run["loss"].tolist() == ROWS[LOSSES][::4].tolist()
         kept.storage.close()
     assert found[0] == found[1] == found[2]
+
+
+def test_rows_that_cannot_be_read_do_not_count():
+    """Where going back fails, nothing of the block that should have been read is handed on."""
+
+    class Broken(MemoryStorage):
+        def __init__(self):
+            self.blocks = []
+
+        def read(self, name, first, last):
+            raise StoreError("damaged")
+
+        def write_block(self, name, index, block):
+            self.blocks.append(block.copy())
+
+    storage = Broken()
+    log = Log([Quantity("rank", (), "f8", 1)], storage)
+    for row in range(3):
+        log.set("rank", row, 1.0)
+    with pytest.raises(StoreError):
+        log.restore(2)
+    log.flush()
+    assert storage.blocks == []

@@ -429,3 +429,12 @@ def test_no_rank_of_what_is_not_finite_is_a_number(bad):
         assert np.isfinite(found[f"layer/1/{name}"]), name
     for quantity in schedule.quantities:
         assert quantity.dtype != "i4", "which cannot hold a NaN"
+
+
+def test_the_representation_cost_is_summed_in_double_precision():
+    problem = lb.Factorization(lb.from_singular_values((4, 4), [3.0, 1.5], seed=3))
+    network = lb.Network.gaussian((4, 4, 4, 4), gamma=1.0, seed=2, dtype="float32")
+    record = lb.Record(every=1, metrics=("representation_cost", "singular_values"))
+    run = lb.train(problem, network, lb.GD(lr=0.02), 50, record, progress=False, forecast=False)
+    costs = [lb.theory.representation_cost(values, 3) for values in run["product/singular_values"]]
+    assert np.array_equal(run["product/representation_cost"], np.array(costs, np.float32))

@@ -4,7 +4,8 @@
 small that loops and switches take longer than their arithmetic. Each takes one to four seconds to compile, once for
 its widths and dtype: it is kept like every other kernel.
 
-Inside a call layers and target lie in `work.panel`, with their rows padded to whole vectors.
+Arrays are contiguous, in C order. Inside a call layers and target lie in `work.panel`, with their rows padded to whole
+vectors.
 """
 
 import functools

@@ -162,8 +162,8 @@ def _cost_quantities(context: RunContext) -> list[Described]:
 @metric("representation_cost", _cost_quantities, needs=lambda context: {PRODUCT: 0})
 def _representation_cost(state: NetworkState) -> list[Any]:
     """N Σ σ_i^(2/N), the least Σ ‖W_i‖² of all networks with this product; and Σ ‖W_i‖² of this one."""
-    scale = state.context.problem.output_scale
-    cost = theory.cost_of_values(state.values(PRODUCT) / scale, state.context.depth)
+    values = state.values(PRODUCT) / state.context.problem.output_scale
+    cost = theory.cost_of_values(values.astype(np.float64), state.context.depth)
     return [cost, np.sum(state.params**2)]
 
 

@@ -64,6 +64,8 @@ class Column:
         first = self.index * self.rows
         if self._filled:  # somebody may have been given the rows
             self.block = self._empty()
+        self._filled = 0  # a row that cannot be read must not count
+        self._dirty = False
         if kept:
             self.block[:kept] = self._storage.read(self.quantity.name, first, row)
         later = min(self._count - first, self.rows)
@@ -95,7 +97,7 @@ class Column:
         if last > self._filled:
             self._clear(self._filled, last)
             self._filled = last
-        self._dirty = True
+        self._dirty |= last > first
         return self.block[first:last]
 
     def _turn_to(self, row: int) -> None:
