@@ -84,7 +84,7 @@ def test_divergence_is_that_of_the_general_kernel(shape, dtype, scheme, scale):
     _same(expected, _steps(made, shape, params, target, scheme))
 
 
-@pytest.mark.parametrize("size", [0, -0.02, 1e30, np.nan])
+@pytest.mark.parametrize("size", [0, -0.02, 1e30, np.inf, np.nan])
 def test_any_step_size_makes_the_same_bits(size):
     shape = (3, 5, 7)
     params, target = _network(shape, np.float32)
@@ -157,30 +157,38 @@ def test_wide_networks_threads_and_other_devices_keep_the_general_kernel():
     assert choosing.batch_kernel(*batch) is cpu.batch_gd_steps
 
 
-def _two(seconds, monkeypatch):
+def _earned(seconds, monkeypatch):
     """A kernel of two forms that begins with so many seconds to earn, on a clock that each look moves by one; calls."""
     calls = []
     clock = itertools.count()
     monkeypatch.setattr(choosing.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(specialized, "is_kept", lambda made: False)
     monkeypatch.setattr(choosing, "COMPILE_SECONDS", seconds)
-    return choosing._Two(lambda: calls.append("general"), lambda: calls.append("made")), calls
+    return choosing._EarnedKernel(lambda: calls.append("general"), lambda: calls.append("made")), calls
 
 
 def test_a_kernel_is_earned_by_what_the_general_one_took(monkeypatch):
-    kernel, calls = _two(3, monkeypatch)
+    kernel, calls = _earned(3, monkeypatch)
     for _ in range(5):
         kernel()
     assert calls == ["general"] * 3 + ["made"] * 2
 
 
 def test_compiling_the_general_kernel_earns_nothing(monkeypatch):
-    kernel, calls = _two(3, monkeypatch)
+    kernel, calls = _earned(3, monkeypatch)
     compiled = itertools.count()
     monkeypatch.setattr(choosing, "compile_seconds", lambda: next(compiled))
     for _ in range(5):
         kernel()
     assert calls == ["general"] * 5
+
+
+def _counted(kernel, calls):
+    def call(*arguments):
+        calls.append(len(arguments))
+        return kernel(*arguments)
+
+    return call
 
 
 @pytest.mark.parametrize("method", [lb.GD(lr=0.02), lb.GradientFlow(dt=0.02)], ids=lambda method: method.name)
@@ -191,11 +199,16 @@ def test_a_run_that_changes_its_kernel_keeps_its_bits(method, monkeypatch):
     whole = lb.train(problem, network, method, **arguments)
     monkeypatch.setattr(choosing, "COMPILE_SECONDS", 1e-4)
     monkeypatch.setattr(choosing, "LOAD_SECONDS", 1e-4)
-    choosing._two.cache_clear()
-    changed = lb.train(problem, network, method, **arguments)
+    choosing._earned.cache_clear()
     name = "rk_steps" if method.name == "flow" else "gd_steps"
-    assert choosing._two(name, (4, 4, 4, 4), np.dtype(np.float64))._left <= 0, "the general kernel made all steps"
-    choosing._two.cache_clear()
+    kernel = choosing._earned(name, (4, 4, 4, 4), np.dtype(np.float64))
+    general, made = [], []
+    monkeypatch.setattr(kernel, "_general", _counted(kernel._general, general))
+    monkeypatch.setattr(kernel, "_made", _counted(kernel._made, made))
+    changed = lb.train(problem, network, method, **arguments)
+    assert general, "the kernel for these widths made all steps"
+    assert made, "the general kernel made all steps"
+    choosing._earned.cache_clear()
     assert fingerprint(changed) == fingerprint(whole)
 
 

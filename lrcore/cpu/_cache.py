@@ -41,7 +41,7 @@ class KernelCache:
     @property
     def has_files(self):
         """Whether anything is kept of this function."""
-        return folder() is not None and Path(self._cache._cache_file._index_path).is_file()
+        return folder() is not None and os.path.isfile(self._cache._cache_file._index_path)
 
     def load_overload(self, signature, target_context):
         return self._cache.load_overload(signature, target_context)

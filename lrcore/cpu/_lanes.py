@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-from lrcore.cpu._vector import I1, I32, I64, emit_masked
+from lrcore.cpu._vector import I1, I32, I64, emit_masked, emit_spread
 from lrcore.layout import LANE_BYTES
 
 
@@ -50,10 +50,8 @@ def emit_fma(builder, a, b, c):
 
 
 def emit_splat(builder, number):
-    vector = ir.VectorType(number.type, 8 * LANE_BYTES // (64 if isinstance(number.type, ir.DoubleType) else 32))
-    undefined = ir.Constant(vector, ir.Undefined)
-    order = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, order)
+    bits = 64 if isinstance(number.type, ir.DoubleType) else 32
+    return emit_spread(builder, number, 8 * LANE_BYTES // bits)
 
 
 def emit_where(builder, active, new, old):
@@ -219,14 +217,8 @@ def _pointers(builder, vector, base, offsets):
     """A pointer for each lane: `base` plus the int64 at the address `offsets`, which holds one per lane."""
     integers = ir.VectorType(I64, vector.count)
     each = builder.load(builder.inttoptr(offsets, integers.as_pointer()), align=8)
-    ptrs = builder.add(_splat_integer(builder, integers, base), each)
+    ptrs = builder.add(emit_spread(builder, base, vector.count), each)
     return builder.inttoptr(ptrs, ir.VectorType(vector.element.as_pointer(), vector.count))
-
-
-def _splat_integer(builder, integers, value):
-    undefined = ir.Constant(integers, ir.Undefined)
-    order = ir.Constant(ir.VectorType(I32, integers.count), [0] * integers.count)
-    return builder.shuffle_vector(builder.insert_element(undefined, value, I32(0)), undefined, order)
 
 
 @intrinsic
@@ -254,7 +246,7 @@ def lanes_at(typingctx, like, offsets, start):
         each = builder.load(builder.inttoptr(arguments[1], integers.as_pointer()), align=8)
         size = LANE_BYTES // vector.count
         steps = ir.Constant(integers, [lane * size for lane in range(vector.count)])
-        own = builder.add(_splat_integer(builder, integers, arguments[2]), steps)
+        own = builder.add(emit_spread(builder, arguments[2], vector.count), steps)
         bits = builder.icmp_signed("==", each, own)
         return builder.zext(builder.bitcast(bits, ir.IntType(vector.count)), I64)
 

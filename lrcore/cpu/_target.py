@@ -52,7 +52,7 @@ def named_kernel(function, name):
 
 
 def is_kept(kernel):
-    """Whether some earlier process has compiled a kernel for this machine's cache."""
+    """Whether the cache has something of a kernel: mostly what this machine needs."""
     return kernel._cache.has_files
 
 

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS, emit_masked, emit_opaque
+from lrcore.cpu._vector import I1, I32, I64, VECTOR_BITS, emit_masked, emit_opaque, emit_spread, emit_transpose
 
 # Rows and vectors of a tile: rows·vectors accumulators, the vectors of B and one of A must fit the registers, and
 # there must be at least 8 accumulators (two FMA units, four cycles each) with few loads for each FMA.
@@ -44,36 +44,14 @@ class _Vectors:
     def fma(self, a, b, c):
         return self._call(f"llvm.fma.{self.suffix}", self.type, a, b, c)
 
-    def splat(self, scalar, lane_type=None):
+    def splat(self, scalar):
         """The scalar in every lane."""
-        undefined = ir.Constant(ir.VectorType(lane_type or self.element, self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, I32(0))
-        return self._shuffle(first, undefined, [0] * self.lanes)
+        return emit_spread(self.builder, scalar, self.lanes)
 
     def mask(self, count):
         """Lanes 0 … count−1 are on; count is an i64."""
         numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self.splat(count, I64))
-
-    def transpose(self, rows):
-        """The columns of a square block: log2(lanes) rounds of exchanges between rows 1, 2, 4, … apart."""
-        lanes = self.lanes
-        step = 1
-        while step < lanes:
-            new = list(rows)
-            for i in range(lanes):
-                if i & step:
-                    continue
-                low = [k if not k & step else lanes + k - step for k in range(lanes)]
-                high = [k + step if not k & step else lanes + k for k in range(lanes)]
-                new[i] = self._shuffle(rows[i], rows[i + step], low)
-                new[i + step] = self._shuffle(rows[i], rows[i + step], high)
-            rows = new
-            step = 2 * step
-        return rows
-
-    def _shuffle(self, a, b, order):
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, self.lanes), order))
+        return self.builder.icmp_signed("<", numbers, self.splat(count))
 
     def load(self, pointer, mask=None):
         vector = self.builder.bitcast(pointer, self.type.as_pointer())
@@ -418,7 +396,7 @@ def pack_transposed(typingctx, panel, b, b_row, width, count, like):
                 rows = [vectors.load(builder.inttoptr(builder.add(s, shift), pointer), mask) for s in sources]
                 out = builder.add(panel, builder.mul(k, I64(panel_row)))
                 out = builder.add(out, builder.mul(first, I64(size)))
-                for i, row in enumerate(vectors.transpose(rows)):
+                for i, row in enumerate(emit_transpose(builder, rows)):
                     vectors.store(row, builder.inttoptr(builder.add(out, I64(i * panel_row)), pointer))
         return context.get_dummy_value()
 

@@ -22,11 +22,11 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from lrcore.cpu._lanes import emit_fma
-from lrcore.cpu._vector import I32, I64, VECTOR_BITS, emit_opaque
+from lrcore.cpu._vector import I32, I64, VECTOR_BITS, emit_opaque, emit_shuffle, emit_spread, emit_transpose
 
-MOST_SUMS = 24 if VECTOR_BITS == 512 else 12  # of 32 and of 16 registers
+MOST_SUMS = 24 if VECTOR_BITS == 512 else 12  # of 32 and of 16 registers: there must be room for rows and numbers
 LINE = 16  # numbers of the smaller kind in a cache line
-MOST_HELD = 8 if VECTOR_BITS == 512 else 4  # vectors of a matrix that stays in registers
+MOST_HELD = 8 if VECTOR_BITS == 512 else 4  # vectors of a matrix that stays in registers: the next ones were spilled
 
 
 class Rows(NamedTuple):
@@ -96,10 +96,11 @@ def _running(sizes):
 def gradient_intrinsic(widths, ending):
     """An intrinsic for a network of `widths`: loss and gradients at one point, each gradient ended in registers.
 
-    It is called with (point, target, scratch, loss, anyway, arguments): addresses of the layers, of the target and of
-    room for B_2 … B_N, all of them padded, and of the number that the loss is written to. The value is 1 where the
-    loss is finite; where it is not, there are gradients only if `anyway` is not 0. ending(step, offset, slopes,
-    arguments) emits what is done with the slopes of a layer; `arguments` begin with a number of the dtype.
+    It is called with (point, target, scratch, loss, anyway, arguments): addresses of the layers and of the target, both
+    padded, of room for `Chain.scratch_size` numbers, and of the number that the loss is written to. The value is 1
+    where the loss is finite; where it is not, there are gradients only if `anyway` is not 0. ending(step, offset,
+    slopes, arguments) emits what is done with some rows of a layer's gradient, the first of which lies `offset`
+    numbers behind the start of the layers; `arguments` begin with a number of the dtype.
     """
 
     @intrinsic
@@ -327,39 +328,19 @@ class _Step:
                 for first in range(0, rows.count, lanes):
                     square = [row[k // lanes] for row in wide[first : first + lanes]]
                     square += [self.zero(lanes)] * (lanes - len(square))
-                    blocks.append(self._exchange(square))
+                    blocks.append(emit_transpose(self.builder, square))
                 count = min(lanes, rows.columns - k)
                 yield k, [[self._resize(block[inside], like.lanes) for block in blocks] for inside in range(count)]
 
         form = like._replace(count=rows.columns)
         return self._keep(columns(), form)
 
-    def _exchange(self, rows):
-        """The transpose of a square block: log2(lanes) rounds of exchanges between rows 1, 2, 4, … apart."""
-        lanes = len(rows)
-        step = 1
-        while step < lanes:
-            new = list(rows)
-            for i in range(lanes):
-                if i & step:
-                    continue
-                low = [k if not k & step else lanes + k - step for k in range(lanes)]
-                high = [k + step if not k & step else lanes + k for k in range(lanes)]
-                new[i] = self._shuffle(rows[i], rows[i + step], low)
-                new[i + step] = self._shuffle(rows[i], rows[i + step], high)
-            rows = new
-            step *= 2
-        return rows
-
     def _resize(self, value, lanes):
         """The first `lanes` lanes of a vector, with zeros where it is shorter."""
         own = value.type.count
         if own == lanes:
             return value
-        return self._shuffle(value, self.zero(own), [min(lane, own) for lane in range(lanes)])
-
-    def _shuffle(self, a, b, order):
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
+        return emit_shuffle(self.builder, value, self.zero(own), [min(lane, own) for lane in range(lanes)])
 
     def _spread(self, base, at, lanes):
         """The number at a place in every lane."""
@@ -378,9 +359,7 @@ class _Step:
         self.builder.store(value, self.builder.bitcast(place, value.type.as_pointer()), align=self.chain.bits // 8)
 
     def splat(self, number, lanes):
-        undefined = ir.Constant(ir.VectorType(self.element, lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, number, I32(0))
-        return self._shuffle(first, undefined, [0] * lanes)
+        return emit_spread(self.builder, number, lanes)
 
     def zero(self, lanes):
         return ir.Constant(ir.VectorType(self.element, lanes), [0.0] * lanes)

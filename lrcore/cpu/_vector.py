@@ -91,6 +91,35 @@ def emit_opaque(builder, value):
     return builder.call(same, [value])
 
 
+def emit_shuffle(builder, a, b, order):
+    """A vector of lanes of a, and of b behind them."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
+def emit_spread(builder, number, lanes):
+    """The number in every one of so many lanes."""
+    undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    return emit_shuffle(builder, builder.insert_element(undefined, number, I32(0)), undefined, [0] * lanes)
+
+
+def emit_transpose(builder, rows):
+    """The columns of a square block: log2(lanes) rounds of exchanges between rows 1, 2, 4, … apart."""
+    lanes = len(rows)
+    step = 1
+    while step < lanes:
+        new = list(rows)
+        for i in range(lanes):
+            if i & step:
+                continue
+            low = [k if not k & step else lanes + k - step for k in range(lanes)]
+            high = [k + step if not k & step else lanes + k for k in range(lanes)]
+            new[i] = emit_shuffle(builder, rows[i], rows[i + step], low)
+            new[i + step] = emit_shuffle(builder, rows[i], rows[i + step], high)
+        rows = new
+        step = 2 * step
+    return rows
+
+
 @intrinsic
 def opaque(typingctx, ptr):
     """The same address, of which the optimiser knows nothing.

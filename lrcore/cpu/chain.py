@@ -6,7 +6,7 @@ factor · B_i P_{i−1}ᵀ to layer i of `out`, again in registers, as soon as B
 that, so `out` may be `params` itself: that is the in-place step.
 """
 
-from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, store_lanes, subtract_lanes, zero_lanes
+from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, store_lanes, subtract_lanes, sum_lanes, zero_lanes
 from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE, Epilogue
 from lrcore.cpu._vector import NULL, data_ptr, fma, load, load_int, store
@@ -182,7 +182,7 @@ def first_layer_gradient(end, gradient, out, length, size):
         if end.mode == UPDATE:
             store(fma(factor, slope, load(out + at, factor)), out + at)
         else:
-            slope = (factor - factor) - slope
+            slope = sum_lanes(zero) - slope  # of an infinite factor factor - factor would be NaN
             if end.mode == STAGE:
                 origin = load(base + at, factor)
                 store(fma(factor, slope, load(source + at, factor)), out + at)

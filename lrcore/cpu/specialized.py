@@ -35,7 +35,9 @@ __all__ = ["batch_gd_steps", "batch_rk_steps", "fits", "fits_batch", "gd_steps",
 MOST_COLUMNS = 12  # beyond, the tiles of the general kernels are as fast
 MOST_LAYERS = 8
 MOST_INSTRUCTIONS = 2600  # fused multiply-adds of a step: more take too long to compile
-MOST_INSTRUCTIONS_OF_RUNS = 1300 if VECTOR_BITS == 512 else 800  # likewise of batches: measured up to where it pays
+MOST_INSTRUCTIONS_OF_RUNS = (
+    1300 if VECTOR_BITS == 512 else 800
+)  # likewise of batches: with 256 bits, to where it was measured to pay
 
 
 def fits(widths, dtype):
@@ -64,8 +66,9 @@ def gd_steps(shape, dtype):
         point = data_ptr(work.panel)
         wanted = point + params_size * size
         scratch = wanted + target_size * size
-        _pad_layers(data_ptr(params), widths, places, point, one, size)
-        _pad(data_ptr(target), target.shape, target_stride, wanted, one, size)
+        _clear(point, scratch, one, size)
+        _move_layers(data_ptr(params), point, widths, places, True, one, size)
+        _move(data_ptr(target), widths[0], wanted, target_stride, (widths[-1], widths[0]), one, size)
         loss = data_ptr(losses)
         status = OK
         for _ in range(losses.size):
@@ -73,7 +76,7 @@ def gd_steps(shape, dtype):
                 status = DIVERGED
                 break
             loss += size
-        _unpad_layers(point, widths, places, data_ptr(params), one, size)
+        _move_layers(data_ptr(params), point, widths, places, False, one, size)
         return status
 
     return named_kernel(steps, _name("gd_steps", shape, dtype))
@@ -98,10 +101,11 @@ def rk_steps(shape, dtype):
         middle = start + params_size * size
         total = middle + params_size * size
         wanted = total + params_size * size
-        unused = wanted + target_size * size
-        scratch = unused + LINE * size
-        _pad_layers(data_ptr(params), widths, places, start, one, size)
-        _pad(data_ptr(target), target.shape, target_stride, wanted, one, size)
+        ignored = wanted + target_size * size  # for losses of later stages
+        scratch = ignored + LINE * size
+        _clear(start, scratch, one, size)
+        _move_layers(data_ptr(params), start, widths, places, True, one, size)
+        _move(data_ptr(target), widths[0], wanted, target_stride, (widths[-1], widths[0]), one, size)
         first = data_ptr(losses)
         status = OK
         for k in range(losses.size):
@@ -110,13 +114,13 @@ def rk_steps(shape, dtype):
                 weight = one - one if last else dt * a[s + 1, s]
                 source = start if s == 0 else total
                 ending = (dt * b[s], weight, source, start if last else total, start, middle)
-                loss = first + k * size if s == 0 else unused
+                loss = first + k * size if s == 0 else ignored
                 if gradient(start if s == 0 else middle, wanted, scratch, loss, s, ending) == 0 and s == 0:
                     status = DIVERGED
                     break
             if status == DIVERGED:
                 break
-        _unpad_layers(start, widths, places, data_ptr(params), one, size)
+        _move_layers(data_ptr(params), start, widths, places, False, one, size)
         return status
 
     return named_kernel(steps, _name("rk_steps", shape, dtype))
@@ -236,45 +240,33 @@ def _name(kernel, shape, dtype):
 
 
 @part
-def _pad(source, shape, stride, padded, like, size):
-    """A matrix from contiguous rows to padded ones; the padding is 0. Addresses; size: bytes of a number."""
-    rows, columns = shape
-    for _ in range(rows):
-        for j in range(stride):
-            store(load(source + j * size, like) if j < columns else like - like, padded + j * size)
-        source += columns * size
-        padded += stride * size
+def _clear(start, end, one, size):
+    """Zeros from one address to another: what the padding has to hold."""
+    for at in range(start, end, size):
+        store(one - one, at)
 
 
 @part
-def _unpad(padded, shape, stride, out, like, size):
-    """The inverse of `_pad`."""
+def _move(source, source_row, out, out_row, shape, one, size):
+    """Rows of a matrix from one address to another; rows are so many numbers apart on either side."""
     rows, columns = shape
-    for _ in range(rows):
+    for i in range(rows):
         for j in range(columns):
-            store(load(padded + j * size, like), out + j * size)
-        out += columns * size
-        padded += stride * size
-
-
-# The widths are read from their array: the optimiser would turn loops over constants into more code than a step has.
+            store(load(source + (i * source_row + j) * size, one), out + (i * out_row + j) * size)
 
 
 @part
-def _pad_layers(source, widths, places, padded, like, size):
+def _move_layers(params, padded, widths, places, inwards, one, size):
+    """All layers from contiguous rows to padded ones, or back.
+
+    The widths are read from their array: the optimiser would turn loops over constants into more code than a step has.
+    """
     for i in range(widths.size - 1):
         shape = (widths[i + 1], widths[i])
         stride, room = places[i]
-        _pad(source, shape, stride, padded, like, size)
-        source += shape[0] * shape[1] * size
-        padded += room * size
-
-
-@part
-def _unpad_layers(padded, widths, places, out, like, size):
-    for i in range(widths.size - 1):
-        shape = (widths[i + 1], widths[i])
-        stride, room = places[i]
-        _unpad(padded, shape, stride, out, like, size)
-        out += shape[0] * shape[1] * size
+        if inwards:
+            _move(params, shape[1], padded, stride, shape, one, size)
+        else:
+            _move(padded, stride, params, shape[1], shape, one, size)
+        params += shape[0] * shape[1] * size
         padded += room * size

@@ -14,7 +14,7 @@ import numpy as np
 from lrbias.devices import Device
 from lrbias.system import compile_seconds
 
-COMPILE_SECONDS = 3.0
+COMPILE_SECONDS = 3.0  # it takes one to four
 LOAD_SECONDS = 0.05
 
 
@@ -38,21 +38,21 @@ def batch_kernel(name: str, device: Device, widths: Sequence[int], dtype: np.dty
     return _kernel(name, widths, dtype) if specialized.fits_batch(widths) else getattr(device.kernels, name)
 
 
-def _kernel(name: str, widths: Sequence[int], dtype: np.dtype[Any]) -> "_Two":
-    return _two(name, tuple(int(n) for n in widths), np.dtype(dtype))
+def _kernel(name: str, widths: Sequence[int], dtype: np.dtype[Any]) -> "_EarnedKernel":
+    return _earned(name, tuple(int(n) for n in widths), np.dtype(dtype))
 
 
 @functools.cache
-def _two(name: str, widths: tuple[int, ...], dtype: np.dtype[Any]) -> "_Two":
+def _earned(name: str, widths: tuple[int, ...], dtype: np.dtype[Any]) -> "_EarnedKernel":
     """One for all runs of this process."""
     from lrcore import cpu
     from lrcore.cpu import specialized
 
-    return _Two(getattr(cpu, name), getattr(specialized, name)(widths, dtype))
+    return _EarnedKernel(getattr(cpu, name), getattr(specialized, name)(widths, dtype))
 
 
-class _Two:
-    """A kernel of two forms: the general one, and one made for some widths."""
+class _EarnedKernel:
+    """The general kernel until one made for some widths is earned, then that."""
 
     def __init__(self, general: Callable[..., Any], made: Callable[..., Any]) -> None:
         from lrcore.cpu import specialized
