@@ -9,6 +9,7 @@ else is believed. Nothing here touches a disk before the first kernel is called.
 """
 
 import functools
+import glob
 import hashlib
 import os
 import pickle
@@ -41,7 +42,7 @@ class KernelCache:
     @property
     def has_files(self):
         """Whether anything is kept of this function."""
-        return folder() is not None and os.path.isfile(self._cache._cache_file._index_path)
+        return folder() is not None and any(self._cache._cache_file.files())
 
     def load_overload(self, signature, target_context):
         return self._cache.load_overload(signature, target_context)
@@ -90,31 +91,41 @@ class _FunctionCache(caching.FunctionCache):
 
 
 class _CheckedFile(caching.IndexDataCacheFile):
-    """An index and data files that begin with a checksum of the rest."""
+    """A file for each signature, which begins with a checksum of the rest.
 
-    def _load_index(self):
-        content = _read(self._index_path)
+    Numba numbers its files and lists them in an index. Two processes that compiled a kernel at the same time, each for
+    its own types, could take the same number: the code of one was then loaded for the types of the other.
+    """
+
+    def _path(self, key):
+        """A file is named after what it holds."""
+        name = CHECKSUM(repr((self._version, self._source_stamp, key)).encode()).hexdigest()[:16]
+        return f"{self._prefix}{name}.nbc"
+
+    @property
+    def _prefix(self):
+        return self._index_path.removesuffix("nbi")
+
+    def load(self, key):
+        content = _read(self._path(key))
         if content is None:
-            return {}
-        version, stamp, overloads = pickle.loads(content)
-        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
+            return None
+        known, data = pickle.loads(content)
+        return data if known == (self._version, self._source_stamp, key) else None
 
-    def _save_index(self, overloads):
-        self._write(self._index_path, (self._version, self._source_stamp, overloads))
-
-    def _load_data(self, name):
-        content = _read(self._data_path(name))
-        if content is None:
-            raise FileNotFoundError(name)  # to Numba one that was removed, so it compiles
-        return pickle.loads(content)
-
-    def _save_data(self, name, data):
-        self._write(self._data_path(name), data)
-
-    def _write(self, path, value):
-        content = dumps(value)
-        with self._open_for_write(path) as file:
+    def save(self, key, data):
+        content = dumps(((self._version, self._source_stamp, key), data))
+        with self._open_for_write(self._path(key)) as file:
             file.write(CHECKSUM(content).digest() + content)
+
+    def flush(self):
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def files(self):
+        """Those that there are."""
+        prefix = Path(self._prefix)
+        return prefix.parent.glob(f"{glob.escape(prefix.name)}*.nbc")
 
 
 def _read(path):
