@@ -48,3 +48,11 @@ def count_above(values, threshold):
         if value > threshold:
             count += 1
     return count
+
+
+def representation_cost(values, depth):
+    """N Σ σ_i^(2/N): the least Σ ‖W_i‖² of all networks of N = depth layers whose product has these values."""
+    total = 0.0
+    for value in values:
+        total += value ** (2 / depth)
+    return depth * total

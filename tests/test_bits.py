@@ -17,6 +17,7 @@ QUICK = ("test_products.training_hash",)
 SLOW = (
     "test_spectra.values_hash",
     "test_weight_values.weight_values_hash",
+    "test_sheet.sheet_hash",
     "test_path.path_hash",
     "test_sgd.sgd_hash",
     "test_adaptive.flow_hash",

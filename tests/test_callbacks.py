@@ -52,6 +52,7 @@ class Diary:
 def cores(request, monkeypatch):
     """One core: metrics are measured in the thread that trains. Two: beside it."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(request.param)))
+    monkeypatch.setattr("lrbias.metrics._schedule.SMALL", 0)
     return request.param
 
 
@@ -116,6 +117,7 @@ def test_slow_metrics_are_told_in_order_too(monkeypatch):
     from lrbias import metrics
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("lrbias.metrics._schedule.SMALL", 0)
     known = metrics.METRICS["stable_rank"]
 
     def slow(state):
@@ -194,6 +196,7 @@ def test_an_exception_ends_the_run_with_everything_saved(moment, at, step, cores
 def test_a_failure_far_behind_the_training_loses_no_rows(tmp_path, monkeypatch):
     """Blocks that are full have been written by then; the losses before the failure are read back from them."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("lrbias.metrics._schedule.SMALL", 0)
     monkeypatch.setattr(disk, "MOST_CHUNK_ROWS", 4)
     whole = lb.train(**arguments())
 

@@ -51,6 +51,7 @@ CUDA = {"lrcore/cuda/_target.py", "lrcore/cuda/_simulator.py"}
 NUMBA = CUDA | {
     f"lrcore/cpu/{name}.py"
     for name in (
+        "_arrays",
         "_cache",
         "_lanes",
         "_runs",

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import lrbias as lb
 from conftest import ROOT
 from lrcore import cpu, reference
-from lrcore.cpu import svd, workspace
+from lrcore.cpu import decomposition, svd, workspace
 from lrcore.cpu.qds import LANES
+from refusals import refuse
 
 
 def _spectra(matrices, counts):
@@ -93,7 +94,7 @@ def test_values_are_certain_in_relative_terms_where_the_matrix_allows(rng):
 
     diagonal = 10.0 ** -np.arange(0, 12, 0.5)
     above = 10.0 ** -np.arange(0.3, 11.8, 0.5)
-    _, lanes = workspace.allocate_spectra([(24, 24)], [0])
+    lanes = workspace.allocate_lanes(24)
     lanes.q[:24, 0] = diagonal**2
     lanes.e[:23, 0] = above**2
     assert bidiagonal_values(np.array([24] + [0] * 7), lanes) == 0
@@ -134,14 +135,13 @@ def test_what_the_kernels_cannot_do_goes_to_lapack(reason, rng, monkeypatch):
     matrices = [rng.normal(size=(9, 7)), rng.normal(size=(5, 8))]
     counts = [3, 2]
     if reason == "large":
-        monkeypatch.setattr(svd, "LARGEST", 6)
+        monkeypatch.setattr(decomposition, "LARGEST", 6)
     elif reason == "lanes that fail":
-        whole = svd.proven_values
-        monkeypatch.setattr(svd, "proven_values", lambda *arguments: (whole(*arguments)[0] | 0b10, 0))
+        refuse(monkeypatch, {1: decomposition.CONVERGENCE})
     else:
-        monkeypatch.setattr(svd, "leading_vectors", lambda *arguments: False)
+        refuse(monkeypatch, {0: decomposition.VECTORS, 1: decomposition.VECTORS})
     exact = []
-    monkeypatch.setattr(svd, "_exact", lambda *which: exact.append(which) or reference.spectra(*zip(which))[0])
+    monkeypatch.setattr(svd, "exact_triplets", lambda *which: exact.append(which) or reference.spectra(*zip(which))[0])
     results = _spectra(matrices, counts)
     assert len(exact) == {"large": 1, "lanes that fail": 1, "uncertain vectors": 2}[reason]
     assert np.allclose(results[1][1], reference.singular_values(matrices[1]))
@@ -171,8 +171,8 @@ def test_every_record_of_the_protocol(monkeypatch):
     largest = [0.0]
     exact = []
     work = workspace.allocate_spectra([(100, 100)] * 5, counts)
-    whole = svd._exact
-    monkeypatch.setattr(svd, "_exact", lambda *which: exact.append(which) or whole(*which))
+    whole = svd.exact_triplets
+    monkeypatch.setattr(svd, "exact_triplets", lambda *which: exact.append(which) or whole(*which))
 
     def compare(network):
         product = network.product()

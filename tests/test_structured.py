@@ -9,8 +9,10 @@ import scipy.linalg
 import lrbias as lb
 import structured
 from lrcore import cpu
-from lrcore.cpu import qds, svd, workspace
+from lrcore.cpu import decomposition, qds, svd, workspace
+from lrcore.cpu.bidiagonal import bidiagonalize
 from lrcore.cpu.inertia import unproven_values
+from refusals import refuse
 
 SURE = 1e-13  # |σ̂ − σ| / σ_1
 VECTORS = 2e-10  # residuals relative to σ_1, and products of different vectors
@@ -236,7 +238,7 @@ def test_gram_of_equal_values_in_fifty_digits():
 
 def _bidiagonal(rng, size):
     """Values, and the workspace that holds them and their matrix."""
-    _, lanes = workspace.allocate_spectra([(size, size)], [0])
+    lanes = workspace.allocate_lanes(size)
     sizes = np.array([size] + [0] * (qds.LANES - 1))
     lanes.q[:size, 0] = (rng.normal(size=size) * (rng.random(size) < 0.8)) ** 2
     lanes.e[: size - 1, 0] = (rng.normal(size=size - 1) * 10.0 ** -rng.integers(0, 20, size - 1)) ** 2
@@ -267,8 +269,9 @@ def test_the_proof_refuses_the_answers_that_were_once_given():
         ([[0, 1, 1], [0, 1, 0], [0, 1, 0]], [2, 0, 0]),
         ([[0, 1, -1], [0, 0, 0], [0, 0, -1]], [3**0.5, 0, 0]),
     ):
-        (reduction,), lanes = workspace.allocate_spectra([(3, 3)], [0])
-        scale = svd.bidiagonalize(np.array(matrix, float), reduction, 0, lanes)
+        reduction = workspace.ReductionWorkspace(*map(np.zeros, workspace.reduction_shapes((3, 3), 0)))
+        lanes = workspace.allocate_lanes(3)
+        scale = bidiagonalize(np.array(matrix, float), reduction, 0, lanes)
         sizes = np.array([3] + [0] * (qds.LANES - 1))
         qds.bidiagonal_values(sizes, lanes)
         assert unproven_values(sizes, svd.PROVEN, lanes) == 0
@@ -286,7 +289,7 @@ def test_the_proof_refuses_what_is_not_a_number(bad, rng):
 @pytest.mark.parametrize("apart", [1.0, 2.5, 3.5, 10.0])
 def test_the_proof_of_values_side_by_side(apart):
     """Where intervals are apart the sign is enough; else values are counted. One value twice is refused by both."""
-    _, lanes = workspace.allocate_spectra([(9, 9)], [0])
+    lanes = workspace.allocate_lanes(9)
     sizes = np.array([9] + [0] * (qds.LANES - 1))
     exact = np.sqrt(np.append(1 - svd.PROVEN * apart * np.arange(5), [0.5, 0.25, 0.1, 0.0]))
     lanes.q[:9, 0] = exact**2
@@ -302,6 +305,7 @@ def test_the_proof_of_values_side_by_side(apart):
 @pytest.mark.parametrize("unproven", [True, False])
 def test_what_is_not_proven_is_done_by_lapack_and_counted(unproven, rng, calls, monkeypatch):
     if unproven:
+        refuse(monkeypatch, {0: decomposition.PROOF})
         whole = svd.proven_values
         monkeypatch.setattr(svd, "proven_values", lambda *arguments: (whole(*arguments)[0], 1))
     matrices = [rng.normal(size=(5, 7)), rng.normal(size=(4, 4)), np.full((2, 2), np.nan)]

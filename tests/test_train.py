@@ -141,6 +141,7 @@ def test_measuring_beside_the_training_gives_the_same_run(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     inline = fingerprint(lb.train(**arguments))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("lrbias.metrics._schedule.SMALL", 0)
     assert fingerprint(lb.train(**arguments)) == inline
 
 
@@ -158,6 +159,7 @@ def test_errors_beside_the_training_surface(monkeypatch, tmp_path):
 
     assert (np.diff(whole.losses) < 0).all()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("lrbias.metrics._schedule.SMALL", 0)
     broken = metrics.Metric("balancedness", metrics.METRICS["balancedness"].quantities, fail_late, lambda context: {})
     with monkeypatch.context() as patched:
         patched.setitem(metrics.METRICS._known, "balancedness", broken)
@@ -422,7 +424,8 @@ def test_no_rank_of_what_is_not_finite_is_a_number(bad):
     schedule = metrics.MetricSchedule(context)
     found = {}
     params[-1] = bad  # in the last layer
-    schedule.measure(metrics.NetworkState(context), params, 0, lambda name, row, value: found.update({name: value}))
+    state = metrics.NetworkState(context)
+    schedule.measure(state, params, 0, lambda group, row, value: found.update(group.split(value)))
     for name in metrics.RANKS:
         assert np.isnan(found[f"product/{name}"]), name
         assert np.isnan(found[f"layer/2/{name}"]), name

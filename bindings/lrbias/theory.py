@@ -18,6 +18,7 @@ from pydantic import Field
 
 from lrbias.errors import check
 from lrbias.settings import Accepts, Count, Depth, Finite, NotNegative, Number, Positive, Share, as_real, validate
+from lrcore import formulas
 
 Amount = Annotated[Number, Field(ge=1e-150, le=1e150), Accepts("a number from 1e-150 to 1e150")]
 Size = Annotated[Number, Field(ge=0, le=1e150), Accepts("a number from 0 to 1e150")]
@@ -103,12 +104,7 @@ def representation_cost(values: ArrayLike, depth: int) -> float:
     values = as_real("values", values)
     depth = validate(Depth, "depth", depth)
     check(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
-    return cost_of_values(values, depth)
-
-
-def cost_of_values(values: np.ndarray, depth: int) -> float:
-    """`representation_cost` of values that are known to be singular values: it is recorded very often."""
-    return depth * float((values ** (2 / depth)).sum())
+    return formulas.representation_cost(values.ravel().tolist(), depth)
 
 
 def distance_bound(lr: float, weight_decay: float, steps: ArrayLike, norm_ratio: float = 1.0) -> Any:

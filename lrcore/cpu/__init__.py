@@ -20,6 +20,7 @@ _NAMES = {
     "path": ["nearest_on_path"],
     "random": ["draws", "normals"],
     "sgd": ["sgd_steps"],
+    "sheet": ["fill_sheet"],
     "step": ["gd_steps", "rk_steps"],
     "svd": ["entries_in_basis", "principal_angles", "singular_triplets", "singular_values", "spectra", "weight_values"],
     "tangent": ["tangent_gd_steps"],

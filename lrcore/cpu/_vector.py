@@ -121,6 +121,17 @@ def emit_transpose(builder, rows):
 
 
 @intrinsic
+def pointer_at(typingctx, ptr, like):
+    """An address as a pointer to numbers of the type of `like`: `numba.carray` makes an array of it, whose references
+    nobody counts."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(types.intp, like), codegen
+
+
+@intrinsic
 def opaque(typingctx, ptr):
     """The same address, of which the optimiser knows nothing.
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrcore.cpu._arrays import clear, clear_rows
 from lrcore.cpu._lanes import (
     fma_lanes,
     load_lanes,
@@ -90,8 +91,8 @@ def bidiagonalize(matrix, work, lane, lanes):
     """
     scale = _scaled_copy(matrix, work.matrix)
     if not (np.isfinite(scale) and scale > 0):
-        work.diagonal[:] = 0
-        work.above[:] = 0
+        clear(work.diagonal)
+        clear(work.above)
         _square(work.diagonal, work.above, lane, lanes)
         return scale
     rows = max(matrix.shape)
@@ -104,7 +105,7 @@ def bidiagonalize(matrix, work, lane, lanes):
     zero = dtype.type(0)
     u = ptrs.left
     v = ptrs.right
-    work.down[:] = 0
+    clear(work.down)
     _next_column(0, rows, zero, zero, u, ptrs)
     for k in range(columns):
         tau, beta, _ = householder(dtype, k, u, rows)
@@ -114,7 +115,7 @@ def bidiagonalize(matrix, work, lane, lanes):
         if k < columns - 1:
             last = v
             v = ptrs.right + k % ptrs.rights * ptrs.right_size
-            work.sums[k + 1 : rows] = 0
+            clear_rows(work.sums, k + 1, rows)
             _both_passes(dtype, k, rows, last, u, tau, v, ptrs)
             tau, beta, factor = householder(dtype, k + 1, v, columns)
             work.above[k] = beta

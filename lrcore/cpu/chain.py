@@ -6,6 +6,7 @@ factor · B_i P_{i−1}ᵀ to layer i of `out`, again in registers, as soon as B
 that, so `out` may be `params` itself: that is the in-place step.
 """
 
+from lrcore.cpu._arrays import clear
 from lrcore.cpu._lanes import fma_lanes, load_lanes, splat_lanes, store_lanes, subtract_lanes, sum_lanes, zero_lanes
 from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import RESIDUAL, STAGE, STORE, UPDATE, Epilogue
@@ -46,7 +47,7 @@ def loss_and_gradient(params, widths, target, gradient, work):
     ptrs = pointers(work)
     loss = forward_ptr(one, data_ptr(params), widths, data_ptr(target), ptrs)
     start, end = thread_range(gradient.size, ptrs)
-    gradient[start:end] = 0
+    clear(gradient[start:end])
     barrier(ptrs)
     backward_ptr(UPDATE, one, data_ptr(params), widths, data_ptr(gradient), NULL, ptrs)
     return loss

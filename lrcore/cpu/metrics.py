@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from lrcore import formulas
+from lrcore.cpu._arrays import clear
 from lrcore.cpu._sums import inner, squares
 from lrcore.cpu._target import kernel, part
 from lrcore.cpu._tile import RESIDUAL, STORE, Epilogue
@@ -41,7 +42,7 @@ def balancedness(params, widths, out, work):
         below = widths[i - 1]
         above = widths[i + 1]
         upper = layer + n * below * size
-        work.columns[:n] = 0
+        clear(work.columns[:n])
         matmul_ptr(TN, (n, n, above), upper, upper, gram, epilogue(STORE, one), ptrs)
         matmul_ptr(NT, (n, n, below), layer, layer, gram, Epilogue(RESIDUAL, one, gram, ptrs.columns), ptrs)
         total = 0.0
@@ -83,9 +84,9 @@ def mode_strengths(product, left, right, out):
     """
     strength = out[0]
     along = out[1]
-    strength[:] = 0
+    clear(strength)
     for row in range(product.shape[0]):
-        along[:] = 0
+        clear(along)
         for column in range(product.shape[1]):
             entry = product[row, column]
             for i in range(along.size):  # the innermost index, so that directions are the lanes of a vector

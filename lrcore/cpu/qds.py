@@ -23,6 +23,7 @@ import math
 
 import numpy as np
 
+from lrcore.cpu._arrays import copy_rows
 from lrcore.cpu._lanes import (
     add_lanes,
     divide_lanes,
@@ -70,8 +71,8 @@ def bidiagonal_values(sizes, work):
     state = work.state
     dtype = work.q.dtype
     given = work.q.shape[0]
-    work.q_new[given:] = work.q
-    work.e_new[given:] = work.e
+    copy_rows(work.q, work.q_new, given)
+    copy_rows(work.e, work.e_new, given)
     largest = np.int64(0)
     for lane in range(LANES):
         _prepare(sizes[lane], lane, work)
@@ -101,7 +102,8 @@ def _prepare(size, lane, work):
     q = work.q
     e = work.e
     state = work.state
-    state[:, lane] = 0
+    for i in range(STATES):
+        state[i, lane] = 0
     state[END, lane] = size - 1
     state[SPLIT, lane] = -1
     for i in range(size, q.shape[0]):

@@ -13,21 +13,16 @@ There `tridiagonal` reduces the Gram matrix instead, which costs accuracy that s
 A matrix with a non-finite entry has NaN for every value and vector: divergence is a result, not an exception.
 """
 
-import math
 from collections import Counter
 
 import numpy as np
 import scipy  # which imports its parts when they are used
 
-from lrcore.cpu.bidiagonal import bidiagonalize
+from lrcore.cpu import decomposition
+from lrcore.cpu.decomposition import PROVEN, decompose
 from lrcore.cpu.inertia import proven_values
 from lrcore.cpu.qds import LANES
 from lrcore.cpu.tridiagonal import bidiagonalize_gram
-from lrcore.cpu.twisted import leading_vectors
-
-LARGEST = 800  # shorter side; up to here it was measured to be faster than LAPACK, whose reduction is blocked
-PROVEN = 3e-14  # of σ_1: the largest error of values that is accepted; up to a size of 800 it was below 4e-15
-CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality and residual are mostly below 1e-13
 
 # How often LAPACK was called in this process, by reason: "size" (above LARGEST), "reduction" (near the smallest
 # numbers, or a sum of squares that changed), "convergence", "proof" (of values), "vectors" (above CERTAIN, or of 0).
@@ -41,20 +36,27 @@ def spectra(matrices, counts, work):
     counts    c for each, at most k = min(m, n); 0 for values alone
     work      workspace.allocate_spectra of the same shapes and counts
     """
-    reductions, lanes = work
-    results = [None] * len(matrices)
-    reasons = ["size"] * len(matrices)
-    ours = [i for i, matrix in enumerate(matrices) if min(matrix.shape) <= LARGEST]
-    for first in range(0, len(ours), LANES):
-        group = ours[first : first + LANES]
-        scales = [bidiagonalize(matrices[i], reductions[i], lane, lanes) for lane, i in enumerate(group)]
-        refused = _find_values([min(matrices[i].shape) for i in group], [math.isfinite(s) for s in scales], lanes)
-        for lane, i in enumerate(group):
-            reasons[i] = refused[lane]
-            if not refused[lane]:
-                values = lanes.values[: min(matrices[i].shape), lane].copy()
-                results[i], reasons[i] = _triplets(matrices[i], counts[i], scales[lane], values, reductions[i], lanes)
-    return [result or _exact(*which) for result, *which in zip(results, matrices, counts, reasons, strict=True)]
+    matrices = [np.ascontiguousarray(matrix) for matrix in matrices]
+    for row, matrix in zip(work.plan, matrices, strict=True):
+        row[[decomposition.ADDRESS, decomposition.BYTES]] = matrix.ctypes.data, matrix.itemsize
+    decompose(work)
+    return [
+        _triplets(matrix, row, work.buffer)
+        if row[decomposition.OUTCOME] == decomposition.GOOD
+        else exact_triplets(matrix, count, decomposition.REASONS[row[decomposition.OUTCOME]])
+        for matrix, count, row in zip(matrices, counts, work.plan, strict=True)
+    ]
+
+
+def _triplets(matrix, row, buffer):
+    """What `spectra` gives for one matrix, from the buffer."""
+    m, n = matrix.shape
+    sides = (decomposition.U, decomposition.V) if m >= n else (decomposition.V, decomposition.U)
+    left, right = (decomposition.array(row, number, buffer) for number in sides)
+    first = row[decomposition.VALUES]
+    values = buffer[first : first + min(m, n)]
+    dtype = matrix.dtype
+    return left[:, :m].T.astype(dtype), values.astype(dtype), right[:, :n].T.astype(dtype)
 
 
 def _find_values(sizes, reduced, lanes):
@@ -116,26 +118,14 @@ def _values_by_gram(matrices, work):
         if shift == 0:
             results.append(np.zeros(sizes[lane]))
         elif refused[lane]:
-            results.append(_exact(matrix.astype(np.float64), 0, refused[lane])[1])
+            results.append(exact_triplets(matrix.astype(np.float64), 0, refused[lane])[1])
         else:
             squares = work.lanes.values[: sizes[lane], lane] ** 2 - shift
             results.append(np.sqrt(np.maximum(squares, 0)))
     return results
 
 
-def _triplets(matrix, count, scale, values, reduction, lanes):
-    """(what `spectra` gives for one matrix, ""), or (None, why not). values: those of the scaled matrix."""
-    if count and not (scale and leading_vectors(values, CERTAIN, reduction, lanes)):
-        return None, "vectors"
-    u, v = reduction.u, reduction.v
-    if matrix.shape[0] < matrix.shape[1]:  # the transpose was reduced
-        u, v = v, u
-    m, n = matrix.shape
-    dtype = matrix.dtype
-    return (u[:, :m].T.astype(dtype), (values * scale).astype(dtype, copy=False), v[:, :n].T.astype(dtype)), ""
-
-
-def _exact(matrix, count, reason):
+def exact_triplets(matrix, count, reason):
     """What `spectra` gives for one matrix, by LAPACK in float64; counted under the reason where it is finite."""
     double = matrix.astype(np.float64, copy=False)
     m, n = matrix.shape

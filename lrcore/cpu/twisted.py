@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from lrcore.cpu._arrays import clear
 from lrcore.cpu._lanes import (
     add_lanes,
     divide_lanes,
@@ -157,4 +158,4 @@ def _substitute(n, lane, twist, direction, z, lower, upper):
     factor = 1 / math.sqrt(squares)
     for k in range(n):
         z[k] *= factor
-    z[n:] = 0
+    clear(z[n:])

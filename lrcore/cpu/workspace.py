@@ -344,33 +344,45 @@ class LanesWorkspace(NamedTuple):
     state: np.ndarray
 
 
+SHARED = 4  # buffers of a reduction that are not needed once the matrix is reduced: the first ones
+
+
+def reduction_shapes(shape, count):
+    """The shapes of the arrays of a ReductionWorkspace for a matrix of this shape and so many vectors."""
+    long = _whole(max(shape))
+    n = min(shape)
+    short = _whole(n)
+    return (
+        (long, _odd(short)),
+        (short,),
+        (long,),
+        (long, layout.lanes(np.float64)),
+        (n if count else 1, long),
+        (n if count else 2, short),
+        (2, n),
+        (n,),
+        (n,),
+        (count, long),
+        (count, short),
+    )
+
+
 def allocate_spectra(shapes, counts):
-    """(a ReductionWorkspace per matrix, a LanesWorkspace) for `spectra` of matrices of `shapes`.
+    """A `decomposition.Decomposition` for `spectra` of matrices of `shapes`.
 
     counts: how many leading vectors are wanted of each, 0 for values alone. Matrices of one shape share what is not
     needed once they are reduced.
     """
-    shared = {}
-    reductions = []
-    for shape, count in zip(shapes, counts, strict=True):
-        m = max(shape)
-        n = min(shape)
-        if (m, n) not in shared:
-            rows = _whole(m)
-            columns = _whole(n)
-            lanes = layout.lanes(np.float64)
-            shared[m, n] = [_zeros(*s) for s in ((rows, _odd(columns)), (columns,), (rows,), (rows, lanes))]
-        own = (
-            (n if count else 1, _whole(m)),
-            (n if count else 2, _whole(n)),
-            (2, n),
-            (n,),
-            (n,),
-            (count, _whole(m)),
-            (count, _whole(n)),
-        )
-        reductions.append(ReductionWorkspace(*shared[m, n], *(_zeros(*s) for s in own)))
-    return reductions, _lanes_workspace(max(min(shape) for shape in shapes))
+    from lrcore.cpu import decomposition
+
+    return decomposition.allocate(shapes, counts)
+
+
+def allocate_sheet(sheet):
+    """A `lrcore.cpu.sheet.SheetWorkspace` for a `lrcore.sheet.Sheet`."""
+    from lrcore.cpu import sheet as kernels
+
+    return kernels.allocate(sheet, allocate(sheet.widths, sheet.dtype))
 
 
 class GramWorkspace(NamedTuple):
@@ -421,7 +433,7 @@ def allocate_weight_values(shapes, dtypes):
     size = max((min(shape) for shape in single), default=0)
     return WeightValuesWorkspace(
         _gram_workspace(single, size) if single else None,
-        _lanes_workspace(size) if single else None,
+        allocate_lanes(size) if single else None,
         allocate_spectra(double, [0] * len(double)) if double else None,
     )
 
@@ -453,12 +465,17 @@ def _odd(size):
     return size + lanes * (size // lanes % 2 == 0)
 
 
-def _lanes_workspace(n):
-    """A LanesWorkspace for bidiagonal matrices of size up to n."""
+def lanes_shapes(n):
+    """The shapes of the arrays of a LanesWorkspace for bidiagonal matrices of size up to n."""
     from lrcore.cpu import qds
 
-    buffers = [_zeros(rows * (n + 3), layout.lanes(np.float64)) for rows in (1, 1, 2, 2, 1)]
-    return LanesWorkspace(*buffers, _zeros(qds.STATES, layout.lanes(np.float64)))
+    lanes = layout.lanes(np.float64)
+    return *((rows * (n + 3), lanes) for rows in (1, 1, 2, 2, 1)), (qds.STATES, lanes)
+
+
+def allocate_lanes(n):
+    """A LanesWorkspace for bidiagonal matrices of size up to n."""
+    return LanesWorkspace(*(_zeros(*shape) for shape in lanes_shapes(n)))
 
 
 def _whole(size):

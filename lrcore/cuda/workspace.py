@@ -10,7 +10,14 @@ import itertools
 import numpy as np
 
 from lrcore import layout
-from lrcore.cpu.workspace import allocate_curvature, allocate_ntk, allocate_spectra, allocate_weight_values
+from lrcore.cpu.workspace import (
+    allocate_curvature,
+    allocate_lanes,
+    allocate_ntk,
+    allocate_sheet,
+    allocate_spectra,
+    allocate_weight_values,
+)
 from lrcore.cuda._target import empty, free_memory, on_gpu, to_device
 from lrcore.cuda.chain import Network
 from lrcore.cuda.grid import ON_GRID
@@ -24,8 +31,10 @@ __all__ = [
     "allocate_batch_sgd",
     "allocate_curvature",
     "allocate_diagonal",
+    "allocate_lanes",
     "allocate_ntk",
     "allocate_sgd",
+    "allocate_sheet",
     "allocate_spectra",
     "allocate_weight_values",
     "thread_workspaces",

@@ -23,6 +23,7 @@ from lrcore.reference.path import nearest_on_path
 from lrcore.reference.products import matmul_nn, matmul_nt, matmul_tn, product
 from lrcore.reference.random import draws, normals
 from lrcore.reference.sgd import batch_sgd_steps, sgd_steps
+from lrcore.reference.sheet import fill_sheet
 from lrcore.reference.step import gd_steps, rk_steps
 from lrcore.reference.svd import principal_angles, singular_triplets, singular_values, spectra, weight_values
 
@@ -38,6 +39,7 @@ __all__ = [
     "directions",
     "draws",
     "entries_in_basis",
+    "fill_sheet",
     "forward",
     "gd_steps",
     "hessian",

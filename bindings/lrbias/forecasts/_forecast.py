@@ -260,7 +260,7 @@ def cost(
         capacity(q, steps) * int(np.prod(q.shape, dtype=np.int64)) * np.dtype(q.dtype).itemsize for q in quantities
     )
     seconds = training + measuring
-    if not alone and logs_asynchronously(1, record, device):
+    if not alone and logs_asynchronously(1, record, network.widths, device):
         seconds = max(training, seconds / 2)
     return seconds + commits * COMMIT_SECONDS, log + (commits + 1) * (params.nbytes + 1000) + problem.target.nbytes
 

@@ -1,24 +1,19 @@
 """Metrics of the product, of the layers and of their gradients."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 
-from lrbias import theory
-from lrbias.metrics._registry import Described, Quantities, metric
+from lrbias.metrics._registry import Described, Place, Places, Quantities, metric, sheet_metric
 from lrbias.metrics._state import PRODUCT, RANKS, NetworkState, RunContext
 from lrbias.problems import settle_clusters
 from lrcore import cpu
+from lrcore.sheet import OF_A_LAYER, SIDES
 
 
 def matrices_of(context: RunContext) -> list[int]:
     """Keys of the product and of every layer."""
     return [PRODUCT, *context.layers]
-
-
-def _values_of_all(context: RunContext) -> dict[Any, int]:
-    return dict.fromkeys(matrices_of(context), 0)
 
 
 def _per_matrix(name: str, vector: bool = False) -> Quantities:
@@ -38,15 +33,18 @@ def _per_pair(name: str) -> Quantities:
     return lambda context: [(f"layer/{i}/{name}", (), "float") for i in context.layers[:-1]]
 
 
-@metric("singular_values", _per_matrix("singular_values", vector=True), needs=_values_of_all)
-def _singular_values(state: NetworkState) -> list[Any]:
-    return [state.values(key) for key in matrices_of(state.context)]
+ALL = slice(None)
+
+sheet_metric(
+    "singular_values",
+    _per_matrix("singular_values", vector=True),
+    lambda context: [(("values", key), ALL) for key in matrices_of(context)],
+)
 
 
 def _register_rank(column: int, name: str) -> None:
-    @metric(name, _per_matrix(name), needs=_values_of_all)  # counts are floats, too: of what is not finite they are NaN
-    def measure(state: NetworkState) -> list[Any]:
-        return [state.ranks(key)[column] for key in matrices_of(state.context)]
+    places = lambda context: [(("ranks", key), column) for key in matrices_of(context)]  # noqa: E731  as below
+    sheet_metric(name, _per_matrix(name), places)  # counts are floats, too: of what is not finite they are NaN
 
 
 for _column, _name in enumerate(RANKS):
@@ -55,25 +53,27 @@ for _column, _name in enumerate(RANKS):
 
 def _alignment_quantities(context: RunContext) -> list[Described]:
     rows = (len(context.clusters),)
-    return [(f"product/{what}_{side}", rows, "float") for what in ("alignment", "angles") for side in ("left", "right")]
+    return [(f"product/{what}_{side}", rows, "float") for what in ("alignment", "angles") for side in SIDES]
 
 
-@metric("alignment", _alignment_quantities, needs=lambda context: {PRODUCT: len(context.clusters)})
-def _alignment(state: NetworkState) -> list[Any]:
-    """|⟨u_i, û_i⟩| and |⟨v_i, v̂_i⟩| per direction, clusters of equal target values as a whole; principal angles."""
-    context = state.context
-    clusters = state.context.clusters
-    left, _, right = state.triplets(PRODUCT)
-    spectrum = context.problem.svd
-    count = len(clusters)
-    sides = [(left, spectrum.left), (right, spectrum.right)]
-    cosines = [np.empty(count), np.empty(count)]
-    for (vectors, teacher), out in zip(sides, cosines, strict=True):
-        cpu.vector_alignment(vectors, teacher, clusters, out)
-    return [*cosines, *state.angles([(vectors, teacher[:, :count]) for vectors, teacher in sides])]
+# |⟨u_i, û_i⟩| and |⟨v_i, v̂_i⟩| per direction, clusters of equal target values as a whole; principal angles
+sheet_metric(
+    "alignment",
+    _alignment_quantities,
+    lambda context: [((what, side), ALL) for what in ("cosines", "angles") for side in SIDES],
+)
 
 
-@metric("mode_strengths", lambda context: [("product/mode_strengths", (len(context.mode_clusters),), "float")])
+def _single_modes(context: RunContext) -> list[Place] | None:
+    """Strengths of clusters are eigenvalues."""
+    return [(("strengths",), ALL)] if (np.diff(context.mode_clusters) == 1).all() else None
+
+
+@metric(
+    "mode_strengths",
+    lambda context: [("product/mode_strengths", (len(context.mode_clusters),), "float")],
+    places=_single_modes,
+)
 def _mode_strengths(state: NetworkState) -> list[Any]:
     """û_iᵀ W v̂_i: how far the product has come along each of the target's directions (of a Regression, those of its
     modes). Not sorted, unlike σ_i, but within clusters of equal target values: see `lrbias.problems`."""
@@ -103,20 +103,39 @@ def _eigenvalues_in_basis(state: NetworkState) -> list[Any]:
     return list(cpu.entries_in_basis(state.matrix(PRODUCT), state.context.problem.eigen.vectors))
 
 
-@metric("balancedness", _per_pair("balancedness"))
+def _on_the_cpu(places: Places) -> Places:
+    """Where an accelerator has the network, its own kernels measure this."""
+    return lambda context: None if context.device.is_accelerator else places(context)
+
+
+@metric(
+    "balancedness",
+    _per_pair("balancedness"),
+    places=_on_the_cpu(lambda context: [(("balancedness",), i) for i in range(context.depth - 1)]),
+)
 def _balancedness(state: NetworkState) -> np.ndarray:
     """‖W_{i+1}ᵀW_{i+1} − W_iW_iᵀ‖_F of layer i and the one above it."""
     return state.balancedness()
 
 
-@metric("layer_alignment", _per_pair("layer_alignment"), needs=lambda context: dict.fromkeys(context.layers, 1))
-def _layer_alignment(state: NetworkState) -> list[Any]:
-    """|⟨u_1(W_i), v_1(W_{i+1})⟩| of layer i and the one above it."""
-    triplets = [state.triplets(i) for i in state.context.layers]
-    return [abs(below[0][:, 0] @ above[2][:, 0]) for below, above in itertools.pairwise(triplets)]
+# |⟨u_1(W_i), v_1(W_{i+1})⟩| of layer i and the one above it
+sheet_metric(
+    "layer_alignment",
+    _per_pair("layer_alignment"),
+    lambda context: [(("neighbours",), i) for i in range(context.depth - 1)],
+)
 
 
-@metric("gradient_norm", lambda context: [("gradient_norm", (), "float"), *_per_layer("gradient_norm")(context)])
+def _of_directions(context: RunContext, column: int) -> list[Place]:
+    """Of every layer one of the three numbers that say how it moves."""
+    return [(("directions",), OF_A_LAYER * i + column) for i in range(context.depth)]
+
+
+@metric(
+    "gradient_norm",
+    lambda context: [("gradient_norm", (), "float"), *_per_layer("gradient_norm")(context)],
+    places=_on_the_cpu(lambda context: [(("gradient_norm",), 0), *_of_directions(context, 0)]),
+)
 def _gradient_norm(state: NetworkState) -> list[Any]:
     return [state.gradient_norm, *state.directions()[:, 0]]
 
@@ -125,23 +144,26 @@ def _gradients(context: RunContext) -> list[tuple[str, int]]:
     return [("gradient", key) for key in matrices_of(context)]
 
 
-@metric(
+sheet_metric(  # of ∂L/∂W at the product, and of every layer's gradient
     "gradient_singular_values",
     _per_matrix("gradient_singular_values", vector=True),
-    needs=lambda context: dict.fromkeys(_gradients(context), 0),
+    lambda context: [(("values", key), ALL) for key in _gradients(context)],
 )
-def _gradient_singular_values(state: NetworkState) -> list[Any]:
-    """Of ∂L/∂W at the product, and of every layer's gradient."""
-    return [state.values(key) for key in _gradients(state.context)]
 
 
-@metric("weight_gradient_alignment", _per_layer("weight_gradient_alignment"))
+@metric(
+    "weight_gradient_alignment",
+    _per_layer("weight_gradient_alignment"),
+    places=_on_the_cpu(lambda context: _of_directions(context, 1)),
+)
 def _weight_gradient_alignment(state: NetworkState) -> np.ndarray:
     """⟨W_i, ∇_i⟩ / (‖W_i‖ ‖∇_i‖)."""
     return state.directions()[:, 1]
 
 
-@metric("direction_change", _per_layer("direction_change"))
+@metric(
+    "direction_change", _per_layer("direction_change"), places=_on_the_cpu(lambda context: _of_directions(context, 2))
+)
 def _direction_change(state: NetworkState) -> np.ndarray:
     """How far the normalised weights W_i/‖W_i‖ move in one Euler step: exact for GD, first order for a flow."""
     return state.directions()[:, 2]
@@ -159,12 +181,12 @@ def _cost_quantities(context: RunContext) -> list[Described]:
     return [("product/representation_cost", (), "float"), ("squared_norm", (), "float")]
 
 
-@metric("representation_cost", _cost_quantities, needs=lambda context: {PRODUCT: 0})
-def _representation_cost(state: NetworkState) -> list[Any]:
-    """N Σ σ_i^(2/N), the least Σ ‖W_i‖² of all networks with this product; and Σ ‖W_i‖² of this one."""
-    values = state.values(PRODUCT) / state.context.problem.output_scale
-    cost = theory.cost_of_values(values.astype(np.float64), state.context.depth)
-    return [cost, np.sum(state.params**2)]
+# N Σ σ_i^(2/N), the least Σ ‖W_i‖² of all networks with this product; and Σ ‖W_i‖² of this one
+sheet_metric(
+    "representation_cost",
+    _cost_quantities,
+    lambda context: [(("cost",), 0), (("squared_norm",), 0)],
+)
 
 
 @metric(

@@ -1,6 +1,6 @@
 """Which metrics of a run are due at a step, and where their values go."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,30 +10,49 @@ from lrbias.errors import check
 from lrbias.metrics._functions import fitting, user_value
 from lrbias.metrics._memory import Memory
 from lrbias.metrics._record import Record
-from lrbias.metrics._registry import METRICS, Metric
+from lrbias.metrics._registry import METRICS, Metric, Place
 from lrbias.metrics._state import NetworkState, RunContext
-from lrbias.storage import Quantity
+from lrbias.storage import Group, Quantity
 from lrbias.system import cores
+from lrcore.sheet import Sheet
 
 Entry = tuple[Metric, int, list[Quantity]]  # interval in steps
+SMALL = (
+    12  # up to so many neurons a layer, handing a record to another thread was measured to take as long as making it
+)
+Write = Callable[[Any, int, Any], None]
+
+
+class Taken(NamedTuple):
+    """What is taken from a sheet for a Group: the places of its numbers."""
+
+    group: Group
+    places: np.ndarray
 
 
 class Due(NamedTuple):
-    """What is measured at a step: vectors that are needed of each matrix, and the measures.
+    """What is measured at a step.
 
-    measures: (function of the state, interval, quantities, whether it is the user's own)
+    sheet     the numbers that are made in one call, None for none
+    taken     what is taken of them
+    needs     vectors that the others need of each matrix
+    measures  (function of the state, interval, quantities, whether it is the user's own) of the others
     """
 
+    sheet: Sheet | None
+    taken: list[Taken]
     needs: dict[Any, int]
     measures: list[tuple[Callable[[Any], Any], int, list[Quantity], bool]]
 
 
-def logs_asynchronously(threads: int, record: Record, device: Device = CPU) -> bool:
-    """Whether there is a core to measure on beside `threads` of training. Functions of the user's are not moved.
+def logs_asynchronously(threads: int, record: Record, widths: Sequence[int], device: Device = CPU) -> bool:
+    """Whether there is a core to measure on beside `threads` of training, and it is worth while to hand records over.
 
-    An accelerator leaves even the core free from which it was called.
+    Functions of the user's are not moved. An accelerator leaves even the core free from which it was called.
     """
-    return (device.is_accelerator or cores() > threads) and not record.functions()
+    if device.is_accelerator:
+        return not record.functions()
+    return cores() > threads and max(widths) > SMALL and not record.functions()
 
 
 class MetricSchedule:
@@ -44,6 +63,8 @@ class MetricSchedule:
         self.entries = [self._entry(name, interval) for name, interval in context.record.intervals().items()]
         self.intervals = sorted({interval for _, interval, _ in self.entries})
         self.memory = Memory()
+        self._places = {chosen.name: chosen.places(context) for chosen, _, _ in self.entries}
+        self.groups = {interval: self._group(interval) for interval in self.intervals}
         self._plans: dict[tuple[bool, ...], Due] = {}
 
     @property
@@ -88,19 +109,28 @@ class MetricSchedule:
     def quantities(self) -> list[Quantity]:
         return [quantity for _, _, quantities in self.entries for quantity in quantities]
 
+    def is_due(self, step: int) -> bool:
+        """Whether anything is measured at `step`."""
+        return any(step % interval == 0 for interval in self.intervals)
+
     def due(self, step: int) -> list[Entry]:
         """The entries that are measured at `step`."""
         return [entry for entry in self.entries if step % entry[1] == 0]
 
-    def measure(
-        self, state: NetworkState, params: np.ndarray, step: int, write: Callable[[str, int, Any], None]
-    ) -> None:
-        """Call write(quantity name, row, value) for everything that is due at `step`."""
+    def measure(self, state: NetworkState, params: np.ndarray, step: int, write: Write) -> None:
+        """Call write(quantity name or Group, row, value) for everything that is due at `step`.
+
+        The values of a Group are those of its quantities, one behind the other.
+        """
         due = self._plan(step)
         if due.measures:
             self.memory.turn_to(step)
         state.at(params, step, due.needs, self.memory)
         with np.errstate(all="ignore"):  # what is not finite is recorded as such
+            if due.sheet is not None:
+                numbers = state.numbers(due.sheet)
+                for group, places in due.taken:
+                    write(group, step // group.interval, numbers[places])
             for measure, interval, quantities, own in due.measures:
                 row = step // interval
                 for quantity, value in zip(quantities, measure(state), strict=True):
@@ -110,15 +140,39 @@ class MetricSchedule:
         """What is due at `step`, of which there are few kinds."""
         which = tuple(step % interval == 0 for interval in self.intervals)
         if which not in self._plans:
-            entries = self.due(step)
-            functions = self.context.record.functions()
-            needs = self._merge(entry[0].needs(self.context) for entry in entries)
-            measures = [
-                (chosen.measure, interval, quantities, chosen.name in functions)
-                for chosen, interval, quantities in entries
-            ]
-            self._plans[which] = Due(needs, measures)
+            self._plans[which] = self._planned(self.due(step))
         return self._plans[which]
+
+    def _planned(self, entries: list[Entry]) -> Due:
+        """What is due where these entries are."""
+        functions = self.context.record.functions()
+        others = [entry for entry in entries if self._places[entry[0].name] is None]
+        listed = [place for chosen, _, _ in entries for place in self._places[chosen.name] or ()]
+        sheet = self.context.sheet([part for part, _ in listed]) if listed else None
+        taken = [self._taken(group, sheet) for group in self._groups_of(entries)] if sheet else []
+        needs = self._merge(chosen.needs(self.context) for chosen, _, _ in others)
+        measures = [(chosen.measure, every, found, chosen.name in functions) for chosen, every, found in others]
+        return Due(sheet, taken, needs, measures)
+
+    def _of_sheets(self, interval: int) -> Iterator[tuple[Place, Quantity]]:
+        """What of this interval stands in sheets, and where."""
+        for chosen, every, quantities in self.entries:
+            if every == interval:
+                yield from zip(self._places[chosen.name] or (), quantities, strict=False)
+
+    def _group(self, interval: int) -> Group:
+        return Group([quantity for _, quantity in self._of_sheets(interval)], interval)
+
+    def _groups_of(self, entries: list[Entry]) -> list[Group]:
+        """The groups that are due where these entries are."""
+        found = (self.groups[interval] for interval in sorted({interval for _, interval, _ in entries}))
+        return [group for group in found if group.size]
+
+    def _taken(self, group: Group, sheet: Sheet) -> Taken:
+        """Where in a sheet the numbers of a group stand."""
+        everywhere = np.arange(sheet.size)
+        places = (place for place, _ in self._of_sheets(group.interval))
+        return Taken(group, np.concatenate([np.ravel(everywhere[sheet.places[part]][index]) for part, index in places]))
 
     @staticmethod
     def _merge(needs: Iterable[dict[Any, int]]) -> dict[Any, int]:

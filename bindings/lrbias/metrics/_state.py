@@ -11,8 +11,9 @@ from lrbias.network import Network
 from lrbias.problems import MOST, Problem
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
+from lrcore.sheet import PRODUCT as PRODUCT
+from lrcore.sheet import Compared, Part, Point, Sheet
 
-PRODUCT = 0  # key of the product; layer i has key i, and the gradients have those of their matrices behind "gradient"
 RANKS = ("effective_rank", "entropy_rank", "stable_rank", "numerical_rank", "relative_rank", "relative_rank_frobenius")
 
 
@@ -71,6 +72,35 @@ class RunContext:
         left, right = (np.ascontiguousarray(vectors[:, :count]) for vectors in self.problem.mode_directions)
         return left, right
 
+    def sheet(self, parts: Sequence[Part]) -> Sheet:
+        """A Sheet of these parts. What they do not compare the product with is left out."""
+        names = {part[0] for part in parts}
+        outputs, inputs = self.shapes[PRODUCT]
+        nothing = np.empty((outputs, 0)), np.empty((inputs, 0))
+        clusters, (left, right) = np.empty((0, 2), np.int64), nothing
+        if names & {"cosines", "angles"}:
+            clusters = self.clusters
+            known, last = self.problem.svd, clusters.max(initial=0)
+            left, right = known.left[:, :last], known.right[:, :last]
+        modes_left, modes_right = self.modes if "strengths" in names else nothing
+        compared = Compared(
+            np.array(left, np.float64, order="C"),
+            np.array(right, np.float64, order="C"),
+            clusters,
+            np.array(modes_left, np.float64, order="C"),
+            np.array(modes_right, np.float64, order="C"),
+            self.record.numerical_threshold,
+            self.record.relative_threshold,
+            self.problem.output_scale,
+        )
+        return Sheet(self.widths, self.dtype, parts, compared, self.is_plain)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss is ½‖W − target‖_F² of the product as it is, and the CPU measures it."""
+        whole = self.method.fits_whole(self.problem) and self.problem.output_scale == 1
+        return whole and not self.device.is_accelerator
+
     @property
     def has_basis(self) -> bool:
         """Whether entries in the target's eigenvectors are measured: a symmetric target, or a square one on request."""
@@ -117,9 +147,9 @@ class NetworkState:
         self._target = context.problem.target.astype(context.dtype)
         self._goal = device.device_put(self._target if self._whole else context.problem.objective(context.dtype))
         self._gradient = np.empty(layout.size(context.widths), context.dtype)
-        self._product = np.empty(context.shapes[PRODUCT], context.dtype)
+        self._product, self._slope = np.empty((2, *context.shapes[PRODUCT]), context.dtype)
         self._spectra_work: dict[Any, Any] = {}
-        self._angles_work: Any = None
+        self._sheet_work: dict[Sheet, tuple[np.ndarray, Any]] = {}
         self._scratch: dict[str, Any] = {}
         self._known: dict[Any, Any] = {}
         self._needs: dict[Any, int] = {}
@@ -227,13 +257,6 @@ class NetworkState:
         """Singular values of a matrix, largest first."""
         return self.triplets(key)[1]
 
-    def angles(self, pairs: Any) -> Any:
-        """Principal angles of pairs of orthonormal columns, the same shapes at every call."""
-        if self._angles_work is None:
-            shapes = [shape for _, b in pairs for shape in ((b.shape[1], b.shape[1]), b.shape)]
-            self._angles_work = workspace.allocate_spectra(shapes, [0] * len(shapes))
-        return cpu.principal_angles(pairs, self._angles_work)
-
     def ranks(self, key: Any) -> np.ndarray:
         """The six ranks of RANKS."""
         return self.once(("ranks", key), lambda: self._measure_ranks(key))
@@ -241,6 +264,34 @@ class NetworkState:
     def _measure_ranks(self, key: Any) -> np.ndarray:
         record = self.context.record
         return ranks_of(self.values(key), record.numerical_threshold, record.relative_threshold)
+
+    def numbers(self, sheet: Sheet) -> np.ndarray:
+        """What stands in a sheet, (sheet.size,): the same array at the next record."""
+        if sheet not in self._sheet_work:
+            self._sheet_work[sheet] = np.empty(sheet.size), workspace.allocate_sheet(sheet)
+        out, work = self._sheet_work[sheet]
+        rate = float(self.context.method.rates(self.step, 1)[0]) if sheet.needs_gradient else 0.0
+        target, product, gradient, slope = self._point(sheet)
+        point = Point(self.params, self.widths, target, product, gradient, slope, rate)
+        cpu.fill_sheet(sheet, point, out, work)
+        return out
+
+    def _point(self, sheet: Sheet) -> tuple[np.ndarray, ...]:
+        """(target, product, gradient, slope) as far as the sheet needs them."""
+        if sheet.forms:
+            if sheet.needs_product:
+                self._known["product"] = self._product
+            return self._target, self._product, self._gradient, self._slope
+        product = self.matrix(PRODUCT) if sheet.needs_product else self._product
+        gradient = self.gradient if sheet.needs_gradient else self._gradient
+        slope = self.matrix(("gradient", PRODUCT)) if sheet.needs_slope else self._slope
+        return self._target, product, gradient, slope
+
+    def taken(self, places: Sequence[tuple[Part, Any]]) -> list[np.ndarray]:
+        """Numbers of a sheet of these parts alone, in the order of the places."""
+        sheet = self.scratch(repr(places), lambda: self.context.sheet([part for part, _ in places]))
+        numbers = self.numbers(sheet)
+        return [numbers[sheet.places[part]][index] for part, index in places]
 
     def balancedness(self) -> np.ndarray:
         out = np.empty(self.context.depth - 1)

@@ -103,7 +103,7 @@ class WeightPlan:
         self.quantities = [Quantity(name, (length,), kind, self.every) for name, (kind, length) in kinds.items()]
         self.quantities += [Quantity(name, (), "f8", self.every) for name in scalars]
 
-    def due(self, step):
+    def is_due(self, step):
         return step % self.every == 0
 
     def note(self, step, values):
@@ -171,7 +171,7 @@ class Tracking:
 
     def record(self, step, noted=None):
         """Measure the model as it is, beside the training. noted: {scalar: value}."""
-        if not self._plan.due(step):
+        if not self._plan.is_due(step):
             return
         self._follow()
         known = dict.fromkeys(self.scalars, np.nan) | (noted or {})

@@ -31,6 +31,7 @@ from ._protocol import Arrays as Arrays
 from ._protocol import LoopStorage as LoopStorage
 from ._protocol import RunSource as RunSource
 from ._protocol import RunStorage as RunStorage
+from ._quantity import Group as Group
 from ._quantity import Quantity as Quantity
 from ._writer import RunWriter as RunWriter
 from ._writer import as_recorded as as_recorded

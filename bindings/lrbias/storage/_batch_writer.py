@@ -1,7 +1,7 @@
 """A batch in progress: what its runs have recorded so far, in memory, and the file that is replaced by all of it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from lrbias.errors import StoreError
 from lrbias.storage._batch import ROWS, Member, columns_of, read_batch, write_batch
 from lrbias.storage._format import LOSSES
 from lrbias.storage._protocol import Arrays
+from lrbias.storage._quantity import Group
 
 TRAINING = "training goes on, or was killed"
 GOES_ON = ("running", "interrupted")
@@ -142,13 +143,24 @@ class MemberWriter(Member):
         return self._writer
 
     @property
+    def _member(self) -> dict[str, Any]:
+        return self.described
+
+    @property
     def going(self) -> bool:
         """Whether the run goes on."""
         return self.described["status"] in ("new", "running")
 
-    def rows(self) -> Arrays:
-        """{quantity: its rows, flat}: views to write to."""
-        return {name: self._rows_of(name) for name in self._quantities}
+    def rows(self, groups: Iterable[Group]) -> dict[str | Group, Any]:
+        """{quantity: its rows, flat; Group: (the rows of all of its interval, which columns are its own)}: views to
+        write to."""
+        return {name: self._rows_of(name) for name in self._quantities} | {each: self._table(each) for each in groups}
+
+    def _table(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+        slices = self._batch.columns[self.described["layout"]]
+        own = [np.arange(slices[name].start, slices[name].stop) for name in group.places]
+        table = self._batch[f"{ROWS}{group.interval}"][self._place]
+        return table, np.concatenate([*own, np.empty(0, np.int64)])
 
     def write_block(self, name: str, index: int, block: np.ndarray) -> None:
         """Rows index · len(block) … of a quantity, as far as the run can have any."""

@@ -13,7 +13,9 @@ import numpy as np
 from lrbias.errors import StoreError
 from lrbias.storage._format import LOSSES, chunk_rows
 from lrbias.storage._protocol import RunStorage
-from lrbias.storage._quantity import Quantity
+from lrbias.storage._quantity import Group, Quantity
+
+STAGED_BYTES = 1 << 18  # of rows of a group on their way to their columns
 
 
 def losses_quantity(dtype: np.dtype[Any]) -> Quantity:
@@ -89,6 +91,21 @@ class Column:
             self._filled = first + 1
         self._dirty = True
 
+    def set_rows(self, row: int, values: np.ndarray) -> None:
+        """Write the rows from `row` on, likewise."""
+        while len(values):
+            self._turn_to(row)
+            first = row - self.index * self.rows
+            part = values[: self.rows - first]
+            if first > self._filled:
+                self._clear(self._filled, first)
+            self.block[first : first + len(part)] = part
+            self._filled = max(self._filled, first + len(part))
+            self._dirty = True
+            self.last = part[-1]
+            row += len(part)
+            values = values[len(part) :]
+
     def view(self, row: int, count: int) -> np.ndarray:
         """Up to `count` rows from `row` on, to be written in place: as many as the block still holds."""
         self._turn_to(row)
@@ -119,18 +136,65 @@ class Column:
         return self.index * self.rows, self.block[: self._filled]
 
 
+class Stage:
+    """Rows of a Group that are not in their columns yet: a single row costs a column nearly as much as many."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        most = max(STAGED_BYTES // (8 * group.size), 1)
+        self._rows = np.empty((most, group.size))
+        self._first = 0
+        self._count = 0
+
+    def set(self, row: int, numbers: np.ndarray, columns: dict[str, Column]) -> None:
+        """Write one row; what does not follow on the last one, or has no room, sends the others to their columns."""
+        if row != self._first + self._count or self._count == len(self._rows):
+            self.hand_on(columns)
+            self._first = row
+        self._rows[self._count] = numbers
+        self._count += 1
+
+    def hand_on(self, columns: dict[str, Column]) -> None:
+        """Write everything to the columns."""
+        if self._count:
+            with np.errstate(all="ignore"):  # what is not finite in their type is recorded as such
+                for name, rows in self._group.split(self._rows[: self._count]):
+                    columns[name].set_rows(self._first, rows)
+            self._first += self._count
+            self._count = 0
+
+    def last(self, name: str) -> Any:
+        """The last row of a quantity that is here; None where there is none."""
+        return self._rows[self._count - 1, self._group.places[name]][0] if self._count else None
+
+
 class Log:
     """All columns of a run."""
 
     def __init__(self, quantities: Sequence[Quantity], storage: RunStorage) -> None:
         self._storage = storage
         self.columns = {quantity.name: Column(quantity, storage) for quantity in quantities}
+        self._stages: dict[Group, Stage] = {}
+
+    def set_group(self, group: Group, row: int, numbers: np.ndarray) -> None:
+        """Write one row of every quantity of a group."""
+        if group not in self._stages:
+            self._stages[group] = Stage(group)
+        self._stages[group].set(row, numbers, self.columns)
+
+    def _settle(self) -> None:
+        """Put all rows into their columns."""
+        for stage in self._stages.values():
+            stage.hand_on(self.columns)
 
     def set(self, name: str, row: int, value: Any) -> None:
         self.columns[name].set(row, value)
 
     def last(self, name: str) -> Any:
         """The number that was written last to a quantity; None when there is none."""
+        for group, stage in self._stages.items():
+            if name in group.places and stage.last(name) is not None:
+                return stage.last(name)
         return self.columns[name].last if name in self.columns else None
 
     def restore(self, step: int, progress: dict[str, Any] | None = None) -> None:
@@ -152,9 +216,11 @@ class Log:
 
     def flush(self) -> None:
         """Hand on every block: at the end of a run."""
+        self._settle()
         for column in self.columns.values():
             column.flush()
 
     def tails(self) -> dict[str, tuple[int, np.ndarray]]:
         """{quantity: (first row, rows)} of what the blocks hold so far: at a commit on the way."""
+        self._settle()
         return {name: column.tail() for name, column in self.columns.items()}

@@ -4,7 +4,7 @@ import numpy as np
 
 from lrbias.experiments import describe
 from lrbias.metrics import MetricSchedule, NetworkState, RunContext
-from lrbias.storage import GOES_ON, LOSSES, columns_of, losses_quantity
+from lrbias.storage import GOES_ON, LOSSES, Group, columns_of, losses_quantity
 from lrbias.training import Recorder, listed_quantities
 from lrcore import status
 
@@ -41,10 +41,15 @@ class BatchMember:
         return 8 * (rows + self.steps + 1 + checkpoints)
 
     def measure(self, params, step, rows):
-        """Write what is due at `step` into rows[quantity] (records, its numbers)."""
+        """Write what is due at `step` into rows[quantity] (records, its numbers), and of a Group into its columns of a
+        table: rows[group] is (records, numbers), columns."""
 
         def write(name, row, value):
-            rows[name][row] = np.ravel(value)
+            if isinstance(name, Group):
+                table, columns = rows[name]
+                table[row, columns] = value
+            else:
+                rows[name][row] = np.ravel(value)
 
         self.schedule.measure(self.network_state, params, step, write)
 
@@ -65,7 +70,8 @@ class BatchRecorder(Recorder):
     def begin(self, storage, step):
         self._batch = storage
         self._losses = storage[LOSSES]
-        self._rows = [member.rows() for member in storage.members]
+        groups = [member.schedule.groups.values() for member in self._members]
+        self._rows = [each.rows(own) for each, own in zip(storage.members, groups, strict=True)]
 
     @property
     def _going(self):

@@ -5,8 +5,9 @@ however many workers there are. A batch saves all that it has now and then, and 
 """
 
 import functools
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from lrbias.experiments import Experiment
 from lrbias.forecasts import seconds_of
 from lrbias.network import Drawn
 from lrbias.steppers import BatchStepper
-from lrbias.storage import BatchWriter, Entry
+from lrbias.storage import BatchWriter, Entry, Group
 from lrbias.sweeps._batch_recorder import BatchMember, BatchRecorder
 from lrbias.system import display, lock, one_blas_thread
 from lrbias.training import EverySeconds, Loop, Span, Subject, made_with
@@ -163,8 +164,11 @@ def batched_cost(whole, device=CPU, runs=FEWEST):
     for interval in member.schedule.intervals:
         # step = interval: this interval's metrics and, at worst, those of its divisors
         listed = member.quantities.items()
-        rows = {name: np.empty((interval // q["interval"] + 1, *q["shape"])) for name, q in listed}
-        rows = {name: array.reshape(len(array), -1) for name, array in rows.items()}
+        rows: dict[str | Group, Any] = {
+            name: np.empty((interval // q["interval"] + 1, math.prod(q["shape"]))) for name, q in listed
+        }
+        for group in member.schedule.groups.values():
+            rows[group] = np.empty((interval // group.interval + 1, group.size)), slice(None)
         measured = seconds_of(functools.partial(member.measure, member.params, interval, rows))
         seconds += whole.steps / interval * measured
     return seconds, member.bytes

@@ -1,12 +1,13 @@
 """What a user has called while a run goes on."""
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from lrbias.errors import check
+from lrbias.storage import Group
 
 MOMENTS = ("on_start", "on_record", "on_commit", "on_end")
 
@@ -69,7 +70,16 @@ class Callbacks:
                 self.signals.append(signal.SIGINT)
 
 
-def as_row(rows: Iterable[tuple[str, int, Any]], dtypes: dict[str, str]) -> dict[str, Any]:
-    """{name: value} as they are recorded, from rows (name, row, value): copies, of single numbers NumPy scalars."""
+def as_row(rows: Iterable[tuple[Any, int, Any]], dtypes: dict[str, str]) -> dict[str, Any]:
+    """{name: value} as they are recorded, from rows (name or Group, row, value): copies, NumPy scalars of numbers."""
     with np.errstate(all="ignore"):  # what is not finite is told as such
-        return {name: np.array(value, dtypes[name])[()] for name, _, value in rows}
+        return {name: np.array(value, dtypes[name])[()] for name, value in _each(rows)}
+
+
+def _each(rows: Iterable[tuple[Any, int, Any]]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of rows, also of those of groups."""
+    for name, _, value in rows:
+        if isinstance(name, Group):
+            yield from name.split(value)
+        else:
+            yield name, value

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lrbias.errors import StoreError
-from lrbias.storage import Arrays
+from lrbias.storage import Arrays, Group
 from lrbias.system import Owner
 
-Row = tuple[str, int, Any]  # name, row, value
+Row = tuple[str | Group, int, Any]  # name, row, value
 Tell = Callable[[int, dict[str, Any]], None]  # of a step and what was measured there
 SNAPSHOTS = 8  # copies of the parameters that may wait to be measured at most
 
@@ -77,7 +77,7 @@ class Logger:
         schedule: Any,
         own_state: Any,
         thread_state: Any,
-        write: Callable[[str, int, Any], None],
+        write: Callable[[str | Group, int, Any], None],
         most: int = SNAPSHOTS,
         ordered: bool = False,
         tell: Callable[[int, dict[str, Any], list[Row]], None] | None = None,
@@ -105,20 +105,34 @@ class Logger:
         known: {name: value} of what else is told of this record. Raises MeasureError or StoreError, also for earlier
         steps.
         """
-        if known is None and not self._schedule.due(step):
+        if known is None and not self._schedule.is_due(step):
             return
         if self._thread is None:
-            self._waiting.append(_Snapshot(params, state, step, known))
-            self._take(self._waiting[0], self._own_state)
-        else:
-            copies = {name: array.copy() for name, array in state.items()}
-            snapshot = _Snapshot(params.copy(), copies, step, known)
-            self._waiting.append(snapshot)
-            self._ready.put(snapshot)
-            while len(self._waiting) > self._most and self._failure is None:
-                self._help(self._most)
+            self._measure_here(params, step, state, known)
+            return
+        copies = {name: array.copy() for name, array in state.items()}
+        snapshot = _Snapshot(params.copy(), copies, step, known)
+        self._waiting.append(snapshot)
+        self._ready.put(snapshot)
+        while len(self._waiting) > self._most and self._failure is None:
+            self._help(self._most)
         self._tell_what_is_written()
         self._raise()
+
+    def _measure_here(self, params: np.ndarray, step: int, state: Arrays, known: dict[str, Any] | None) -> None:
+        rows: list[Row] = []
+        try:
+            self._schedule.measure(self._own_state, params, step, lambda *row: rows.append(row))
+        except Exception as error:
+            kept = self._schedule.memory.state(step) if self._ordered else None
+            raise MeasureError(step, params.copy(), state, kept) from error
+        for row in rows:
+            self._write(*row)
+        if known is not None and self._tell is not None:
+            try:
+                self._tell(step, known, rows)
+            except Exception as error:
+                raise MeasureError(step, params.copy(), state) from error
 
     def drain(self) -> None:
         """Until everything queued is written. Raises MeasureError for the first that failed, or StoreError."""

@@ -8,7 +8,7 @@ import numpy as np
 from lrbias.events import PlateauWatch
 from lrbias.metrics import MetricSchedule, NetworkState, RunContext, logs_asynchronously
 from lrbias.steppers import Stepper
-from lrbias.storage import LOSSES, Arrays, Log, RunStorage, as_recorded, check_quantities, losses_quantity
+from lrbias.storage import LOSSES, Arrays, Group, Log, RunStorage, as_recorded, check_quantities, losses_quantity
 from lrbias.training._callbacks import as_row
 from lrbias.training._logging import Logger, MeasureError, Row, Tell
 from lrbias.training._recorder import Recorder
@@ -45,7 +45,7 @@ class RunRecorder(Recorder):
         self.context = RunContext(task.problem, stepper.widths, dtype, task.record, task.method, device, start)
         self.network_state = NetworkState(self.context)
         self.schedule = MetricSchedule(self.context)
-        asynchronous = logs_asynchronously(threads, task.record, device) and task.stop.when is None
+        asynchronous = logs_asynchronously(threads, task.record, stepper.widths, device) and task.stop.when is None
         self._thread_state = NetworkState(self.context) if asynchronous else None
         self.schedule.probe(self.network_state.at(stepper.params), known)
         self._own = stepper.quantities(task.record.every)
@@ -91,10 +91,13 @@ class RunRecorder(Recorder):
         assert self._logger is not None  # `begin` has made it
         return self._logger
 
-    def _write(self, name: str, row: int, value: Any) -> None:
-        self._log.set(name, row, value)
-        if self.watch and name == EFFECTIVE_RANK:
-            self.watch.note_rank(row, value)
+    def _write(self, name: str | Group, row: int, value: Any) -> None:
+        if isinstance(name, Group):
+            self._log.set_group(name, row, value)
+            if self.watch and EFFECTIVE_RANK in name.places:
+                self.watch.note_rank(row, value[name.places[EFFECTIVE_RANK]][0])
+        else:
+            self._log.set(name, row, value)
 
     def losses(self, step: int, count: int) -> np.ndarray:
         return self._log.columns[LOSSES].view(step, count)
