@@ -37,7 +37,7 @@ from lrcore.cpu.decomposition import allocate as allocate_decomposition
 from lrcore.cpu.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
 from lrcore.cpu.svd import exact_triplets
 from lrcore.cpu.workspace import Workspace
-from lrcore.sheet import OF_A_LAYER, OF_RANKS, PRODUCT, SIDES
+from lrcore.sheet import OF_A_LAYER, OF_RANKS, PRODUCT, SIDES, Compared
 
 OF_PARAMS, OF_PRODUCT, OF_GRADIENT, OF_SLOPE, OF_BUFFER = range(5)
 SOURCE, AT, VALUES, RANKS = range(4)  # columns of SheetWorkspace.places
@@ -60,26 +60,38 @@ _PARTS = (
 FIRST, DECOMPOSED, COMPARED, DONE = range(4)  # how far a record is
 
 
-class SheetWorkspace(NamedTuple):
-    """What a sheet is filled with.
+class Scratch(NamedTuple):
+    """What a kernel needs beside a network to fill a sheet.
 
-    goals (9, 2), int64             where parts begin, those of the left side and of the right, or NOWHERE
+    goals (9, 2), int64              where parts begin, those of the left side and of the right, or NOWHERE
     places (matrices + 4, 4), int64  of each matrix of `all`: which array it lies in, OF_PARAMS …, how many numbers
-                                    behind its start; where its values go and its ranks, or NOWHERE
-    matrices, int64                 how many are the network's: the product first, where it is decomposed. The others
-                                    are those that angles come from: of each side the cosines and the sines
-    strengths (2, modes)            as `mode_strengths` takes them
-    forms (3,), int64               whether the product, the slope and the gradient are made here
+                                     behind its start; where its values go and its ranks, or NOWHERE
+    matrices, int64                  how many are the network's: the product first, where it is decomposed. The others
+                                     are those that angles come from: of each side the cosines and the sines
+    first_layer, int64               the row of W_1 among them
+    forms (3,), int64                whether the product, the slope and the gradient are made here
+    strengths (2, modes)             as `mode_strengths` takes them
     """
 
     goals: np.ndarray
     places: np.ndarray
     matrices: int
     first_layer: int
-    strengths: np.ndarray
     forms: np.ndarray
+    strengths: np.ndarray
     all: Decomposition
     chain: Workspace
+
+
+class SheetWorkspace(NamedTuple):
+    """What a sheet is filled with: `scratch`; `arrays`, those of it and of the Compared; and described (arrays, 3),
+    int64, by which the kernel is told of them. To hand over forty arrays takes as long as all arithmetic of 4 × 4
+    layers.
+    """
+
+    scratch: Scratch
+    arrays: tuple[np.ndarray, ...]
+    described: np.ndarray
 
 
 def allocate(sheet, chain):
@@ -92,16 +104,31 @@ def allocate(sheet, chain):
         places.append((OF_BUFFER, room.take(math.prod(shape)), NOWHERE, NOWHERE))
     counts = [*sheet.counts.values(), *[0] * (len(shapes) - len(sheet.counts))]
     goals = [[_start(sheet, sides[i]) if i < len(sides) else NOWHERE for i in range(2)] for sides in _PARTS]
-    return SheetWorkspace(
+    scratch = Scratch(
         np.array(goals, np.int64),
         np.array(places, np.int64).reshape(-1, 4),
         len(sheet.counts),
         int(PRODUCT in sheet.counts),
-        np.zeros((2, sheet.compared.modes_left.shape[1])),
         np.array([sheet.needs_product, sheet.needs_slope, sheet.needs_gradient], np.int64) * sheet.forms,
+        np.zeros((2, sheet.compared.modes_left.shape[1])),
         allocate_decomposition(shapes, counts, room),
         chain,
     )
+    arrays = tuple(_listed(sheet.compared, scratch))
+    return SheetWorkspace(scratch, arrays, np.array([_describe(each) for each in arrays], np.int64))
+
+
+def _listed(compared, scratch):
+    """Everything that `_compared` and `_scratch` make again, in that order."""
+    numbers = np.array([compared.numerical, compared.relative, compared.scale])
+    yield from (*compared[:5], numbers)
+    yield from (scratch.goals, scratch.places, np.array([scratch.matrices, scratch.first_layer]), scratch.forms)
+    yield from (scratch.strengths, *scratch.all, *scratch.chain[:11])
+
+
+def _describe(array):
+    """Its address, its rows and its columns; a vector has one row."""
+    return array.ctypes.data, *(1,) * (2 - array.ndim), *array.shape
 
 
 def _start(sheet, part):
@@ -131,12 +158,13 @@ def fill_sheet(sheet, point, out, work):
 
     work: workspace.allocate_sheet(sheet)
     """
-    at = fill(FIRST, point, sheet.compared, out, work)
+    at = fill(FIRST, point, out, work.described)
     while at != DONE:
-        tried = slice(work.matrices) if at == DECOMPOSED else slice(work.matrices, None)
-        sources = point.params, point.product, point.gradient, point.slope, work.all.buffer
-        _mend(work.all.plan[tried], work.places[tried], sources)
-        at = fill(at, point, sheet.compared, out, work)
+        found, matrices = work.scratch.all, work.scratch.matrices
+        tried = slice(matrices) if at == DECOMPOSED else slice(matrices, None)
+        sources = point.params, point.product, point.gradient, point.slope, found.buffer
+        _mend(found.plan[tried], work.scratch.places[tried], sources)
+        at = fill(at, point, out, work.described)
 
 
 def _mend(plan, places, sources):
@@ -150,11 +178,13 @@ def _mend(plan, places, sources):
 
 
 @kernel
-def fill(at, point, compared, out, work):
+def fill(at, point, out, described):
     """The record from where it is, `at`, until something is to be mended or it is DONE; returns how far it is.
 
-    Arguments as for `fill_sheet`, but for the Compared of the sheet.
+    described: of a SheetWorkspace, which the caller keeps
     """
+    compared = _compared(described)
+    work = _scratch(point.params.dtype.type(1), described[6:])
     buffer = data_ptr(work.all.buffer)
     if at == FIRST:
         _form(point, work)
@@ -179,6 +209,70 @@ def fill(at, point, compared, out, work):
         if first >= 0:
             _angles(work.all.plan[work.matrices + 2 * side :], out[first : first + compared.clusters.shape[0]], buffer)
     return DONE
+
+
+@part
+def _compared(rows):
+    """The Compared that is described by the first rows."""
+    numbers = _vector(rows[5], 1.0)
+    return Compared(
+        _table(rows[0], 1.0),
+        _table(rows[1], 1.0),
+        _table(rows[2], 1),
+        _table(rows[3], 1.0),
+        _table(rows[4], 1.0),
+        numbers[0],
+        numbers[1],
+        numbers[2],
+    )
+
+
+@part
+def _scratch(one, rows):
+    """The Scratch that is described by the rows after those. one: a number of the dtype of the network."""
+    counts = _vector(rows[2], 1)
+    return Scratch(
+        _table(rows[0], 1),
+        _table(rows[1], 1),
+        counts[0],
+        counts[1],
+        _vector(rows[3], 1),
+        _table(rows[4], 1.0),
+        Decomposition(_table(rows[5], 1), _table(rows[6], 1), _table(rows[7], 1), _vector(rows[8], 1.0)),
+        _chain(one, rows[9:]),
+    )
+
+
+@part
+def _chain(one, rows):
+    """The Workspace of one thread."""
+    return Workspace(
+        _vector(rows[0], one),
+        _vector(rows[1], one),
+        _vector(rows[2], one),
+        _vector(rows[3], one),
+        _vector(rows[4], one),
+        _vector(rows[5], one),
+        _table(rows[6], one),
+        _vector(rows[7], one),
+        _vector(rows[8], one),
+        _vector(rows[9], 1),
+        _vector(rows[10], 1),
+        0,
+        1,
+    )
+
+
+@part
+def _table(row, like):
+    """The array that a row describes."""
+    return array_at(row[0], like, (row[1], row[2]))
+
+
+@part
+def _vector(row, like):
+    """Likewise with one dimension."""
+    return array_at(row[0], like, (row[2],))
 
 
 @part

@@ -146,7 +146,7 @@ class MetricSchedule:
     def _planned(self, entries: list[Entry]) -> Due:
         """What is due where these entries are."""
         functions = self.context.record.functions()
-        others = [entry for entry in entries if self._places[entry[0].name] is None]
+        others = [entry for entry in entries if self._places[entry[0].name] is None and entry[2]]
         listed = [place for chosen, _, _ in entries for place in self._places[chosen.name] or ()]
         sheet = self.context.sheet([part for part, _ in listed]) if listed else None
         taken = [self._taken(group, sheet) for group in self._groups_of(entries)] if sheet else []

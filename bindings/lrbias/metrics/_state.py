@@ -107,6 +107,15 @@ class RunContext:
         square = len(set(self.problem.shape)) == 1
         return self.problem.symmetric or (self.names("eigenvalues_in_basis") and square)
 
+    def rate(self, step: int) -> float:
+        """The step size of a step."""
+        return self._one_rate if self._one_rate is not None else float(self.method.rates(step, 1)[0])
+
+    @functools.cached_property
+    def _one_rate(self) -> float | None:
+        """That of every step; None where it follows a schedule."""
+        return float(self.method.rates(0, 1)[0]) if getattr(self.method, "lr_schedule", None) is None else None
+
     @functools.cached_property
     def errors(self) -> list[str]:
         """Names of the errors that the problem knows: "train", "test"."""
@@ -270,7 +279,7 @@ class NetworkState:
         if sheet not in self._sheet_work:
             self._sheet_work[sheet] = np.empty(sheet.size), workspace.allocate_sheet(sheet)
         out, work = self._sheet_work[sheet]
-        rate = float(self.context.method.rates(self.step, 1)[0]) if sheet.needs_gradient else 0.0
+        rate = self.context.rate(self.step) if sheet.needs_gradient else 0.0
         target, product, gradient, slope = self._point(sheet)
         point = Point(self.params, self.widths, target, product, gradient, slope, rate)
         cpu.fill_sheet(sheet, point, out, work)
@@ -304,6 +313,6 @@ class NetworkState:
 
     def _measure_directions(self) -> np.ndarray:
         out = np.empty((self.context.depth, 3))
-        rate = self.context.method.rates(self.step, 1)[0]
+        rate = self.context.rate(self.step)
         self._kernels.directions(self.params, self.gradient, self.widths, rate, out)
         return out
