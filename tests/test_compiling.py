@@ -1,5 +1,6 @@
 """Compilation: said once where it happens, apart from the time of training, and done ahead by `lrbias warmup`."""
 
+import gc
 import io
 import json
 import os
@@ -120,3 +121,16 @@ def test_reading_a_run_needs_no_numba(small, tmp_path):
     assert "everything that was committed is intact" in answer.stdout
     read = "import lrbias as lb; run = lb.open(sys.argv[1]); print(run.loss[-1], run['product/singular_values'].shape)"
     assert _shell(blocked + read, str(tmp_path / "run")).returncode == 0
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_while_kernels_are_compiled(enabled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compilation._WATCH, "callbacks", [lambda: seen.append(gc.isenabled())])
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        _fresh_kernel()(1)
+        assert (seen, gc.isenabled()) == ([False], enabled)
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -23,6 +23,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
+import lrcore.cpu.compilation  # noqa: F401  which attends from the first kernel on
 from lrcore.cpu._cache import KernelCache
 
 if config.DISABLE_JIT:
@@ -35,10 +36,16 @@ _STANDALONE = {}  # (module, name): a function
 
 
 def kernel(function):
-    """Compile `function` for the CPU. One whose name begins with an underscore is a `part`."""
+    """Compile `function` for the CPU. One whose name begins with an underscore is a `part`.
+
+    Other kernels that call it have it as a part, so that it is compiled by itself only where Python calls it.
+    """
     if function.__name__.startswith("_"):
         return part(function)
     dispatcher = njit(function, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+    inside = part(function)
+    dispatcher.get_call_template = inside.get_call_template
+    dispatcher.get_overload = inside.get_overload
     if function.__module__.startswith("lrcore."):  # the others' sources are not those that the cache is named after
         dispatcher._cache = KernelCache(function)
     return dispatcher

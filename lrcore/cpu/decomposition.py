@@ -137,7 +137,7 @@ def _decompose(one, plan_ptr, matrices, width, group_ptr, arrays_ptr, buffer):
     sizes = group[0]
     i = 0
     while i < matrices:
-        used = 0
+        used = np.int64(0)  # a 0 would have a type of its own, and a bidiagonalization of its own
         clear(sizes)
         while i < matrices and used < LANES:
             row = plan[i]

@@ -42,6 +42,7 @@ from lrcore.sheet import OF_A_LAYER, OF_RANKS, PRODUCT, SIDES, Compared
 OF_PARAMS, OF_PRODUCT, OF_GRADIENT, OF_SLOPE, OF_BUFFER = range(5)
 SOURCE, AT, VALUES, RANKS = range(4)  # columns of SheetWorkspace.places
 NOWHERE = -1
+LEFT, RIGHT = np.int64(0), np.int64(1)  # sides of `vectors_of`
 
 # Where the parts go that are not of one matrix: rows of SheetWorkspace.goals
 COSINES, ANGLES, STRENGTHS, BALANCEDNESS, NEIGHBOURS, DIRECTIONS, GRADIENT_NORM, SQUARED_NORM, COST = range(9)
@@ -380,8 +381,8 @@ def _cost(values, scale, depth):
 def _neighbours(layers, out, buffer):
     """|⟨u_1(W_i), v_1(W_{i+1})⟩| of every layer that has one above it. layers: their rows of the plan."""
     for i in range(out.size):
-        below = vectors_of(1.0, layers[i], 0, buffer)
-        above = vectors_of(1.0, layers[i + 1], 1, buffer)
+        below = vectors_of(1.0, layers[i], LEFT, buffer)
+        above = vectors_of(1.0, layers[i + 1], RIGHT, buffer)
         out[i] = abs(inner(below[0], above[0]))
 
 
