@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 import lrbias as lb
 from lrbias.metrics import METRICS, MetricSchedule, NetworkState, RunContext
+from lrbias.storage import each_value
 from lrcore import cpu, layout
 from lrcore.cpu import workspace
 
@@ -75,7 +76,7 @@ def costs(size, lr, steps):
             rows = {}
             begun = time.perf_counter()
             schedule.measure(
-                state, params, step + EVERY, lambda label, _, value, rows=rows: rows.update({label: value})
+                state, params, step + EVERY, lambda label, _, value, rows=rows: rows.update(each_value(label, value))
             )
             elapsed = time.perf_counter() - begun
             products = [value for label, value in rows.items() if label.endswith("products")]

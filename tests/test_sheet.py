@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lrbias as lb
+from lrbias import metrics
 from lrcore import cpu, layout, reference
 from lrcore.cpu import decomposition, svd, workspace
 from lrcore.sheet import PRODUCT, SIDES, Compared, Point, Sheet
@@ -223,3 +224,60 @@ def _sheet_of_integers(widths, rng):
     rows = np.array([(0, 1), (1, 3), (1, 3)], np.int64)
     compared = Compared(*sides, rows, *sides, 1e-6, 1e-3, 1.0)
     return Sheet(widths, np.float64, _parts(len(widths) - 1), compared)
+
+
+class Halving(lb.GD):
+    """A method whose step size changes although it has no schedule."""
+
+    def rates(self, first, count):
+        return self.lr * 0.5 ** np.arange(first, first + count)
+
+
+def test_the_step_size_of_a_record_is_that_of_its_step():
+    network = lb.Network.gaussian((4, 4, 4), seed=1)
+    problem = lb.Factorization(lb.from_singular_values((4, 4), [2.0, 1.0], seed=0))
+    method = Halving(lr=0.1)
+    context = metrics.RunContext(
+        problem, network.widths, network.dtype, lb.Record(metrics=("direction_change",)), method
+    )
+    state, schedule = metrics.NetworkState(context), metrics.MetricSchedule(context)
+    for step in (0, 10, 20):
+        found = {}
+        schedule.measure(
+            state, network.params, step, lambda group, row, value, found=found: found.update(group.split(value))
+        )
+        expected = np.empty((2, 3))
+        state.at(network.params, step)
+        reference.directions(network.params, state.gradient, state.widths, method.rates(step, 1)[0], expected)
+        assert np.allclose(
+            [found["layer/1/direction_change"], found["layer/2/direction_change"]], expected[:, 2], rtol=1e-10
+        )
+
+
+def test_quantities_without_numbers_have_rows_all_the_same(tmp_path):
+    """A target of zeros has no directions."""
+    network = lb.Network.gaussian((5, 6, 6), seed=1)
+    arguments = lb.Factorization(np.zeros((6, 5))), network, lb.GD(lr=0.02), 60
+    for store in (None, tmp_path / "run"):
+        run = lb.train(*arguments, lb.Record(every=5, metrics=("alignment",)), store=store, forecast=False)
+        assert run["product/alignment_left"].shape == (13, 0)
+
+
+@pytest.mark.parametrize("metrics", [["balancedness"], {"singular_values": 10, "balancedness": 7}, ["errors"]])
+def test_a_batch_records_metrics_that_have_nothing_to_say(metrics, tmp_path):
+    """One layer is balanced with no other one, a whole target has no hidden entries."""
+    base = {"shape": [6, 6], "rank": 2, "gamma": 1.0, "steps": 60, "lr": 0.01, "depth": 1, "metrics": metrics}
+    made = lb.sweep(base, {"seed": range(8)}, tmp_path / "sweep", workers=1, progress=False)
+    assert made.counts() == {"finished": 8}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "int32", ">f8", "bool"])
+def test_matrices_of_other_types_are_refused(dtype):
+    with pytest.raises(TypeError, match="the workspace is for"):
+        cpu.spectra([np.ones((5, 4)).astype(dtype)], [0], workspace.allocate_spectra([(5, 4)], [0]))
+
+
+@pytest.mark.parametrize(("shape", "count"), [((3, 2), 0), ((50, 40), 0), ((5, 4), 2)])
+def test_matrices_that_the_workspace_was_not_made_for_are_refused(shape, count):
+    with pytest.raises(TypeError, match="the workspace is for"):
+        cpu.spectra([np.ones(shape)], [count], workspace.allocate_spectra([(5, 4)], [0]))

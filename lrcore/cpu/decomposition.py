@@ -30,7 +30,7 @@ CERTAIN = 1e-10  # the largest error of vectors that is accepted; orthogonality 
 #   VALUES          where in the buffer its values are found
 #   COPY            where there is room for it in float64; all matrices share that
 #   OUTCOME         what became of it, one of GOOD …
-#   ARRAYS on       the arrays of its ReductionWorkspace, as `_describe` has them
+#   ARRAYS on       the arrays of its ReductionWorkspace, as `_room_for` gives them
 ADDRESS, BYTES, ROWS, COLUMNS, COUNT, VALUES, COPY, OUTCOME, ARRAYS = range(9)
 GOOD, REDUCTION, CONVERGENCE, PROOF, VECTORS, SIZE = range(6)
 REASONS = ("", "reduction", "convergence", "proof", "vectors", "size")  # as `svd.lapack_calls` counts them
@@ -82,18 +82,18 @@ def allocate(shapes, counts, room=None):
         for i, shape in enumerate(reduction_shapes((m, n), count)):
             key = (max(m, n), min(m, n), i) if i < SHARED else None
             if key not in shared or key is None:
-                shared[key] = _describe(shape, room)
+                shared[key] = _room_for(shape, room)
             arrays += shared[key]
         row[:] = 0, 0, m, n, count, room.take(min(m, n)), copy, outcome, *arrays
     largest = max((min(shape) for shape in shapes), default=1)
-    lanes = np.array([_describe(shape, room) for shape in (*lanes_shapes(largest), (LANES,))], np.int64)
+    lanes = np.array([_room_for(shape, room) for shape in (*lanes_shapes(largest), (LANES,))], np.int64)
     buffer = layout.aligned(room.size, np.float64)
     buffer[...] = 0
     return Decomposition(plan, np.zeros((2, LANES), np.int64), lanes, buffer)
 
 
-def _describe(shape, room):
-    """Where in the buffer an array begins, its rows and its columns; a vector has one row."""
+def _room_for(shape, room):
+    """Where in the buffer there is room for an array, its rows and its columns; a vector has one row."""
     return room.take(math.prod(shape)), *(1,) * (2 - len(shape)), *shape
 
 
@@ -137,7 +137,7 @@ def _decompose(one, plan_ptr, matrices, width, group_ptr, arrays_ptr, buffer):
     sizes = group[0]
     i = 0
     while i < matrices:
-        used = np.int64(0)  # a 0 would have a type of its own, and a bidiagonalization of its own
+        used = np.int64(0)  # the type of a literal 0 would make Numba compile `bidiagonalize` once more
         clear(sizes)
         while i < matrices and used < LANES:
             row = plan[i]

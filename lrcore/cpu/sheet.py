@@ -58,7 +58,7 @@ _PARTS = (
     (("squared_norm",),),
     (("cost",),),
 )
-FIRST, DECOMPOSED, COMPARED, DONE = range(4)  # how far a record is
+FIRST, DECOMPOSED, LAST, DONE = range(4)  # how far a record is
 
 
 class Scratch(NamedTuple):
@@ -121,10 +121,12 @@ def allocate(sheet, chain):
 
 def _listed(compared, scratch):
     """Everything that `_compared` and `_scratch` make again, in that order."""
-    numbers = np.array([compared.numerical, compared.relative, compared.scale])
-    yield from (*compared[:5], numbers)
+    kinds = (np.float64, np.float64, np.int64, np.float64, np.float64)
+    yield from (np.ascontiguousarray(each, kind) for each, kind in zip(compared[:5], kinds, strict=True))
+    yield np.array([compared.numerical, compared.relative, compared.scale])
     yield from (scratch.goals, scratch.places, np.array([scratch.matrices, scratch.first_layer]), scratch.forms)
-    yield from (scratch.strengths, *scratch.all, *scratch.chain[:11])
+    yield from (scratch.strengths, *scratch.all)
+    yield from (each for each in scratch.chain if isinstance(each, np.ndarray))
 
 
 def _describe(array):
@@ -198,7 +200,7 @@ def fill(at, point, out, described):
             buffer,
         )
         _locate(work.all.plan, work.places, starts, point.params.itemsize)
-    for phase in range(at, COMPARED):
+    for phase in range(at, LAST):
         plan = work.all.plan[: work.matrices]
         if phase == DECOMPOSED:
             _parts_of_triplets(point.params.dtype, point.widths.size - 1, compared, out, work)
@@ -372,9 +374,7 @@ def _ranks(values, compared, out):
 @part
 def _cost(values, scale, depth):
     """The representation cost of the product of the layers, which is that of the network but for its scale."""
-    for k in range(values.size):
-        values[k] /= scale
-    return representation_cost(values, depth)
+    return representation_cost(values, depth) / scale ** (2 / depth)
 
 
 @part

@@ -37,7 +37,10 @@ def spectra(matrices, counts, work):
     work      workspace.allocate_spectra of the same shapes and counts
     """
     matrices = [np.ascontiguousarray(matrix) for matrix in matrices]
-    for row, matrix in zip(work.plan, matrices, strict=True):
+    for row, matrix, count in zip(work.plan, matrices, counts, strict=True):
+        made_for = tuple(row[[decomposition.ROWS, decomposition.COLUMNS, decomposition.COUNT]].tolist())
+        if matrix.dtype not in (np.float64, np.float32) or (*matrix.shape, count) != made_for:  # it goes by its address
+            raise TypeError(f"{matrix.dtype} of shape {matrix.shape}, {count} vectors: the workspace is for {made_for}")
         row[[decomposition.ADDRESS, decomposition.BYTES]] = matrix.ctypes.data, matrix.itemsize
     decompose(work)
     return [

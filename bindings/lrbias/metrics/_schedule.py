@@ -64,7 +64,8 @@ class MetricSchedule:
         self.intervals = sorted({interval for _, interval, _ in self.entries})
         self.memory = Memory()
         self._places = {chosen.name: chosen.places(context) for chosen, _, _ in self.entries}
-        self.groups = {interval: self._group(interval) for interval in self.intervals}
+        groups = [self._group(interval) for interval in self.intervals]
+        self.groups = {group.interval: group for group in groups if group.quantities}
         self._plans: dict[tuple[bool, ...], Due] = {}
 
     @property
@@ -137,7 +138,7 @@ class MetricSchedule:
                     write(quantity.name, row, fitting(quantity, value, f"at step {step}") if own else value)
 
     def _plan(self, step: int) -> Due:
-        """What is due at `step`, of which there are few kinds."""
+        """How `step` is measured. Of steps at which different things are due there are few kinds, each planned once."""
         which = tuple(step % interval == 0 for interval in self.intervals)
         if which not in self._plans:
             self._plans[which] = self._planned(self.due(step))
@@ -165,8 +166,8 @@ class MetricSchedule:
 
     def _groups_of(self, entries: list[Entry]) -> list[Group]:
         """The groups that are due where these entries are."""
-        found = (self.groups[interval] for interval in sorted({interval for _, interval, _ in entries}))
-        return [group for group in found if group.size]
+        intervals = sorted({interval for _, interval, _ in entries})
+        return [self.groups[interval] for interval in intervals if interval in self.groups]
 
     def _taken(self, group: Group, sheet: Sheet) -> Taken:
         """Where in a sheet the numbers of a group stand."""

@@ -109,12 +109,7 @@ class RunContext:
 
     def rate(self, step: int) -> float:
         """The step size of a step."""
-        return self._one_rate if self._one_rate is not None else float(self.method.rates(step, 1)[0])
-
-    @functools.cached_property
-    def _one_rate(self) -> float | None:
-        """That of every step; None where it follows a schedule."""
-        return float(self.method.rates(0, 1)[0]) if getattr(self.method, "lr_schedule", None) is None else None
+        return float(self.method.rates(step, 1)[0])
 
     @functools.cached_property
     def errors(self) -> list[str]:

@@ -33,6 +33,7 @@ from ._protocol import RunSource as RunSource
 from ._protocol import RunStorage as RunStorage
 from ._quantity import Group as Group
 from ._quantity import Quantity as Quantity
+from ._quantity import each_value as each_value
 from ._writer import RunWriter as RunWriter
 from ._writer import as_recorded as as_recorded
 from ._writer import check_quantities as check_quantities

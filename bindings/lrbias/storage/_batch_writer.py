@@ -159,8 +159,7 @@ class MemberWriter(Member):
     def _table(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
         slices = self._batch.columns[self.described["layout"]]
         own = [np.arange(slices[name].start, slices[name].stop) for name in group.places]
-        table = self._batch[f"{ROWS}{group.interval}"][self._place]
-        return table, np.concatenate([*own, np.empty(0, np.int64)])
+        return self._batch[f"{ROWS}{group.interval}"][self._place], np.concatenate(own)
 
     def write_block(self, name: str, index: int, block: np.ndarray) -> None:
         """Rows index · len(block) … of a quantity, as far as the run can have any."""

@@ -92,7 +92,7 @@ class Column:
         self._dirty = True
 
     def set_rows(self, row: int, values: np.ndarray) -> None:
-        """Write the rows from `row` on, likewise."""
+        """Write the rows from `row` on, as `set` does each of them."""
         while len(values):
             self._turn_to(row)
             first = row - self.index * self.rows
@@ -141,7 +141,7 @@ class Stage:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        most = max(STAGED_BYTES // (8 * group.size), 1)
+        most = max(STAGED_BYTES // (8 * max(group.size, 1)), 1)
         self._rows = np.empty((most, group.size))
         self._first = 0
         self._count = 0
@@ -164,8 +164,9 @@ class Stage:
             self._count = 0
 
     def last(self, name: str) -> Any:
-        """The last row of a quantity that is here; None where there is none."""
-        return self._rows[self._count - 1, self._group.places[name]][0] if self._count else None
+        """The last number of a quantity that is here; None where there is none. Another thread may hand it on."""
+        count = self._count
+        return self._rows[count - 1, self._group.places[name]][0] if count else None
 
 
 class Log:
@@ -192,9 +193,10 @@ class Log:
 
     def last(self, name: str) -> Any:
         """The number that was written last to a quantity; None when there is none."""
-        for group, stage in self._stages.items():
-            if name in group.places and stage.last(name) is not None:
-                return stage.last(name)
+        for group, stage in list(self._stages.items()):
+            last = stage.last(name) if name in group.places else None
+            if last is not None:
+                return last
         return self.columns[name].last if name in self.columns else None
 
     def restore(self, step: int, progress: dict[str, Any] | None = None) -> None:

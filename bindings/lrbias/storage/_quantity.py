@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,14 @@ class Quantity:
     shape: tuple[int, ...]
     dtype: str
     interval: int = 1
+
+
+def each_value(name: "str | Group", value: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of a row, one for each quantity of a Group's."""
+    if isinstance(name, Group):
+        yield from name.split(value)
+    else:
+        yield name, value
 
 
 class Group:

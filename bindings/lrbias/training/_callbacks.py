@@ -1,13 +1,13 @@
 """What a user has called while a run goes on."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from lrbias.errors import check
-from lrbias.storage import Group
+from lrbias.storage import each_value
 
 MOMENTS = ("on_start", "on_record", "on_commit", "on_end")
 
@@ -73,13 +73,5 @@ class Callbacks:
 def as_row(rows: Iterable[tuple[Any, int, Any]], dtypes: dict[str, str]) -> dict[str, Any]:
     """{name: value} as they are recorded, from rows (name or Group, row, value): copies, NumPy scalars of numbers."""
     with np.errstate(all="ignore"):  # what is not finite is told as such
-        return {name: np.array(value, dtypes[name])[()] for name, value in _each(rows)}
-
-
-def _each(rows: Iterable[tuple[Any, int, Any]]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of rows, also of those of groups."""
-    for name, _, value in rows:
-        if isinstance(name, Group):
-            yield from name.split(value)
-        else:
-            yield name, value
+        each = (pair for name, _, value in rows for pair in each_value(name, value))
+        return {name: np.array(value, dtypes[name])[()] for name, value in each}
