@@ -190,3 +190,8 @@ def test_ten_thousand_measured_steps_are_within_the_bound():
 def test_bad_bounds_are_refused(case, sentence):
     with pytest.raises(lb.InvalidInput, match=sentence):
         theory.recovery_bound(*case)
+
+
+def test_a_representation_cost_beyond_the_largest_number_is_infinite():
+    assert lb.theory.representation_cost([1e200, 1.0], 1) == np.inf
+    assert lb.theory.representation_cost([], 3) == 0

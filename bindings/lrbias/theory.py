@@ -104,7 +104,8 @@ def representation_cost(values: ArrayLike, depth: int) -> float:
     values = as_real("values", values)
     depth = validate(Depth, "depth", depth)
     check(not (values < 0).any(), "values", f"<an array of shape {values.shape}>", "numbers of at least 0")
-    return formulas.representation_cost(values.ravel().tolist(), depth)
+    with np.errstate(over="ignore"):  # which is infinite
+        return float(formulas.representation_cost(values.ravel(), depth))
 
 
 def distance_bound(lr: float, weight_decay: float, steps: ArrayLike, norm_ratio: float = 1.0) -> Any:

@@ -40,11 +40,11 @@ from lrcore.cpu.workspace import Workspace
 from lrcore.sheet import OF_A_LAYER, OF_RANKS, PRODUCT, SIDES, Compared
 
 OF_PARAMS, OF_PRODUCT, OF_GRADIENT, OF_SLOPE, OF_BUFFER = range(5)
-SOURCE, AT, VALUES, RANKS = range(4)  # columns of SheetWorkspace.places
+SOURCE, AT, VALUES, RANKS = range(4)  # columns of Scratch.places
 NOWHERE = -1
 LEFT, RIGHT = np.int64(0), np.int64(1)  # sides of `vectors_of`
 
-# Where the parts go that are not of one matrix: rows of SheetWorkspace.goals
+# Where the parts go that are not of one matrix: rows of Scratch.goals
 COSINES, ANGLES, STRENGTHS, BALANCEDNESS, NEIGHBOURS, DIRECTIONS, GRADIENT_NORM, SQUARED_NORM, COST = range(9)
 representation_cost = part(formulas.representation_cost)
 _PARTS = (

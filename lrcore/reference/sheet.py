@@ -7,7 +7,7 @@ from lrcore.reference.gradient import loss_and_gradient
 from lrcore.reference.metrics import balancedness, directions, mode_strengths, rank_metrics, vector_alignment
 from lrcore.reference.products import product as make_product
 from lrcore.reference.svd import principal_angles, singular_triplets
-from lrcore.sheet import OF_A_LAYER, PRODUCT
+from lrcore.sheet import OF_A_LAYER, OF_RANKS, PRODUCT
 
 
 def fill_sheet(sheet, point, out, work=None):
@@ -33,7 +33,9 @@ def _part(sheet, part, point, matrices, triplets):
     if name == "values":
         return triplets[which[0]][1]
     if name == "ranks":
-        return _filled(6, lambda out: rank_metrics(triplets[which[0]][1], compared.numerical, compared.relative, out))
+        return _filled(
+            OF_RANKS, lambda out: rank_metrics(triplets[which[0]][1], compared.numerical, compared.relative, out)
+        )
     if name in ("cosines", "angles"):
         return _directions(name, which[0], compared, triplets[PRODUCT])
     if name == "strengths":

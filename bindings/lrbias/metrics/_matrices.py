@@ -43,8 +43,11 @@ sheet_metric(
 
 
 def _register_rank(column: int, name: str) -> None:
-    places = lambda context: [(("ranks", key), column) for key in matrices_of(context)]  # noqa: E731  as below
-    sheet_metric(name, _per_matrix(name), places)  # counts are floats, too: of what is not finite they are NaN
+    sheet_metric(
+        name,
+        _per_matrix(name),  # counts are floats, too: of what is not finite they are NaN
+        lambda context: [(("ranks", key), column) for key in matrices_of(context)],
+    )
 
 
 for _column, _name in enumerate(RANKS):

@@ -17,9 +17,7 @@ from lrbias.system import cores
 from lrcore.sheet import Sheet
 
 Entry = tuple[Metric, int, list[Quantity]]  # interval in steps
-SMALL = (
-    12  # up to so many neurons a layer, handing a record to another thread was measured to take as long as making it
-)
+SMALL = 12  # up to so many neurons a layer, a record was measured to be made as soon as it is handed to a thread
 Write = Callable[[Any, int, Any], None]
 
 
